@@ -1,0 +1,53 @@
+"""What a runtime must do to be measured: one small class per runtime keeps to these Protocols."""
+
+from pathlib import Path
+from typing import Protocol
+
+from device_agent.device import RuntimeInfo
+from device_agent.protocol import MeasureRequest
+
+
+class Refused(Exception):
+    """This design can never work with this runtime on this device: INFEASIBLE."""
+
+
+class Unavailable(Exception):
+    """The runtime, the provider or the request is at fault, not the design: ERROR."""
+
+
+class Session(Protocol):
+    """A network that is compiled, has its inputs in place, and can run."""
+
+    def run_once(self) -> None:
+        """Run the network once, from the inputs in the host's memory to the outputs there."""
+
+    def output_sha256(self) -> str:
+        """Run once and return the SHA-256 of the outputs.
+
+        Raises:
+            Refused: an output holds NaN or an infinity, or the run lacks memory.
+            Unavailable: the run failed, or left the asked provider.
+        """
+
+
+class Runtime(Protocol):
+    """One way to run ONNX files."""
+
+    def describe(self) -> RuntimeInfo:
+        """Say version and providers; a runtime that cannot be loaded says so in `problem`."""
+
+    def version(self) -> str:
+        """Return the runtime's version; raises `Unavailable` when it cannot be loaded."""
+
+    def prepare(self, model: Path, request: MeasureRequest, scratch: Path) -> Session:
+        """Compile the ONNX file for the asked provider and make its inputs.
+
+        Args:
+            model: the file; do not write beside it.
+            request: provider, inputs, seed and threads.
+            scratch: an empty folder to write to.
+
+        Raises:
+            Refused: the runtime does not take the network, or lacks memory for it.
+            Unavailable: runtime or provider are missing, or the inputs are not the graph's.
+        """

@@ -1,0 +1,196 @@
+"""The agent's home on the device: artifacts and results, named by SHA-256, never half there.
+
+`artifacts/` holds the files sent, `results/` what came of the jobs. A file gets its final name only
+when all of it is on the disk and right; what an interrupted agent left behind is swept out.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from device_agent.checks import check_sha256
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MEBI = 2**20
+
+
+class StoreError(Exception):
+    """The home could not take or give something.
+
+    Attributes:
+        code: `disk-full`, `disk-error`, `wrong-length`, `wrong-sha256`, `too-large` or `busy`.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        """Keep the code beside the words."""
+        super().__init__(message)
+        self.code = code
+
+
+class Store:
+    """The home of one agent.
+
+    Args:
+        home: its folder, made with mode 0700 where missing.
+        keep_mb: when an upload would bring the artifacts over this, the longest unused go first.
+    """
+
+    def __init__(self, home: Path, keep_mb: int) -> None:
+        """Make the folders."""
+        self._artifacts = home / "artifacts"
+        self._results = home / "results"
+        self._incoming = home / "incoming"
+        self._lock = home / "lock"
+        self._keep_bytes = keep_mb * MEBI
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self._artifacts, self._results, self._incoming):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+    @contextmanager
+    def held(self, patience_s: float) -> Iterator[None]:
+        """Hold the home for this agent alone, so that no two measure at once; sweep it out first.
+
+        Raises:
+            StoreError: `busy`, another agent still held it after `patience_s`.
+        """
+        give_up = time.monotonic() + patience_s
+        with open(self._lock, "ab") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > give_up:
+                        held = f"{self._lock.parent} is held by another agent"
+                        hint = "let it end, or give this one a home of its own"
+                        raise StoreError("busy", f"{held}: {hint}") from None
+                    time.sleep(0.05)
+            self._sweep()
+            yield
+
+    def artifact(self, sha256: str) -> Path | None:
+        """Return the path of an artifact that is here, and note its use; else None."""
+        check_sha256("sha256", sha256)
+        path = self._artifacts / sha256
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        return path
+
+    def receive(self, sha256: str, length: int, chunks: Iterable[bytes]) -> None:
+        """Take an artifact; all chunks are read whatever happens, so the stream stays whole.
+
+        Raises:
+            StoreError: it is not here then, nor any part of it.
+        """
+        check_sha256("sha256", sha256)
+        rest = iter(chunks)
+        try:
+            if length > self._keep_bytes:
+                most = f"{length} bytes, this agent takes {self._keep_bytes}"
+                raise StoreError("too-large", f"artifact {sha256[:16]}: {most}")
+            self._make_room(length)
+            with self._written(self._artifacts / sha256) as file:
+                self._copy(sha256, length, rest, file)
+        finally:
+            for _ in rest:
+                pass
+
+    def save_result(self, job_id: str, kept: Mapping[str, object]) -> None:
+        """Keep what came of a job; raises `StoreError` when the disk does not take it."""
+        check_sha256("job_id", job_id)
+        with self._written(self._results / job_id) as file:
+            file.write(json.dumps(kept, allow_nan=False).encode())
+
+    def load_result(self, job_id: str) -> dict[str, Any] | None:
+        """Return what came of a job; None when nothing was kept or it is torn."""
+        check_sha256("job_id", job_id)
+        try:
+            kept = json.loads((self._results / job_id).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return kept if isinstance(kept, dict) else None
+
+    def forget(self, sha256s: Iterable[str], job_ids: Iterable[str]) -> None:
+        """Remove artifacts and results; those that are not here are passed over."""
+        for folder, names in ((self._artifacts, sha256s), (self._results, job_ids)):
+            for name in names:
+                check_sha256("a name to forget", name)
+                (folder / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give the running job an empty folder, gone afterwards."""
+        folder = self._incoming / "job"
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        for left in self._incoming.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+
+    def _copy(self, sha256: str, length: int, chunks: Iterator[bytes], file: BinaryIO) -> None:
+        digest, size = hashlib.sha256(), 0
+        for chunk in chunks:
+            digest.update(chunk)
+            size += len(chunk)
+            file.write(chunk)
+        if size != length:
+            said = f"{size} bytes came, {length} were announced"
+            raise StoreError("wrong-length", f"artifact {sha256[:16]}: {said}: send it again")
+        if digest.hexdigest() != sha256:
+            came = f"what came has SHA-256 {digest.hexdigest()[:16]}"
+            raise StoreError("wrong-sha256", f"artifact {sha256[:16]}: {came}: send it again")
+
+    def _make_room(self, needed: int) -> None:
+        found = [(path, path.stat()) for path in self._artifacts.iterdir()]
+        used = sum(stat.st_size for _, stat in found)
+        for path, stat in sorted(found, key=lambda one: one[1].st_mtime_ns):
+            if used + needed <= self._keep_bytes:
+                return
+            path.unlink(missing_ok=True)
+            used -= stat.st_size
+
+    @contextmanager
+    def _written(self, final: Path) -> Iterator[BinaryIO]:
+        """Give a file that gets its final name when the block ends well, else vanishes."""
+        part = self._incoming / f"{final.name}.part"
+        try:
+            with open(part, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, final)
+            _sync_folder(final.parent)
+        except OSError as error:
+            why = f"writing {final.name[:16]} to {final.parent}: {error}"
+            if error.errno in FULL:
+                free_mb = shutil.disk_usage(final.parent).free // MEBI
+                hint = f"{free_mb} MB are free: make room there or forget artifacts"
+                raise StoreError("disk-full", f"{why}; {hint}") from error
+            raise StoreError("disk-error", f"{why}; look at the disk") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,54 @@
+"""What a design costs by its shape alone: parameters, multiply-accumulates, bytes of weights."""
+
+from collections.abc import Mapping
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from search_space.encoders import EncoderShape
+from search_space.genotype import Genotype, Precision
+from search_space.network import FusionNetwork
+
+from evaluators.evaluation import Measure
+
+BYTES_PER_WEIGHT: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+
+
+def example_inputs(
+    genotype: Genotype, shapes: Mapping[str, EncoderShape], batch: int = 1
+) -> tuple[torch.Tensor, ...]:
+    """Inputs of the right shapes, all tokens real: ids and mask (B, L), pixels (B, 3, S, S)."""
+    inputs: list[torch.Tensor] = []
+    if genotype.text_encoder:
+        size = (batch, genotype.text_tokens)
+        inputs += [torch.ones(size, dtype=torch.int64) for _ in range(2)]
+    if genotype.vision_encoder:
+        side = shapes[genotype.vision_encoder].image_size
+        inputs.append(torch.zeros(batch, 3, side, side))
+    return tuple(inputs)
+
+
+def static_costs(
+    network: FusionNetwork, genotype: Genotype, shapes: Mapping[str, EncoderShape]
+) -> tuple[Measure, ...]:
+    """Parameters, MACs of one inference, and bytes of the weights in the design's precision.
+
+    MACs count matrix products, convolutions and attention; bytes are those of all weights at the
+    precision's width, while an INT8 file keeps what it does not quantise in fp32.
+    """
+    parameters = sum(p.numel() for p in network.parameters())
+    counter = FlopCounterMode(display=False)
+    # The counter does not see into fused attention kernels, so plain matrix products are run.
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            network(*example_inputs(genotype, shapes))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+    return (
+        Measure("parameters", parameters, "", "lower"),
+        Measure("macs", counter.get_total_flops() // 2, "", "lower"),
+        Measure("weight_bytes", parameters * BYTES_PER_WEIGHT[genotype.precision], "B", "lower"),
+    )

@@ -1,0 +1,201 @@
+"""The rendered set: data of CMU-MOSI's form, drawn from a seed, for use where nothing is at hand.
+
+A folder in MOSI's layout (`label.csv`, `Frames/VIDEO/CLIP.jpg`) with MOSI's split sizes, read by
+the same loader. Beside it `latents.csv` keeps what each clip was drawn from; the loader leaves it
+alone, and `measured_ceilings` holds the stated ceilings against it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from evaluators.data.errors import DataError
+from evaluators.data.faces import draw_face, speaker
+from evaluators.data.files import write_whole
+from evaluators.data.loading import MARK, load
+from evaluators.data.measures import Share, wilson
+from evaluators.data.samples import SPLITS, DataSet, Split
+from evaluators.data.scenes import VIEWS, Face, Scene, Words, decisions, draw, score
+from evaluators.data.sentences import sentence
+
+VERSION = 1
+"""Part of the folder's name: raised whenever the same seed would draw something else."""
+
+SIZES: Mapping[Split, tuple[int, int]] = {
+    "train": (1284, 52),
+    "valid": (229, 10),
+    "test": (686, 31),
+}
+"""Clips and videos of each split, CMU-MOSI's own."""
+
+_FEWEST_CLIPS = 5
+_JPEG_QUALITY = 95
+_LABEL_COLUMNS = ("video_id", "clip_id", "text", "label", "annotation", "mode")
+_LATENT_COLUMNS = (
+    "video_id",
+    "clip_id",
+    "mode",
+    "kind",
+    "polarity",
+    "word_strength",
+    "expression",
+    "face_strength",
+    "flipped",
+    "label",
+)
+
+
+@dataclass(frozen=True)
+class _Clip:
+    video: str
+    number: int
+    split: Split
+    scene: Scene
+    text: str
+    score: float
+
+
+def rendered_folder(cache: Path, seed: int = 0) -> Path:
+    """Where the rendered set of this seed lies, made or not."""
+    return Path(os.path.abspath(cache)) / "rendered" / f"rendered-v{VERSION}-seed{seed}"
+
+
+def rendered(cache: Path, seed: int = 0) -> DataSet:
+    """The rendered set of this seed, drawn first if it is not in `cache` yet.
+
+    Drawing takes a few seconds and happens once, also with several processes: under a file lock,
+    in a temporary folder that is then renamed. The same seed gives the same samples; the bytes of
+    the pictures, and with them the fingerprint, hold for one version of Pillow and NumPy.
+    Raises DataError if files of it were removed or damaged since, or if `cache` cannot be written;
+    ValueError for a negative seed.
+    """
+    if seed < 0:
+        raise ValueError(f"seed {seed} is negative; give 0 or more")
+    folder = rendered_folder(cache, seed)
+    try:
+        if not (folder / MARK).is_file():
+            _make(folder, seed)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be drawn there ({error}); free space or use another cache"
+        ) from error
+    try:
+        return load(folder, cache=cache, missing="error")
+    except DataError as error:
+        advice = f"remove the folder {folder} to have it drawn again"
+        raise DataError(error.heading, error.problems, advice) from error
+
+
+def measured_ceilings(folder: Path, split: Split) -> dict[str, Share]:
+    """How often the Bayes-optimal decision is right on one split as it was drawn.
+
+    Keys are those of the stated ceilings: "text", "vision", "both". The decision sees the latent
+    words, the latent face, or both, never the label. Raises DataError if `latents.csv` is missing.
+    """
+    scenes = [scene for found, scene in _read_latents(folder) if found == split]
+    measured = {}
+    for name, view in VIEWS.items():
+        best = decisions(view)
+        measured[name] = wilson(sum(best[view(s)] == s.label for s in scenes), len(scenes))
+    return measured
+
+
+def _make(folder: Path, seed: int) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if (folder / MARK).is_file():
+            return
+        for left in folder.parent.glob(f".tmp-{folder.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".tmp-{folder.name}-"))
+        try:
+            _write(temporary, seed)
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(folder: Path, seed: int) -> None:
+    clips: list[_Clip] = []
+    for number, (split, scenes) in enumerate(_videos(seed), 1):
+        rng = np.random.default_rng([seed, VERSION, number])
+        clips += _video(folder, f"speaker{number:03d}", split, scenes, rng)
+    write_whole(folder / "label.csv", _csv(_LABEL_COLUMNS, map(_label_row, clips)))
+    write_whole(folder / "latents.csv", _csv(_LATENT_COLUMNS, map(_latent_row, clips)))
+    write_whole(folder / MARK, json.dumps({"version": VERSION, "seed": seed}).encode())
+
+
+def _videos(seed: int) -> Iterator[tuple[Split, list[Scene]]]:
+    """The scenes of each video: one speaker each, of uneven length, every split of its size."""
+    rng = np.random.default_rng([seed, VERSION, 0])
+    for split in SPLITS:
+        clips, videos = SIZES[split]
+        scenes = draw(rng, clips)
+        shares = rng.dirichlet(np.full(videos, 8.0))
+        counts = _FEWEST_CLIPS + rng.multinomial(clips - _FEWEST_CLIPS * videos, shares)
+        for end, count in zip(np.cumsum(counts), counts, strict=True):
+            yield split, scenes[end - count : end]
+
+
+def _video(
+    folder: Path, video: str, split: Split, scenes: Sequence[Scene], rng: np.random.Generator
+) -> Iterator[_Clip]:
+    """The clips of one video; their frames are written on the way."""
+    frames = folder / "Frames" / video
+    frames.mkdir(parents=True)
+    person = speaker(rng)
+    for number, scene in enumerate(scenes, 1):
+        text, told = sentence(scene.words, rng), score(scene, rng)
+        picture = draw_face(person, scene.face, rng)
+        picture.save(frames / f"{number}.jpg", quality=_JPEG_QUALITY, subsampling=0)
+        yield _Clip(video, number, split, scene, text, told)
+
+
+def _label_row(clip: _Clip) -> tuple[object, ...]:
+    annotation = "Neutral" if clip.score == 0 else "Negative" if clip.score < 0 else "Positive"
+    told = f"{clip.score:.1f}"
+    return clip.video, clip.number, clip.text, told, annotation, clip.split
+
+
+def _latent_row(clip: _Clip) -> tuple[object, ...]:
+    scene = clip.scene
+    words, face = scene.words, scene.face
+    return (
+        *(clip.video, clip.number, clip.split, scene.kind, words.polarity, words.strength),
+        *(face.expression, face.strength, int(scene.flipped), scene.label),
+    )
+
+
+def _csv(columns: Sequence[str], rows: Iterator[tuple[object, ...]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _read_latents(folder: Path) -> Iterator[tuple[str, Scene]]:
+    try:
+        content = (folder / "latents.csv").read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{folder}: latents.csv cannot be read ({error}); draw it again") from error
+    for row in csv.DictReader(io.StringIO(content)):
+        words = Words(int(row["polarity"]), int(row["word_strength"]))
+        face = Face(row["expression"], int(row["face_strength"]))  # type: ignore[arg-type]
+        yield (
+            row["mode"],
+            Scene(row["kind"], words, face, row["flipped"] == "1", int(row["label"])),
+        )

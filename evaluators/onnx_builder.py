@@ -1,0 +1,203 @@
+"""From a design to one ONNX file: exported, checked, compared with torch, named by its content."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from device_agent.protocol import TensorSpec
+from evaluators.costs import static_costs
+from evaluators.evaluation import Measure
+from search_space.encoders import EncoderShape, EncoderSpec
+from search_space.genotype import Genotype
+from search_space.network import FusionNetwork, build, input_names
+from search_space.trunks import describe_vocabulary
+
+OPSET = 18
+PARITY_TOLERANCE = 1e-4
+"""Greatest difference from torch, relative to the larger of 1 and the largest logit."""
+PARITY_SAMPLES = 3
+OUTPUT = "logits"
+
+
+class ParityError(Exception):
+    """An exported network gives other outputs than the network it came from."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One ONNX file that a device can compile.
+
+    max_difference: greatest absolute difference of its logits from torch's over a few inputs;
+    for fp32 it is within PARITY_TOLERANCE, for a reduced precision it is what that costs.
+    """
+
+    path: Path
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    max_difference: float
+    costs: tuple[Measure, ...]
+
+
+class OnnxBuilder:
+    """Builds designs for a fixed number of classes, batch 1, all shapes static."""
+
+    def __init__(
+        self, encoders: Mapping[str, EncoderSpec], shapes: Mapping[str, EncoderShape], classes: int,
+        folder: Path,
+    ) -> None:
+        self._encoders, self._shapes, self._folder = encoders, shapes, folder
+        self.classes = classes
+
+    def encoders_of(self, genotype: Genotype) -> list[dict[str, Any]]:
+        """The architecture of the design's encoders: all of their specification but the weights."""
+        names = [name for name in (genotype.text_encoder, genotype.vision_encoder) if name]
+        return [replace(self._encoders[n], weights="random", source="").as_json() for n in names]
+
+    def build(self, genotype: Genotype, network: FusionNetwork | None = None) -> Artifact:
+        """The design as a file named by its SHA-256.
+
+        Without a network its weights are random: latency depends on the graph alone. Raises
+        ValueError for a design that cannot be built, ParityError where ONNX differs from torch.
+        """
+        if network is None:
+            untrained = {n: replace(spec, weights="random") for n, spec in self._encoders.items()}
+            network = build(genotype, untrained, self._shapes, self.classes)
+        network = network.cpu().to(memory_format=torch.contiguous_format).eval()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / f"building-{os.getpid()}.onnx"
+        try:
+            example = self._random_inputs(genotype, 1)[0]
+            with _quiet_export():
+                torch.onnx.export(
+                    network, example, str(temporary), dynamo=False, opset_version=OPSET,
+                    input_names=list(input_names(genotype)), output_names=[OUTPUT],
+                )
+            onnx.checker.check_model(str(temporary), full_check=False)
+            difference = self._difference(temporary, genotype, network)
+            if genotype.precision != "fp32":
+                reduce_precision(temporary, genotype)
+                difference = self._difference(temporary, genotype, network, tolerance=None)
+            digest = _sha256(temporary)
+            path = self._folder / f"{digest}.onnx"
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        costs = static_costs(network, genotype, self._shapes)
+        costs += (Measure("onnx_bytes", path.stat().st_size, "B", "lower"),)
+        return Artifact(path, digest, self.input_specs(genotype), difference, costs)
+
+    def input_specs(self, genotype: Genotype) -> tuple[TensorSpec, ...]:
+        """Names, types and shapes of the graph's inputs, and what a device may fill them with."""
+        specs: list[TensorSpec] = []
+        if genotype.text_encoder:
+            size = (1, genotype.text_tokens)
+            vocabulary = describe_vocabulary(self._encoders[genotype.text_encoder])
+            specs.append(TensorSpec("input_ids", "int64", size, "uniform", 0, vocabulary))
+            specs.append(TensorSpec("attention_mask", "int64", size, "ones"))
+        if genotype.vision_encoder:
+            side = self._shapes[genotype.vision_encoder].image_size
+            specs.append(TensorSpec("pixel_values", "float32", (1, 3, side, side), "normal"))
+        return tuple(specs)
+
+    def _random_inputs(self, genotype: Genotype, count: int) -> list[tuple[Tensor, ...]]:
+        """Inputs of batch 1 whose texts end at different places, from a fixed seed."""
+        generator = torch.Generator().manual_seed(0)
+        rows = []
+        for k in range(count):
+            row: list[Tensor] = []
+            for spec in self.input_specs(genotype):
+                if spec.name == "input_ids":
+                    row.append(torch.randint(0, int(spec.high), spec.shape, generator=generator))
+                elif spec.name == "attention_mask":
+                    mask = torch.ones(spec.shape, dtype=torch.int64)
+                    mask[:, spec.shape[1] - k * spec.shape[1] // (2 * count) :] = 0
+                    row.append(mask)
+                else:
+                    row.append(torch.randn(spec.shape, generator=generator))
+            rows.append(tuple(row))
+        return rows
+
+    def _difference(
+        self, path: Path, genotype: Genotype, network: FusionNetwork,
+        tolerance: float | None = PARITY_TOLERANCE,
+    ) -> float:
+        rows = self._random_inputs(genotype, PARITY_SAMPLES)
+        with torch.inference_mode():
+            expected = torch.cat([network(*row) for row in rows]).numpy()
+        found = run_onnx(path, rows)
+        difference = float(np.abs(found - expected).max())
+        allowed = None if tolerance is None else tolerance * max(1.0, float(np.abs(expected).max()))
+        if not np.isfinite(found).all() or (allowed is not None and difference > allowed):
+            raise ParityError(
+                f"{genotype.describe()}: its ONNX differs from torch by {difference:.2e} "
+                f"(allowed {allowed or float('nan'):.1e}); nothing was measured. Please report this design"
+            )
+        return difference
+
+
+def reduce_precision(path: Path, genotype: Genotype) -> None:
+    """Rewrites an fp32 ONNX file in the design's precision.
+
+    int8: weights of matrix products are quantised, their inputs as they come (convolutions stay
+    in fp32: quantised they were slower than fp32 on CPU). fp16: everything but the inputs and
+    outputs.
+    """
+    if genotype.precision == "int8":
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        with _quiet_export():
+            quantize_dynamic(
+                path, path, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8
+            )
+    elif genotype.precision == "fp16":
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        with _quiet_export():
+            model = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
+        onnx.save(model, str(path))
+
+
+def run_onnx(path: Path, rows: Sequence[tuple[Tensor, ...]]) -> np.ndarray:
+    """Logits (N, classes) of inputs of batch 1, run one by one on this machine's CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+    outputs: list[Any] = [
+        session.run([OUTPUT], {n: t.contiguous().numpy() for n, t in zip(names, row, strict=True)})[0]
+        for row in rows
+    ]
+    return np.concatenate(outputs)
+
+
+@contextmanager
+def _quiet_export() -> Iterator[None]:
+    """Export without the fused attention that has no ONNX form, and without tracer's remarks."""
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,155 @@
+"""From samples to what the trunks read: token ids under a mask, and pixels."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluators.data import DataSet, Sample, read_image
+from search_space.encoders import EncoderError, EncoderShape, EncoderSpec
+from search_space.libraries import import_transformers
+from search_space.trunks import normalisation
+
+PAD, UNKNOWN, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
+DEFAULT_VOCABULARY = 30_522
+
+
+class Tokenizer(Protocol):
+    """Texts to ids and mask; `fingerprint` changes whenever the ids could."""
+
+    fingerprint: str
+
+    def encode(self, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
+        """Ids and mask, each (N, L') int64, with L' = min(length, longest of the texts)."""
+        ...
+
+
+class PretrainedTokenizer:
+    """The tokenizer that comes with an encoder, from its folder or the hub's cache."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        transformers = import_transformers()
+        try:
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(
+                spec.source, local_files_only=True
+            )
+        except (OSError, ValueError) as error:
+            raise EncoderError(
+                f"text encoder {spec.source}: no tokenizer there; give a folder that holds "
+                "tokenizer.json, or fetch the encoder into the hub's cache"
+            ) from error
+        vocabulary = json.dumps(self._tokenizer.get_vocab(), sort_keys=True)
+        self.fingerprint = hashlib.sha256(vocabulary.encode()).hexdigest()
+
+    def encode(self, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
+        """Ids and mask, each (N, L') int64, with L' = min(length, longest of the texts)."""
+        found = self._tokenizer(
+            list(texts), padding="longest", truncation=True, max_length=length, return_tensors="pt"
+        )
+        return cast(Tensor, found["input_ids"]), cast(Tensor, found["attention_mask"])
+
+
+class LearnedTokenizer:
+    """Words of the training texts, most frequent first: for encoders that start untrained."""
+
+    def __init__(self, texts: Iterable[str], size: int) -> None:
+        from tokenizers import Tokenizer as Words
+        from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+
+        words = Words(models.WordLevel(unk_token=UNKNOWN))
+        words.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
+        words.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+        specials = [PAD, UNKNOWN, CLS, SEP]
+        trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=specials)
+        words.train_from_iterator(texts, trainer)
+        words.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+            single=f"{CLS} $A {SEP}",
+            special_tokens=[(name, words.token_to_id(name)) for name in (CLS, SEP)],
+        )
+        words.enable_padding(pad_id=words.token_to_id(PAD), pad_token=PAD)
+        self._words = words
+        self.fingerprint = hashlib.sha256(words.to_str().encode()).hexdigest()
+
+    def encode(self, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
+        """Ids and mask, each (N, L') int64, with L' = min(length, longest of the texts)."""
+        self._words.enable_truncation(length)
+        found = self._words.encode_batch(list(texts))
+        ids = torch.tensor([encoding.ids for encoding in found], dtype=torch.int64)
+        mask = torch.tensor([encoding.attention_mask for encoding in found], dtype=torch.int64)
+        return ids, mask
+
+
+class Preprocessing:
+    """How one data set is turned into inputs for any encoder; each tokenizer is made once."""
+
+    def __init__(self, data: DataSet, shapes: Mapping[str, EncoderShape]) -> None:
+        self.data = data
+        self._shapes = shapes
+        self._tokenizers: dict[str, Tokenizer] = {}
+
+    def tokenizer(self, spec: EncoderSpec) -> Tokenizer:
+        """The encoder's own tokenizer; for random weights without one, learned from train."""
+        if spec.name not in self._tokenizers:
+            has_own = spec.weights == "pretrained" or (Path(spec.source) / "tokenizer.json").is_file()
+            if has_own:
+                self._tokenizers[spec.name] = PretrainedTokenizer(spec)
+            else:
+                size = int(spec.config.get("vocab_size", DEFAULT_VOCABULARY))
+                texts = (sample.text for sample in self.data.split("train"))
+                self._tokenizers[spec.name] = LearnedTokenizer(texts, size)
+        return self._tokenizers[spec.name]
+
+    def text(self, spec: EncoderSpec, samples: Sequence[Sample], length: int) -> tuple[Tensor, Tensor]:
+        """Ids and mask of the samples, (N, L') int64 each, padded to the longest they need."""
+        return self.tokenizer(spec).encode([sample.text for sample in samples], length)
+
+    def pixels(self, spec: EncoderSpec, samples: Sequence[Sample]) -> "Pixels":
+        """The samples' pictures at the encoder's size."""
+        return Pixels(samples, self._shapes[spec.name].image_size, *normalisation(spec))
+
+    def fingerprint(self, spec: EncoderSpec) -> str:
+        """Changes whenever the inputs made for this encoder could."""
+        settings: list[Any]
+        if spec.modality == "text":
+            settings = [self.tokenizer(spec).fingerprint]
+        else:
+            settings = ["bilinear", self._shapes[spec.name].image_size, *normalisation(spec)]
+        text = json.dumps([self.data.fingerprint, settings])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Pixels:
+    """Pictures of some samples, read when first asked for and normalised batch by batch."""
+
+    def __init__(
+        self, samples: Sequence[Sample], size: int, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        self._samples = samples
+        self._size = size
+        self._mean = torch.tensor(mean).view(1, 3, 1, 1)
+        self._std = torch.tensor(std).view(1, 3, 1, 1)
+
+    @cached_property
+    def _all(self) -> Tensor:
+        return torch.from_numpy(np.stack([read_image(s.image, self._size) for s in self._samples]))
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, S, S) float32 of some samples, all pictures kept in memory."""
+        return self._normalised(self._all[indices])
+
+    def stream(self, size: int) -> Iterable[Tensor]:
+        """Normalised pixels of all samples in order, `size` at a time, none kept."""
+        for start in range(0, len(self._samples), size):
+            part = self._samples[start : start + size]
+            pixels = np.stack([read_image(sample.image, self._size) for sample in part])
+            yield self._normalised(torch.from_numpy(pixels))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        normalised = (pixels.float() / 255 - self._mean) / self._std
+        return normalised.contiguous(memory_format=torch.channels_last)

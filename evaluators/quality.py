@@ -1,0 +1,284 @@
+"""How right a design is: trained by one protocol, judged on validation, on test only at the end."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluators.data import DataSet, Sample, Split, accuracy
+from evaluators.evaluation import Evaluation, Measure, content_key
+from evaluators.onnx_builder import OnnxBuilder, run_onnx
+from evaluators.preprocessing import Preprocessing
+from evaluators.tap_features import TapFeatures
+from evaluators.training import (
+    Examples,
+    Fit,
+    KeptFeatures,
+    RawInputs,
+    Regime,
+    TrainingProtocol,
+    fit,
+    predict,
+)
+from evaluators.trunk_weights import TrunkWeights, load_prefix, save_state
+from search_space.encoders import EncoderShape, EncoderSpec, Modality
+from search_space.features import features_of
+from search_space.genotype import FusionPoint, Genotype
+from search_space.network import FusionNetwork, new_fusion
+
+ON_FROZEN = "fusion on frozen trunks"
+WHOLE = "whole network"
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, steps done, steps at most)."""
+
+
+class QualityEvaluator:
+    """Trains designs on one data set by one protocol.
+
+    `evaluate` sees train and validation alone; `test` is for the end of a study. Trained weights
+    are kept under `home`, so that a design can be exported as it was judged.
+    """
+
+    def __init__(
+        self, data: DataSet, encoders: dict[str, EncoderSpec], shapes: dict[str, EncoderShape],
+        protocol: TrainingProtocol, home: Path, progress: Progress | None = None,
+        compute_device: str = "cpu",
+    ) -> None:
+        self.data = data
+        self.protocol = protocol
+        self._encoders, self._shapes = encoders, shapes
+        self._home, self._progress, self._device = home, progress, compute_device
+        self.preprocessing = Preprocessing(data, shapes)
+        self._trunks = TrunkWeights(shapes, home / "trunks", protocol.seed)
+        self._features = TapFeatures(
+            self.preprocessing, self._trunks, home / "features", progress, compute_device
+        )
+        self._raw: dict[tuple[object, ...], object] = {}
+
+    # -- before the first design
+
+    def prepare(self) -> None:
+        """Fine-tunes every trunk alone, where the protocol asks for it and it is not kept yet."""
+        if self.protocol.trunks == "frozen":
+            return
+        for spec in self._encoders.values():
+            key = self._tuning_key(spec)
+            if not self._trunks.tuned_file(key).is_file():
+                self._tune(spec, key)
+            self._trunks.use_tuned(spec, key)
+
+    def _tuning_key(self, spec: EncoderSpec) -> str:
+        conditions = [
+            spec.as_json(),
+            self.preprocessing.fingerprint(spec),
+            asdict(self.protocol.alone),
+            self.protocol.seed,
+        ]
+        return content_key("tuned trunk", {"conditions": conditions})
+
+    def _tune(self, spec: EncoderSpec, key: str) -> None:
+        genotype = self.alone(spec)
+        network = self._untrained(genotype)
+        train, valid = (self._examples(genotype, split, False) for split in ("train", "valid"))
+        self._fit(network, train, valid, self.protocol.alone, f"tuning {spec.name} alone")
+        trunk = network.text if spec.modality == "text" else network.vision
+        assert trunk is not None
+        self._trunks.keep_tuned(key, trunk.cpu())
+
+    def alone(self, spec: EncoderSpec) -> Genotype:
+        """The unimodal design over a whole encoder, at the longest text that the data need."""
+        shape = self._shapes[spec.name]
+        if spec.modality == "vision":
+            pooling = "cls" if shape.has_class_token else "mean"
+            point = FusionPoint(0, shape.depth)
+            return Genotype(None, spec.name, 0, (point,), vision_pooling=pooling)  # type: ignore[arg-type]
+        point = FusionPoint(shape.depth, 0)
+        pooling = "pooler" if shape.has_pooler else "cls"
+        return Genotype(spec.name, None, min(512, shape.max_tokens), (point,), text_pooling=pooling)  # type: ignore[arg-type]
+
+    # -- one design
+
+    def fidelity(self, genotype: Genotype) -> str:
+        """How this design is trained here: fusion alone on frozen trunks, or as a whole."""
+        if self.protocol.trunks == "frozen" or self._stands_at_the_end(genotype):
+            return ON_FROZEN
+        return WHOLE
+
+    def _stands_at_the_end(self, genotype: Genotype) -> bool:
+        """Late fusion: every tap is an encoder's own output, so the trunks stay frozen."""
+        text, vision = genotype.text_encoder, genotype.vision_encoder
+        return all(
+            (text is None or point.text_tap == self._shapes[text].depth)
+            and (vision is None or point.vision_tap == self._shapes[vision].depth)
+            for point in genotype.points
+        )
+
+    def key(self, genotype: Genotype) -> str:
+        """Design, data, protocol, seed, and the weights that the trunks start from."""
+        return content_key("quality", self._conditions(genotype))
+
+    def _conditions(self, genotype: Genotype) -> dict[str, object]:
+        specs = [self._encoders[n] for n in (genotype.text_encoder, genotype.vision_encoder) if n]
+        return {
+            "genotype": genotype.key,
+            "data": self.data.fingerprint,
+            "protocol": asdict(self.protocol),
+            "trunks": [self._trunks.identity(spec) for spec in specs],
+            "inputs": [self.preprocessing.fingerprint(spec) for spec in specs],
+        }
+
+    def evaluate(self, genotype: Genotype) -> Evaluation:
+        """Trains the design and judges it on the validation split.
+
+        A design in reduced precision is judged by running the very ONNX it becomes.
+        """
+        module, done = self._train(genotype)
+        valid = self.data.split("valid")
+        if genotype.precision == "fp32":
+            predicted = predict(module, self._examples_for(genotype, "valid")).argmax(1).cpu().numpy()
+        else:
+            predicted = self._predict_exported(genotype, valid)
+        details = {
+            "fidelity": self.fidelity(genotype),
+            "split": "valid",
+            "epochs": done.epochs,
+            "best_epoch": done.best_epoch,
+            "seconds": round(done.seconds, 3),
+        }
+        return Evaluation(self.key(genotype), "quality", self._measures(predicted, valid), details)
+
+    def test(self, genotype: Genotype) -> Evaluation:
+        """Judges a trained design on the test split; for the end of a study only."""
+        samples = self.data.split("test")
+        network = self.trained(genotype)
+        if genotype.precision == "fp32":
+            logits = predict(network, self._examples(genotype, "test", False))
+            predicted = logits.argmax(1).cpu().numpy()
+        else:
+            predicted = self._predict_exported(genotype, samples)
+        return Evaluation(
+            self.test_key(genotype), "test", self._measures(predicted, samples), {"split": "test"}
+        )
+
+    def test_key(self, genotype: Genotype) -> str:
+        """The content key of the design's test evaluation."""
+        return content_key("test", self._conditions(genotype))
+
+    def trained(self, genotype: Genotype) -> FusionNetwork:
+        """The whole network with its trained weights; trained again if they were not kept."""
+        file = self._weights_file(genotype)
+        if not file.is_file():
+            self._train(genotype)
+        network = self._untrained(genotype)
+        if self.fidelity(genotype) == WHOLE:
+            load_prefix(network, file)
+        else:
+            load_prefix(network.fusion, file)
+        return network.eval()
+
+    def inputs(self, genotype: Genotype, samples: Sequence[Sample]) -> list[tuple[Tensor, ...]]:
+        """What the exported network reads: a tuple of inputs of batch 1, padded, a sample."""
+        parts: list[Sequence[Tensor]] = []
+        if genotype.text_encoder:
+            spec, length = self._encoders[genotype.text_encoder], genotype.text_tokens
+            for tensor in self.preprocessing.text(spec, samples, length):
+                parts.append(torch.nn.functional.pad(tensor, (0, length - tensor.shape[1])).split(1))
+        if genotype.vision_encoder:
+            spec = self._encoders[genotype.vision_encoder]
+            parts.append(list(self.preprocessing.pixels(spec, samples).stream(1)))
+        return list(zip(*parts, strict=True))
+
+    # -- how
+
+    def _train(self, genotype: Genotype) -> tuple[torch.nn.Module, Fit]:
+        whole = self.fidelity(genotype) == WHOLE
+        classes, seed = len(self.data.classes), self.protocol.seed
+        module: torch.nn.Module
+        if whole:
+            module = self._untrained(genotype)
+        else:
+            module = new_fusion(genotype, self._shapes, classes, seed)
+        train, valid = (self._examples_for(genotype, split) for split in ("train", "valid"))
+        regime = self.protocol.whole if whole else self.protocol.fusion
+        done = self._fit(module, train, valid, regime, "training")
+        save_state(module.cpu(), self._weights_file(genotype))
+        return module.to(self._device), done
+
+    def _fit(
+        self, module: torch.nn.Module, train: Examples, valid: Examples, regime: Regime, what: str
+    ) -> Fit:
+        def told(epoch: int, epochs: int, _accuracy: float) -> None:
+            if self._progress:
+                self._progress(what, epoch, epochs)
+
+        module.to(self._device, memory_format=torch.channels_last)
+        return fit(module, train, valid, regime, self.protocol.seed, told)
+
+    def _untrained(self, genotype: Genotype) -> FusionNetwork:
+        """The network on its trunks' weights, fusion and head newly drawn."""
+        fusion = new_fusion(genotype, self._shapes, len(self.data.classes), self.protocol.seed)
+        text = vision = None
+        if genotype.text_encoder:
+            spec = self._encoders[genotype.text_encoder]
+            text = self._trunks.trunk(spec, genotype.deepest_text_tap)
+        if genotype.vision_encoder:
+            spec = self._encoders[genotype.vision_encoder]
+            vision = self._trunks.trunk(spec, genotype.deepest_vision_tap)
+        return FusionNetwork(genotype, self._shapes, fusion, text, vision)
+
+    def _examples_for(self, genotype: Genotype, split: Split) -> Examples:
+        return self._examples(genotype, split, self.fidelity(genotype) == ON_FROZEN)
+
+    def _examples(self, genotype: Genotype, split: Split, kept: bool) -> Examples:
+        samples = self.data.split(split)
+        labels = torch.tensor([sample.label for sample in samples])
+        text = pixels = None
+        if genotype.text_encoder:
+            spec = self._encoders[genotype.text_encoder]
+            text = self.preprocessing.text(spec, samples, genotype.text_tokens)
+        if kept:
+            return self._kept_features(genotype, samples, labels, text)
+        if genotype.vision_encoder:
+            pixels = self._pixels(genotype.vision_encoder, split)
+        return RawInputs(text, pixels, labels, self._device)
+
+    def _pixels(self, encoder: str, split: Split):  # type: ignore[no-untyped-def]
+        at = ("pixels", encoder, split)
+        if at not in self._raw:
+            samples = self.data.split(split)
+            self._raw[at] = self.preprocessing.pixels(self._encoders[encoder], samples)
+        return self._raw[at]
+
+    def _kept_features(
+        self, genotype: Genotype, samples: Sequence[Sample], labels: Tensor,
+        text: tuple[Tensor, Tensor] | None,
+    ) -> KeptFeatures:
+        wanted = features_of(genotype, self._shapes)
+        found = {}
+        for name in (genotype.text_encoder, genotype.vision_encoder):
+            if name:
+                shape = self._shapes[name]
+                of_trunk = [f for f in wanted if f.modality == shape.modality]
+                found |= self._features.get(
+                    self._encoders[name], shape, of_trunk, samples, text[0].shape[1] if text else 0
+                )
+        return KeptFeatures(found, text[1] if text else None, labels, self._device)
+
+    def _predict_exported(self, genotype: Genotype, samples: Sequence[Sample]) -> np.ndarray:
+        """Classes that the exported network gives, in the precision it will run in."""
+        builder = OnnxBuilder(self._encoders, self._shapes, len(self.data.classes), self._home / "artifacts")
+        artifact = builder.build(genotype, self.trained(genotype))
+        logits = run_onnx(artifact.path, self.inputs(genotype, samples))
+        return np.asarray(logits.argmax(1))
+
+    def _measures(self, predicted: np.ndarray, samples: Sequence[Sample]) -> tuple[Measure, ...]:
+        return tuple(
+            Measure(name, 100 * share.value, "%", "higher", 100 * share.low, 100 * share.high)
+            for name, share in accuracy(predicted, samples).items()
+        )
+
+    def _weights_file(self, genotype: Genotype) -> Path:
+        return self._home / "weights" / f"{self.key(genotype)}.safetensors"

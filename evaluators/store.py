@@ -1,0 +1,116 @@
+"""Every evaluation, kept once and for good: an append-only file of checked lines.
+
+Each line is a JSON object with the SHA-256 of its evaluation. A line torn by a crash is never
+read, and the next line starts afresh; so nothing that was kept before it is lost.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from filelock import FileLock
+
+from evaluators.evaluation import Evaluation, Evaluator, NotFiniteError
+from search_space.genotype import Genotype
+
+
+class StoreError(Exception):
+    """The store cannot be written; the text says why and what to do."""
+
+
+class EvaluationStore:
+    """Evaluations by content key, shared by every study and worker of one home folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damaged_lines = 0
+        self._known: dict[str, Evaluation] = {}
+        self._read_to = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(f"{path}.lock")
+
+    def get(self, key: str) -> Evaluation | None:
+        """The evaluation of this key, also one that another worker has just kept; else None."""
+        if key not in self._known:
+            self._read_new_lines()
+        return self._known.get(key)
+
+    def put(self, evaluation: Evaluation) -> None:
+        """Keeps an evaluation; on return it survives a crash. The first of a key stays.
+
+        Raises StoreError where it cannot be written.
+        """
+        body = json.dumps(evaluation.as_json(), sort_keys=True, allow_nan=False)
+        line = json.dumps({"sha256": _sha256(body), "evaluation": body}) + "\n"
+        with self._lock:
+            if self.get(evaluation.key) is not None:
+                return
+            try:
+                self._append(line.encode())
+            except OSError as error:
+                raise StoreError(
+                    f"{self.path}: cannot be written ({error.strerror or error}); what is kept "
+                    "there stays good: make room or mend the folder, and run the command again"
+                ) from error
+        self._read_new_lines()
+
+    def _append(self, line: bytes) -> None:
+        with open(self.path, "ab") as file:
+            whole = file.tell()
+            if whole and not self._ends_with_newline():
+                line = b"\n" + line  # a torn line is left behind, not continued
+            try:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self.path, whole)
+                raise
+
+    def _ends_with_newline(self) -> bool:
+        with open(self.path, "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+
+    def _read_new_lines(self) -> None:
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._read_to)
+                new = file.read()
+        except FileNotFoundError:
+            return
+        complete = new[: new.rfind(b"\n") + 1]
+        self._read_to += len(complete)
+        for line in complete.splitlines():
+            evaluation = _parse(line)
+            if evaluation is not None:
+                self._known.setdefault(evaluation.key, evaluation)
+            elif line.strip():
+                self.damaged_lines += 1
+
+
+def _parse(line: bytes) -> Evaluation | None:
+    try:
+        record = json.loads(line)
+        if _sha256(record["evaluation"]) != record["sha256"]:
+            return None
+        return Evaluation.from_json(json.loads(record["evaluation"]))
+    except (ValueError, KeyError, TypeError, AttributeError, NotFiniteError):
+        return None
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def known_or_new(
+    store: EvaluationStore, evaluator: Evaluator, genotype: Genotype
+) -> tuple[Evaluation, bool]:
+    """The evaluation of a design, and whether it was known already and cost nothing."""
+    known = store.get(evaluator.key(genotype))
+    if known is not None:
+        return known, True
+    evaluation = evaluator.evaluate(genotype)
+    store.put(evaluation)
+    return evaluation, False

@@ -1,0 +1,1 @@
+"""What a fusion design is: genotype, space, trunks with taps, operators, network."""

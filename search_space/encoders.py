@@ -1,0 +1,113 @@
+"""What an encoder is and what it can give: its source, its layers and their shapes.
+
+Values only; the networks themselves are built in `trunks`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Modality = Literal["text", "vision"]
+Library = Literal["transformers", "timm"]
+Weights = Literal["pretrained", "random"]
+
+MAX_VISION_TOKENS_SIDE = 7
+"""A tap's feature map is average-pooled to at most 7x7 tokens before it meets the text."""
+
+
+class EncoderError(Exception):
+    """An encoder or its weights cannot be had; the text names it and the way out."""
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Which network to load as a trunk.
+
+    `source` is a hub id, a timm model name or a local folder. `config` holds settings that stand
+    in for a configuration file (transformers) or are given to `timm.create_model`; with it,
+    random weights need neither folder nor hub. `model_type` names the architecture for such a
+    configuration, as transformers does ("bert", "mobilenet_v2", "vit").
+    """
+
+    name: str
+    modality: Modality
+    library: Library
+    source: str
+    weights: Weights = "pretrained"
+    model_type: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The encoder as plain JSON values; `from_json` is its inverse."""
+        return {
+            "name": self.name,
+            "modality": self.modality,
+            "library": self.library,
+            "source": self.source,
+            "weights": self.weights,
+            "model_type": self.model_type,
+            "config": dict(self.config),
+        }
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> "EncoderSpec":
+        """The encoder that `as_json` wrote. Raises TypeError for unknown fields."""
+        return EncoderSpec(**fields)
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.as_json(), sort_keys=True))
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """What the layers of an encoder give, index 0 being tap 1.
+
+    widths: features per token or per cell of the feature map, one figure a tap.
+    sides: (height, width) of each tap's feature map in cells; empty for text.
+    max_tokens: the longest text in tokens; 0 for vision.
+    has_class_token, has_pooler: whether the poolings "cls" (vision) and "pooler" (text) exist.
+    """
+
+    name: str
+    modality: Modality
+    widths: tuple[int, ...]
+    sides: tuple[tuple[int, int], ...] = ()
+    max_tokens: int = 0
+    has_class_token: bool = False
+    has_pooler: bool = False
+    image_size: int = 0
+
+    @property
+    def depth(self) -> int:
+        """The number of taps; the last one is the encoder's own output."""
+        return len(self.widths)
+
+
+def spec_for(modality: Modality, source: str, weights: Weights) -> EncoderSpec:
+    """The encoder that a user names on the command line: a folder, a timm model or a hub id.
+
+    A folder's name carries the first eight digits of its configuration's SHA-256, so that two
+    folders of one name are two encoders. `timm/NAME` means timm; a bare NAME of a vision
+    encoder without a slash does too. Raises EncoderError where the folder holds no model.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        config = folder / "config.json"
+        if not config.is_file():
+            raise EncoderError(
+                f"{modality} encoder {source}: the folder holds no config.json; "
+                "give the folder that save_pretrained wrote"
+            )
+        digest = hashlib.sha256(config.read_bytes()).hexdigest()[:8]
+        name = f"{folder.resolve().name}@{digest}"
+        return EncoderSpec(name, modality, "transformers", str(folder.resolve()), weights)
+    if source.startswith((".", "/", "~")):
+        raise EncoderError(f"{modality} encoder {source}: there is no such folder")
+    if source.startswith("timm/"):
+        return EncoderSpec(source, modality, "timm", source.removeprefix("timm/"), weights)
+    if modality == "vision" and "/" not in source:
+        return EncoderSpec(f"timm/{source}", modality, "timm", source, weights)
+    return EncoderSpec(source, modality, "transformers", source, weights)

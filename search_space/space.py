@@ -1,0 +1,239 @@
+"""The search space: decisions that a sampler makes, and the design that they spell."""
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from search_space.encoders import EncoderShape, EncoderSpec
+from search_space.genotype import (
+    AttentionOver,
+    FusionPoint,
+    Genotype,
+    Operator,
+    Precision,
+    TextPooling,
+    VisionPooling,
+)
+from search_space.rules import MAX_TENSOR_WIDTH, branch_widths, canonical, violations
+
+Choice = str | int
+MAX_SAMPLE_ATTEMPTS = 10_000
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One question that is asked for every design: a name and the answers it allows.
+
+    "integer" answers are a range without gaps and in order; "categorical" ones are listed.
+    """
+
+    name: str
+    kind: Literal["categorical", "integer"]
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """All designs over some encoders, as a fixed-length vector of choices.
+
+    Every decision is asked every time; those that a design has no use for (the taps of a third
+    fusion point in a design with two) collapse in `decode`. Taps are asked on the scale of the
+    deepest encoder and carried over in proportion to a shallower one.
+    """
+
+    name: str
+    encoders: tuple[EncoderSpec, ...]
+    shapes: dict[str, EncoderShape]
+    text_tokens: tuple[int, ...]
+    fusion_points: tuple[int, int]
+    operators: tuple[Operator, ...]
+    widths: tuple[int, ...]
+    attention_blocks: tuple[int, int]
+    attention_over: tuple[AttentionOver, ...]
+    text_poolings: tuple[TextPooling, ...]
+    vision_poolings: tuple[VisionPooling, ...]
+    precisions: tuple[Precision, ...]
+
+    @cached_property
+    def text_encoders(self) -> tuple[str, ...]:
+        """Names of the text encoders, in the order given."""
+        return tuple(e.name for e in self.encoders if e.modality == "text")
+
+    @cached_property
+    def vision_encoders(self) -> tuple[str, ...]:
+        """Names of the vision encoders, in the order given."""
+        return tuple(e.name for e in self.encoders if e.modality == "vision")
+
+    def encoder(self, name: str) -> EncoderSpec:
+        """The encoder of this name. Raises KeyError."""
+        return {e.name: e for e in self.encoders}[name]
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The questions, in the order of the vector."""
+        asked = [
+            Decision("text_encoder", "categorical", self.text_encoders),
+            Decision("vision_encoder", "categorical", self.vision_encoders),
+            Decision("text_tokens", "categorical", self.text_tokens),
+            _integers("fusion_points", *self.fusion_points),
+        ]
+        for k in range(1, self.fusion_points[1] + 1):
+            asked += [
+                _integers(f"text_tap_{k}", 1, self._scale(self.text_encoders)),
+                _integers(f"vision_tap_{k}", 1, self._scale(self.vision_encoders)),
+                Decision(f"operator_{k}", "categorical", self.operators),
+                Decision(f"width_{k}", "categorical", self.widths),
+            ]
+        return (
+            *asked,
+            _integers("attention_blocks", *self.attention_blocks),
+            Decision("attention_over", "categorical", self.attention_over),
+            Decision("text_pooling", "categorical", self.text_poolings),
+            Decision("vision_pooling", "categorical", self.vision_poolings),
+            Decision("precision", "categorical", self.precisions),
+        )
+
+    @cached_property
+    def size(self) -> int:
+        """How many vectors there are; designs are fewer, since dead choices collapse."""
+        return math.prod(len(decision.choices) for decision in self.decisions)
+
+    def _scale(self, names: tuple[str, ...]) -> int:
+        return max(self.shapes[name].depth for name in names)
+
+    def decode(self, vector: Sequence[Choice]) -> Genotype:
+        """The canonical design that a vector of choices spells.
+
+        Raises ValueError for a vector of the wrong length or with a choice that is not offered.
+        The design may still violate a rule of the trunks: see `violations`.
+        """
+        if len(vector) != len(self.decisions):
+            raise ValueError(
+                f"a vector of {len(vector)} choices: {self.name} asks {len(self.decisions)}"
+            )
+        said: dict[str, Any] = {}
+        for decision, choice in zip(self.decisions, vector, strict=True):
+            if choice not in decision.choices:
+                raise ValueError(
+                    f"{decision.name} = {choice!r}: space {self.name} offers "
+                    f"{', '.join(map(str, decision.choices))}"
+                )
+            # The decision's own value: an equal 32.0 or numpy integer would change the key.
+            said[decision.name] = decision.choices[decision.choices.index(choice)]
+        text, vision = said["text_encoder"], said["vision_encoder"]
+        points = tuple(
+            FusionPoint(
+                self._tap(said[f"text_tap_{k}"], text, self.text_encoders),
+                self._tap(said[f"vision_tap_{k}"], vision, self.vision_encoders),
+                said[f"operator_{k}"],
+                said[f"width_{k}"],
+            )
+            for k in range(1, said["fusion_points"] + 1)
+        )
+        design = Genotype(
+            text_encoder=text,
+            vision_encoder=vision,
+            text_tokens=min(said["text_tokens"], self.shapes[text].max_tokens),
+            points=points,
+            attention_blocks=said["attention_blocks"],
+            attention_over=said["attention_over"],
+            text_pooling=said["text_pooling"],
+            vision_pooling=said["vision_pooling"],
+            precision=said["precision"],
+        )
+        return self._with_usable_widths(canonical(design, self.shapes))
+
+    def encode(self, genotype: Genotype) -> tuple[Choice, ...]:
+        """The vector of a design of this space; `decode` gives the same design back.
+
+        Raises ValueError naming the first property that the space does not offer.
+        """
+        text, vision = genotype.text_encoder, genotype.vision_encoder
+        if text is None or vision is None:
+            raise ValueError("a unimodal design is a reference, not a point of a search space")
+        # Designs with fewer points than the space asks for have some that coincide.
+        least = self.fusion_points[0]
+        points = genotype.points + genotype.points[-1:] * (least - len(genotype.points))
+        said: dict[str, Choice] = {
+            "text_encoder": text,
+            "vision_encoder": vision,
+            "text_tokens": self._tokens_choice(genotype),
+            "fusion_points": len(points),
+            "attention_blocks": genotype.attention_blocks,
+            "attention_over": genotype.attention_over,
+            "text_pooling": genotype.text_pooling,
+            "vision_pooling": genotype.vision_pooling,
+            "precision": genotype.precision,
+        }
+        for k, point in enumerate(points, start=1):
+            said[f"text_tap_{k}"] = self._tap_choice(point.text_tap, text, self.text_encoders)
+            said[f"vision_tap_{k}"] = self._tap_choice(
+                point.vision_tap, vision, self.vision_encoders
+            )
+            said[f"operator_{k}"] = point.operator
+            said[f"width_{k}"] = point.width
+        for spelling in self._spellings(said):
+            if self.decode(spelling) == genotype:
+                return spelling
+        self.decode([said.get(d.name, d.choices[0]) for d in self.decisions])
+        raise ValueError(f"{genotype.describe()} is not a canonical design of space {self.name}")
+
+    def _spellings(self, said: dict[str, Choice]) -> Iterator[tuple[Choice, ...]]:
+        """Vectors that say this; where a dead choice's resting value is not offered, any other."""
+        offered: list[tuple[Choice, ...]] = []
+        for decision in self.decisions:
+            choice = said.get(decision.name, decision.choices[0])
+            rests = decision.name in ("attention_over", "text_pooling", "vision_pooling")
+            if choice in decision.choices:
+                offered.append((choice,))
+            elif rests:
+                offered.append(decision.choices)
+            else:
+                return
+        yield from itertools.product(*offered)
+
+    def violations(self, genotype: Genotype) -> tuple[str, ...]:
+        """Why this design cannot be built on these encoders, in words; empty when it can."""
+        return violations(genotype, self.shapes)
+
+    def sample(self, rng: random.Random) -> Genotype:
+        """A design that can be built, choices drawn uniformly. Raises ValueError if none is."""
+        for _ in range(MAX_SAMPLE_ATTEMPTS):
+            design = self.decode([rng.choice(decision.choices) for decision in self.decisions])
+            if not self.violations(design):
+                return design
+        raise ValueError(f"space {self.name}: no buildable design in {MAX_SAMPLE_ATTEMPTS} draws")
+
+    def _tap(self, choice: int, encoder: str, of: tuple[str, ...]) -> int:
+        return math.ceil(choice * self.shapes[encoder].depth / self._scale(of))
+
+    def _tap_choice(self, tap: int, encoder: str, of: tuple[str, ...]) -> int:
+        return (tap - 1) * self._scale(of) // self.shapes[encoder].depth + 1
+
+    def _tokens_choice(self, genotype: Genotype) -> int:
+        longest = self.shapes[str(genotype.text_encoder)].max_tokens
+        same = [t for t in self.text_tokens if min(t, longest) == genotype.text_tokens]
+        return same[0] if same else genotype.text_tokens
+
+    def _with_usable_widths(self, design: Genotype) -> Genotype:
+        """Widths that an operator could never use are read as the nearest one that it can."""
+        positive = sorted(width for width in self.widths if width > 0)
+        points = []
+        for point in design.points:
+            width = point.width
+            if point.operator == "tensor" and not 0 < width <= MAX_TENSOR_WIDTH:
+                usable = [w for w in positive if w <= MAX_TENSOR_WIDTH]
+                width = usable[-1] if usable else width
+            elif point.operator in ("product", "gated") and width == 0 and positive:
+                text, vision = branch_widths(design, point, self.shapes)
+                width = positive[0] if text != vision else 0
+            points.append(replace(point, width=width))
+        return canonical(replace(design, points=tuple(points)), self.shapes)
+
+
+def _integers(name: str, low: int, high: int) -> Decision:
+    return Decision(name, "integer", tuple(range(low, high + 1)))

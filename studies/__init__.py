@@ -1,0 +1,1 @@
+"""What to try next and what to show: Optuna studies, seeded trials, reports, the command line."""

@@ -1,0 +1,19 @@
+"""What all tests share: real data where there is some, no network, one thread a process."""
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any hub client is imported
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and weights; tests that need it are skipped where there is none."""
+    folder = Path(os.environ.get("FUSION_NAS_SHARED") or ROOT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set FUSION_NAS_SHARED to a folder that holds it")
+    return folder.resolve()

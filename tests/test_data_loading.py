@@ -1,0 +1,193 @@
+"""Folders become data sets, or errors that tell what to do."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluators.data import DataError, DataSet, load, read_image
+
+SHARED = Path(os.environ.get("FUSION_NAS_SHARED") or Path(__file__).parents[1] / ".." / "shared")
+
+MODES = ["train"] * 120 + ["valid"] * 40 + ["test"] * 40
+
+
+def picture(path: Path, shade: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (shade % 256, 90, 40)).save(path)
+
+
+def folder(root: Path, modes: list[str] = MODES) -> Path:
+    rows = [f"{n:04d},text {n},{('no', 'yes')[n % 2]},{mode}" for n, mode in enumerate(modes)]
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "label.csv").write_text("\n".join(["id,text,label,mode", *rows]))
+    for n in range(len(modes)):
+        picture(root / "images" / f"{n:04d}.png", n)
+    return root
+
+
+def loaded(root: Path, missing: Literal["few", "drop", "error"] = "few") -> DataSet:
+    return load(root, cache=root.parent / "cache", missing=missing)
+
+
+def test_a_folder_becomes_samples_in_the_order_of_its_file(tmp_path: Path) -> None:
+    data = loaded(folder(tmp_path / "set"))
+    assert (data.name, data.kind, data.classes) == ("set", "folder", ("no", "yes"))
+    assert [len(data.split(name)) for name in ("train", "valid", "test")] == [120, 40, 40]
+    first = data.samples[0]
+    assert (first.id, first.group, first.text, first.label) == ("0000", "0000", "text 0", 0)
+    assert first.image.is_absolute() and read_image(first.image, 4).shape == (3, 4, 4)
+    assert data.counts("train") == (60, 60) and data.majority("train") == (0, 0.5)
+    assert data.ceilings is None and not data.dropped and data.empty_texts == 0
+    assert pickle.loads(pickle.dumps(data)) == data
+
+
+def test_the_label_file_itself_can_be_named(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
+    assert loaded(root).samples == load(root / "label.csv", cache=tmp_path / "cache").samples
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".JPG"])
+def test_images_may_be_of_any_usual_kind(tmp_path: Path, suffix: str) -> None:
+    root = folder(tmp_path / "set", ["train", "train", "valid", "test"])
+    (root / "images" / "0000.png").unlink()
+    picture(root / "images" / f"0000{suffix}")
+    assert loaded(root).samples[0].image.name == f"0000{suffix}"
+
+
+def test_up_to_one_percent_may_lack_a_picture_and_is_told(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
+    (root / "images" / "0003.png").unlink()
+    (root / "images" / "0150.png").write_bytes(b"not a picture")
+    data = loaded(root)
+    assert len(data.samples) == 198 and [item.id for item in data.dropped] == ["0003", "0150"]
+    assert "no images/0003 with any of" in data.dropped[0].why
+    assert "not a readable image" in data.dropped[1].why
+    assert "2 of 200 rows left out" in data.note
+
+
+def test_more_than_one_percent_is_an_error_that_shows_the_way_out(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
+    for number in (3, 5, 150):
+        (root / "images" / f"{number:04d}.png").unlink()
+    with pytest.raises(DataError) as caught:
+        loaded(root)
+    text = str(caught.value)
+    assert "3 of 200 rows have no usable image (at most 2 may lack one)" in text.splitlines()[0]
+    assert "0003: row 5" in text and "--missing drop" in text
+    assert len(loaded(root, "drop").samples) == 197
+
+
+def test_not_one_may_be_missing_where_that_is_asked(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
+    assert len(loaded(root, "error").samples) == 200
+    (root / "images" / "0003.png").unlink()
+    with pytest.raises(DataError, match="none may lack one"):
+        loaded(root, "error")
+
+
+def test_nothing_left_is_an_error_even_when_dropping(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
+    for number in range(120, 160):
+        (root / "images" / f"{number:04d}.png").unlink()
+    with pytest.raises(DataError, match="no usable sample is left in valid"):
+        loaded(root, "drop")
+    shutil.rmtree(root / "images")
+    with pytest.raises(DataError, match="there is no folder images in it"):
+        loaded(root, "drop")
+
+
+def test_a_class_without_any_usable_training_picture_is_an_error(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
+    for number in range(0, 120, 2):
+        (root / "images" / f"{number:04d}.png").unlink()
+    with pytest.raises(DataError, match="no usable sample of class 'no' is left in train"):
+        loaded(root, "drop")
+
+
+def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'some' is unknown; use few, drop, error"):
+        load(tmp_path, cache=tmp_path, missing="some")  # type: ignore[arg-type]
+
+
+def test_places_without_labels_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such folder"):
+        loaded(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"there is no label\.csv in it"):
+        loaded(tmp_path)
+
+
+def test_the_fingerprint_follows_content_and_not_place(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
+    first = loaded(root).fingerprint
+    moved = shutil.copytree(root, tmp_path / "elsewhere" / "moved")
+    assert loaded(root).fingerprint == first == loaded(moved).fingerprint
+    seen = {first}
+    labels = (root / "label.csv").read_text()
+    for old, new in (("text 7,", "text 8,"), ("text 7,yes", "text 7,no"), ("0199,", "0200,")):
+        shutil.copy(root / "images" / "0199.png", root / "images" / "0200.png")
+        (root / "label.csv").write_text(labels.replace(old, new))
+        seen.add(loaded(root).fingerprint)
+    (root / "label.csv").write_text(labels)
+    picture(root / "images" / "0009.png", 77)
+    seen.add(loaded(root).fingerprint)
+    assert len(seen) == 5
+
+
+def test_a_second_load_reads_no_unchanged_picture_but_sees_a_changed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(tmp_path / "set")
+    for path in (root / "images").iterdir():
+        os.utime(path, (1_000_000, 1_000_000))
+    first = loaded(root)
+    looked: list[Path] = []
+    monkeypatch.setattr("evaluators.data.pictures.check_image", looked.append)
+    assert loaded(root) == first and not looked
+    picture(root / "images" / "0009.png", 77)
+    assert loaded(root).fingerprint != first.fingerprint
+    assert [path.name for path in looked] == ["0009.png"]
+
+
+def test_a_damaged_index_costs_time_and_nothing_else(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
+    for path in (root / "images").iterdir():
+        os.utime(path, (1_000_000, 1_000_000))
+    first = loaded(root)
+    (index,) = (tmp_path / "cache" / "index").iterdir()
+    for content in (b"", b"[]", b'{"version": 1, "files": {"a": 3}}', b"\xff"):
+        index.write_bytes(content)
+        assert loaded(root) == first
+
+
+def test_progress_is_told_after_each_row(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    root = folder(tmp_path / "set", ["train", "train", "valid", "test"])
+    load(root, cache=tmp_path / "cache", progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "classes"),
+    [
+        ("tweets", [2100, 450, 450], ("negative", "neutral", "positive")),
+        ("nlvr", [2082, 441, 444], ("false", "true")),
+    ],
+)
+def test_real_folders_load_whole(
+    tmp_path: Path, name: str, counts: list[int], classes: tuple[str, ...]
+) -> None:
+    root = SHARED / "data" / name
+    if not root.is_dir():
+        pytest.skip(f"no data at {root}")
+    data = load(root, cache=tmp_path, missing="error")
+    assert [len(data.split(split)) for split in ("train", "valid", "test")] == counts
+    assert data.classes == classes and data.kind == "folder"
+    assert read_image(data.samples[0].image, 16).dtype == np.uint8
