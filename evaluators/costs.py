@@ -6,11 +6,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from evaluators.evaluation import Measure
 from search_space.encoders import EncoderShape
 from search_space.genotype import Genotype, Precision
 from search_space.network import FusionNetwork
-
-from evaluators.evaluation import Measure
 
 BYTES_PER_WEIGHT: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 

@@ -1,9 +1,17 @@
 """How fast a design is on a device, asked of the agent that runs there."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from device_agent.protocol import MeasureRequest, Status, TimingProtocol, job_id_of
-from evaluators.device_client import DeviceClient
+from device_agent.protocol import (
+    DeviceInfo,
+    MeasureRequest,
+    MeasureResult,
+    Status,
+    TimingProtocol,
+    job_id_of,
+)
+from evaluators.device_client import DeviceClient, DeviceLost, DeviceTimeout
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.onnx_builder import Artifact, OnnxBuilder
 from search_space.genotype import Genotype
@@ -11,6 +19,7 @@ from search_space.genotype import Genotype
 LOCAL_TIMING = TimingProtocol(
     warmup_min_s=0.1, warmup_max_s=2.0, min_repeats=20, min_time_s=0.3, max_time_s=10.0
 )
+ATTEMPTS = 2
 
 
 class MeasureError(Exception):
@@ -34,8 +43,19 @@ class LatencyEvaluator:
     Latency depends on the graph, not on the weights, so it comes before any training.
     """
 
-    def __init__(self, builder: OnnxBuilder, device: DeviceClient, runs: Runs) -> None:
-        self._builder, self._device, self._runs = builder, device, runs
+    def __init__(
+        self, builder: OnnxBuilder, open_device: Callable[[], DeviceClient], runs: Runs
+    ) -> None:
+        self._builder, self._open, self._runs = builder, open_device, runs
+        self._device = open_device()
+
+    def device(self) -> DeviceInfo:
+        """What the device says of itself."""
+        return self._device.hello()
+
+    def close(self) -> None:
+        """Ends the device's agent."""
+        self._device.close()
 
     def key(self, genotype: Genotype) -> str:
         """Design, classes, device, runtime and its version, provider, threads, timing."""
@@ -46,7 +66,7 @@ class LatencyEvaluator:
                 "genotype": genotype.key,
                 "encoders": self._builder.encoders_of(genotype),
                 "classes": self._builder.classes,
-                "device": self._device.hello().fingerprint,
+                "device": self.device().fingerprint,
                 "runtime": [runs.runtime, runs.provider, runs.threads],
                 "timing": runs.timing.as_json(),
             },
@@ -60,18 +80,24 @@ class LatencyEvaluator:
         device or request failed, DeviceError where the agent is lost.
         """
         artifact = self._builder.build(genotype)
-        return self.time(genotype, artifact)
+        try:
+            return self.time(genotype, artifact)
+        finally:
+            artifact.discard()  # random weights are of no further use
 
     def time(self, genotype: Genotype, artifact: Artifact) -> Evaluation:
         """The same for a design that is already built."""
         runs = self._runs
         request = MeasureRequest(
-            artifact.sha256, artifact.inputs, runs.runtime, runs.provider, runs.timing,
-            threads=runs.threads, deadline_s=runs.deadline_s,
+            artifact.sha256,
+            artifact.inputs,
+            runs.runtime,
+            runs.provider,
+            runs.timing,
+            threads=runs.threads,
+            deadline_s=runs.deadline_s,
         )
-        job = job_id_of(request)
-        result = self._device.measure(artifact.path, request, job_id=job)
-        self._device.forget([artifact.sha256], [job])
+        result = self._measure(artifact, request)
         key = self.key(genotype)
         if result.status is Status.INFEASIBLE:
             return Evaluation(key, "latency", artifact.costs, infeasible=result.reason)
@@ -99,3 +125,18 @@ class LatencyEvaluator:
             "board_after": kept["board_after"],
         }
         return Evaluation(key, "latency", tuple(measures), details)
+
+    def _measure(self, artifact: Artifact, request: MeasureRequest) -> MeasureResult:
+        """Asks, and asks again over a new link where the first one was lost."""
+        job = job_id_of(request)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                result = self._device.measure(artifact.path, request, job_id=job)
+                self._device.forget([artifact.sha256], [job])
+                return result
+            except (DeviceLost, DeviceTimeout) as error:
+                self._device.close()
+                self._device = self._open()
+                if attempt == ATTEMPTS:
+                    raise MeasureError(f"the device was lost {ATTEMPTS} times: {error}") from error
+        raise AssertionError("unreachable")

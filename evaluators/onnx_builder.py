@@ -1,6 +1,7 @@
 """From a design to one ONNX file: exported, checked, compared with torch, named by its content."""
 
 import hashlib
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,12 +48,19 @@ class Artifact:
     max_difference: float
     costs: tuple[Measure, ...]
 
+    def discard(self) -> None:
+        """Removes the file."""
+        self.path.unlink(missing_ok=True)
+
 
 class OnnxBuilder:
     """Builds designs for a fixed number of classes, batch 1, all shapes static."""
 
     def __init__(
-        self, encoders: Mapping[str, EncoderSpec], shapes: Mapping[str, EncoderShape], classes: int,
+        self,
+        encoders: Mapping[str, EncoderSpec],
+        shapes: Mapping[str, EncoderShape],
+        classes: int,
         folder: Path,
     ) -> None:
         self._encoders, self._shapes, self._folder = encoders, shapes, folder
@@ -72,15 +80,20 @@ class OnnxBuilder:
         if network is None:
             untrained = {n: replace(spec, weights="random") for n, spec in self._encoders.items()}
             network = build(genotype, untrained, self._shapes, self.classes)
-        network = network.cpu().to(memory_format=torch.contiguous_format).eval()
+        network = network.cpu().eval()
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = self._folder / f"building-{os.getpid()}.onnx"
         try:
             example = self._random_inputs(genotype, 1)[0]
             with _quiet_export():
                 torch.onnx.export(
-                    network, example, str(temporary), dynamo=False, opset_version=OPSET,
-                    input_names=list(input_names(genotype)), output_names=[OUTPUT],
+                    network,
+                    example,
+                    str(temporary),
+                    dynamo=False,
+                    opset_version=OPSET,
+                    input_names=list(input_names(genotype)),
+                    output_names=[OUTPUT],
                 )
             onnx.checker.check_model(str(temporary), full_check=False)
             difference = self._difference(temporary, genotype, network)
@@ -128,7 +141,10 @@ class OnnxBuilder:
         return rows
 
     def _difference(
-        self, path: Path, genotype: Genotype, network: FusionNetwork,
+        self,
+        path: Path,
+        genotype: Genotype,
+        network: FusionNetwork,
         tolerance: float | None = PARITY_TOLERANCE,
     ) -> float:
         rows = self._random_inputs(genotype, PARITY_SAMPLES)
@@ -140,7 +156,7 @@ class OnnxBuilder:
         if not np.isfinite(found).all() or (allowed is not None and difference > allowed):
             raise ParityError(
                 f"{genotype.describe()}: its ONNX differs from torch by {difference:.2e} "
-                f"(allowed {allowed or float('nan'):.1e}); nothing was measured. Please report this design"
+                f"(allowed {allowed or float('nan'):.1e}); nothing was measured. please report it"
             )
         return difference
 
@@ -176,7 +192,9 @@ def run_onnx(path: Path, rows: Sequence[tuple[Tensor, ...]]) -> np.ndarray:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
     outputs: list[Any] = [
-        session.run([OUTPUT], {n: t.contiguous().numpy() for n, t in zip(names, row, strict=True)})[0]
+        session.run([OUTPUT], {n: t.contiguous().numpy() for n, t in zip(names, row, strict=True)})[
+            0
+        ]
         for row in rows
     ]
     return np.concatenate(outputs)
@@ -187,11 +205,13 @@ def _quiet_export() -> Iterator[None]:
     """Export without the fused attention that has no ONNX form, and without tracer's remarks."""
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.disable(logging.NOTSET)
         torch.backends.mha.set_fastpath_enabled(fastpath)
 
 

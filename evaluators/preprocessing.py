@@ -29,6 +29,10 @@ class Tokenizer(Protocol):
         """Ids and mask, each (N, L') int64, with L' = min(length, longest of the texts)."""
         ...
 
+    def save(self, folder: Path) -> None:
+        """Writes the tokenizer as files that transformers or tokenizers read."""
+        ...
+
 
 class PretrainedTokenizer:
     """The tokenizer that comes with an encoder, from its folder or the hub's cache."""
@@ -54,6 +58,10 @@ class PretrainedTokenizer:
         )
         return cast(Tensor, found["input_ids"]), cast(Tensor, found["attention_mask"])
 
+    def save(self, folder: Path) -> None:
+        """Writes tokenizer.json and its settings."""
+        self._tokenizer.save_pretrained(str(folder))
+
 
 class LearnedTokenizer:
     """Words of the training texts, most frequent first: for encoders that start untrained."""
@@ -63,12 +71,12 @@ class LearnedTokenizer:
         from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
         words = Words(models.WordLevel(unk_token=UNKNOWN))
-        words.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
-        words.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+        words.normalizer = normalizers.Lowercase()
+        words.pre_tokenizer = pre_tokenizers.Whitespace()
         specials = [PAD, UNKNOWN, CLS, SEP]
         trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=specials)
         words.train_from_iterator(texts, trainer)
-        words.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        words.post_processor = processors.TemplateProcessing(
             single=f"{CLS} $A {SEP}",
             special_tokens=[(name, words.token_to_id(name)) for name in (CLS, SEP)],
         )
@@ -84,6 +92,10 @@ class LearnedTokenizer:
         mask = torch.tensor([encoding.attention_mask for encoding in found], dtype=torch.int64)
         return ids, mask
 
+    def save(self, folder: Path) -> None:
+        """Writes tokenizer.json."""
+        self._words.save(str(folder / "tokenizer.json"))
+
 
 class Preprocessing:
     """How one data set is turned into inputs for any encoder; each tokenizer is made once."""
@@ -96,7 +108,9 @@ class Preprocessing:
     def tokenizer(self, spec: EncoderSpec) -> Tokenizer:
         """The encoder's own tokenizer; for random weights without one, learned from train."""
         if spec.name not in self._tokenizers:
-            has_own = spec.weights == "pretrained" or (Path(spec.source) / "tokenizer.json").is_file()
+            has_own = (
+                spec.weights == "pretrained" or (Path(spec.source) / "tokenizer.json").is_file()
+            )
             if has_own:
                 self._tokenizers[spec.name] = PretrainedTokenizer(spec)
             else:
@@ -105,7 +119,9 @@ class Preprocessing:
                 self._tokenizers[spec.name] = LearnedTokenizer(texts, size)
         return self._tokenizers[spec.name]
 
-    def text(self, spec: EncoderSpec, samples: Sequence[Sample], length: int) -> tuple[Tensor, Tensor]:
+    def text(
+        self, spec: EncoderSpec, samples: Sequence[Sample], length: int
+    ) -> tuple[Tensor, Tensor]:
         """Ids and mask of the samples, (N, L') int64 each, padded to the longest they need."""
         return self.tokenizer(spec).encode([sample.text for sample in samples], length)
 

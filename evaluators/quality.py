@@ -1,7 +1,7 @@
 """How right a design is: trained by one protocol, judged on validation, on test only at the end."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,8 @@ from evaluators.training import (
     predict,
 )
 from evaluators.trunk_weights import TrunkWeights, load_prefix, save_state
-from search_space.encoders import EncoderShape, EncoderSpec, Modality
-from search_space.features import features_of
+from search_space.encoders import EncoderShape, EncoderSpec
+from search_space.features import Feature, features_of
 from search_space.genotype import FusionPoint, Genotype
 from search_space.network import FusionNetwork, new_fusion
 
@@ -43,8 +43,13 @@ class QualityEvaluator:
     """
 
     def __init__(
-        self, data: DataSet, encoders: dict[str, EncoderSpec], shapes: dict[str, EncoderShape],
-        protocol: TrainingProtocol, home: Path, progress: Progress | None = None,
+        self,
+        data: DataSet,
+        encoders: dict[str, EncoderSpec],
+        shapes: dict[str, EncoderShape],
+        protocol: TrainingProtocol,
+        home: Path,
+        progress: Progress | None = None,
         compute_device: str = "cpu",
     ) -> None:
         self.data = data
@@ -138,7 +143,9 @@ class QualityEvaluator:
         module, done = self._train(genotype)
         valid = self.data.split("valid")
         if genotype.precision == "fp32":
-            predicted = predict(module, self._examples_for(genotype, "valid")).argmax(1).cpu().numpy()
+            predicted = (
+                predict(module, self._examples_for(genotype, "valid")).argmax(1).cpu().numpy()
+            )
         else:
             predicted = self._predict_exported(genotype, valid)
         details = {
@@ -185,7 +192,8 @@ class QualityEvaluator:
         if genotype.text_encoder:
             spec, length = self._encoders[genotype.text_encoder], genotype.text_tokens
             for tensor in self.preprocessing.text(spec, samples, length):
-                parts.append(torch.nn.functional.pad(tensor, (0, length - tensor.shape[1])).split(1))
+                padded = torch.nn.functional.pad(tensor, (0, length - tensor.shape[1]))
+                parts.append([row.unsqueeze(0) for row in padded])
         if genotype.vision_encoder:
             spec = self._encoders[genotype.vision_encoder]
             parts.append(list(self.preprocessing.pixels(spec, samples).stream(1)))
@@ -194,16 +202,17 @@ class QualityEvaluator:
     # -- how
 
     def _train(self, genotype: Genotype) -> tuple[torch.nn.Module, Fit]:
-        whole = self.fidelity(genotype) == WHOLE
-        classes, seed = len(self.data.classes), self.protocol.seed
-        module: torch.nn.Module
-        if whole:
-            module = self._untrained(genotype)
-        else:
-            module = new_fusion(genotype, self._shapes, classes, seed)
-        train, valid = (self._examples_for(genotype, split) for split in ("train", "valid"))
-        regime = self.protocol.whole if whole else self.protocol.fusion
-        done = self._fit(module, train, valid, regime, "training")
+        module: torch.nn.Module = new_fusion(
+            genotype, self._shapes, len(self.data.classes), self.protocol.seed
+        )
+        train, valid = (self._examples(genotype, split, True) for split in ("train", "valid"))
+        done = self._fit(module, train, valid, self.protocol.fusion, "training fusion")
+        if self.fidelity(genotype) == WHOLE:
+            network = self._untrained(genotype)
+            network.fusion.load_state_dict(module.cpu().state_dict())
+            train, valid = (self._examples(genotype, split, False) for split in ("train", "valid"))
+            done = self._fit(network, train, valid, self.protocol.whole, "training whole")
+            module = network
         save_state(module.cpu(), self._weights_file(genotype))
         return module.to(self._device), done
 
@@ -214,7 +223,7 @@ class QualityEvaluator:
             if self._progress:
                 self._progress(what, epoch, epochs)
 
-        module.to(self._device, memory_format=torch.channels_last)
+        module.to(self._device)
         return fit(module, train, valid, regime, self.protocol.seed, told)
 
     def _untrained(self, genotype: Genotype) -> FusionNetwork:
@@ -253,11 +262,14 @@ class QualityEvaluator:
         return self._raw[at]
 
     def _kept_features(
-        self, genotype: Genotype, samples: Sequence[Sample], labels: Tensor,
+        self,
+        genotype: Genotype,
+        samples: Sequence[Sample],
+        labels: Tensor,
         text: tuple[Tensor, Tensor] | None,
     ) -> KeptFeatures:
         wanted = features_of(genotype, self._shapes)
-        found = {}
+        found: dict[Feature, Tensor] = {}
         for name in (genotype.text_encoder, genotype.vision_encoder):
             if name:
                 shape = self._shapes[name]
@@ -269,10 +281,14 @@ class QualityEvaluator:
 
     def _predict_exported(self, genotype: Genotype, samples: Sequence[Sample]) -> np.ndarray:
         """Classes that the exported network gives, in the precision it will run in."""
-        builder = OnnxBuilder(self._encoders, self._shapes, len(self.data.classes), self._home / "artifacts")
+        folder = self._home / "artifacts"
+        builder = OnnxBuilder(self._encoders, self._shapes, len(self.data.classes), folder)
         artifact = builder.build(genotype, self.trained(genotype))
-        logits = run_onnx(artifact.path, self.inputs(genotype, samples))
-        return np.asarray(logits.argmax(1))
+        try:
+            logits = run_onnx(artifact.path, self.inputs(genotype, samples))
+            return np.asarray(logits.argmax(1))
+        finally:
+            artifact.discard()
 
     def _measures(self, predicted: np.ndarray, samples: Sequence[Sample]) -> tuple[Measure, ...]:
         return tuple(

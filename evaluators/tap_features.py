@@ -4,9 +4,10 @@ Pooled forms of all taps are made in one pass; whole sequences and feature maps 
 that a design asks for. They are kept in half precision, pooled forms in full.
 """
 
-import json
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from evaluators.data import Sample
 from evaluators.preprocessing import Preprocessing
 from evaluators.trunk_weights import TrunkWeights
 from search_space.encoders import EncoderShape, EncoderSpec
-from search_space.features import Feature
+from search_space.features import Feature, Form
 
 BATCH = 32
 POOLED = ("cls", "mean", "max", "pooler")
@@ -30,8 +31,12 @@ class TapFeatures:
     """Features of frozen trunks by tap and form, over any samples of one data set."""
 
     def __init__(
-        self, preprocessing: Preprocessing, trunks: TrunkWeights, folder: Path,
-        progress: Progress | None = None, compute_device: str = "cpu",
+        self,
+        preprocessing: Preprocessing,
+        trunks: TrunkWeights,
+        folder: Path,
+        progress: Progress | None = None,
+        compute_device: str = "cpu",
     ) -> None:
         self._preprocessing = preprocessing
         self._trunks = trunks
@@ -40,21 +45,31 @@ class TapFeatures:
         self._device = compute_device
 
     def get(
-        self, spec: EncoderSpec, shape: EncoderShape, wanted: Sequence[Feature],
-        samples: Sequence[Sample], length: int,
+        self,
+        spec: EncoderSpec,
+        shape: EncoderShape,
+        wanted: Sequence[Feature],
+        samples: Sequence[Sample],
+        length: int,
     ) -> dict[Feature, Tensor]:
         """The wanted features of the samples, first extent N, memory-mapped; made if not kept.
 
         `length` is the longest text in tokens; vision ignores it.
         """
+        files = {
+            self._folder / f"{self._key(spec, group, samples, length)}.safetensors": group
+            for group in _groups(spec, shape, wanted)
+        }
+        with ExitStack() as locks:
+            for file in sorted(files):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(FileLock(f"{file}.lock"))
+            missing = {file: group for file, group in files.items() if _read(file, group) is None}
+            if missing:
+                self._make(missing, spec, samples, length)
         found: dict[Feature, Tensor] = {}
-        for group in _groups(spec, shape, wanted):
-            file = self._folder / f"{self._key(spec, group, samples, length)}.safetensors"
-            with FileLock(f"{file}.lock"):
-                kept = _read(file, group)
-                if kept is None:
-                    self._make(file, spec, shape, group, samples, length)
-                    kept = _read(file, group)
+        for file, group in files.items():
+            kept = _read(file, group)
             if kept is None:
                 raise OSError(f"{file}: features were written and cannot be read back")
             found |= {feature: kept[feature] for feature in wanted if feature in kept}
@@ -73,26 +88,31 @@ class TapFeatures:
         return hashlib.sha256(json.dumps(conditions).encode()).hexdigest()
 
     def _make(
-        self, file: Path, spec: EncoderSpec, shape: EncoderShape, group: Sequence[Feature],
-        samples: Sequence[Sample], length: int,
+        self,
+        files: Mapping[Path, Sequence[Feature]],
+        spec: EncoderSpec,
+        samples: Sequence[Sample],
+        length: int,
     ) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        trunk = self._trunks.trunk(spec, max(feature.tap for feature in group))
-        trunk = trunk.to(self._device, memory_format=torch.channels_last)
-        parts: dict[str, list[Tensor]] = {feature.name: [] for feature in group}
+        """Fills all of these files in one pass over the samples."""
+        features = tuple(feature for group in files.values() for feature in group)
+        trunk = self._trunks.trunk(spec, max(feature.tap for feature in features))
+        trunk = trunk.to(self._device)
+        parts: dict[Feature, list[Tensor]] = {feature: [] for feature in features}
         done = 0
         with torch.inference_mode():
             for inputs in self._inputs(spec, samples, length):
-                made = trunk(*(part.to(self._device) for part in inputs), tuple(group))
+                made = trunk(*(part.to(self._device) for part in inputs), features)
                 for feature, tensor in made.items():
-                    half = feature.form not in POOLED
-                    parts[feature.name].append(tensor.to("cpu", torch.float16 if half else torch.float32))
+                    dtype = torch.float32 if feature.form in POOLED else torch.float16
+                    parts[feature].append(tensor.to("cpu", dtype))
                 done += len(inputs[0])
                 if self._progress:
                     self._progress(f"features of {spec.name}", done, len(samples))
-        temporary = file.with_suffix(".partial")
-        save_file({name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}, temporary)
-        temporary.replace(file)
+        for file, group in files.items():
+            temporary = file.with_suffix(".partial")
+            save_file({f.name: torch.cat(parts[f]).contiguous() for f in group}, temporary)
+            temporary.replace(file)
 
     def _inputs(
         self, spec: EncoderSpec, samples: Sequence[Sample], length: int
@@ -102,7 +122,8 @@ class TapFeatures:
                 yield (pixels,)
             return
         ids, mask = self._preprocessing.text(spec, samples, length)
-        yield from zip(ids.split(BATCH), mask.split(BATCH), strict=True)
+        for start in range(0, len(ids), BATCH):
+            yield ids[start : start + BATCH], mask[start : start + BATCH]
 
 
 def _groups(
@@ -112,10 +133,11 @@ def _groups(
 
     Vision tokens are small (at most 7x7) and pictures are dear, so they ride along.
     """
-    forms = ["cls", "mean"] if spec.modality == "text" else ["mean", "max", "tokens"]
+    forms: list[Form] = ["cls", "mean"] if spec.modality == "text" else ["mean", "max", "tokens"]
     if spec.modality == "vision" and shape.has_class_token:
         forms.append("cls")
-    together = {Feature(spec.modality, tap, form) for tap in range(1, shape.depth + 1) for form in forms}  # type: ignore[arg-type]
+    taps = range(1, shape.depth + 1)
+    together = {Feature(spec.modality, tap, form) for tap in taps for form in forms}
     if shape.has_pooler:
         together.add(Feature("text", shape.depth, "pooler"))
     groups = [tuple(sorted(together))] if any(f in together for f in wanted) else []

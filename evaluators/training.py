@@ -39,15 +39,16 @@ class TrainingProtocol:
     """The one protocol by which all designs of a study are trained.
 
     trunks: "frozen" trains fusion and head on features of the trunks as they were loaded.
-    "by-stage" fine-tunes each trunk alone first; then a design whose taps all stand at the last
-    layer trains fusion and head on those frozen trunks, every other design is trained whole.
+    "by-stage" fine-tunes each trunk alone first, and every design trains fusion and head on those
+    trunks while they are frozen; a design whose taps all stand at the last layer ends there, every
+    other design is then trained whole.
     """
 
     trunks: Trunks = "by-stage"
     seed: int = 0
-    alone: Regime = field(default_factory=lambda: Regime(14, 4, 32, 1e-3, 1e-3))
-    fusion: Regime = field(default_factory=lambda: Regime(30, 6, 32, 1e-3, 0.0))
-    whole: Regime = field(default_factory=lambda: Regime(4, 2, 32, 1e-3, 3e-4))
+    alone: Regime = field(default_factory=lambda: Regime(12, 4, 32, 1e-3, 1e-3))
+    fusion: Regime = field(default_factory=lambda: Regime(24, 5, 64, 2e-3, 0.0))
+    whole: Regime = field(default_factory=lambda: Regime(3, 3, 64, 5e-4, 5e-4))
 
 
 class Examples(Protocol):
@@ -113,7 +114,11 @@ Progress = Callable[[int, int, float], None]
 
 
 def fit(
-    module: nn.Module, train: Examples, valid: Examples, regime: Regime, seed: int,
+    module: nn.Module,
+    train: Examples,
+    valid: Examples,
+    regime: Regime,
+    seed: int,
     progress: Progress | None = None,
 ) -> Fit:
     """Trains a module in place and leaves it with the weights of its best validation epoch.
@@ -138,7 +143,7 @@ def fit(
     best_state, best_epoch, epoch = best_copy(module), 0, 0
     for epoch in range(1, regime.epochs + 1):
         module.train()
-        for indices in torch.randperm(count, generator=order).split(regime.batch_size):
+        for indices in torch.randperm(count, generator=order).split(regime.batch_size):  # type: ignore[no-untyped-call]
             if len(indices) == 1 and count > 1:
                 continue  # BatchNorm cannot take the statistics of one sample
             loss = F.cross_entropy(train.logits(module, indices), train.labels[indices])
@@ -147,7 +152,7 @@ def fit(
                     f"training loss is {loss.item()} in epoch {epoch}: lower the learning rate"
                 )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -177,13 +182,16 @@ def predict(module: nn.Module, examples: Examples) -> Tensor:
     """Logits (N, classes) of all samples, in evaluation mode."""
     module.eval()
     with torch.inference_mode():
-        batches: Sequence[Tensor] = torch.arange(len(examples.labels)).split(EVALUATION_BATCH)
+        batches: Sequence[Tensor] = torch.arange(len(examples.labels)).split(  # type: ignore[no-untyped-call]
+            EVALUATION_BATCH
+        )
         return torch.cat([examples.logits(module, indices) for indices in batches])
 
 
 def _groups(module: nn.Module, regime: Regime) -> list[dict[str, object]]:
     """Parameters by learning rate: trunks (children named text and vision) and what is new."""
-    trunk, new = [], []
+    trunk: list[nn.Parameter] = []
+    new: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         (trunk if name.startswith(("text.", "vision.")) else new).append(parameter)
     groups = [

@@ -22,6 +22,10 @@ class EncoderError(Exception):
     """An encoder or its weights cannot be had; the text names it and the way out."""
 
 
+class UnknownEncoderError(EncoderError):
+    """There is no encoder of this name, or no such folder."""
+
+
 @dataclass(frozen=True)
 class EncoderSpec:
     """Which network to load as a trunk.
@@ -105,7 +109,7 @@ def spec_for(modality: Modality, source: str, weights: Weights) -> EncoderSpec:
         name = f"{folder.resolve().name}@{digest}"
         return EncoderSpec(name, modality, "transformers", str(folder.resolve()), weights)
     if source.startswith((".", "/", "~")):
-        raise EncoderError(f"{modality} encoder {source}: there is no such folder")
+        raise UnknownEncoderError(f"{modality} encoder {source}: there is no such folder")
     if source.startswith("timm/"):
         return EncoderSpec(source, modality, "timm", source.removeprefix("timm/"), weights)
     if modality == "vision" and "/" not in source:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search_space.encoders import EncoderError, EncoderShape, EncoderSpec
+from search_space.encoders import EncoderError, EncoderShape, EncoderSpec, UnknownEncoderError
 from search_space.features import Feature, token_kernel
 from search_space.libraries import import_timm, import_transformers
 
@@ -299,7 +299,7 @@ def _load_timm(spec: EncoderSpec) -> nn.Module:
         )
     timm = import_timm()
     if spec.source not in timm.list_models() and spec.source not in timm.list_pretrained():
-        raise EncoderError(
+        raise UnknownEncoderError(
             f"vision encoder {spec.source!r}: timm has no such model; "
             "`python -c 'import timm; print(timm.list_models())'` lists them"
         )

@@ -1,4 +1,4 @@
-"""Pareto fronts of accuracy against latency: who is on it, who beats whom, and how much it holds."""
+"""Pareto fronts of accuracy against latency: who is on them, who beats whom, by how much."""
 
 from collections.abc import Sequence
 
@@ -56,7 +56,9 @@ def hypervolume(rows: Sequence[Row], reference: tuple[float, float]) -> float:
     """Area that the rows dominate, in percent x ms, between them and the reference point."""
     worst_accuracy, worst_latency = reference
     area, best = 0.0, worst_accuracy
-    for accuracy, latency in sorted((point(r) for r in complete(rows)), key=lambda p: (p[1], -p[0])):
+    for accuracy, latency in sorted(
+        (point(r) for r in complete(rows)), key=lambda p: (p[1], -p[0])
+    ):
         if latency < worst_latency and accuracy > best:
             area += (accuracy - best) * (worst_latency - latency)
             best = accuracy

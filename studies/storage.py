@@ -25,7 +25,9 @@ def open_storage(url: str) -> BaseStorage:
     sqlite = url.startswith("sqlite")
     if sqlite:
         _make_folder(url)
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if sqlite else {"pool_pre_ping": True}
+    options: dict[str, Any] = (
+        {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if sqlite else {"pool_pre_ping": True}
+    )
     try:
         storage = RDBStorage(url, engine_kwargs=options)
         if sqlite:

@@ -1,0 +1,275 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="fusion-nas",
+    help="Search fusion designs of text and vision networks for the Pareto front of accuracy "
+    "against latency on a real device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Look at data before a study does.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+USAGE, DATA, ENCODER, DEVICE, STORAGE, NUMBERS, DISK_FULL, INTERRUPTED = 2, 3, 4, 5, 6, 7, 8, 130
+
+Study = Annotated[str, typer.Option("--study", help="A preset, or a TOML file like one.")]
+Trials = Annotated[
+    int | None, typer.Option("--trials", help="Finished trials in all; the same command resumes.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="CMU-MOSI in MMSA's layout, or a folder of label.csv and images/."),
+]
+Space = Annotated[
+    str | None, typer.Option("--space", help="A search space by name, or a TOML file.")
+]
+Texts = Annotated[
+    list[str] | None,
+    typer.Option("--text-encoder", help="A local folder or a hub id in the cache; repeatable."),
+]
+Visions = Annotated[
+    list[str] | None,
+    typer.Option("--vision-encoder", help="A folder, timm/NAME or hub id; repeatable."),
+]
+WeightsFlag = Annotated[
+    str | None, typer.Option("--weights", help="pretrained or random, for all encoders.")
+]
+Storage = Annotated[
+    str | None, typer.Option("--storage", help="Optuna storage URL; SQLite in ./runs if left out.")
+]
+Name = Annotated[str | None, typer.Option("--name", help="The study's name in the storage.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+
+
+@app.command()
+def run(
+    study: Study = "pareto",
+    seed_paper: Annotated[
+        bool, typer.Option("--seed-paper", help="Try the designs of arXiv 2511.21889 first.")
+    ] = False,
+    trials: Trials = None,
+    data: Data = None,
+    space: Space = None,
+    text_encoder: Texts = None,
+    vision_encoder: Visions = None,
+    weights: WeightsFlag = None,
+    trunks: Annotated[
+        str | None, typer.Option("--trunks", help="auto, frozen or by-stage: what is trained.")
+    ] = None,
+    missing: Annotated[
+        str | None, typer.Option("--missing", help="Clips that are missing: few, drop or error.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Where designs are timed.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Threads of the runtime; 0: its choice.")
+    ] = None,
+    latency_limit: Annotated[
+        float | None, typer.Option("--latency-limit", help="ms; slower designs are not trained.")
+    ] = None,
+    storage: Storage = None,
+    name: Name = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help="tpe, gp, nsga2 or random.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of sampler and training.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Where the HTML page goes; ./runs if left out.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a study, or go on with it, and show the Pareto front."""
+    from studies.settings import load_settings
+
+    with _errors():
+        settings = load_settings(
+            study,
+            trials=trials,
+            data=data,
+            space=space,
+            weights=weights,
+            trunks=trunks,
+            missing=missing,
+            device=device,
+            threads=threads,
+            latency_limit_ms=latency_limit,
+            storage=storage,
+            name=name,
+            sampler=sampler,
+            seed=seed,
+            seed_paper=seed_paper,
+            text_encoders=tuple(text_encoder or ()),
+            vision_encoders=tuple(vision_encoder or ()),
+        )
+        from studies.commands import run_study
+
+        run_study(settings, page, as_json)
+
+
+@app.command()
+def report(
+    name: Name = None,
+    storage: Storage = None,
+    page: Annotated[Path | None, typer.Option("--page", help="Where the HTML page goes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a study again, and write its page."""
+    with _errors():
+        from studies.commands import show_study
+
+        show_study(storage, name, page, as_json)
+
+
+@app.command()
+def export(
+    trial: Annotated[int, typer.Argument(help="The trial's number.")],
+    name: Name = None,
+    storage: Storage = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A folder; ./export-N if left out.")
+    ] = None,
+) -> None:
+    """Write a trial's trained network as ONNX, with card, environment and parity check."""
+    with _errors():
+        from studies.export import export_trial
+
+        export_trial(storage, name, trial, out)
+
+
+@app.command()
+def space(
+    name_or_file: Annotated[str, typer.Argument(help="demo, paper, or a TOML file.")] = "demo",
+    text_encoder: Texts = None,
+    vision_encoder: Visions = None,
+    weights: WeightsFlag = None,
+) -> None:
+    """Show a search space: encoders with their taps, decisions, and the paper's designs in it."""
+    with _errors():
+        from studies.commands import show_space
+
+        show_space(name_or_file, tuple(text_encoder or ()), tuple(vision_encoder or ()), weights)
+
+
+@app.command()
+def paper(
+    tokens: Annotated[
+        list[int] | None, typer.Option("--tokens", help="Text lengths to time at; repeatable.")
+    ] = None,
+    space: Annotated[str, typer.Option("--space", help="Space that holds the encoders.")] = "paper",
+    weights: Annotated[
+        str, typer.Option("--weights", help="random is enough for latency.")
+    ] = "random",
+    threads: Annotated[int, typer.Option("--threads", help="0: the runtime's choice.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Time the designs of arXiv 2511.21889 at full size beside its own figures."""
+    with _errors():
+        from studies.paper_table import time_paper
+
+        time_paper(space, weights, tuple(tokens or (512, 64)), threads, as_json)
+
+
+@app.command()
+def dashboard(
+    storage: Storage = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port to listen on.")] = 8080,
+) -> None:
+    """Start Optuna's dashboard on the storage, with the exported ONNX files as artifacts."""
+    with _errors():
+        from studies.commands import serve_dashboard
+
+        serve_dashboard(storage, host, port)
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[str, typer.Argument(help="A folder with label.csv.")],
+    missing: Annotated[str, typer.Option("--missing", help="few, drop or error.")] = "few",
+) -> None:
+    """Read a data folder as a study would, and say everything that is wrong with it."""
+    with _errors():
+        from studies.commands import show_data
+
+        show_data(path, missing)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turns what can go wrong into one line and an exit code of its own."""
+    try:
+        yield
+    except (KeyboardInterrupt, typer.Exit, typer.Abort, SystemExit):
+        raise
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        typer.echo(f"fusion-nas: {error}", err=True)
+        raise typer.Exit(code) from error
+
+
+def _exit_code(error: Exception) -> int | None:
+    """The exit code of a known kind of error; None for a fault of ours, which keeps its trace."""
+    from evaluators.data.errors import DataError
+    from evaluators.device_client import DeviceError, DeviceRefused
+    from evaluators.store import StoreError
+    from search_space.encoders import EncoderError, UnknownEncoderError
+    from studies.settings import UsageError
+
+    if _disk_is_full(error):
+        return DISK_FULL
+    names = {kind.__name__ for kind in type(error).__mro__}
+    by_name = {
+        "SpaceError": USAGE,
+        "MeasureError": DEVICE,
+        "SearchStopped": DEVICE,
+        "StorageError": STORAGE,
+        "ParityError": NUMBERS,
+        "NotFiniteError": NUMBERS,
+        "OperationalError": STORAGE,
+        "DatabaseError": STORAGE,
+    }
+    by_type: list[tuple[type[Exception], int]] = [
+        (UsageError, USAGE),
+        (UnknownEncoderError, USAGE),
+        (EncoderError, ENCODER),
+        (DataError, DATA),
+        (DeviceRefused, DEVICE),
+        (DeviceError, DEVICE),
+        (StoreError, STORAGE),
+    ]
+    for kind, code in by_type:
+        if isinstance(error, kind):
+            return code
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if getattr(error, "code", None) == "disk-full" or "disk is full" in str(error):
+            return True
+        error = error.__cause__
+    return False
+
+
+def main() -> None:
+    """The command `fusion-nas`."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.echo("fusion-nas: interrupted; the same command goes on from here", err=True)
+        sys.exit(INTERRUPTED)

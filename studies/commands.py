@@ -1,0 +1,194 @@
+"""What the commands do, once the command line has been read."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import optuna
+from rich.console import Console
+from rich.table import Table
+
+from search_space.named import load_space
+from search_space.paper import seeded_designs
+from studies import page as pages
+from studies import screen
+from studies.finish import ARTIFACTS, finish
+from studies.jsonout import as_json
+from studies.lab import Lab, data_label, load_data, open_lab, open_study
+from studies.records import SUBJECT, outcome_of
+from studies.search import Search, Workers
+from studies.settings import Settings, UsageError, home
+from studies.storage import StorageError, default_url, open_storage, quiet_optuna
+
+
+def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
+    """Runs a study to its total and shows it.
+
+    Raises what `open_lab`, `open_study` and `Search.run` raise.
+    """
+    quiet_optuna()
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    console = Console(stderr=json_only)
+    with screen.progress(console) as reporter:
+        lab = open_lab(settings, reporter.step)
+        try:
+            study = open_study(lab)
+            _announce(reporter, lab, study)
+            lab.quality.prepare()
+            seeded = seeded_designs(lab.space)
+            fused = [s for s in seeded if s.genotype.text_encoder and s.genotype.vision_encoder]
+            alone = [s for s in seeded if s not in fused]
+            workers = Workers(lab.home / "workers")
+            try:
+                search = Search(
+                    study,
+                    lab.space,
+                    lab.latency,
+                    lab.quality,
+                    lab.store,
+                    workers,
+                    settings.latency_limit_ms,
+                    reporter,
+                    fused,
+                )
+                if settings.seed_paper:
+                    search.seed(fused)
+                search.run(settings.trials)
+            finally:
+                workers.close()
+            reporter.line("looking at the test split, once")
+            finish(lab, study, alone)
+        finally:
+            lab.close()
+    _show(study, page, json_only)
+
+
+def _as_interrupt(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _announce(reporter: Any, lab: Lab, study: optuna.Study) -> None:
+    """Says what will be done on what, before anything takes long."""
+    conditions = study.user_attrs["conditions"]
+    reporter.line(f"study {study.study_name} in {lab.settings.storage}")
+    for label in ("data", "encoders", "training", "device"):
+        reporter.line(f"{label}: {conditions[label]}")
+    reporter.line(lab.data.note)
+
+
+def _show(study: optuna.Study, page: Path | None, json_only: bool) -> None:
+    outcome = outcome_of(study)
+    target = page or Path("runs") / f"{study.study_name}.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pages.write(outcome, target)
+    if json_only:
+        print(json.dumps(as_json(outcome), allow_nan=False))
+        return
+    console = Console()
+    screen.show(outcome, console)
+    console.print(f"page: {target}", soft_wrap=True, highlight=False)
+
+
+def show_study(storage: str | None, name: str | None, page: Path | None, json_only: bool) -> None:
+    """Shows a study that is already there. Raises StorageError or UsageError."""
+    quiet_optuna()
+    _show(find_study(storage, name), page, json_only)
+
+
+def find_study(storage: str | None, name: str | None) -> optuna.Study:
+    """The study of this name, or the only one there is. Raises StorageError or UsageError."""
+    url = storage or default_url()
+    file = Path(url.partition(":///")[2])
+    if url.startswith("sqlite") and not file.is_file():
+        raise StorageError(f"storage {url}: there is no such file; run a study first")
+    opened = open_storage(url)
+    names = optuna.study.get_all_study_names(opened)
+    if name is None:
+        if len(names) != 1:
+            raise UsageError(
+                f"{url} holds {len(names)} studies ({', '.join(sorted(names)) or 'none'}): "
+                "name one with --name"
+            )
+        name = names[0]
+    if name not in names:
+        raise UsageError(
+            f"no study {name!r} in {url}: it holds {', '.join(sorted(names)) or 'none'}"
+        )
+    study = optuna.load_study(study_name=name, storage=opened)
+    if SUBJECT not in study.user_attrs:
+        raise StorageError(f"study {name!r} in {url} was not made by fusion-nas")
+    return study
+
+
+def show_space(
+    name: str, text_encoders: tuple[str, ...], vision_encoders: tuple[str, ...], weights: Any
+) -> None:
+    """Prints a space: encoders, decisions, and where the published designs stand in it."""
+    space = load_space(name, text_encoders, vision_encoders, weights)
+    console = Console()
+    console.print(f"{space.name}: {space.size:.3g} vectors of {len(space.decisions)} choices")
+    encoders = Table("encoder", "taps", "widths", "takes", title="Encoders", title_justify="left")
+    for spec in space.encoders:
+        shape = space.shapes[spec.name]
+        takes = (
+            f"{shape.max_tokens} tokens" if shape.modality == "text" else f"{shape.image_size} px"
+        )
+        widths = sorted(set(shape.widths))
+        encoders.add_row(
+            spec.name,
+            str(shape.depth),
+            " ".join(map(str, widths)),
+            f"{takes}, {spec.weights} weights",
+        )
+    console.print(encoders)
+    decisions = Table("decision", "choices", title="Decisions", title_justify="left")
+    for decision in space.decisions:
+        choices = decision.choices
+        said = (
+            f"{choices[0]} to {choices[-1]}"
+            if decision.kind == "integer"
+            else ", ".join(map(str, choices))
+        )
+        decisions.add_row(decision.name, said)
+    console.print(decisions)
+    designs = Table("design", "as it stands here", title="arXiv 2511.21889", title_justify="left")
+    for seeded in seeded_designs(space):
+        designs.add_row(seeded.name, seeded.genotype.describe())
+    console.print(designs)
+
+
+def show_data(path: str, missing: str) -> None:
+    """Reads a data folder as a run would and prints what it holds. Raises DataError."""
+    settings = Settings("check", "", 1, "tpe", 0, "auto", data=path, missing=missing)
+    console = Console()
+    with screen.progress(console) as reporter:
+        data = load_data(settings, reporter.step)
+    table = Table("split", "samples", *data.classes, "groups", "majority %", title=data_label(data))
+    for split in ("train", "valid", "test"):
+        counts = [str(n) for n in data.counts(split)]
+        total, share = len(data.split(split)), 100 * data.majority(split)[1]
+        table.add_row(split, str(total), *counts, str(len(data.groups(split))), f"{share:.1f}")
+    console.print(table)
+    console.print(data.note, highlight=False)
+    for dropped in data.dropped[:20]:
+        console.print(f"left out: {dropped.id}: {dropped.why}", highlight=False, soft_wrap=True)
+    if len(data.dropped) > 20:
+        console.print(f"and {len(data.dropped) - 20} more")
+
+
+def serve_dashboard(storage: str | None, host: str, port: int) -> None:
+    """Serves Optuna's dashboard until interrupted."""
+    from optuna.artifacts import FileSystemArtifactStore
+    from optuna_dashboard import run_server
+
+    quiet_optuna()
+    url = storage or default_url()
+    if url.startswith("sqlite") and not Path(url.partition(":///")[2]).is_file():
+        raise StorageError(f"storage {url}: there is no such file; run a study first")
+    folder = home() / ARTIFACTS
+    folder.mkdir(parents=True, exist_ok=True)
+    Console().print(f"dashboard of {url} on http://{host}:{port}", highlight=False, soft_wrap=True)
+    run_server(
+        open_storage(url), host=host, port=port, artifact_store=FileSystemArtifactStore(str(folder))
+    )

@@ -1,0 +1,113 @@
+"""A trial's trained network as a folder that can be carried to a device."""
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+from rich.console import Console
+
+from search_space.genotype import Genotype
+from search_space.trunks import normalisation
+from studies import screen
+from studies.commands import find_study
+from studies.finish import test_figures
+from studies.lab import Lab, genotype_of, open_lab
+from studies.records import RECORD, SETTINGS
+from studies.settings import Settings, UsageError
+from studies.storage import quiet_optuna
+
+PACKAGES = ("fusion-nas", "torch", "transformers", "timm", "onnx", "onnxruntime", "optuna", "numpy")
+
+
+def export_trial(storage: str | None, name: str | None, number: int, out: Path | None) -> None:
+    """Writes `network.onnx`, `card.json`, `environment.txt` and the tokenizer.
+
+    The ONNX is built anew from the trained weights and compared with torch before it is written.
+    Raises UsageError for a trial that cannot be exported, ParityError where ONNX differs.
+    """
+    quiet_optuna()
+    study = find_study(storage, name)
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    if number not in trials:
+        raise UsageError(
+            f"no trial {number} in study {study.study_name}: it has 0 to {len(trials) - 1}"
+        )
+    trial = trials[number]
+    if trial.values is None:
+        reason = trial.user_attrs.get(RECORD, {}).get("reason", "it has not ended")
+        raise UsageError(f"trial {number} has no trained network: {reason}")
+    genotype = genotype_of(trial.user_attrs[RECORD])
+    settings = Settings(**_tuples(study.user_attrs[SETTINGS]))
+    console = Console()
+    with screen.progress(console) as reporter:
+        lab = open_lab(settings, reporter.step)
+        try:
+            lab.quality.prepare()
+            artifact = lab.builder.build(genotype, lab.quality.trained(genotype))
+            tests = test_figures(lab, genotype)
+            tokenizer = None
+            if genotype.text_encoder:
+                spec = lab.space.encoder(genotype.text_encoder)
+                tokenizer = lab.quality.preprocessing.tokenizer(spec)
+            folder = out or Path(f"export-{number}")
+            folder.mkdir(parents=True, exist_ok=True)
+            copyfile(artifact.path, folder / "network.onnx")
+            artifact.discard()
+            if tokenizer is not None:
+                tokenizer.save(folder)
+            card = {
+                "design": genotype.describe(),
+                "genotype": genotype.as_json(),
+                "encoders": [spec.as_json() for spec in lab.space.encoders],
+                "study": study.study_name,
+                "trial": number,
+                "name": trial.user_attrs.get("name", ""),
+                "classes": list(lab.data.classes),
+                "data": lab.data.note,
+                "conditions": study.user_attrs["conditions"],
+                "valid": trial.user_attrs[RECORD],
+                "test": tests,
+                "sha256": artifact.sha256,
+                "greatest_difference_from_torch": artifact.max_difference,
+                "inputs": [input_.as_json() for input_ in artifact.inputs],
+                "pixels": _pixel_rule(lab, genotype),
+            }
+            text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
+            (folder / "card.json").write_text(text + "\n", encoding="utf-8")
+            (folder / "environment.txt").write_text(_environment(), encoding="utf-8")
+        finally:
+            lab.close()
+    megabytes = (folder / "network.onnx").stat().st_size / 1e6
+    console.print(
+        f"{folder}: network.onnx ({megabytes:.1f} MB, differs from torch by "
+        f"{artifact.max_difference:.1e}), card.json, environment.txt",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _pixel_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
+    """How a picture becomes `pixel_values`: squashed to a square, 0..1, normalised a channel."""
+    if genotype.vision_encoder is None:
+        return None
+    spec = lab.space.encoder(genotype.vision_encoder)
+    mean, std = normalisation(spec)
+    size = lab.space.shapes[spec.name].image_size
+    return {"size": size, "resize": "bilinear, antialiased", "mean": mean, "std": std}
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+
+
+def _environment() -> str:
+    lines = [f"python=={platform.python_version()}"]
+    for package in PACKAGES:
+        try:
+            lines.append(f"{package}=={metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return "\n".join(lines) + "\n"

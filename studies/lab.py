@@ -1,0 +1,246 @@
+"""Everything a study needs, built from its settings: data, space, evaluators, device, storage."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from evaluators.costs import static_costs
+from evaluators.data import DataSet, load, rendered
+from evaluators.device_client import open_local_device
+from evaluators.latency import LatencyEvaluator, Runs
+from evaluators.onnx_builder import OnnxBuilder
+from evaluators.quality import QualityEvaluator
+from evaluators.store import EvaluationStore
+from evaluators.training import TrainingProtocol
+from search_space.encoders import Weights
+from search_space.genotype import MIN_TEXT_TOKENS, Genotype
+from search_space.named import load_space
+from search_space.network import build
+from search_space.space import SearchSpace
+from studies.records import CONDITIONS, IDENTITY, METRICS, SETTINGS, SUBJECT
+from studies.samplers import make_sampler
+from studies.settings import Settings, home
+from studies.storage import StorageError, open_storage
+
+WHOLE_TRAINING_MACS = 1e12
+"""Multiply-accumulates of one epoch, forward and backward, up to which a CPU trains whole."""
+BACKWARD = 3
+"""A step costs about three forward passes."""
+
+Step = Callable[[str, int, int], None]
+
+
+@dataclass
+class Lab:
+    """The parts of one study, ready to use; close it when done."""
+
+    settings: Settings
+    data: DataSet
+    space: SearchSpace
+    latency: LatencyEvaluator
+    quality: QualityEvaluator
+    store: EvaluationStore
+    builder: OnnxBuilder
+    home: Path
+
+    def close(self) -> None:
+        """Ends the device's agent."""
+        self.latency.close()
+
+
+def load_data(settings: Settings, step: Step) -> DataSet:
+    """The data that the settings name. Raises DataError."""
+    cache = home() / "data"
+    if settings.data is None:
+        step("drawing the rendered data", 0, 1)
+        return rendered(cache)
+    missing: Any = settings.missing
+    path = Path(settings.data).expanduser()
+    return load(path, cache=cache, missing=missing, progress=lambda k, n: step("frames", k, n))
+
+
+def load_space_of(settings: Settings) -> SearchSpace:
+    """The search space that the settings name. Raises SpaceError or EncoderError."""
+    default = "demo" if settings.data is None else "paper"
+    weights: Weights | None = settings.weights  # type: ignore[assignment]
+    return load_space(
+        settings.space or default, settings.text_encoders, settings.vision_encoders, weights
+    )
+
+
+def open_lab(settings: Settings, step: Step) -> Lab:
+    """Loads data and encoders, starts the device, and chooses how to train.
+
+    Raises DataError, SpaceError, EncoderError, DeviceError.
+    """
+    where = home()
+    data = load_data(settings, step)
+    space = load_space_of(settings)
+    encoders = {spec.name: spec for spec in space.encoders}
+    compute = "cuda" if torch.cuda.is_available() else "cpu"
+    quality = QualityEvaluator(
+        data, encoders, space.shapes, TrainingProtocol(seed=settings.seed), where, step, compute
+    )
+    quality.protocol = replace(quality.protocol, trunks=_trunks(settings, quality, space, compute))
+    builder = OnnxBuilder(encoders, space.shapes, len(data.classes), where / "artifacts")
+    latency = LatencyEvaluator(
+        builder, lambda: open_local_device(where / "device"), Runs(threads=settings.threads)
+    )
+    store = EvaluationStore(where / "evaluations.jsonl")
+    return Lab(settings, data, space, latency, quality, store, builder, where)
+
+
+def _trunks(settings: Settings, quality: QualityEvaluator, space: SearchSpace, compute: str) -> Any:
+    if settings.trunks != "auto":
+        return settings.trunks
+    if compute == "cuda" or _epoch_macs(quality, space) <= WHOLE_TRAINING_MACS:
+        return "by-stage"
+    return "frozen"
+
+
+def _epoch_macs(quality: QualityEvaluator, space: SearchSpace) -> float:
+    """Multiply-accumulates of one epoch over the dearest encoders, texts as long as needed."""
+    dearest: dict[str, float] = {"text": 0.0, "vision": 0.0}
+    for spec in space.encoders:
+        genotype = quality.alone(spec)
+        if spec.modality == "text":
+            samples = quality.data.split("train")
+            needed = quality.preprocessing.text(spec, samples, genotype.text_tokens)[0].shape[1]
+            genotype = replace(genotype, text_tokens=max(MIN_TEXT_TOKENS, needed))
+        network = build(genotype, {spec.name: replace(spec, weights="random")}, space.shapes, 2)
+        macs = {m.name: m.value for m in static_costs(network, genotype, space.shapes)}["macs"]
+        dearest[spec.modality] = max(dearest[spec.modality], macs)
+    return BACKWARD * sum(dearest.values()) * len(quality.data.split("train"))
+
+
+def data_label(data: DataSet) -> str:
+    """The data's name as studies and pages call it."""
+    return "rendered" if data.kind == "rendered" else data.name
+
+
+def study_name(settings: Settings, data: DataSet, space: SearchSpace) -> str:
+    """The name given, or one of preset, data and space."""
+    return settings.name or f"{settings.preset}-{data_label(data)}-{space.name}"
+
+
+def open_study(lab: Lab) -> optuna.Study:
+    """The study of this lab, made or resumed.
+
+    Raises StorageError where the storage cannot be opened or holds a study of this name that was
+    made under other conditions.
+    """
+    settings = lab.settings
+    storage = open_storage(settings.storage)
+    name = study_name(settings, lab.data, lab.space)
+    study = optuna.create_study(
+        storage=storage, study_name=name, directions=["maximize", "minimize"], load_if_exists=True
+    )
+    finished = len(study.get_trials(deepcopy=False))
+    # Every resumption draws on: the same seed again would repeat the first random designs.
+    study.sampler = make_sampler(settings.sampler, settings.seed + 100_003 * finished)
+    identity = _identity(lab)
+    known = study.user_attrs.get(IDENTITY)
+    if known is None:
+        if finished or len(study.directions) != 2:
+            raise StorageError(
+                f"study {name!r} in {settings.storage} was not made by fusion-nas: "
+                "give another --storage or --name"
+            )
+        study.set_metric_names(METRICS)
+        study.set_user_attr(IDENTITY, identity)
+        study.set_user_attr(CONDITIONS, conditions(lab))
+        study.set_user_attr(SUBJECT, _subject(lab))
+        study.set_user_attr(SETTINGS, asdict(settings))
+        return study
+    other = sorted(key for key in identity if identity[key] != known.get(key))
+    if other:
+        raise StorageError(
+            f"study {name!r} in {settings.storage} was made with another {', '.join(other)}: "
+            "repeat its command to go on with it, or give a new --name or --storage"
+        )
+    return study
+
+
+def _identity(lab: Lab) -> dict[str, Any]:
+    """What must be the same for results to stand in one study."""
+    space = {
+        "decisions": [[d.name, d.kind, list(d.choices)] for d in lab.space.decisions],
+        "encoders": [replace(spec, source="").as_json() for spec in lab.space.encoders],
+    }
+    return {
+        "data": lab.data.fingerprint,
+        "space": _digest(space),
+        "training protocol or seed": _digest(asdict(lab.quality.protocol)),
+        "device": lab.latency.device().fingerprint,
+        "threads": lab.settings.threads,
+        "latency limit": lab.settings.latency_limit_ms,
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def conditions(lab: Lab) -> dict[str, str]:
+    """Everything that a reader needs to repeat the study, in words."""
+    info, protocol, data = lab.latency.device(), lab.quality.protocol, lab.data
+    runtime = next((r for r in info.runtimes if r.name == "onnxruntime"), None)
+    board = ", ".join(
+        str(part)
+        for part in (info.board.model, info.board.machine, f"{info.board.cores} cores")
+        if part
+    )
+    trained = {
+        "frozen": "fusion and head on features of frozen trunks",
+        "by-stage": "trunks fine-tuned alone first; late designs on those frozen, others whole",
+    }
+    split = ", ".join(f"{len(data.split(s))} {s}" for s in ("train", "valid", "test"))
+    found = {
+        "data": f"{data_label(data)}: {split}; classes {', '.join(data.classes)}",
+        "search space": f"{lab.space.name}: {lab.space.size:.3g} vectors "
+        f"of {len(lab.space.decisions)} choices",
+        "encoders": ", ".join(f"{s.name} ({s.weights} weights)" for s in lab.space.encoders),
+        "training": f"{trained[protocol.trunks]}; seed {protocol.seed}",
+        "selection": "on the validation split; test is looked at once, at the end",
+        "device": f"{lab.settings.device}: {board}",
+        "runtime": f"onnxruntime {runtime.version if runtime else '?'} on CPU, batch 1, "
+        f"{lab.settings.threads or 'all'} threads",
+        "timing": "median of at least 20 runs in three blocks after warm-up, "
+        "interval from order statistics",
+        "sampler": f"{lab.settings.sampler}, seed {lab.settings.seed}",
+    }
+    if data.dropped:
+        found["left out"] = (
+            f"{len(data.dropped)} rows, {data.dropped[0].id} first: {data.dropped[0].why}"
+        )
+    return found
+
+
+def _subject(lab: Lab) -> dict[str, Any]:
+    data = lab.data
+    cautions = []
+    if lab.quality.protocol.trunks == "frozen" and lab.settings.trunks == "auto":
+        cautions.append(
+            "Trunks stay as they were loaded: training them whole would take too long on this "
+            "CPU. --trunks by-stage does it all the same."
+        )
+    return {
+        "title": lab.settings.title,
+        "data_name": data_label(data),
+        "data_note": data.note,
+        "majority": [100 * data.majority(split)[1] for split in ("valid", "test")],
+        "ceilings": {k: 100 * v for k, v in (data.ceilings or {}).items()},
+        "latency_limit_ms": lab.settings.latency_limit_ms,
+        "cautions": cautions,
+    }
+
+
+def genotype_of(record: dict[str, Any]) -> Genotype:
+    """The design that a trial's record holds."""
+    return Genotype.from_json(record["genotype"])

@@ -1,0 +1,169 @@
+"""How a study's values are put into words, alike on screen and page."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from studies.outcome import Outcome, Row, Standing, Value
+
+SOURCE_OF_PUBLISHED = "arXiv 2511.21889"
+
+
+def clean(text: str) -> str:
+    """One line that is safe to show: no control characters, lone surrogates or line ends."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
+
+
+def arrows(text: str) -> str:
+    """A design's words with arrows that no line end can part."""
+    return text.replace("->", "→")
+
+
+def percent(value: Value | None, dash: str = "–") -> str:
+    """`71.2 (65.0–76.7)`; empty where nothing is known."""
+    return _bounded(value, "{:.1f}".format, dash)
+
+
+def milliseconds(value: Value | None, dash: str = "–") -> str:
+    """`3.21 (3.15–3.30)`; empty where nothing is known."""
+    return _bounded(value, ms, dash)
+
+
+def ms(value: float) -> str:
+    """A number of milliseconds with about three digits that count."""
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 4}f}"
+
+
+def count(number: int | None) -> str:
+    """`1.2 M`; empty where nothing is known."""
+    if number is None:
+        return ""
+    for unit, one in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= one:
+            return f"{number / one:.{0 if number >= 100 * one else 1}f} {unit}"
+    return str(number)
+
+
+def size(number: int | None) -> str:
+    """Bytes as `4.5 MB`; empty where nothing is known."""
+    return "" if number is None else f"{number / 1e6:.1f} MB"
+
+
+def overlap(one: Value | None, other: Value | None) -> bool:
+    """Whether both have intervals and these share a point."""
+    if one is None or other is None or None in (one.low, one.high, other.low, other.high):
+        return False
+    return max(one.low or 0.0, other.low or 0.0) <= min(one.high or 0.0, other.high or 0.0)
+
+
+def standing(where: Standing) -> str:
+    """`on the front`, or by which trial it is dominated and by how much."""
+    if where.on_front:
+        same = where.row.duplicate_of
+        return "on the front" + (f" (same design as trial {same})" if same is not None else "")
+    better = where.dominated_by
+    if better is None:
+        return "dominated"
+    said = f"dominated by {clean(better.label)}: "
+    points = f"{where.points_lost:.1f}"
+    said += "the same accuracy" if points == "0.0" else f"+{points} points"
+    ratio = f"{1 / where.times_slower:.2f}" if where.times_slower > 0 else "1.00"
+    said += " at the same latency" if ratio == "1.00" else f" at {ratio}x the latency"
+    if overlap(where.row.accuracy, better.accuracy):
+        said += " (accuracy intervals overlap)"
+    return said
+
+
+def standing_of(row: Row, outcome: Outcome) -> str:
+    """Where a row stands, as far as the outcome says; else what became of it."""
+    for where in outcome.standings:
+        if (where.row.number, where.row.name) == (row.number, row.name):
+            return standing(where)
+    if row.number is not None and row.number in {other.number for other in outcome.front}:
+        return "on the front"
+    if row.duplicate_of is not None:
+        return f"same design as trial {row.duplicate_of}"
+    return "" if row.state == "complete" else f"{row.state}: {clean(row.reason)}"
+
+
+def tally(outcome: Outcome) -> str:
+    """`24 trials: 18 complete, 4 infeasible, 2 failed; 6 designs on the front`."""
+    states = [row.state for row in outcome.rows]
+    parts = [
+        f"{states.count(state)} {state}"
+        for state in ("complete", "infeasible", "failed")
+        if state in states
+    ]
+    trials = _counted(len(states), "trial")
+    if not parts:
+        return trials
+    front = _counted(len(outcome.front), "design")
+    return f"{trials}: {', '.join(parts)}; {front} on the front"
+
+
+def emptiness(outcome: Outcome) -> str:
+    """Why there is little or nothing to see; empty for an ordinary study."""
+    complete = sum(row.state == "complete" for row in outcome.rows)
+    if not outcome.rows:
+        return "No trial has been run yet."
+    if complete == 0:
+        what = "are" if len(outcome.rows) > 1 else "is"
+        every = "every one was" if len(outcome.rows) > 1 else "it was"
+        states = {row.state for row in outcome.rows}
+        how = f"{every} {' or '.join(sorted(states))}"
+        return f"There {what} {_counted(len(outcome.rows), 'trial')}, and {how}: no front yet."
+    if complete == 1:
+        return "Only one trial is complete: one design is a point, not a front."
+    return ""
+
+
+def how_to_read(outcome: Outcome) -> tuple[str, ...]:
+    """What every reader must know before reading a figure of this outcome."""
+    rows = (*outcome.rows, *outcome.references)
+    said = ["The search chose by validation accuracy alone."]
+    if any(row.test_accuracy for row in rows):
+        said[0] = said[0][:-1] + "; test data were looked at once, at the end."
+    else:
+        said[0] = said[0][:-1] + "; test data have not been looked at."
+    if any(_has_bounds(row) for row in rows):
+        said.append(
+            "Brackets hold 95 % intervals; where two overlap, nothing is claimed about which of "
+            "the two is better."
+        )
+    settled = unsettled(outcome.front)
+    return (*said, settled) if settled else tuple(said)
+
+
+def unsettled(front: Sequence[Row]) -> str:
+    """How many neighbours on the front are closer than their intervals; empty where none are."""
+    pairs = list(pairwise(front))
+    close = sum(overlap(a.accuracy, b.accuracy) for a, b in pairs)
+    if not close:
+        return ""
+    which = f"{close} of {_counted(len(pairs), 'neighbouring pair')}"
+    return f"On the front, the accuracy intervals of {which} overlap: their order is not settled."
+
+
+def published(row: Row) -> str:
+    """`84.25 %, 21.6 ms`; empty where nothing was published."""
+    parts = []
+    if row.published_accuracy is not None:
+        parts.append(f"{row.published_accuracy:.2f} %")
+    if row.published_latency_ms is not None:
+        parts.append(f"{row.published_latency_ms:.4g} ms")
+    return ", ".join(parts)
+
+
+def _has_bounds(row: Row) -> bool:
+    return any(v is not None and v.low is not None for v in (row.accuracy, row.test_accuracy))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _bounded(value: Value | None, form: Callable[[float], str], dash: str) -> str:
+    if value is None:
+        return ""
+    if value.low is None or value.high is None:
+        return form(value.value)
+    return f"{form(value.value)} ({form(value.low)}{dash}{form(value.high)})"
