@@ -1,6 +1,6 @@
 """What a design costs by its shape alone: parameters, multiply-accumulates, bytes of weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -37,17 +37,23 @@ def static_costs(
     precision's width, while an INT8 file keeps what it does not quantise in fp32.
     """
     parameters = sum(p.numel() for p in network.parameters())
+    macs = count_macs(lambda: network(*example_inputs(genotype, shapes)))
+    return (
+        Measure("parameters", parameters, "", "lower"),
+        Measure("macs", macs, "", "lower"),
+        Measure("weight_bytes", parameters * BYTES_PER_WEIGHT[genotype.precision], "B", "lower"),
+    )
+
+
+def count_macs(run: Callable[[], object]) -> int:
+    """Multiply-accumulates of everything that `run` computes with torch."""
     counter = FlopCounterMode(display=False)
     # The counter does not see into fused attention kernels, so plain matrix products are run.
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            network(*example_inputs(genotype, shapes))
+            run()
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
-    return (
-        Measure("parameters", parameters, "", "lower"),
-        Measure("macs", counter.get_total_flops() // 2, "", "lower"),
-        Measure("weight_bytes", parameters * BYTES_PER_WEIGHT[genotype.precision], "B", "lower"),
-    )
+    return int(counter.get_total_flops() // 2)

@@ -1,6 +1,7 @@
 """How fast a design is on a device, asked of the agent that runs there."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from device_agent.protocol import (
@@ -11,7 +12,7 @@ from device_agent.protocol import (
     TimingProtocol,
     job_id_of,
 )
-from evaluators.device_client import DeviceClient, DeviceLost, DeviceTimeout
+from evaluators.device_client import DeviceClient, DeviceError, DeviceLost, DeviceTimeout
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.onnx_builder import Artifact, OnnxBuilder
 from search_space.genotype import Genotype
@@ -132,7 +133,8 @@ class LatencyEvaluator:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 result = self._device.measure(artifact.path, request, job_id=job)
-                self._device.forget([artifact.sha256], [job])
+                with suppress(DeviceError):  # what is measured stays good; the next call will tell
+                    self._device.forget([artifact.sha256], [job])
                 return result
             except (DeviceLost, DeviceTimeout) as error:
                 self._device.close()

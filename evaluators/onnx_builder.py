@@ -2,13 +2,14 @@
 
 import hashlib
 import logging
-import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from torch import Tensor
 from device_agent.protocol import TensorSpec
 from evaluators.costs import static_costs
 from evaluators.evaluation import Measure
+from evaluators.trunk_weights import architecture
 from search_space.encoders import EncoderShape, EncoderSpec
 from search_space.genotype import Genotype
 from search_space.network import FusionNetwork, build, input_names
@@ -69,7 +71,7 @@ class OnnxBuilder:
     def encoders_of(self, genotype: Genotype) -> list[dict[str, Any]]:
         """The architecture of the design's encoders: all of their specification but the weights."""
         names = [name for name in (genotype.text_encoder, genotype.vision_encoder) if name]
-        return [replace(self._encoders[n], weights="random", source="").as_json() for n in names]
+        return [architecture(self._encoders[name]) for name in names]
 
     def build(self, genotype: Genotype, network: FusionNetwork | None = None) -> Artifact:
         """The design as a file named by its SHA-256.
@@ -82,8 +84,9 @@ class OnnxBuilder:
             network = build(genotype, untrained, self._shapes, self.classes)
         network = network.cpu().eval()
         self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / f"building-{os.getpid()}.onnx"
-        try:
+        # Quantisation puts files of its own beside the network: all of them go with the folder.
+        with TemporaryDirectory(prefix="building-", dir=self._folder) as building:
+            temporary = Path(building) / "network.onnx"
             example = self._random_inputs(genotype, 1)[0]
             with _quiet_export():
                 torch.onnx.export(
@@ -100,13 +103,12 @@ class OnnxBuilder:
             if genotype.precision != "fp32":
                 reduce_precision(temporary, genotype)
                 difference = self._difference(temporary, genotype, network, tolerance=None)
+            costs = static_costs(network, genotype, self._shapes)
+            costs += (Measure("onnx_bytes", temporary.stat().st_size, "B", "lower"),)
             digest = _sha256(temporary)
-            path = self._folder / f"{digest}.onnx"
+            # Another worker may build the same network: each has a file of its own to discard.
+            path = self._folder / f"{digest}-{uuid4().hex[:8]}.onnx"
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        costs = static_costs(network, genotype, self._shapes)
-        costs += (Measure("onnx_bytes", path.stat().st_size, "B", "lower"),)
         return Artifact(path, digest, self.input_specs(genotype), difference, costs)
 
     def input_specs(self, genotype: Genotype) -> tuple[TensorSpec, ...]:
@@ -153,10 +155,15 @@ class OnnxBuilder:
         found = run_onnx(path, rows)
         difference = float(np.abs(found - expected).max())
         allowed = None if tolerance is None else tolerance * max(1.0, float(np.abs(expected).max()))
-        if not np.isfinite(found).all() or (allowed is not None and difference > allowed):
+        if not np.isfinite(found).all():
+            raise ParityError(
+                f"{genotype.describe()}: its ONNX in {genotype.precision} gives logits that are "
+                "not finite numbers; nothing was measured. choose another precision"
+            )
+        if allowed is not None and difference > allowed:
             raise ParityError(
                 f"{genotype.describe()}: its ONNX differs from torch by {difference:.2e} "
-                f"(allowed {allowed or float('nan'):.1e}); nothing was measured. please report it"
+                f"(allowed {allowed:.1e}); nothing was measured. please report it"
             )
         return difference
 
@@ -183,7 +190,7 @@ def reduce_precision(path: Path, genotype: Genotype) -> None:
         onnx.save(model, str(path))
 
 
-def run_onnx(path: Path, rows: Sequence[tuple[Tensor, ...]]) -> np.ndarray:
+def run_onnx(path: Path, rows: Iterable[tuple[Tensor, ...]]) -> np.ndarray:
     """Logits (N, classes) of inputs of batch 1, run one by one on this machine's CPU."""
     import onnxruntime
 
@@ -203,15 +210,15 @@ def run_onnx(path: Path, rows: Sequence[tuple[Tensor, ...]]) -> np.ndarray:
 @contextmanager
 def _quiet_export() -> Iterator[None]:
     """Export without the fused attention that has no ONNX form, and without tracer's remarks."""
-    fastpath = torch.backends.mha.get_fastpath_enabled()
+    fastpath, disabled = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
     torch.backends.mha.set_fastpath_enabled(False)
-    logging.disable(logging.WARNING)
+    logging.disable(max(disabled, logging.WARNING))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
         torch.backends.mha.set_fastpath_enabled(fastpath)
 
 

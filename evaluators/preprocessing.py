@@ -14,10 +14,9 @@ from torch import Tensor
 from evaluators.data import DataSet, Sample, read_image
 from search_space.encoders import EncoderError, EncoderShape, EncoderSpec
 from search_space.libraries import import_transformers
-from search_space.trunks import normalisation
+from search_space.trunks import describe_vocabulary, normalisation
 
 PAD, UNKNOWN, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
-DEFAULT_VOCABULARY = 30_522
 
 
 class Tokenizer(Protocol):
@@ -48,7 +47,11 @@ class PretrainedTokenizer:
                 f"text encoder {spec.source}: no tokenizer there; give a folder that holds "
                 "tokenizer.json, or fetch the encoder into the hub's cache"
             ) from error
-        vocabulary = json.dumps(self._tokenizer.get_vocab(), sort_keys=True)
+        self._tokenizer.padding_side = "right"  # the first token stands for the whole text
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        # Two tokenizers of one vocabulary may still cut and spell words differently.
+        rules = "" if backend is None else backend.to_str()
+        vocabulary = json.dumps([self._tokenizer.get_vocab(), rules], sort_keys=True)
         self.fingerprint = hashlib.sha256(vocabulary.encode()).hexdigest()
 
     def encode(self, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
@@ -93,8 +96,11 @@ class LearnedTokenizer:
         return ids, mask
 
     def save(self, folder: Path) -> None:
-        """Writes tokenizer.json."""
+        """Writes tokenizer.json, and settings without which transformers reads it otherwise."""
         self._words.save(str(folder / "tokenizer.json"))
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": PAD}
+        settings |= {"unk_token": UNKNOWN, "cls_token": CLS, "sep_token": SEP}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 class Preprocessing:
@@ -114,7 +120,7 @@ class Preprocessing:
             if has_own:
                 self._tokenizers[spec.name] = PretrainedTokenizer(spec)
             else:
-                size = int(spec.config.get("vocab_size", DEFAULT_VOCABULARY))
+                size = describe_vocabulary(spec)
                 texts = (sample.text for sample in self.data.split("train"))
                 self._tokenizers[spec.name] = LearnedTokenizer(texts, size)
         return self._tokenizers[spec.name]

@@ -1,19 +1,21 @@
 """How right a design is: trained by one protocol, judged on validation, on test only at the end."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from evaluators.data import DataSet, Sample, Split, accuracy
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.onnx_builder import OnnxBuilder, run_onnx
-from evaluators.preprocessing import Preprocessing
+from evaluators.preprocessing import Pixels, Preprocessing
 from evaluators.tap_features import TapFeatures
 from evaluators.training import (
+    RECIPE,
     Examples,
     Fit,
     KeptFeatures,
@@ -23,10 +25,16 @@ from evaluators.training import (
     fit,
     predict,
 )
-from evaluators.trunk_weights import TrunkWeights, load_prefix, save_state
+from evaluators.trunk_weights import (
+    TrunkWeights,
+    WeightsError,
+    load_prefix,
+    save_state,
+    tuned_identity,
+)
 from search_space.encoders import EncoderShape, EncoderSpec
 from search_space.features import Feature, features_of
-from search_space.genotype import FusionPoint, Genotype
+from search_space.genotype import MIN_TEXT_TOKENS, FusionPoint, Genotype
 from search_space.network import FusionNetwork, new_fusion
 
 ON_FROZEN = "fusion on frozen trunks"
@@ -61,23 +69,31 @@ class QualityEvaluator:
         self._features = TapFeatures(
             self.preprocessing, self._trunks, home / "features", progress, compute_device
         )
-        self._raw: dict[tuple[object, ...], object] = {}
+        self._raw: dict[tuple[str, Split], Pixels] = {}
 
     # -- before the first design
 
     def prepare(self) -> None:
-        """Fine-tunes every trunk alone, where the protocol asks for it and it is not kept yet."""
+        """Fine-tunes every trunk alone, where the protocol asks for it and it is not kept yet.
+
+        Designs call it as well; called before the first one it tells where the time goes.
+        """
         if self.protocol.trunks == "frozen":
             return
         for spec in self._encoders.values():
             key = self._tuning_key(spec)
-            if not self._trunks.tuned_file(key).is_file():
-                self._tune(spec, key)
+            file = self._trunks.tuned_file(key)
+            if not self._trunks.has_tuned(key):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with FileLock(f"{file}.lock"):  # a second worker waits and finds it done
+                    if not self._trunks.has_tuned(key):
+                        self._tune(spec, key)
             self._trunks.use_tuned(spec, key)
 
     def _tuning_key(self, spec: EncoderSpec) -> str:
         conditions = [
-            spec.as_json(),
+            RECIPE,
+            self._trunks.loaded_identity(spec),
             self.preprocessing.fingerprint(spec),
             asdict(self.protocol.alone),
             self.protocol.seed,
@@ -131,27 +147,34 @@ class QualityEvaluator:
             "genotype": genotype.key,
             "data": self.data.fingerprint,
             "protocol": asdict(self.protocol),
-            "trunks": [self._trunks.identity(spec) for spec in specs],
+            "recipe": RECIPE,
+            "trunks": [self._identity(spec) for spec in specs],
             "inputs": [self.preprocessing.fingerprint(spec) for spec in specs],
         }
+
+    def _identity(self, spec: EncoderSpec) -> str:
+        """Of the trunks that designs are trained on, also before those have been tuned."""
+        if self.protocol.trunks == "frozen":
+            return self._trunks.loaded_identity(spec)
+        return tuned_identity(self._tuning_key(spec))
 
     def evaluate(self, genotype: Genotype) -> Evaluation:
         """Trains the design and judges it on the validation split.
 
-        A design in reduced precision is judged by running the very ONNX it becomes.
+        A design in reduced precision is judged by running its ONNX in that precision. Raises
+        NotFiniteError where training diverges, OSError where its weights cannot be kept.
         """
-        module, done = self._train(genotype)
+        module, examples, done = self._train(genotype)
         valid = self.data.split("valid")
         if genotype.precision == "fp32":
-            predicted = (
-                predict(module, self._examples_for(genotype, "valid")).argmax(1).cpu().numpy()
-            )
+            predicted = predict(module, examples).argmax(1).cpu().numpy()
         else:
             predicted = self._predict_exported(genotype, valid)
         details = {
             "fidelity": self.fidelity(genotype),
             "split": "valid",
             "epochs": done.epochs,
+            "epochs_allowed": done.epochs_allowed,
             "best_epoch": done.best_epoch,
             "seconds": round(done.seconds, 3),
         }
@@ -175,20 +198,27 @@ class QualityEvaluator:
         return content_key("test", self._conditions(genotype))
 
     def trained(self, genotype: Genotype) -> FusionNetwork:
-        """The whole network with its trained weights; trained again if they were not kept."""
+        """The whole network with its trained weights; trained again where they are not kept."""
+        self.prepare()
         file = self._weights_file(genotype)
-        if not file.is_file():
-            self._train(genotype)
         network = self._untrained(genotype)
-        if self.fidelity(genotype) == WHOLE:
-            load_prefix(network, file)
-        else:
-            load_prefix(network.fusion, file)
+        part = network if self.fidelity(genotype) == WHOLE else network.fusion
+        try:
+            load_prefix(part, file)
+        except (FileNotFoundError, WeightsError):
+            self._train(genotype)
+            load_prefix(part, file)
         return network.eval()
 
     def inputs(self, genotype: Genotype, samples: Sequence[Sample]) -> list[tuple[Tensor, ...]]:
         """What the exported network reads: a tuple of inputs of batch 1, padded, a sample."""
-        parts: list[Sequence[Tensor]] = []
+        return list(self._stream(genotype, samples))
+
+    def _stream(
+        self, genotype: Genotype, samples: Sequence[Sample]
+    ) -> Iterable[tuple[Tensor, ...]]:
+        """The same one by one: the pictures of a large split need not fit into memory."""
+        parts: list[Iterable[Tensor]] = []
         if genotype.text_encoder:
             spec, length = self._encoders[genotype.text_encoder], genotype.text_tokens
             for tensor in self.preprocessing.text(spec, samples, length):
@@ -196,12 +226,14 @@ class QualityEvaluator:
                 parts.append([row.unsqueeze(0) for row in padded])
         if genotype.vision_encoder:
             spec = self._encoders[genotype.vision_encoder]
-            parts.append(list(self.preprocessing.pixels(spec, samples).stream(1)))
-        return list(zip(*parts, strict=True))
+            parts.append(self.preprocessing.pixels(spec, samples).stream(1))
+        return zip(*parts, strict=True)
 
     # -- how
 
-    def _train(self, genotype: Genotype) -> tuple[torch.nn.Module, Fit]:
+    def _train(self, genotype: Genotype) -> tuple[torch.nn.Module, Examples, Fit]:
+        """What was trained (the fusion or the whole), its validation examples, how it went."""
+        self.prepare()
         module: torch.nn.Module = new_fusion(
             genotype, self._shapes, len(self.data.classes), self.protocol.seed
         )
@@ -211,10 +243,10 @@ class QualityEvaluator:
             network = self._untrained(genotype)
             network.fusion.load_state_dict(module.cpu().state_dict())
             train, valid = (self._examples(genotype, split, False) for split in ("train", "valid"))
-            done = self._fit(network, train, valid, self.protocol.whole, "training whole")
-            module = network
+            whole = self._fit(network, train, valid, self.protocol.whole, "training whole")
+            module, done = network, replace(whole, seconds=done.seconds + whole.seconds)
         save_state(module.cpu(), self._weights_file(genotype))
-        return module.to(self._device), done
+        return module.to(self._device), valid, done
 
     def _fit(
         self, module: torch.nn.Module, train: Examples, valid: Examples, regime: Regime, what: str
@@ -238,9 +270,6 @@ class QualityEvaluator:
             vision = self._trunks.trunk(spec, genotype.deepest_vision_tap)
         return FusionNetwork(genotype, self._shapes, fusion, text, vision)
 
-    def _examples_for(self, genotype: Genotype, split: Split) -> Examples:
-        return self._examples(genotype, split, self.fidelity(genotype) == ON_FROZEN)
-
     def _examples(self, genotype: Genotype, split: Split, kept: bool) -> Examples:
         samples = self.data.split(split)
         labels = torch.tensor([sample.label for sample in samples])
@@ -254,8 +283,8 @@ class QualityEvaluator:
             pixels = self._pixels(genotype.vision_encoder, split)
         return RawInputs(text, pixels, labels, self._device)
 
-    def _pixels(self, encoder: str, split: Split):  # type: ignore[no-untyped-def]
-        at = ("pixels", encoder, split)
+    def _pixels(self, encoder: str, split: Split) -> Pixels:
+        at = (encoder, split)
         if at not in self._raw:
             samples = self.data.split(split)
             self._raw[at] = self.preprocessing.pixels(self._encoders[encoder], samples)
@@ -280,12 +309,21 @@ class QualityEvaluator:
         return KeptFeatures(found, text[1] if text else None, labels, self._device)
 
     def _predict_exported(self, genotype: Genotype, samples: Sequence[Sample]) -> np.ndarray:
-        """Classes that the exported network gives, in the precision it will run in."""
+        """Classes that the exported network gives, in the precision it will run in.
+
+        In int8 padding is part of what scales are drawn from, so it is the graph of full length
+        that judges. In fp16 padding changes nothing that is read, and is left out.
+        """
         folder = self._home / "artifacts"
         builder = OnnxBuilder(self._encoders, self._shapes, len(self.data.classes), folder)
-        artifact = builder.build(genotype, self.trained(genotype))
+        network = self.trained(genotype)
+        if genotype.text_encoder and genotype.precision != "int8":
+            spec = self._encoders[genotype.text_encoder]
+            needed = self.preprocessing.text(spec, samples, genotype.text_tokens)[0].shape[1]
+            genotype = replace(genotype, text_tokens=max(MIN_TEXT_TOKENS, needed))
+        artifact = builder.build(genotype, network)
         try:
-            logits = run_onnx(artifact.path, self.inputs(genotype, samples))
+            logits = run_onnx(artifact.path, self._stream(genotype, samples))
             return np.asarray(logits.argmax(1))
         finally:
             artifact.discard()

@@ -27,8 +27,11 @@ class EvaluationStore:
         self.damaged_lines = 0
         self._known: dict[str, Evaluation] = {}
         self._read_to = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(f"{path}.lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def get(self, key: str) -> Evaluation | None:
         """The evaluation of this key, also one that another worker has just kept; else None."""
@@ -39,30 +42,36 @@ class EvaluationStore:
     def put(self, evaluation: Evaluation) -> None:
         """Keeps an evaluation; on return it survives a crash. The first of a key stays.
 
-        Raises StoreError where it cannot be written.
+        Raises StoreError where it cannot be written, NotFiniteError for NaN among its details.
         """
-        body = json.dumps(evaluation.as_json(), sort_keys=True, allow_nan=False)
+        try:
+            body = json.dumps(evaluation.as_json(), sort_keys=True, allow_nan=False)
+        except ValueError as error:
+            raise NotFiniteError(f"details of a {evaluation.kind} evaluation: {error}") from error
         line = json.dumps({"sha256": _sha256(body), "evaluation": body}) + "\n"
-        with self._lock:
-            if self.get(evaluation.key) is not None:
-                return
-            try:
-                self._append(line.encode())
-            except OSError as error:
-                raise StoreError(
-                    f"{self.path}: cannot be written ({error.strerror or error}); what is kept "
-                    "there stays good: make room or mend the folder, and run the command again"
-                ) from error
+        try:
+            with self._lock:
+                if self.get(evaluation.key) is None:
+                    self._append(line.encode())
+        except OSError as error:
+            raise self._unwritable(error) from error
         self._read_new_lines()
 
+    def _unwritable(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"{self.path}: cannot be written ({error.strerror or error}); what is kept "
+            "there stays good: make room or mend the folder, and run the command again"
+        )
+
     def _append(self, line: bytes) -> None:
-        with open(self.path, "ab") as file:
+        # Unbuffered: closing a buffered file would try again what has just failed.
+        with open(self.path, "ab", buffering=0) as file:
             whole = file.tell()
             if whole and not self._ends_with_newline():
                 line = b"\n" + line  # a torn line is left behind, not continued
             try:
-                file.write(line)
-                file.flush()
+                while line:
+                    line = line[file.write(line) :]
                 os.fsync(file.fileno())
             except OSError:
                 os.truncate(self.path, whole)
@@ -76,8 +85,13 @@ class EvaluationStore:
     def _read_new_lines(self) -> None:
         try:
             with open(self.path, "rb") as file:
-                file.seek(self._read_to)
+                file.seek(max(0, self._read_to - 1))
                 new = file.read()
+                if self._read_to and new[:1] == b"\n":
+                    new = new[1:]
+                elif self._read_to:  # the file was cut by a write that failed: from the start
+                    file.seek(0)
+                    new, self._read_to, self.damaged_lines = file.read(), 0, 0
         except FileNotFoundError:
             return
         complete = new[: new.rfind(b"\n") + 1]

@@ -13,16 +13,16 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from evaluators.data import Sample
 from evaluators.preprocessing import Preprocessing
-from evaluators.trunk_weights import TrunkWeights
+from evaluators.trunk_weights import TrunkWeights, write_tensors
 from search_space.encoders import EncoderShape, EncoderSpec
 from search_space.features import Feature, Form
 
 BATCH = 32
+SMALL_MAP_BYTES = 64 * 1024
 POOLED = ("cls", "mean", "max", "pooler")
 Progress = Callable[[str, int, int], None]
 
@@ -52,27 +52,32 @@ class TapFeatures:
         samples: Sequence[Sample],
         length: int,
     ) -> dict[Feature, Tensor]:
-        """The wanted features of the samples, first extent N, memory-mapped; made if not kept.
+        """The wanted features of the samples, first extent N; made where they are not kept.
 
-        `length` is the longest text in tokens; vision ignores it.
+        `length` is the longest text in tokens; vision ignores it. Raises OSError where they
+        cannot be written.
         """
         files = {
             self._folder / f"{self._key(spec, group, samples, length)}.safetensors": group
             for group in _groups(spec, shape, wanted)
         }
-        with ExitStack() as locks:
-            for file in sorted(files):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                locks.enter_context(FileLock(f"{file}.lock"))
-            missing = {file: group for file, group in files.items() if _read(file, group) is None}
-            if missing:
-                self._make(missing, spec, samples, length)
+        missing = {
+            file: group for file, group in files.items() if _read(file, group, wanted) is None
+        }
+        if missing:  # files appear whole, so only their makers need to wait for each other
+            with ExitStack() as locks:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                for file in sorted(missing):
+                    locks.enter_context(FileLock(f"{file}.lock"))
+                missing = {f: g for f, g in missing.items() if _read(f, g, wanted) is None}
+                if missing:
+                    self._make(missing, spec, samples, length)
         found: dict[Feature, Tensor] = {}
         for file, group in files.items():
-            kept = _read(file, group)
+            kept = _read(file, group, wanted)
             if kept is None:
                 raise OSError(f"{file}: features were written and cannot be read back")
-            found |= {feature: kept[feature] for feature in wanted if feature in kept}
+            found |= kept
         return found
 
     def _key(
@@ -98,40 +103,63 @@ class TapFeatures:
         features = tuple(feature for group in files.values() for feature in group)
         trunk = self._trunks.trunk(spec, max(feature.tap for feature in features))
         trunk = trunk.to(self._device)
-        parts: dict[Feature, list[Tensor]] = {feature: [] for feature in features}
+        whole: dict[Feature, Tensor] = {}
         done = 0
         with torch.inference_mode():
-            for inputs in self._inputs(spec, samples, length):
+            for at, inputs in self._inputs(spec, samples, length):
                 made = trunk(*(part.to(self._device) for part in inputs), features)
                 for feature, tensor in made.items():
-                    dtype = torch.float32 if feature.form in POOLED else torch.float16
-                    parts[feature].append(tensor.to("cpu", dtype))
-                done += len(inputs[0])
+                    _put(whole, feature, tensor.cpu(), at, len(samples), length)
+                done += len(at)
                 if self._progress:
                     self._progress(f"features of {spec.name}", done, len(samples))
         for file, group in files.items():
-            temporary = file.with_suffix(".partial")
-            save_file({f.name: torch.cat(parts[f]).contiguous() for f in group}, temporary)
-            temporary.replace(file)
+            write_tensors({feature.name: whole[feature] for feature in group}, file)
 
     def _inputs(
         self, spec: EncoderSpec, samples: Sequence[Sample], length: int
-    ) -> Iterable[tuple[Tensor, ...]]:
+    ) -> Iterable[tuple[Tensor, tuple[Tensor, ...]]]:
+        """Batches with the samples' places: texts of like length together, cut to the longest."""
         if spec.modality == "vision":
-            for pixels in self._preprocessing.pixels(spec, samples).stream(BATCH):
-                yield (pixels,)
+            places = torch.arange(len(samples))
+            pixels = self._preprocessing.pixels(spec, samples).stream(BATCH)
+            for start, batch in zip(range(0, len(samples), BATCH), pixels, strict=True):
+                yield places[start : start + BATCH], (batch,)
             return
         ids, mask = self._preprocessing.text(spec, samples, length)
+        order = mask.sum(1).argsort(stable=True)
         for start in range(0, len(ids), BATCH):
-            yield ids[start : start + BATCH], mask[start : start + BATCH]
+            at = order[start : start + BATCH]
+            longest = max(1, int(mask[at].sum(1).max()))
+            yield at, (ids[at, :longest], mask[at, :longest])
+
+
+def _put(
+    whole: dict[Feature, Tensor],
+    feature: Feature,
+    part: Tensor,
+    at: Tensor,
+    count: int,
+    length: int,
+) -> None:
+    """Puts a batch's feature at its samples' places; text tokens beyond the batch's are zero."""
+    over_text = feature.modality == "text" and feature.form == "tokens"
+    if feature not in whole:
+        shape = (count, length, part.shape[2]) if over_text else (count, *part.shape[1:])
+        dtype = torch.float32 if feature.form in POOLED else torch.float16
+        whole[feature] = torch.zeros(shape, dtype=dtype)
+    if over_text:
+        whole[feature][at, : part.shape[1]] = part.to(whole[feature].dtype)
+    else:
+        whole[feature][at] = part.to(whole[feature].dtype)
 
 
 def _groups(
     spec: EncoderSpec, shape: EncoderShape, wanted: Sequence[Feature]
 ) -> list[tuple[Feature, ...]]:
-    """Features that are made in one pass: all pooled ones, and each other one alone.
+    """Features that are made in one pass: all pooled ones, all small maps, each other one alone.
 
-    Vision tokens are small (at most 7x7) and pictures are dear, so they ride along.
+    Pictures are dear: vision tokens (at most 7x7) ride along with the pooled forms.
     """
     forms: list[Form] = ["cls", "mean"] if spec.modality == "text" else ["mean", "max", "tokens"]
     if spec.modality == "vision" and shape.has_class_token:
@@ -140,14 +168,26 @@ def _groups(
     together = {Feature(spec.modality, tap, form) for tap in taps for form in forms}
     if shape.has_pooler:
         together.add(Feature("text", shape.depth, "pooler"))
-    groups = [tuple(sorted(together))] if any(f in together for f in wanted) else []
-    return [*groups, *((feature,) for feature in wanted if feature not in together)]
+    small = {Feature(spec.modality, tap, "grid") for tap in taps if _map_bytes(shape, tap)}
+    groups = [tuple(sorted(group)) for group in (together, small) if group & set(wanted)]
+    return [*groups, *((f,) for f in wanted if f not in together and f not in small)]
 
 
-def _read(file: Path, group: Sequence[Feature]) -> dict[Feature, Tensor] | None:
-    """Kept features, or None where there are none or the file is damaged."""
+def _map_bytes(shape: EncoderShape, tap: int) -> int:
+    """Bytes of a tap's feature map in half precision; 0 for text, and where it is not small."""
+    if not shape.sides:
+        return 0
+    height, width = shape.sides[tap - 1]
+    size = 2 * height * width * shape.widths[tap - 1]
+    return size if size <= SMALL_MAP_BYTES else 0
+
+
+def _read(
+    file: Path, group: Sequence[Feature], wanted: Sequence[Feature]
+) -> dict[Feature, Tensor] | None:
+    """The wanted ones of a file's features, or None where there is no file or it is damaged."""
     try:
         with safe_open(str(file), "pt") as kept:
-            return {feature: kept.get_tensor(feature.name) for feature in group}
+            return {f: kept.get_tensor(f.name) for f in group if f in wanted}
     except (OSError, SafetensorError):
         return None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evaluators.costs import count_macs
 from evaluators.evaluation import NotFiniteError
 from evaluators.preprocessing import Pixels
 from evaluators.trunk_weights import best_copy
@@ -16,14 +17,19 @@ from search_space.features import Feature
 
 Trunks = Literal["frozen", "by-stage"]
 EVALUATION_BATCH = 128
+MIN_EPOCHS = 2
+RECIPE = 1
+"""Part of every quality key: raise it when the same protocol comes to train another network."""
 
 
 @dataclass(frozen=True)
 class Regime:
-    """How one module is trained: AdamW, linear warm-up over a tenth, then cosine to zero.
+    """How one module is trained: AdamW, warm-up over a tenth of the steps, then cosine to zero.
 
     The state of the best validation epoch is kept (accuracy, then loss); training stops once
     `patience` epochs brought no better one. Learning rates are for new layers and for trunks.
+    `max_macs` bounds the multiply-accumulates of one training: a module that is dear to train gets
+    fewer epochs, at least two. It depends on shapes alone, so the bound is the same everywhere.
     """
 
     epochs: int
@@ -31,7 +37,15 @@ class Regime:
     batch_size: int
     learning_rate: float
     trunk_learning_rate: float
-    weight_decay: float = 0.01
+    weight_decay: float = 0.1
+    max_macs: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2:
+            raise ValueError(
+                f"{self.epochs} epochs of batches of {self.batch_size}: give at least 1 epoch and, "
+                "for BatchNorm, batches of at least 2"
+            )
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,7 @@ class TrainingProtocol:
     trunks: Trunks = "by-stage"
     seed: int = 0
     alone: Regime = field(default_factory=lambda: Regime(12, 4, 32, 1e-3, 1e-3))
-    fusion: Regime = field(default_factory=lambda: Regime(24, 5, 64, 2e-3, 0.0))
+    fusion: Regime = field(default_factory=lambda: Regime(30, 6, 32, 5e-4, 0.0))
     whole: Regime = field(default_factory=lambda: Regime(3, 3, 64, 5e-4, 5e-4))
 
 
@@ -73,8 +87,16 @@ class KeptFeatures:
     def logits(self, module: nn.Module, indices: Tensor) -> Tensor:
         """Logits (B, classes) of the samples at `indices` (B,)."""
         at = indices.cpu()
-        features = {f: t[at].to(self._device, torch.float32) for f, t in self._features.items()}
-        mask = None if self._mask is None else self._mask[at].to(self._device)
+        mask, longest = None, None
+        if self._mask is not None:
+            mask = _trimmed(self._mask[at])
+            longest = mask.shape[1]
+            mask = mask.to(self._device)
+        features = {}
+        for feature, kept in self._features.items():
+            over_text = feature.modality == "text" and feature.form == "tokens"
+            part = kept[at, :longest] if over_text else kept[at]
+            features[feature] = part.to(self._device, torch.float32)
         logits: Tensor = module(features, mask)
         return logits
 
@@ -91,11 +113,19 @@ class RawInputs:
     def logits(self, module: nn.Module, indices: Tensor) -> Tensor:
         """Logits (B, classes) of the samples at `indices` (B,)."""
         at = indices.cpu()
-        inputs = [part[at] for part in self._text] if self._text is not None else []
+        inputs: list[Tensor] = []
+        if self._text is not None:
+            ids, mask = self._text[0][at], _trimmed(self._text[1][at])
+            inputs = [ids[:, : mask.shape[1]], mask]
         if self._pixels is not None:
             inputs.append(self._pixels.batch(at))
         logits: Tensor = module(*(part.to(self._device) for part in inputs))
         return logits
+
+
+def _trimmed(mask: Tensor) -> Tensor:
+    """A mask (B, L) cut to the longest text of the batch: padding changes no logit."""
+    return mask[:, : max(1, int(mask.sum(1).max()))]
 
 
 @dataclass(frozen=True)
@@ -103,6 +133,7 @@ class Fit:
     """What came of one training."""
 
     epochs: int
+    epochs_allowed: int
     best_epoch: int
     seconds: float
     valid_accuracy: float
@@ -129,19 +160,19 @@ def fit(
     started = time.perf_counter()
     torch.manual_seed(seed)
     order = torch.Generator().manual_seed(seed)
-    count = len(train.labels)
-    steps = -(-count // regime.batch_size)
+    count, epochs = len(train.labels), affordable_epochs(module, train, regime)
+    total = epochs * -(-count // regime.batch_size)
     optimizer = torch.optim.AdamW(_groups(module, regime), weight_decay=regime.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=regime.epochs * steps,
-        pct_start=0.1,
+        total_steps=total,
+        pct_start=0.2 if total == 10 else 0.1,  # OneCycleLR divides by a warm-up of one step less 1
         cycle_momentum=False,
     )
     best = (-1.0, 0.0)
     best_state, best_epoch, epoch = best_copy(module), 0, 0
-    for epoch in range(1, regime.epochs + 1):
+    for epoch in range(1, epochs + 1):
         module.train()
         for indices in torch.randperm(count, generator=order).split(regime.batch_size):  # type: ignore[no-untyped-call]
             if len(indices) == 1 and count > 1:
@@ -158,14 +189,25 @@ def fit(
             schedule.step()
         reached = score(module, valid)
         if progress:
-            progress(epoch, regime.epochs, reached[0])
+            progress(epoch, epochs, reached[0])
         if reached > best:
             best, best_state, best_epoch = reached, best_copy(module), epoch
         elif epoch - best_epoch >= regime.patience:
             break
     module.load_state_dict(best_state)
     module.eval()
-    return Fit(epoch, best_epoch, time.perf_counter() - started, best[0], -best[1])
+    return Fit(epoch, epochs, best_epoch, time.perf_counter() - started, best[0], -best[1])
+
+
+def affordable_epochs(module: nn.Module, train: Examples, regime: Regime) -> int:
+    """Epochs that the regime's bound leaves this module; a step counts as three forward passes."""
+    if regime.max_macs is None:
+        return regime.epochs
+    module.eval()
+    batch = torch.arange(min(regime.batch_size, len(train.labels)))
+    forward = count_macs(lambda: train.logits(module, batch)) / len(batch)
+    within = int(regime.max_macs / (3 * max(1, forward) * len(train.labels)))
+    return min(regime.epochs, max(MIN_EPOCHS, within))
 
 
 def score(module: nn.Module, examples: Examples) -> tuple[float, float]:

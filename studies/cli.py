@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +22,22 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data before a study does.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+ClickException: Any = typer.BadParameter.__mro__[2]
+"""What typer raises for a command line that it cannot read."""
+DATABASE_ERRORS = ("SQLAlchemyError", "StorageInternalError")
+FULL_IN_WORDS = ("disk is full", "No space left on device", "File too large", "quota exceeded")
+NOT_OURS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EIO,
+)
+"""What an operating system says of folders; any other OSError is a fault of ours."""
 USAGE, DATA, ENCODER, DEVICE, STORAGE, NUMBERS, DISK_FULL, INTERRUPTED = 2, 3, 4, 5, 6, 7, 8, 130
 
 Study = Annotated[str, typer.Option("--study", help="A preset, or a TOML file like one.")]
@@ -215,8 +232,32 @@ def _errors() -> Iterator[None]:
         code = _exit_code(error)
         if code is None:
             raise
-        typer.echo(f"fusion-nas: {error}", err=True)
+        typer.echo(f"fusion-nas: {_said(error, code)}", err=True)
         raise typer.Exit(code) from error
+
+
+def _said(error: BaseException, code: int) -> str:
+    """One line about an error with a way out; only data are told in a block, a row a line."""
+    from evaluators.data.errors import DataError
+
+    if isinstance(error, DataError):
+        return str(error)
+    if isinstance(error, OSError):
+        error_text = f"{error.filename or 'a file'}: {error.strerror or error}"
+        way_out = "mend that folder, or name another with FUSION_NAS_HOME"
+    elif _is_of_database(error):
+        cause = error.__cause__ or error
+        error_text = f"the storage failed: {(str(cause).strip().splitlines() or ['?'])[0]}"
+        way_out = "once it is mended, the same command goes on from here"
+    else:
+        error_text, way_out = " ".join(str(error).split()), ""
+    if code == DISK_FULL:
+        way_out = "the disk is full; make room, and the same command goes on from here"
+    return error_text + (f"; {way_out}" if way_out and way_out not in error_text else "")
+
+
+def _is_of_database(error: BaseException) -> bool:
+    return any(kind.__name__ in DATABASE_ERRORS for kind in type(error).__mro__)
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -229,17 +270,20 @@ def _exit_code(error: Exception) -> int | None:
 
     if _disk_is_full(error):
         return DISK_FULL
+    if _is_of_database(error):
+        return STORAGE
     names = {kind.__name__ for kind in type(error).__mro__}
     by_name = {
         "SpaceError": USAGE,
         "MeasureError": DEVICE,
-        "SearchStopped": DEVICE,
         "StorageError": STORAGE,
         "ParityError": NUMBERS,
         "NotFiniteError": NUMBERS,
-        "OperationalError": STORAGE,
-        "DatabaseError": STORAGE,
     }
+    if "SearchStopped" in names and isinstance(error.__cause__, Exception):
+        return _exit_code(error.__cause__)
+    if isinstance(error, OSError) and error.filename and error.errno in NOT_OURS:
+        return STORAGE
     by_type: list[tuple[type[Exception], int]] = [
         (UsageError, USAGE),
         (UnknownEncoderError, USAGE),
@@ -259,17 +303,35 @@ def _disk_is_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True
-        if getattr(error, "code", None) == "disk-full" or "disk is full" in str(error):
+        if getattr(error, "code", None) == "disk-full":
+            return True
+        if any(words in str(error) for words in FULL_IN_WORDS):
             return True
         error = error.__cause__
     return False
 
 
+def _misread(said: str) -> str:
+    """What typer says of a command line, with the value that it leaves out."""
+    words = [part for word in sys.argv[1:] for part in word.split("=", 1)]
+    given = [value for flag, value in pairwise(words) if f"'{flag}'" in said]
+    value = f" ({given[0]!r} was given)" if given and repr(given[0]) not in said else ""
+    return f"{' '.join(said.split()).rstrip('.')}{value}; --help tells what there is"
+
+
 def main() -> None:
-    """The command `fusion-nas`."""
+    """The command `fusion-nas`; every known error is one line and an exit code of its own."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        app()
+        code = app(standalone_mode=False)
     except KeyboardInterrupt:
+        code = INTERRUPTED
+    except ClickException as error:
+        if not sys.argv[1:] or type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            typer.echo(f"fusion-nas: {_misread(error.format_message())}", err=True)
+        code = USAGE
+    if code == INTERRUPTED:
         typer.echo("fusion-nas: interrupted; the same command goes on from here", err=True)
-        sys.exit(INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,7 +1,10 @@
 """What the commands do, once the command line has been read."""
 
 import json
+import os
 import signal
+import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,9 @@ from studies.finish import ARTIFACTS, finish
 from studies.jsonout import as_json
 from studies.lab import Lab, data_label, load_data, open_lab, open_study
 from studies.records import SUBJECT, outcome_of
+from studies.samplers import make_sampler
 from studies.search import Search, Workers
-from studies.settings import Settings, UsageError, home
+from studies.settings import WEIGHTS, Settings, UsageError, check_choice, home
 from studies.storage import StorageError, default_url, open_storage, quiet_optuna
 
 
@@ -28,6 +32,7 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
     Raises what `open_lab`, `open_study` and `Search.run` raise.
     """
     quiet_optuna()
+    check_page(page)
     signal.signal(signal.SIGTERM, _as_interrupt)
     console = Console(stderr=json_only)
     with screen.progress(console) as reporter:
@@ -50,6 +55,7 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
                     workers,
                     settings.latency_limit_ms,
                     reporter,
+                    partial(make_sampler, settings.sampler, settings.seed),
                     fused,
                 )
                 if settings.seed_paper:
@@ -79,7 +85,7 @@ def _announce(reporter: Any, lab: Lab, study: optuna.Study) -> None:
 
 def _show(study: optuna.Study, page: Path | None, json_only: bool) -> None:
     outcome = outcome_of(study)
-    target = page or Path("runs") / f"{study.study_name}.html"
+    target = page or Path("runs") / f"{study.study_name.replace(os.sep, '-')}.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     pages.write(outcome, target)
     if json_only:
@@ -90,9 +96,21 @@ def _show(study: optuna.Study, page: Path | None, json_only: bool) -> None:
     console.print(f"page: {target}", soft_wrap=True, highlight=False)
 
 
+def check_page(page: Path | None) -> None:
+    """Raises UsageError for a page that cannot be written, before a study runs for hours."""
+    if page is None:
+        return
+    folder = next(parent for parent in page.absolute().parents if parent.exists())
+    if page.is_dir():
+        raise UsageError(f"--page {page}: this is a folder; name a file in it")
+    if not folder.is_dir() or not os.access(page if page.exists() else folder, os.W_OK):
+        raise UsageError(f"--page {page}: {folder} cannot be written; name another file")
+
+
 def show_study(storage: str | None, name: str | None, page: Path | None, json_only: bool) -> None:
     """Shows a study that is already there. Raises StorageError or UsageError."""
     quiet_optuna()
+    check_page(page)
     _show(find_study(storage, name), page, json_only)
 
 
@@ -117,7 +135,9 @@ def find_study(storage: str | None, name: str | None) -> optuna.Study:
         )
     study = optuna.load_study(study_name=name, storage=opened)
     if SUBJECT not in study.user_attrs:
-        raise StorageError(f"study {name!r} in {url} was not made by fusion-nas")
+        raise StorageError(
+            f"study {name!r} in {url} was not made by fusion-nas: give another --storage or --name"
+        )
     return study
 
 
@@ -125,6 +145,7 @@ def show_space(
     name: str, text_encoders: tuple[str, ...], vision_encoders: tuple[str, ...], weights: Any
 ) -> None:
     """Prints a space: encoders, decisions, and where the published designs stand in it."""
+    check_choice("--weights", weights or "random", WEIGHTS)
     space = load_space(name, text_encoders, vision_encoders, weights)
     console = Console()
     console.print(f"{space.name}: {space.size:.3g} vectors of {len(space.decisions)} choices")
@@ -188,7 +209,14 @@ def serve_dashboard(storage: str | None, host: str, port: int) -> None:
         raise StorageError(f"storage {url}: there is no such file; run a study first")
     folder = home() / ARTIFACTS
     folder.mkdir(parents=True, exist_ok=True)
+    opened = open_storage(url)
     Console().print(f"dashboard of {url} on http://{host}:{port}", highlight=False, soft_wrap=True)
-    run_server(
-        open_storage(url), host=host, port=port, artifact_store=FileSystemArtifactStore(str(folder))
-    )
+    artifacts = FileSystemArtifactStore(str(folder))
+    try:
+        socket.create_server((host, port)).close()  # the server's own error comes too late
+        run_server(opened, host=host, port=port, artifact_store=artifacts)
+    except OSError as error:
+        raise UsageError(
+            f"--host {host} --port {port}: cannot listen there ({error.strerror or error}); "
+            "give another"
+        ) from error

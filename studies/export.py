@@ -14,7 +14,7 @@ from search_space.trunks import normalisation
 from studies import screen
 from studies.commands import find_study
 from studies.finish import test_figures
-from studies.lab import Lab, genotype_of, open_lab
+from studies.lab import SAME_RESULTS, Lab, check_identity, genotype_of, open_lab
 from studies.records import RECORD, SETTINGS
 from studies.settings import Settings, UsageError
 from studies.storage import quiet_optuna
@@ -32,19 +32,25 @@ def export_trial(storage: str | None, name: str | None, number: int, out: Path |
     study = find_study(storage, name)
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     if number not in trials:
-        raise UsageError(
-            f"no trial {number} in study {study.study_name}: it has 0 to {len(trials) - 1}"
-        )
+        held = f"0 to {max(trials)}" if trials else "none yet"
+        raise UsageError(f"no trial {number} in study {study.study_name}: it has {held}")
     trial = trials[number]
     if trial.values is None:
-        reason = trial.user_attrs.get(RECORD, {}).get("reason", "it has not ended")
-        raise UsageError(f"trial {number} has no trained network: {reason}")
+        unknown = "it failed" if trial.state.is_finished() else "it has not ended"
+        reason = trial.user_attrs.get(RECORD, {}).get("reason", unknown)
+        raise UsageError(
+            f"trial {number} has no trained network ({reason}): choose one of the front"
+        )
+    folder = out or Path(f"export-{number}")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder}: this is a file; name a folder")
     genotype = genotype_of(trial.user_attrs[RECORD])
     settings = Settings(**_tuples(study.user_attrs[SETTINGS]))
     console = Console()
     with screen.progress(console) as reporter:
         lab = open_lab(settings, reporter.step)
         try:
+            check_identity(lab, study, SAME_RESULTS)
             lab.quality.prepare()
             artifact = lab.builder.build(genotype, lab.quality.trained(genotype))
             tests = test_figures(lab, genotype)
@@ -52,7 +58,6 @@ def export_trial(storage: str | None, name: str | None, number: int, out: Path |
             if genotype.text_encoder:
                 spec = lab.space.encoder(genotype.text_encoder)
                 tokenizer = lab.quality.preprocessing.tokenizer(spec)
-            folder = out or Path(f"export-{number}")
             folder.mkdir(parents=True, exist_ok=True)
             copyfile(artifact.path, folder / "network.onnx")
             artifact.discard()
@@ -96,7 +101,14 @@ def _pixel_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
     spec = lab.space.encoder(genotype.vision_encoder)
     mean, std = normalisation(spec)
     size = lab.space.shapes[spec.name].image_size
-    return {"size": size, "resize": "bilinear, antialiased", "mean": mean, "std": std}
+    return {
+        "channels": "RGB",
+        "size": size,
+        "resize": "bilinear, antialiased",
+        "scale": 1 / 255,
+        "mean": mean,
+        "std": std,
+    }
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

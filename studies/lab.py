@@ -2,17 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
+from filelock import FileLock, Timeout
+from optuna.study import StudyDirection
 
+from device_agent.protocol import MeasureRequest, MeasureResult
 from evaluators.costs import static_costs
 from evaluators.data import DataSet, load, rendered
-from evaluators.device_client import open_local_device
+from evaluators.device_client import DeviceClient, open_local_device
 from evaluators.latency import LatencyEvaluator, Runs
 from evaluators.onnx_builder import OnnxBuilder
 from evaluators.quality import QualityEvaluator
@@ -20,7 +24,7 @@ from evaluators.store import EvaluationStore
 from evaluators.training import TrainingProtocol
 from search_space.encoders import Weights
 from search_space.genotype import MIN_TEXT_TOKENS, Genotype
-from search_space.named import load_space
+from search_space.named import load_space, names
 from search_space.network import build
 from search_space.space import SearchSpace
 from studies.records import CONDITIONS, IDENTITY, METRICS, SETTINGS, SUBJECT
@@ -30,8 +34,14 @@ from studies.storage import StorageError, open_storage
 
 WHOLE_TRAINING_MACS = 1e12
 """Multiply-accumulates of one epoch, forward and backward, up to which a CPU trains whole."""
+CPU_FUSION_MACS = 1e12
+"""Multiply-accumulates that training fusion and head of one design may take on a CPU."""
 BACKWARD = 3
 """A step costs about three forward passes."""
+SAME_RESULTS = ("data", "space", "training protocol or seed")
+"""The parts of a study's identity that trained networks depend on."""
+
+DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
 
 Step = Callable[[str, int, int], None]
 
@@ -48,10 +58,40 @@ class Lab:
     store: EvaluationStore
     builder: OnnxBuilder
     home: Path
+    agent_home: FileLock
 
     def close(self) -> None:
         """Ends the device's agent."""
         self.latency.close()
+        self.agent_home.release()
+
+
+class TimingInTurns:
+    """The local device for several workers: each has an agent, one of them times at once."""
+
+    def __init__(self, device: DeviceClient, turn: FileLock) -> None:
+        self._device, self._turn = device, turn
+        self.hello, self.forget, self.close = device.hello, device.forget, device.close
+
+    def measure(
+        self, artifact: Path, request: MeasureRequest, *, job_id: str | None = None
+    ) -> MeasureResult:
+        """`DeviceClient.measure`, once no other worker of this home is timing."""
+        with self._turn:
+            return self._device.measure(artifact, request, job_id=job_id)
+
+
+def _own_agent_home(folder: Path) -> tuple[Path, FileLock]:
+    """The first of the agents' homes that no other process holds, and the lock on it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in count(1):
+        lock = FileLock(folder / f"agent-{k}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        return folder / f"agent-{k}", lock
+    raise AssertionError("unreachable")
 
 
 def load_data(settings: Settings, step: Step) -> DataSet:
@@ -87,13 +127,21 @@ def open_lab(settings: Settings, step: Step) -> Lab:
     quality = QualityEvaluator(
         data, encoders, space.shapes, TrainingProtocol(seed=settings.seed), where, step, compute
     )
-    quality.protocol = replace(quality.protocol, trunks=_trunks(settings, quality, space, compute))
-    builder = OnnxBuilder(encoders, space.shapes, len(data.classes), where / "artifacts")
-    latency = LatencyEvaluator(
-        builder, lambda: open_local_device(where / "device"), Runs(threads=settings.threads)
+    trunks = _trunks(settings, quality, space, compute)
+    fusion = replace(
+        quality.protocol.fusion, max_macs=CPU_FUSION_MACS if compute == "cpu" else None
     )
+    quality.protocol = replace(quality.protocol, trunks=trunks, fusion=fusion)
+    builder = OnnxBuilder(encoders, space.shapes, len(data.classes), where / "artifacts")
+    agent_home, held = _own_agent_home(where / "device")
+    turn = FileLock(where / "device" / "timing.lock")
+
+    def device() -> Any:
+        return TimingInTurns(open_local_device(agent_home), turn)
+
+    latency = LatencyEvaluator(builder, device, Runs(threads=settings.threads))
     store = EvaluationStore(where / "evaluations.jsonl")
-    return Lab(settings, data, space, latency, quality, store, builder, where)
+    return Lab(settings, data, space, latency, quality, store, builder, where, held)
 
 
 def _trunks(settings: Settings, quality: QualityEvaluator, space: SearchSpace, compute: str) -> Any:
@@ -139,32 +187,61 @@ def open_study(lab: Lab) -> optuna.Study:
     storage = open_storage(settings.storage)
     name = study_name(settings, lab.data, lab.space)
     study = optuna.create_study(
-        storage=storage, study_name=name, directions=["maximize", "minimize"], load_if_exists=True
+        storage=storage,
+        study_name=name,
+        directions=DIRECTIONS,
+        load_if_exists=True,
+        sampler=make_sampler(settings.sampler, settings.seed, 0),
     )
-    finished = len(study.get_trials(deepcopy=False))
-    # Every resumption draws on: the same seed again would repeat the first random designs.
-    study.sampler = make_sampler(settings.sampler, settings.seed + 100_003 * finished)
-    identity = _identity(lab)
     known = study.user_attrs.get(IDENTITY)
     if known is None:
-        if finished or len(study.directions) != 2:
+        # Empty, and nobody's: a trial, a direction or a note of others must not become ours.
+        if study.get_trials(deepcopy=False) or study.directions != DIRECTIONS:
             raise StorageError(
                 f"study {name!r} in {settings.storage} was not made by fusion-nas: "
                 "give another --storage or --name"
             )
         study.set_metric_names(METRICS)
-        study.set_user_attr(IDENTITY, identity)
         study.set_user_attr(CONDITIONS, conditions(lab))
         study.set_user_attr(SUBJECT, _subject(lab))
-        study.set_user_attr(SETTINGS, asdict(settings))
+        study.set_user_attr(SETTINGS, asdict(_from_anywhere(settings)))
+        study.set_user_attr(IDENTITY, _identity(lab))  # last: without it the study is made anew
         return study
-    other = sorted(key for key in identity if identity[key] != known.get(key))
+    check_identity(lab, study)
+    said = dict(study.user_attrs[CONDITIONS])
+    if settings.sampler not in said["sampler"].replace(",", "").split():
+        said["sampler"] += f", then {settings.sampler}"
+        study.set_user_attr(CONDITIONS, said)
+    return study
+
+
+def check_identity(lab: Lab, study: optuna.Study, parts: Sequence[str] | None = None) -> None:
+    """Raises StorageError where a study was made under other conditions, in `parts` or at all."""
+    known, identity = study.user_attrs[IDENTITY], _identity(lab)
+    other = sorted(key for key in parts or identity if identity[key] != known.get(key))
     if other:
         raise StorageError(
-            f"study {name!r} in {settings.storage} was made with another {', '.join(other)}: "
-            "repeat its command to go on with it, or give a new --name or --storage"
+            f"study {study.study_name!r} in {lab.settings.storage} was made with another "
+            f"{', '.join(other)}: repeat its command to go on with it, or give a new --name or "
+            "--storage"
         )
-    return study
+
+
+def _from_anywhere(settings: Settings) -> Settings:
+    """The settings with local files and folders named so that every folder finds them."""
+
+    def absolute(source: str) -> str:
+        path = Path(source).expanduser()
+        return str(path.resolve()) if path.exists() else source
+
+    return replace(
+        settings,
+        data=settings.data and absolute(settings.data),
+        space=settings.space
+        and (settings.space if settings.space in names() else absolute(settings.space)),
+        text_encoders=tuple(map(absolute, settings.text_encoders)),
+        vision_encoders=tuple(map(absolute, settings.vision_encoders)),
+    )
 
 
 def _identity(lab: Lab) -> dict[str, Any]:

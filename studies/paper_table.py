@@ -11,10 +11,11 @@ from evaluators.evaluation import Evaluation
 from evaluators.latency import LatencyEvaluator, Runs
 from evaluators.onnx_builder import OnnxBuilder
 from evaluators.store import EvaluationStore, known_or_new
+from search_space.genotype import MAX_TEXT_TOKENS, MIN_TEXT_TOKENS
 from search_space.named import load_space
 from search_space.paper import SOURCE, SeededDesign, seeded_designs
 from studies import screen
-from studies.settings import home
+from studies.settings import WEIGHTS, UsageError, check_choice, home
 
 Timed = dict[tuple[str, int], Evaluation]
 
@@ -26,6 +27,12 @@ def time_paper(
 
     Every evaluation is kept, so an interrupted table goes on where it was.
     """
+    check_choice("--weights", weights, WEIGHTS)
+    for length in tokens:
+        if not MIN_TEXT_TOKENS <= length <= MAX_TEXT_TOKENS:
+            raise UsageError(f"--tokens {length}: give {MIN_TEXT_TOKENS} to {MAX_TEXT_TOKENS}")
+    if threads < 0:
+        raise UsageError(f"--threads {threads}: give 0 (the runtime's choice) or more")
     space = load_space(space_name, weights=weights)  # type: ignore[arg-type]
     encoders = {spec.name: spec for spec in space.encoders}
     where = home()

@@ -4,7 +4,7 @@ Reading needs Optuna alone: a report can be made without data, device or torch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import optuna
@@ -105,7 +105,16 @@ def rows_of(study: optuna.Study) -> tuple[Row, ...]:
     """All finished trials in order of number."""
     tests = study.user_attrs.get(TESTS, {})
     finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
-    return tuple(row_of(trial, tests) for trial in sorted(finished, key=lambda t: t.number))
+    first: dict[str, int] = {}
+    rows = []
+    for trial in sorted(finished, key=lambda t: t.number):
+        row = row_of(trial, tests)
+        key = trial.user_attrs.get(RECORD, {}).get("key")
+        if key and row.state == "complete" and first.setdefault(key, trial.number) != trial.number:
+            # Two workers may have had the same design in hand at once, neither knowing it.
+            row = replace(row, duplicate_of=first[key])
+        rows.append(row)
+    return tuple(rows)
 
 
 def outcome_of(study: optuna.Study) -> Outcome:
@@ -154,11 +163,12 @@ def cautions_of(rows: Sequence[Row], subject: Mapping[str, Any]) -> tuple[str, .
         top = max(best, key=lambda row: row.accuracy.value if row.accuracy else 0)
         if top.accuracy and top.accuracy.low is not None:
             tied = [r for r in best if r.accuracy and r.accuracy.value >= top.accuracy.low]
-            found.append(
-                f"{len(tied)} of the {len(best)} designs on the front lie within the 95 % interval "
-                f"of the most accurate one ({top.accuracy.low:.1f} to {top.accuracy.high:.1f} %): "
-                "these data do not order them."
-            )
+            if len(tied) > 1:
+                found.append(
+                    f"{len(tied)} of the {len(best)} designs on the front lie within the 95 % "
+                    f"interval of the most accurate one ({top.accuracy.low:.1f} to "
+                    f"{top.accuracy.high:.1f} %): these data do not order them."
+                )
     return tuple(found)
 
 

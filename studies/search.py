@@ -1,9 +1,12 @@
 """The loop: ask, decode, time, train, tell. One trial in one direction, resumable at any point."""
 
+import hashlib
 import os
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +28,11 @@ from studies.records import CARRIED_OVER, DESIGN, NAME, RECORD, WORKER, record_o
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 FAILURES_IN_A_ROW = 3
+MAX_ATTEMPTS = 3
+"""A trial whose worker ends in the middle of it is taken up again, up to this often."""
+ATTEMPTS = "attempts"
+ASKING_AT_MOST = timedelta(minutes=5)
+"""A worker of another home that has not signed its trial by then has ended."""
 
 
 class SearchStopped(Exception):
@@ -38,15 +46,26 @@ class Reporter(Protocol):
         """One trial has ended."""
         ...
 
+    def line(self, text: str) -> None:
+        """Something that must stay readable afterwards."""
+        ...
+
 
 class Workers:
-    """Tells live workers from dead ones by locks that die with their process."""
+    """Tells live workers from dead ones by locks that die with their process.
+
+    Only workers of one host and one home can be told apart; all others count as alive. `turn` is
+    held by the worker that asks for a trial or takes one over, `asking` lies there meanwhile.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.host = socket.gethostname()
+        home = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+        self.host = f"{socket.gethostname()}-{home}"
         self.name = f"{self.host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.turn = FileLock(folder / "turn.lock")
+        self.asking = folder / "asking"
         self._lock = FileLock(self._file(self.name))
         self._lock.acquire()
 
@@ -54,7 +73,7 @@ class Workers:
         return self._folder / f"{name.replace(':', '-')}.lock"
 
     def is_dead(self, name: str) -> bool:
-        """Whether a worker of this host has ended; those of other hosts count as alive."""
+        """Whether a worker of this host and home has ended."""
         if name == self.name or name.partition(":")[0] != self.host:
             return False
         lock = FileLock(self._file(name))
@@ -83,9 +102,10 @@ class Search:
         workers: Workers,
         latency_limit_ms: float | None,
         reporter: Reporter,
+        sampler: Callable[[int], optuna.samplers.BaseSampler],
         seeded: Sequence[SeededDesign] = (),
     ) -> None:
-        self._study, self._space = study, space
+        self._study, self._space, self._sampler = study, space, sampler
         self._latency, self._quality, self._store = latency, quality, store
         self._workers, self._limit, self._reporter = workers, latency_limit_ms, reporter
         self._published = {s.genotype.key: s.design for s in seeded}
@@ -93,57 +113,119 @@ class Search:
         self._failed_in_a_row = 0
 
     def seed(self, designs: Sequence[SeededDesign]) -> None:
-        """Queues designs as named trials, each once however often it is called."""
-        names = {t.user_attrs.get(NAME) for t in self._study.get_trials(deepcopy=False)}
-        for seeded in designs:
-            if seeded.name in names:
-                continue
-            vector = self._space.encode(seeded.genotype)
-            params = {d.name: c for d, c in zip(self._space.decisions, vector, strict=True)}
-            said = {NAME: seeded.name}
-            if seeded.carried_over:
-                said[CARRIED_OVER] = seeded.carried_over
-            self._study.enqueue_trial(params, user_attrs=said)
+        """Queues designs as named trials, each once however often it is called.
+
+        One whose trial failed is queued again; one that the space does not offer is left out.
+        """
+        with self._workers.turn:
+            names = {
+                trial.user_attrs.get(NAME)
+                for trial in self._study.get_trials(deepcopy=False)
+                if trial.state is not TrialState.FAIL
+            }
+            for seeded in designs:
+                if seeded.name in names:
+                    continue
+                try:
+                    vector = self._space.encode(seeded.genotype)
+                except ValueError as error:
+                    self._reporter.line(f"{seeded.name} is left out: {error}")
+                    continue
+                params = {d.name: c for d, c in zip(self._space.decisions, vector, strict=True)}
+                said = {NAME: seeded.name}
+                if seeded.carried_over:
+                    said[CARRIED_OVER] = seeded.carried_over
+                self._study.enqueue_trial(params, user_attrs=said)
 
     def run(self, total: int) -> None:
         """Goes on until the study has `total` finished trials, first with those cut off.
 
-        Raises SearchStopped when several trials in a row fail, DeviceError, StoreError.
+        Raises SearchStopped when several trials in a row fail, StoreError.
         """
-        for trial in self._cut_off():
-            self._finish(trial)
-        while self._count() < total:
+        while (trial := self._next(total)) is not None:
+            try:
+                self._finish(trial)
+            except KeyboardInterrupt:
+                with suppress(Exception):
+                    trial.set_user_attr(ATTEMPTS, 0)  # being interrupted is no fault of the trial
+                raise
+            self._reporter.trial(len(self._finished()), total, self._told(trial.number))
+
+    def _next(self, total: int) -> optuna.Trial | None:
+        """A trial that was cut off, else a new one, signed; None once there are enough.
+
+        Workers of one home take turns, so they neither take the same trial nor ask too many.
+        """
+        with self._workers.turn:
+            for frozen in self._cut_off():
+                trial = self._take_over(frozen)
+                if trial is not None:
+                    return trial
+            if self._count() >= total:
+                return None
+            self._workers.asking.write_text(self._study.study_name, encoding="utf-8")
+            asked = len(self._study.get_trials(deepcopy=False))
+            self._study.sampler = self._sampler(asked)
             trial = self._study.ask(self._distributions)
             trial.set_user_attr(WORKER, self._workers.name)
-            self._finish(trial)
-            self._reporter.trial(len(self._finished()), total, self._told(trial.number))
+            self._workers.asking.unlink()
+            return trial
 
     def _finished(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=FINISHED)
 
-    def _count(self) -> int:
-        """Trials that are finished, or in the hands of another live worker."""
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return len(self._finished()) + sum(WORKER in trial.user_attrs for trial in running)
+    def _running(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
-    def _cut_off(self) -> list[optuna.Trial]:
-        """Trials whose worker died in the middle; those not yet decided are closed as failed."""
+    def _count(self) -> int:
+        """Trials that are finished, or in the hands of another live worker.
+
+        Read at once: a trial that ends between two readings would be in neither.
+        """
+        counted = (*FINISHED, TrialState.RUNNING)
+        return len(self._study.get_trials(deepcopy=False, states=counted))
+
+    def _cut_off(self) -> list[FrozenTrial]:
+        """Trials whose worker died in the middle, also in the middle of asking for it."""
+        asking = self._workers.asking
+        died_asking = asking.is_file() and asking.read_text("utf-8") == self._study.study_name
         found = []
-        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            worker = frozen.user_attrs.get(WORKER)
-            if worker is None:
-                self._study.tell(frozen.number, state=TrialState.FAIL)
-            elif self._workers.is_dead(worker):
-                trial = optuna.Trial(self._study, frozen._trial_id)
-                trial.set_user_attr(WORKER, self._workers.name)
+        for trial in self._running():
+            worker = trial.user_attrs.get(WORKER)
+            if worker is not None:
+                dead = self._workers.is_dead(worker)
+            else:
+                begun = trial.datetime_start or datetime.min
+                dead = died_asking or datetime.now() - begun > ASKING_AT_MOST
+            if dead:
                 found.append(trial)
         return found
+
+    def _take_over(self, frozen: FrozenTrial) -> optuna.Trial | None:
+        """The trial, decided where it was not yet; None after too many attempts, told as failed."""
+        self._study.sampler = self._sampler(frozen.number)
+        trial = optuna.Trial(self._study, frozen._trial_id)
+        trial.set_user_attr(WORKER, self._workers.name)
+        attempts = int(frozen.user_attrs.get(ATTEMPTS, 1))
+        if attempts >= MAX_ATTEMPTS:
+            reason = f"its worker ended in the middle of it {attempts} times"
+            trial.set_user_attr(RECORD, {"reason": reason})
+            self._study.tell(trial, state=TrialState.FAIL)
+            return None
+        trial.set_user_attr(ATTEMPTS, attempts + 1)
+        for decision in self._space.decisions:
+            if decision.kind == "integer":
+                low, high = int(decision.choices[0]), int(decision.choices[-1])
+                trial.suggest_int(decision.name, low, high)
+            else:
+                trial.suggest_categorical(decision.name, decision.choices)
+        return trial
 
     def _finish(self, trial: optuna.Trial) -> None:
         genotype = self._space.decode([trial.params[d.name] for d in self._space.decisions])
         trial.set_user_attr(DESIGN, genotype.describe())
         violations = self._space.violations(genotype)
-        trial.set_constraint("violations", float(len(violations)))
+        _constrain(trial, "violations", float(len(violations)))
         if violations:
             self._infeasible(trial, genotype, None, "; ".join(violations))
             return
@@ -167,7 +249,7 @@ class Search:
         if self._limit is None:
             return ""
         median = latency["latency_ms"].value
-        trial.set_constraint("ms_over_latency_limit", median - self._limit)
+        _constrain(trial, "ms_over_latency_limit", median - self._limit)
         if median <= self._limit:
             return ""
         return f"{median:.3f} ms is over the latency limit of {self._limit:g} ms"
@@ -195,7 +277,7 @@ class Search:
         **more: Any,
     ) -> None:
         if latency is not None and latency.infeasible:
-            trial.set_constraint("infeasible_on_device", 1.0)
+            _constrain(trial, "infeasible_on_device", 1.0)
         record = record_of(latency, None, genotype.as_json(), reason=reason, **more)
         trial.set_user_attr(RECORD, record)
         self._study.tell(trial, state=TrialState.PRUNED)
@@ -207,7 +289,10 @@ class Search:
         self._study.tell(trial, state=TrialState.FAIL)
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= FAILURES_IN_A_ROW:
-            raise SearchStopped(f"{FAILURES_IN_A_ROW} trials in a row failed, the last: {reason}")
+            raise SearchStopped(
+                f"{FAILURES_IN_A_ROW} trials in a row failed, the last: {reason}; "
+                "once that is mended, the same command goes on from here"
+            ) from error
 
     def _told(self, number: int) -> str:
         trial = self._study.get_trials(deepcopy=False)[number]
@@ -219,6 +304,12 @@ class Search:
             again = f" (as trial {record['duplicate_of']})" if "duplicate_of" in record else ""
             return f"{who}{accuracy:.1f} %, {latency:.3g} ms{again}"
         return f"{who}{record.get('reason', 'failed')}"
+
+
+def _constrain(trial: optuna.Trial, key: str, value: float) -> None:
+    """Sets a constraint, once: Optuna warns of a second time, as after a trial was cut off."""
+    if key not in trial.constraints:
+        trial.set_constraint(key, value)
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:

@@ -4,6 +4,7 @@ import os
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,17 @@ _PRESETS = files("studies") / "presets"
 _KEYS = {"title": str, "trials": int, "sampler": str, "seed": int, "trunks": str}
 TRUNKS = ("auto", "frozen", "by-stage")
 MISSING = ("few", "drop", "error")
+WEIGHTS = ("pretrained", "random")
 
 
 class UsageError(Exception):
     """A flag or name that cannot be meant; the text names it and what can."""
+
+
+def check_choice(flag: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises UsageError for a value that is none of those known."""
+    if value not in known:
+        raise UsageError(f"{flag} {value!r}: choose one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -51,14 +59,15 @@ class Settings:
             ("--sampler", self.sampler, tuple(SAMPLERS)),
             ("--trunks", self.trunks, TRUNKS),
             ("--missing", self.missing, MISSING),
-            ("--weights", self.weights or "random", ("pretrained", "random")),
+            ("--weights", self.weights or "random", WEIGHTS),
         )
         for flag, value, known in checks:
-            if value not in known:
-                raise UsageError(f"{flag} {value!r}: choose one of {', '.join(known)}")
+            check_choice(flag, value, known)
+        if self.threads < 0:
+            raise UsageError(f"--threads {self.threads}: give 0 (the runtime's choice) or more")
         if self.trials < 1:
             raise UsageError(f"--trials {self.trials}: give 1 or more; it is the study's total")
-        if self.latency_limit_ms is not None and not self.latency_limit_ms > 0:
+        if self.latency_limit_ms is not None and not 0 < self.latency_limit_ms < inf:
             raise UsageError(f"--latency-limit {self.latency_limit_ms}: give milliseconds above 0")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: give 0 or more")

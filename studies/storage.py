@@ -1,6 +1,8 @@
 """Optuna storages, opened so that several workers and a crash do them no harm."""
 
 import os
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 BUSY_TIMEOUT_S = 60
+ATTEMPTS = 8
+MADE_TWICE = ("already exists", "locked", "UNIQUE constraint", "duplicate key", "concurrently")
+"""What databases say when two workers make the same new storage at the same moment."""
 
 
 class StorageError(Exception):
@@ -28,13 +33,21 @@ def open_storage(url: str) -> BaseStorage:
     options: dict[str, Any] = (
         {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if sqlite else {"pool_pre_ping": True}
     )
-    try:
-        storage = RDBStorage(url, engine_kwargs=options)
-        if sqlite:
-            _serialise_writers(storage.engine)
-    except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
-        raise StorageError(f"storage {url}: cannot be opened ({_first_line(error)})") from error
-    return storage
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            storage = RDBStorage(url, engine_kwargs=options)
+            if sqlite:
+                _serialise_writers(storage.engine)
+            return storage
+        except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
+            if attempt < ATTEMPTS and any(words in str(error) for words in MADE_TWICE):
+                time.sleep(0.1 * attempt)
+                continue
+            raise StorageError(
+                f"storage {url}: cannot be opened ({first_line(error)}); "
+                "mend it, or give another --storage"
+            ) from error
+    raise AssertionError("unreachable")
 
 
 def _make_folder(url: str) -> None:
@@ -43,7 +56,9 @@ def _make_folder(url: str) -> None:
         try:
             Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"storage {url}: no folder for it ({error.strerror})") from error
+            raise StorageError(
+                f"storage {url}: no folder for it ({error.strerror}); give another --storage"
+            ) from error
 
 
 def _serialise_writers(engine: Engine) -> None:
@@ -67,7 +82,8 @@ def _serialise_writers(engine: Engine) -> None:
     engine.dispose()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; databases append their statements and links."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -77,5 +93,6 @@ def default_url() -> str:
 
 
 def quiet_optuna() -> None:
-    """Optuna's log lines would stand between ours."""
+    """Optuna's log lines and warnings would stand between ours."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

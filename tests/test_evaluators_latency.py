@@ -1,0 +1,228 @@
+"""A latency is what one device measured under one protocol, with its raw samples."""
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import onnx
+import pytest
+from test_evaluators_contract import QUICK_TIMING, builder, design, latency
+
+from device_agent.protocol import MeasureRequest, MeasureResult
+from evaluators.device_client import DeviceClient, DeviceLost, open_local_device
+from evaluators.latency import LatencyEvaluator, MeasureError, Runs
+from evaluators.onnx_builder import Artifact
+
+RUNS = Runs(threads=1, timing=QUICK_TIMING, deadline_s=60.0)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("latency")
+
+
+@pytest.fixture(scope="module")
+def evaluator(home: Path) -> Iterator[LatencyEvaluator]:
+    evaluator = latency(home)
+    yield evaluator
+    evaluator.close()
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    return builder(tmp_path / "built").build(design())
+
+
+def left_behind(home: Path) -> list[str]:
+    """Artifacts and results that lie on the host or on the device."""
+    folders = [home / "artifacts", home / "device" / "artifacts", home / "device" / "results"]
+    return [file.name for folder in folders for file in folder.iterdir()]
+
+
+def agent(evaluator: LatencyEvaluator) -> int:
+    pid: int = evaluator._device._transport.pid  # type: ignore[attr-defined]
+    return pid
+
+
+def broken(artifact: Artifact, folder: Path) -> Artifact:
+    """The same with a network that no runtime takes."""
+    model = onnx.load(str(artifact.path))
+    model.graph.node[0].op_type = "NoSuchOperator"
+    return written(artifact, folder, model.SerializeToString())
+
+
+def written(artifact: Artifact, folder: Path, content: bytes) -> Artifact:
+    digest = hashlib.sha256(content).hexdigest()
+    path = folder / f"{digest}.onnx"
+    path.write_bytes(content)
+    return replace(artifact, path=path, sha256=digest)
+
+
+# -- what a result holds
+
+
+def test_a_latency_is_the_median_of_its_samples_within_its_interval(
+    evaluator: LatencyEvaluator, home: Path
+) -> None:
+    found = evaluator.evaluate(design())
+    told, details = found["latency_ms"], found.details
+    assert told.low is not None and told.high is not None
+    assert 0 < told.low <= told.value <= told.high and told.unit == "ms"
+    assert 8 <= len(details["samples_ms"]) <= 12 and told.value == median(details["samples_ms"])
+    assert {told.low, told.high} <= set(details["samples_ms"])
+    assert details["provider"] == "CPUExecutionProvider" and details["runtime_version"]
+    assert len(details["block_medians_ms"]) == 3 and details["board_before"]
+    names = {measure.name for measure in found.measures}
+    assert names >= {"compile_s", "parameters", "macs", "weight_bytes", "onnx_bytes"}
+    assert left_behind(home) == []
+
+
+def test_each_precision_of_a_design_is_timed_as_its_own_file(
+    evaluator: LatencyEvaluator, home: Path
+) -> None:
+    found = [evaluator.evaluate(design(precision=p)) for p in ("fp32", "fp16", "int8")]
+    assert len({f.details["onnx_sha256"] for f in found}) == len({f.key for f in found}) == 3
+    assert left_behind(home) == []
+
+
+# -- keys
+
+
+def test_the_key_depends_on_device_threads_timing_runtime_and_classes(
+    evaluator: LatencyEvaluator, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_timing = replace(QUICK_TIMING, max_repeats=11)
+    changed: dict[str, Any] = {
+        "threads": replace(RUNS, threads=2),
+        "timing": replace(RUNS, timing=other_timing),
+        "provider": replace(RUNS, provider="CUDAExecutionProvider"),
+        "runtime": replace(RUNS, runtime="tensorrt"),
+    }
+    keys = {evaluator.key(design())}
+    client = evaluator._device
+    for runs in changed.values():
+        keys.add(LatencyEvaluator(builder(home), lambda: client, runs).key(design()))
+    keys.add(LatencyEvaluator(builder(home, classes=3), lambda: client, RUNS).key(design()))
+    info = client.hello()
+    other = replace(info, board=replace(info.board, model="another board"))
+    monkeypatch.setattr(DeviceClient, "hello", lambda self: other)
+    keys.add(evaluator.key(design()))
+    assert len(keys) == len(changed) + 3
+
+
+def test_the_key_does_not_depend_on_how_long_one_waits(
+    evaluator: LatencyEvaluator, home: Path
+) -> None:
+    patient = replace(RUNS, deadline_s=500.0)
+    client = evaluator._device
+    assert LatencyEvaluator(builder(home), lambda: client, patient).key(design()) == evaluator.key(
+        design()
+    )
+
+
+# -- what goes wrong
+
+
+def test_a_lost_agent_is_opened_again_once(evaluator: LatencyEvaluator, home: Path) -> None:
+    before = agent(evaluator)
+    os.kill(before, signal.SIGKILL)
+    found = evaluator.evaluate(design())
+    assert found["latency_ms"].value > 0 and agent(evaluator) != before
+    assert left_behind(home) == []
+
+
+def test_a_device_that_is_lost_every_time_is_told_and_usable_afterwards(
+    home: Path, tmp_path: Path, artifact: Artifact
+) -> None:
+    opened: list[DeviceClient] = []
+
+    def open_device() -> DeviceClient:
+        opened.append(open_local_device(tmp_path / "device"))
+        if len(opened) <= 2:
+            opened[-1].hello()
+            os.kill(opened[-1]._transport.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        return opened[-1]
+
+    unlucky = LatencyEvaluator(builder(tmp_path / "artifacts"), open_device, RUNS)
+    try:
+        with pytest.raises(MeasureError, match="lost 2 times"):
+            unlucky.time(design(), artifact)
+        assert len(opened) == 3
+        assert unlucky.time(design(), artifact)["latency_ms"].value > 0
+    finally:
+        unlucky.close()
+
+
+def test_a_result_is_not_lost_with_the_agent_that_gave_it(
+    evaluator: LatencyEvaluator, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[MeasureResult] = []
+    measure = DeviceClient.measure
+
+    def counted(self: DeviceClient, path: Path, asked: MeasureRequest, **named: Any) -> Any:
+        measured.append(measure(self, path, asked, **named))
+        return measured[-1]
+
+    def lose(self: DeviceClient, *_: object) -> None:
+        raise DeviceLost("gone while it tidied up")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DeviceClient, "measure", counted)
+        patch.setattr(DeviceClient, "forget", lose)
+        found = evaluator.time(design(), artifact)
+    assert len(measured) == 1 and found.details["samples_ms"] == list(measured[0].samples_ms)
+    evaluator.time(design(), artifact)  # and the device is tidied up by the next one
+
+
+def test_a_network_that_can_never_run_is_an_evaluation_with_words(
+    evaluator: LatencyEvaluator, artifact: Artifact, tmp_path: Path, home: Path
+) -> None:
+    found = evaluator.time(design(), broken(artifact, tmp_path))
+    assert "NoSuchOperator" in found.infeasible and found.key == evaluator.key(design())
+    assert "latency_ms" not in {measure.name for measure in found.measures}
+    assert found["macs"].value > 0
+    assert left_behind(home) == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        (replace(RUNS, runtime="tensorrt"), "tensorrt"),
+        (replace(RUNS, provider="CUDAExecutionProvider"), "CUDAExecutionProvider"),
+        (replace(RUNS, deadline_s=0.1), "0.1 s"),
+    ],
+    ids=["runtime", "provider", "deadline"],
+)
+def test_what_is_not_the_designs_fault_is_an_error_and_no_evaluation(
+    evaluator: LatencyEvaluator, artifact: Artifact, runs: Runs, words: str, home: Path
+) -> None:
+    client = evaluator._device
+    with pytest.raises(MeasureError, match=words):
+        LatencyEvaluator(builder(home), lambda: client, runs).time(design(), artifact)
+    assert [name for name in left_behind(home) if name == artifact.sha256] == []
+    assert evaluator.time(design(), artifact)["latency_ms"].value > 0
+
+
+def test_a_build_that_fails_leaves_nothing_and_asks_no_device(
+    evaluator: LatencyEvaluator, home: Path
+) -> None:
+    with pytest.raises(ValueError, match="taps 1 to 6"):
+        evaluator.evaluate(design(text_tap=9))
+    assert left_behind(home) == []
+
+
+def test_an_artifact_is_discarded_also_where_measuring_fails(
+    evaluator: LatencyEvaluator, home: Path
+) -> None:
+    client = evaluator._device
+    refused = LatencyEvaluator(
+        builder(home / "artifacts"), lambda: client, replace(RUNS, runtime="tensorrt")
+    )
+    with pytest.raises(MeasureError):
+        refused.evaluate(design())
+    assert left_behind(home) == []

@@ -1,0 +1,617 @@
+"""A design's accuracy depends on the design, the data and the protocol, and on nothing else."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_evaluators_contract import BY_STAGE, QUICK, SPLITS, demo, design, image_folder, quality
+from torch import Tensor, nn
+
+from evaluators import preprocessing
+from evaluators import quality as quality_module
+from evaluators.data import DataError, DataSet, load
+from evaluators.evaluation import Evaluation, NotFiniteError
+from evaluators.onnx_builder import OnnxBuilder, run_onnx
+from evaluators.preprocessing import LearnedTokenizer, Preprocessing, PretrainedTokenizer
+from evaluators.quality import ON_FROZEN, WHOLE, QualityEvaluator
+from evaluators.training import Regime, fit, predict
+from evaluators.trunk_weights import TrunkWeights, WeightsError, load_prefix, save_state
+from search_space.encoders import EncoderSpec
+from search_space.genotype import (
+    ATTENTION_OVER,
+    OPERATORS,
+    TEXT_POOLINGS,
+    VISION_POOLINGS,
+    FusionPoint,
+    Genotype,
+)
+from search_space.named import load_space
+from search_space.rules import canonical, violations
+
+FULL = 6
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    return image_folder(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="module")
+def frozen(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> QualityEvaluator:
+    """An evaluator that several tests ask, so that features are made once."""
+    return quality(data, tmp_path_factory.mktemp("frozen"))
+
+
+@pytest.fixture(scope="module")
+def by_stage(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> QualityEvaluator:
+    evaluator = quality(data, tmp_path_factory.mktemp("by-stage"), BY_STAGE)
+    evaluator.prepare()
+    return evaluator
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of all pictures that are read from here on."""
+    names: list[str] = []
+    read = preprocessing.read_image
+
+    def noted(path: Path, size: int) -> np.ndarray:
+        names.append(path.name)
+        return read(path, size)
+
+    monkeypatch.setattr(preprocessing, "read_image", noted)
+    return names
+
+
+def accuracy(evaluation: Evaluation) -> float:
+    return evaluation["accuracy"].value
+
+
+def judged(data: DataSet, logits: Tensor | np.ndarray) -> float:
+    """Accuracy in percent of logits on the validation split."""
+    labels = np.array([sample.label for sample in data.split("valid")])
+    return float(100 * (np.asarray(logits).argmax(1) == labels).mean())
+
+
+def whole_logits(evaluator: QualityEvaluator, genotype: Genotype) -> Tensor:
+    """What the trained whole network says of the validation split, sample by sample."""
+    network = evaluator.trained(genotype)
+    with torch.inference_mode():
+        rows = evaluator.inputs(genotype, evaluator.data.split("valid"))
+        return torch.cat([network(*row) for row in rows])
+
+
+def comparable(evaluation: Evaluation) -> Evaluation:
+    return replace(evaluation, details={**evaluation.details, "seconds": 0})
+
+
+# -- the same again
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_design_is_worth_the_same_whatever_was_trained_before(
+    data: DataSet, tmp_path: Path, precision: str
+) -> None:
+    asked = design(precision=precision)
+    first = quality(data, tmp_path / "one")
+    before = first.evaluate(asked)
+    other = quality(data, tmp_path / "two")
+    other.evaluate(design("gated"))
+    torch.manual_seed(99)
+    torch.rand(7)
+    other.evaluate(design("tensor", text_tokens=24))
+    assert comparable(other.evaluate(asked)) == comparable(before)
+    assert comparable(other.evaluate(asked)) == comparable(before)
+    ours, theirs = first.trained(asked).state_dict(), other.trained(asked).state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_design_that_is_trained_whole_is_worth_the_same_again(
+    by_stage: QualityEvaluator, data: DataSet, tmp_path: Path
+) -> None:
+    again = quality(data, tmp_path, BY_STAGE)
+    assert comparable(again.evaluate(design())) == comparable(by_stage.evaluate(design()))
+
+
+def test_another_seed_draws_other_weights(data: DataSet, tmp_path: Path) -> None:
+    one, two = (quality(data, tmp_path / str(s), replace(QUICK, seed=s)) for s in (0, 1))
+    ours, theirs = (e.trained(design()).state_dict() for e in (one, two))
+    assert not torch.equal(ours["fusion.head.0.weight"], theirs["fusion.head.0.weight"])
+
+
+# -- what may be looked at
+
+
+@pytest.mark.parametrize("protocol", [QUICK, BY_STAGE], ids=["frozen", "by-stage"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_test_split_is_never_opened_before_the_end(
+    tmp_path: Path, opened: list[str], protocol: object, precision: str
+) -> None:
+    data = image_folder(tmp_path / "set")
+    for sample in data.split("test"):
+        sample.image.write_bytes(b"garbage")
+    evaluator = quality(data, tmp_path / "home", protocol)  # type: ignore[arg-type]
+    evaluator.evaluate(design(precision=precision))
+    assert opened and not [name for name in opened if name.startswith("test")]
+    with pytest.raises(DataError, match="test"):
+        evaluator.test(design(precision=precision))
+
+
+def test_words_of_other_splits_are_not_learnt(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "set")
+    samples = tuple(
+        replace(s, text="unheard of") if s.split != "train" else s for s in data.samples
+    )
+    spec = demo().encoder("small-bert")
+    made = Preprocessing(replace(data, samples=samples), demo().shapes)
+    ids, _ = made.text(spec, made.data.split("test"), 16)
+    unknown = made.tokenizer(spec).encode(["zzz"], 16)[0][0, 1]
+    assert (ids[:, 1:3] == unknown).all()
+
+
+def test_the_test_figure_is_told_apart_from_validation(frozen: QualityEvaluator) -> None:
+    found = frozen.test(design())
+    assert found.kind == "test" and found.key == frozen.test_key(design()) != frozen.key(design())
+    assert found.details == {"split": "test"} and 0 <= accuracy(found) <= 100
+
+
+# -- keys
+
+
+def test_the_key_changes_with_data_protocol_seed_and_weights(data: DataSet, tmp_path: Path) -> None:
+    first = data.samples[0]
+    worded = replace(
+        data, fingerprint="0" * 64, samples=(replace(first, text="x"), *data.samples[1:])
+    )
+    spec = demo().encoder("small-bert")
+    other = replace(spec, config={**spec.config, "num_attention_heads": 8})
+    heads = replace(demo(), encoders=(other, *demo().encoders[1:]))
+    evaluators = {
+        "as it is": quality(data, tmp_path),
+        "data": quality(worded, tmp_path),
+        "trunks": quality(data, tmp_path, BY_STAGE),
+        "epochs": quality(data, tmp_path, replace(QUICK, fusion=replace(QUICK.fusion, epochs=4))),
+        "seed": quality(data, tmp_path, replace(QUICK, seed=1)),
+        "heads, with weights of the same sizes": quality(data, tmp_path, QUICK, heads),
+    }
+    keys = {name: evaluator.key(design()) for name, evaluator in evaluators.items()}
+    assert len(set(keys.values())) == len(keys)
+    assert quality(data, tmp_path / "elsewhere").key(design()) == keys["as it is"]
+
+
+def saved_bert(folder: Path, seed: int, **settings: int) -> Path:
+    """A pretrained text encoder of one's own, as transformers saves it."""
+    from search_space.libraries import import_transformers
+
+    transformers = import_transformers()
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 40}
+    config = transformers.BertConfig(
+        **{**sizes, "intermediate_size": 32, "max_position_embeddings": 32, **settings}
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    LearnedTokenizer(["good bad fine slow plain"], 40).save(folder)
+    return folder
+
+
+def test_other_weights_in_the_same_folder_are_other_keys_tuned_or_not(
+    data: DataSet, tmp_path: Path
+) -> None:
+    def keys(folder: Path) -> list[str]:
+        space = load_space("demo", text_encoders=[str(folder)])
+        space = replace(
+            space, encoders=(replace(space.encoders[0], name="mine"), space.encoders[1])
+        )
+        space = replace(space, shapes={**space.shapes, "mine": next(iter(space.shapes.values()))})
+        genotype = Genotype("mine", None, 16, (FusionPoint(1, 0),))
+        protocols = (QUICK, BY_STAGE)
+        return [quality(data, tmp_path / "home", p, space).key(genotype) for p in protocols]
+
+    folder = saved_bert(tmp_path / "bert", seed=0)
+    before = keys(folder)
+    shutil.copytree(folder, tmp_path / "moved" / "bert")
+    assert keys(tmp_path / "moved" / "bert") == before, "a folder may be moved"
+    saved_bert(folder, seed=1)
+    after = keys(folder)
+    saved_bert(folder, seed=1, num_attention_heads=4)
+    assert len({*before, *after, *keys(folder)}) == 6
+
+
+def test_the_key_is_the_same_before_and_after_trunks_are_tuned(
+    by_stage: QualityEvaluator, data: DataSet, tmp_path: Path
+) -> None:
+    assert quality(data, tmp_path, BY_STAGE).key(design()) == by_stage.key(design())
+
+
+# -- training
+
+
+class Line:
+    """One feature, two classes; `validation` scripts how right every epoch will be."""
+
+    def __init__(self, count: int, scripted: Sequence[float] = (), factor: float = 1.0) -> None:
+        self.labels = torch.arange(count) % 2
+        self.scripted, self.factor = list(scripted), factor
+        self.weights: list[Tensor] = []
+
+    def logits(self, module: nn.Module, indices: Tensor) -> Tensor:
+        if not self.scripted:
+            said: Tensor = module(self.labels[indices, None].float() - 0.5)
+            return said * self.factor
+        right = self.scripted[len(self.weights)]
+        self.weights.append(next(module.parameters()).detach().clone())
+        wrong = torch.arange(len(indices)) >= round(right * len(indices))
+        return nn.functional.one_hot(self.labels[indices] ^ wrong.long(), 2).float()
+
+
+def line(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Linear(1, 2)
+
+
+def test_training_keeps_the_best_epoch_and_stops_after_its_patience() -> None:
+    valid = Line(10, [0.5, 0.8, 0.6, 0.8, 0.7, 0.9])
+    module = line()
+    done = fit(module, Line(20), valid, Regime(6, 3, 8, 0.1, 0.1), seed=0)
+    assert (done.epochs, done.best_epoch, done.valid_accuracy) == (5, 2, pytest.approx(0.8))
+    assert torch.equal(next(module.parameters()), valid.weights[1])
+    assert not torch.equal(valid.weights[1], valid.weights[4]) and not module.training
+
+
+@pytest.mark.parametrize("epochs", range(1, 13))
+def test_any_number_of_steps_can_be_trained(epochs: int) -> None:
+    done = fit(line(), Line(6), Line(4), Regime(epochs, epochs, 8, 0.1, 0.1), seed=0)
+    assert 1 <= done.epochs <= epochs
+
+
+def test_a_last_batch_of_one_does_not_reach_batch_norm(
+    data: DataSet, frozen: QualityEvaluator
+) -> None:
+    assert SPLITS["train"] % QUICK.fusion.batch_size == 1
+    normed = design(vision_pooling="conv-max")
+    assert frozen.evaluate(normed).details["epochs"] == 3
+    flat = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    fit(flat, Line(9), Line(4), Regime(2, 2, 8, 0.1, 0.1), seed=0)
+
+
+@pytest.mark.parametrize(("epochs", "batch"), [(0, 8), (3, 1)])
+def test_a_regime_that_would_train_nothing_is_refused(epochs: int, batch: int) -> None:
+    with pytest.raises(ValueError, match="give at least"):
+        Regime(epochs, 3, batch, 1e-3, 0.0)
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_loss_that_is_nan_ends_training_in_words(split: str) -> None:
+    lines = {"train": Line(8), "valid": Line(8), split: Line(8, factor=float("nan"))}
+    with pytest.raises(NotFiniteError, match="lower the learning rate"):
+        fit(line(), lines["train"], lines["valid"], Regime(2, 2, 8, 0.1, 0.1), seed=0)
+
+
+def test_a_design_that_diverges_leaves_no_weights(data: DataSet, tmp_path: Path) -> None:
+    wild = replace(QUICK, fusion=Regime(3, 3, 8, 1e30, 0.0))
+    with pytest.raises(NotFiniteError):
+        quality(data, tmp_path, wild).evaluate(design())
+    assert not list((tmp_path / "weights").glob("*"))
+
+
+# -- features of frozen trunks
+
+
+def designs_of_every_form() -> list[Genotype]:
+    made = []
+    for k, operator in enumerate(OPERATORS):
+        for over in (None, *ATTENTION_OVER):
+            blocks = 0 if over is None else 1
+            for pooling in VISION_POOLINGS:
+                genotype = design(
+                    operator,
+                    text_tap=FULL - k % 2,
+                    attention_blocks=blocks,
+                    attention_over=over or "pooled",
+                    vision_pooling=pooling,
+                    text_pooling=TEXT_POOLINGS[(k + blocks) % len(TEXT_POOLINGS)],
+                )
+                made.append(canonical(genotype, demo().shapes))
+    unique = list(dict.fromkeys(made))
+    assert not any(violations(genotype, demo().shapes) for genotype in unique)
+    return unique
+
+
+@pytest.mark.parametrize("genotype", designs_of_every_form(), ids=Genotype.describe)
+def test_kept_features_give_the_logits_of_the_whole_network(
+    frozen: QualityEvaluator, genotype: Genotype
+) -> None:
+    network = frozen._untrained(genotype)
+    kept = predict(network.fusion, frozen._examples(genotype, "valid", kept=True))
+    whole = predict(network, frozen._examples(genotype, "valid", kept=False))
+    halved = any(
+        f.form in ("tokens", "grid") for f in network.text_features + network.vision_features
+    )
+    assert (kept - whole).abs().max() < (2e-3 if halved else 1e-5)
+    assert kept.std(0).max() > 2e-5, "or they would agree whatever was kept"
+
+
+def test_features_are_made_once_and_read_by_the_next_run(
+    data: DataSet, tmp_path: Path, opened: list[str]
+) -> None:
+    first = quality(data, tmp_path).evaluate(design())
+    assert len(opened) == len(set(opened)) == SPLITS["train"] + SPLITS["valid"]
+    features = list((tmp_path / "features").glob("*.safetensors"))
+    times = [file.stat().st_mtime_ns for file in features]
+    opened.clear()
+    again = quality(data, tmp_path)
+    assert comparable(again.evaluate(design())) == comparable(first)
+    again.evaluate(design("gated", text_tap=4, vision_tap=1, vision_pooling="max"))
+    assert not opened
+    assert features and times == [file.stat().st_mtime_ns for file in features]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 4, 100, -1])
+def test_a_damaged_feature_file_is_made_again(
+    data: DataSet, tmp_path: Path, kept_bytes: int
+) -> None:
+    asked = design("cross-attention")
+    first = quality(data, tmp_path).evaluate(asked)
+    for file in (tmp_path / "features").glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:kept_bytes])
+    assert comparable(quality(data, tmp_path).evaluate(asked)) == comparable(first)
+
+
+def test_a_disk_without_room_for_features_leaves_nothing_half_written(
+    data: DataSet, tmp_path: Path
+) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    evaluator = quality(data, tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError, match="make room"):
+            evaluator.evaluate(design())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [file for file in (tmp_path / "features").iterdir() if file.suffix != ".lock"]
+    assert evaluator.evaluate(design()).measures
+
+
+# -- what was trained
+
+
+@pytest.mark.parametrize(
+    ("late", "fidelity"), [(True, ON_FROZEN), (False, WHOLE)], ids=["late", "whole"]
+)
+def test_a_trained_network_is_as_right_as_its_evaluation_said(
+    by_stage: QualityEvaluator, late: bool, fidelity: str
+) -> None:
+    asked = design(text_tap=FULL, vision_tap=FULL) if late else design()
+    found = by_stage.evaluate(asked)
+    assert by_stage.fidelity(asked) == found.details["fidelity"] == fidelity
+    assert judged(by_stage.data, whole_logits(by_stage, asked)) == accuracy(found)
+
+
+def test_a_trained_network_on_frozen_trunks_is_as_right_as_its_evaluation_said(
+    frozen: QualityEvaluator,
+) -> None:
+    found = frozen.evaluate(design())
+    assert found.details["fidelity"] == ON_FROZEN
+    assert judged(frozen.data, whole_logits(frozen, design())) == accuracy(found)
+
+
+def test_int8_is_judged_by_running_its_exported_file(
+    frozen: QualityEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = design(precision="int8")
+    found = frozen.evaluate(asked)
+    encoders = {spec.name: spec for spec in demo().encoders}
+    made = OnnxBuilder(encoders, demo().shapes, 2, tmp_path).build(asked, frozen.trained(asked))
+    logits = run_onnx(made.path, frozen.inputs(asked, frozen.data.split("valid")))
+    assert judged(frozen.data, logits) == accuracy(found)
+    monkeypatch.setattr(quality_module, "run_onnx", lambda path, rows: -run_onnx(path, rows))
+    assert accuracy(frozen.evaluate(asked)) == pytest.approx(100 - accuracy(found))
+    assert not list((frozen._home / "artifacts").iterdir())
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda file: file.write_bytes(b"torn")])
+def test_weights_that_are_gone_or_damaged_are_trained_again_to_the_same(
+    data: DataSet, tmp_path: Path, harm: Callable[[Path], object]
+) -> None:
+    evaluator = quality(data, tmp_path)
+    before = evaluator.trained(design()).state_dict()
+    (file,) = (tmp_path / "weights").iterdir()
+    harm(file)
+    after = evaluator.trained(design()).state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_weights_of_another_network_are_told_in_words(tmp_path: Path) -> None:
+    save_state(nn.Linear(2, 3), tmp_path / "w")
+    for other in (nn.Linear(2, 4), nn.Sequential(nn.Linear(2, 3))):
+        with pytest.raises(WeightsError, match="another network"):
+            load_prefix(other, tmp_path / "w")
+    load_prefix(nn.Linear(2, 3), tmp_path / "w")
+
+
+# -- trunks tuned alone
+
+
+def test_trunks_are_tuned_once_and_serve_every_depth(data: DataSet, tmp_path: Path) -> None:
+    told: list[str] = []
+    first = quality(data, tmp_path, BY_STAGE, progress=lambda what, *_: told.append(what))
+    first.prepare()
+    assert set(told) == {"tuning small-bert alone", "tuning small-xcit alone"}
+    told.clear()
+    (tmp_path / "trunks" / f"{first._tuning_key(demo().encoders[0])}.safetensors").write_bytes(b"x")
+    quality(data, tmp_path, BY_STAGE, progress=lambda what, *_: told.append(what)).prepare()
+    assert set(told) == {"tuning small-bert alone"}, "what is damaged is tuned again"
+    told.clear()
+    again = quality(data, tmp_path, BY_STAGE, progress=lambda what, *_: told.append(what))
+    again.prepare()
+    assert not told
+    for name in ("small-bert", "small-xcit"):
+        spec = demo().encoder(name)
+        whole = again._trunks.trunk(spec, FULL).state_dict()
+        short = again._trunks.trunk(spec, 3).state_dict()
+        loaded = TrunkWeights(demo().shapes, tmp_path, QUICK.seed).trunk(spec, 3).state_dict()
+        assert all(torch.equal(short[key], whole[key]) for key in short)
+        assert any(not torch.equal(short[key], loaded[key]) for key in short)
+
+
+def test_a_design_by_stages_never_trains_on_untuned_trunks(
+    by_stage: QualityEvaluator, data: DataSet, tmp_path: Path
+) -> None:
+    late = design(text_tap=FULL, vision_tap=FULL)
+    unprepared = quality(data, tmp_path, BY_STAGE)
+    ours, theirs = unprepared.trained(late).state_dict(), by_stage.trained(late).state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("name", ["small-bert", "small-xcit"])
+def test_one_modality_alone_is_a_design_like_others(
+    frozen: QualityEvaluator, opened: list[str], name: str
+) -> None:
+    spec = demo().encoder(name)
+    alone = frozen.alone(spec)
+    assert not violations(alone, demo().shapes)
+    assert max(alone.deepest_text_tap, alone.deepest_vision_tap) == demo().shapes[name].depth
+    found = frozen.evaluate(alone)
+    assert judged(frozen.data, whole_logits(frozen, alone)) == accuracy(found)
+    assert bool(opened) == (spec.modality == "vision")
+
+
+# -- data of other kinds
+
+
+def test_three_classes_are_three_logits(tmp_path: Path) -> None:
+    evaluator = quality(image_folder(tmp_path / "set", ("a", "b", "c")), tmp_path / "home")
+    for precision in ("fp32", "int8"):
+        asked = design(precision=precision)
+        found = evaluator.evaluate(asked)
+        assert [measure.name for measure in found.measures] == ["accuracy"]
+        assert 0 <= accuracy(found) <= 100
+    assert whole_logits(evaluator, design()).shape == (SPLITS["valid"], 3)
+
+
+@pytest.mark.parametrize("texts", [[""], ["", "one word", " "]])
+def test_empty_texts_are_texts(tmp_path: Path, texts: list[str]) -> None:
+    evaluator = quality(image_folder(tmp_path / "set", texts=texts), tmp_path / "home")
+    attending = design(text_pooling="mean", attention_blocks=1, attention_over="tokens")
+    for asked in (design("cross-attention"), attending):
+        assert judged(evaluator.data, whole_logits(evaluator, asked)) == accuracy(
+            evaluator.evaluate(asked)
+        )
+
+
+def test_scores_of_zero_are_counted_once_with_and_once_without(tmp_path: Path) -> None:
+    rows = ["video_id,clip_id,text,label,mode"]
+    scores = {"train": (-1.0, 2.0, 0.0, -2.0), "valid": (-1.0, 0.0, 1.5, 0.0), "test": (1.0, -1.0)}
+    for split, values in scores.items():
+        frames = tmp_path / "mosi" / "Frames" / split
+        frames.mkdir(parents=True)
+        for k, score in enumerate(values):
+            rows.append(f"{split},{k},said {k},{score},{split}")
+            Image.new("RGB", (9, 9), (40 * k, 80, 20)).save(frames / f"{k}.png")
+    (tmp_path / "mosi" / "label.csv").write_text("\n".join(rows))
+    data = load(tmp_path / "mosi", cache=tmp_path / "cache")
+    found = quality(data, tmp_path / "home").evaluate(design())
+    counted = {measure.name: measure.value for measure in found.measures}
+    assert set(counted) == {"accuracy", "accuracy_nonzero"}
+    assert counted["accuracy"] % 25 == 0 and counted["accuracy_nonzero"] % 50 == 0
+    low, high = found["accuracy"].low, found["accuracy"].high
+    assert low is not None and high is not None and low <= accuracy(found) <= high
+
+
+# -- tokens
+
+
+def test_a_learned_vocabulary_fits_an_encoder_described_by_a_folder(
+    data: DataSet, tmp_path: Path
+) -> None:
+    folder = saved_bert(tmp_path / "bert", seed=0, vocab_size=7)
+    (folder / "tokenizer.json").unlink()
+    spec = EncoderSpec("mine", "text", "transformers", str(folder), "random")
+    made = Preprocessing(data, demo().shapes)
+    ids, mask = made.text(spec, data.samples, 16)
+    assert ids.max() < 7 and ids.shape == mask.shape and mask[:, 0].all()
+
+
+def test_a_learned_tokenizer_is_read_back_as_it_was(tmp_path: Path) -> None:
+    learned = LearnedTokenizer(["good ##ly bad fine"], 40)
+    learned.save(tmp_path)
+    spec = EncoderSpec("mine", "text", "transformers", str(tmp_path))
+    texts = ["Good badly goodly", "", "fine " * 40]
+    for ours, theirs in zip(
+        learned.encode(texts, 16), PretrainedTokenizer(spec).encode(texts, 16), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_tokenizers_of_one_vocabulary_that_spell_differently_are_told_apart(
+    tmp_path: Path,
+) -> None:
+    prints = []
+    for name, rule in (("a", "Lowercase"), ("b", "NFC")):
+        folder = saved_bert(tmp_path / name, seed=0)
+        file = folder / "tokenizer.json"
+        file.write_text(file.read_text().replace('"Lowercase"', f'"{rule}"'))
+        spec = EncoderSpec(name, "text", "transformers", str(folder))
+        tokenizer = PretrainedTokenizer(spec)
+        prints.append(tokenizer.fingerprint)
+        tokenizer.encode(["Good bad"], 16)
+        assert PretrainedTokenizer(spec).fingerprint == prints[-1]
+    assert prints[0] != prints[1]
+
+
+def test_padding_to_another_token_or_length_changes_no_logits(
+    shared: Path, data: DataSet, tmp_path: Path
+) -> None:
+    folder = shared / "weights" / "all-MiniLM-L6-v2"
+    space = load_space("demo", text_encoders=[str(folder)])
+    name = space.encoders[0].name
+    points = (FusionPoint(2, 1, "concatenation", 16),)
+    genotype = Genotype(name, "small-xcit", 32, points, text_pooling="mean")
+    evaluator = quality(data, tmp_path, QUICK, space)
+    found = evaluator.evaluate(genotype)
+    logits = whole_logits(evaluator, genotype)
+    assert judged(data, logits) == accuracy(found)
+    network = evaluator.trained(genotype)
+    rows = evaluator.inputs(genotype, data.split("valid"))
+    with torch.inference_mode():
+        other = torch.cat(
+            [network(ids.masked_fill(mask == 0, 103), mask, p) for ids, mask, p in rows]
+        )
+    assert (other - logits).abs().max() < 1e-5
+
+
+def test_real_mobilenet_weights_are_kept_tuned_and_cut_without_loss(
+    shared: Path, data: DataSet, tmp_path: Path
+) -> None:
+    folder = shared / "weights" / "mobilenet_v2_1.0_224"
+    space = load_space("demo", vision_encoders=[str(folder)])
+    spec = space.encoders[-1]
+    evaluator = quality(data, tmp_path, QUICK, space)
+    for tap, operator, pooling in (
+        (5, "concatenation", "conv-max"),
+        (9, "cross-attention", "mean"),
+    ):
+        points = (FusionPoint(2, tap, operator, 16),)  # type: ignore[arg-type]
+        genotype = Genotype("small-bert", spec.name, 16, points, vision_pooling=pooling)  # type: ignore[arg-type]
+        network = evaluator._untrained(genotype)
+        kept = predict(network.fusion, evaluator._examples(genotype, "valid", kept=True))
+        whole = predict(network, evaluator._examples(genotype, "valid", kept=False))
+        assert (kept - whole).abs().max() < 2e-3
+    trunks = TrunkWeights(space.shapes, tmp_path / "trunks", seed=0)
+    loaded = trunks.identity(spec)
+    changed = trunks.trunk(spec, space.shapes[spec.name].depth)
+    with torch.no_grad():
+        next(changed.parameters()).mul_(2)
+    trunks.keep_tuned("changed", changed)
+    trunks.use_tuned(spec, "changed")
+    short, full = trunks.trunk(spec, 4).state_dict(), changed.state_dict()
+    assert all(torch.equal(short[name], full[name]) for name in short)
+    assert trunks.identity(spec) != loaded == trunks.loaded_identity(spec)

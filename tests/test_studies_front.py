@@ -1,0 +1,122 @@
+"""Pareto front, standing and hypervolume, each against the plainest reckoning there is."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studies.front import (
+    dominates,
+    hypervolume,
+    hypervolume_history,
+    pareto_front,
+    point,
+    reference_point,
+    standing,
+)
+from studies.outcome import Row, Value
+
+
+def row(number: int, accuracy: int, latency: int, **more: object) -> Row:
+    return Row(
+        number, "complete", "", accuracy=Value(accuracy), latency=Value(latency), **more
+    )  # type: ignore[arg-type]
+
+
+# Few values, so that ties and equal designs are common.
+POINTS = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 8)), max_size=12)
+
+
+@st.composite
+def studies(draw: st.DrawFn) -> list[Row]:
+    rows: list[Row] = []
+    for number, (accuracy, latency) in enumerate(draw(POINTS)):
+        kind = draw(st.sampled_from(["complete", "complete", "complete", "infeasible", "failed"]))
+        if kind == "complete":
+            earlier = draw(st.sampled_from([None, None, 0])) if rows else None
+            rows.append(row(number, accuracy, latency, duplicate_of=earlier))
+        else:
+            rows.append(Row(number, kind, "", latency=Value(latency)))
+    return rows
+
+
+def complete(rows: list[Row]) -> list[Row]:
+    return [r for r in rows if r.state == "complete" and r.duplicate_of is None]
+
+
+@given(POINTS)
+def test_dominance_is_irreflexive_and_one_way(points: list[tuple[int, int]]) -> None:
+    rows = [row(k, *p) for k, p in enumerate(points)]
+    for a in rows:
+        assert not dominates(a, a)
+        for b in rows:
+            assert not (dominates(a, b) and dominates(b, a))
+
+
+@given(studies())
+def test_the_front_is_every_design_that_no_other_beats(rows: list[Row]) -> None:
+    def beaten(p: tuple[float, float]) -> bool:
+        others = [point(o) for o in complete(rows)]
+        return any(o[0] >= p[0] and o[1] <= p[1] and o != p for o in others)
+
+    wanted = {r.number for r in complete(rows) if not beaten(point(r))}
+    assert {r.number for r in pareto_front(rows)} == wanted
+
+
+@given(studies())
+def test_neither_duplicates_nor_what_has_no_result_is_on_the_front(rows: list[Row]) -> None:
+    for shown in pareto_front(rows):
+        assert shown.state == "complete"
+        assert shown.duplicate_of is None
+
+
+@given(studies())
+def test_the_front_is_shown_from_fast_to_slow_and_gains_accuracy(rows: list[Row]) -> None:
+    front = [point(r) for r in pareto_front(rows)]
+    for (a, fast), (b, slow) in pairwise(front):
+        assert (a == b and fast == slow) or (a < b and fast < slow)
+
+
+@given(studies())
+def test_a_design_is_on_the_front_or_beaten_by_one_that_is(rows: list[Row]) -> None:
+    front = [r.number for r in pareto_front(rows)]
+    for r in complete(rows):
+        found = standing(r, rows)
+        assert found.on_front == (r.number in front)
+        if found.dominated_by is not None:
+            assert dominates(found.dominated_by, r)
+            assert found.points_lost == point(found.dominated_by)[0] - point(r)[0] >= 0
+            assert found.times_slower == point(r)[1] / point(found.dominated_by)[1] >= 1
+
+
+@given(studies())
+def test_hypervolume_is_the_number_of_unit_squares_that_are_covered(rows: list[Row]) -> None:
+    reference = (0.0, 9.0)
+    covered = sum(
+        any(a >= accuracy + 1 and ms <= latency for a, ms in map(point, complete(rows)))
+        for accuracy in range(8)
+        for latency in range(9)
+    )
+    assert hypervolume(rows, reference) == covered
+
+
+@given(studies())
+def test_hypervolume_never_falls_and_ends_at_that_of_the_front(rows: list[Row]) -> None:
+    reference = reference_point(rows)
+    history = hypervolume_history(rows, reference)
+    if reference is None:
+        assert history == ()
+        return
+    values = [value for _, value in history]
+    assert values == sorted(values)
+    assert values[-1] == hypervolume(pareto_front(rows), reference)
+
+
+def test_no_reference_point_is_claimed_before_two_designs_are_known() -> None:
+    assert reference_point([row(0, 50, 2)]) is None
+
+
+def test_a_row_without_values_has_no_point() -> None:
+    with pytest.raises(ValueError, match="trial 3 has no accuracy"):
+        point(Row(3, "failed", ""))

@@ -1,0 +1,301 @@
+"""The loop: what is asked, what is told, what is evaluated, and what a cut-off leaves behind."""
+
+import math
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from tiny import SPACE, Bench, tiny_space
+
+from evaluators.device_client import DeviceLost
+from evaluators.evaluation import Measure
+from evaluators.latency import MeasureError
+from search_space.genotype import Genotype
+from studies.records import CARRIED_OVER, NAME, RECORD, WORKER, rows_of
+from studies.samplers import SAMPLERS, make_sampler
+from studies.search import MAX_ATTEMPTS, SearchStopped, Workers, distributions
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "bench")
+
+
+def constraints(trial: optuna.trial.FrozenTrial) -> dict[str, float]:
+    return {key: value for key, value in trial.constraints.items()}
+
+
+def test_trials_is_the_total_of_the_study_not_of_the_command(bench: Bench) -> None:
+    bench.search.run(3)
+    bench.search.run(3)
+    assert len(bench.trials) == 3
+    bench.search.run(5)
+    assert [t.number for t in bench.trials] == list(range(5))
+
+
+def test_seeding_twice_queues_each_published_design_once(bench: Bench) -> None:
+    bench.search.seed(bench.seeded)
+    bench.search.seed(bench.seeded)
+    bench.search.run(len(bench.seeded))
+    bench.search.seed(bench.seeded)
+    assert [t.user_attrs[NAME] for t in bench.trials] == [s.name for s in bench.seeded]
+
+
+def test_a_seeded_trial_is_the_published_design_with_the_words_that_carried_it(
+    bench: Bench,
+) -> None:
+    bench.search.seed(bench.seeded)
+    bench.search.run(len(bench.seeded))
+    for trial, seeded in zip(bench.trials, bench.seeded, strict=True):
+        assert trial.user_attrs[RECORD]["key"] == seeded.genotype.key
+        assert "carried over in proportion" in trial.user_attrs[CARRIED_OVER]
+    shown = {row.name: row for row in rows_of(bench.study)}
+    published = {s.name: s.design for s in bench.seeded}
+    for name, row in shown.items():
+        assert row.published_accuracy == published[name].accuracy_percent
+        assert row.published_latency_ms == published[name].latency_ms
+
+
+def test_a_seed_that_the_space_does_not_offer_is_left_out_and_named(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "bench")
+    narrow = SPACE.replace('text_pooling = ["cls", "mean", "pooler"]', 'text_pooling = ["mean"]')
+    bench.space = tiny_space(tmp_path, narrow)
+    search = bench.new_search(bench.workers)
+    search.seed(bench.seeded)
+    search.run(1)
+    assert any("is left out: text_pooling" in line for line in bench.told.lines)
+
+
+def test_a_seed_whose_trial_failed_is_tried_again(bench: Bench) -> None:
+    bench.latency.fails = lambda: MeasureError("the board is hot")
+    bench.search.seed(bench.seeded[:1])
+    with pytest.raises(SearchStopped):
+        bench.search.run(1)
+    bench.latency.fails = lambda: None
+    bench.search.seed(bench.seeded[:1])
+    bench.search.run(1)
+    states = [t.state.name for t in bench.trials if t.user_attrs.get(NAME)]
+    assert states == ["FAIL", "COMPLETE"]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_decision_is_asked_every_time_by_every_sampler(bench: Bench, sampler: str) -> None:
+    # 12 trials are past the random start of tpe and gp.
+    bench.new_search(bench.workers, sampler).run(12)
+    wanted = distributions(bench.space)
+    for trial in bench.trials:
+        assert trial.distributions == wanted
+        assert trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def test_a_sampler_draws_the_same_after_a_cut_as_without_one(tmp_path: Path) -> None:
+    whole, cut = Bench(tmp_path / "whole"), Bench(tmp_path / "cut")
+    whole.new_search(whole.workers, "tpe").run(14)
+    for total in (3, 11, 14):
+        cut.new_search(cut.workers, "tpe").run(total)
+    assert [t.params for t in whole.trials] == [t.params for t in cut.trials]
+
+
+def test_workers_that_start_together_draw_apart() -> None:
+    study = optuna.create_study()
+    drawn = []
+    for trial in range(3):
+        study.sampler = make_sampler("random", 0, trial)
+        drawn.append(study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}).params["x"])
+    assert len(set(drawn)) == 3
+
+
+def test_what_cannot_be_built_is_pruned_with_a_constraint_and_never_timed(
+    bench: Bench, tmp_path: Path
+) -> None:
+    at = SPACE.index("[[vision_encoder]]")
+    uneven = SPACE[:at] + SPACE[at:].replace("hidden_size = 16", "hidden_size = 18")
+    bench.space = tiny_space(tmp_path, uneven.replace("widths = [0, 16]", "widths = [0]"))
+    bench.new_search(bench.workers).run(20)
+    unbuildable = [t for t in bench.trials if constraints(t)["violations"] > 0]
+    assert 0 < len(unbuildable) < 20, "products of unequal widths cannot be built"
+    for trial in unbuildable:
+        assert trial.state is TrialState.PRUNED
+        assert trial.user_attrs[RECORD]["reason"]
+        genotype = Genotype.from_json(trial.user_attrs[RECORD]["genotype"])
+        assert genotype.key not in bench.latency.timed
+
+
+def test_what_the_device_cannot_run_is_pruned_and_never_trained(bench: Bench) -> None:
+    bench.latency.infeasible = lambda genotype: True
+    bench.search.run(12)
+    assert bench.latency.timed and not bench.quality.trained
+    for trial in bench.trials:
+        assert trial.state is TrialState.PRUNED
+        assert any(value > 0 for value in constraints(trial).values())
+
+
+def test_what_is_over_the_latency_limit_is_never_trained(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "bench", limit_ms=4.0)
+    bench.search.run(30)
+    timed = {key for key in bench.latency.timed}
+    fast = {
+        t.user_attrs[RECORD]["key"]
+        for t in bench.trials
+        if t.user_attrs[RECORD].get("latency_ms", [9])[0] <= 4.0
+    }
+    assert fast < timed
+    assert sorted(bench.quality.trained) == sorted(fast)
+    for trial in bench.trials:
+        if trial.user_attrs[RECORD].get("key") in timed - fast:
+            assert trial.state is TrialState.PRUNED
+            assert constraints(trial)["ms_over_latency_limit"] > 0
+            assert "over the latency limit of 4 ms" in trial.user_attrs[RECORD]["reason"]
+
+
+def test_a_design_that_comes_again_is_marked_and_costs_nothing(bench: Bench) -> None:
+    for _ in range(2):
+        bench.study.enqueue_trial(
+            dict(zip(distributions(bench.space), vector_of(bench), strict=True))
+        )
+    bench.search.run(2)
+    assert len(bench.latency.timed) == len(bench.quality.trained) == 1
+    first, second = rows_of(bench.study)
+    assert (first.duplicate_of, second.duplicate_of) == (None, 0)
+    assert second.accuracy == first.accuracy and second.latency == first.latency
+
+
+def vector_of(bench: Bench) -> tuple[str | int, ...]:
+    return bench.space.encode(bench.seeded[0].genotype)
+
+
+def test_the_same_design_in_two_hands_at_once_counts_once(bench: Bench) -> None:
+    """Neither worker could know of the other; the rows say so all the same."""
+    bench.search.seed(bench.seeded[:1])
+    bench.search.run(1)
+    twin = bench.trials[0]
+    bench.study.add_trial(
+        optuna.trial.create_trial(
+            params=twin.params,
+            distributions=twin.distributions,
+            values=twin.values,
+            user_attrs={RECORD: twin.user_attrs[RECORD]},
+        )
+    )
+    assert rows_of(bench.study)[1].duplicate_of == 0
+
+
+@pytest.mark.parametrize("error", [MeasureError("no answer"), DeviceLost("cable out")])
+def test_three_failures_in_a_row_end_the_run_with_the_last_reason(
+    bench: Bench, error: Exception
+) -> None:
+    bench.latency.fails = lambda: error
+    with pytest.raises(SearchStopped, match=f"3 trials in a row failed, the last: {error}"):
+        bench.search.run(30)
+    assert [t.state for t in bench.trials].count(TrialState.FAIL) == 3
+    bench.latency.fails = lambda: None
+    bench.search.run(4)
+    done = [t for t in bench.trials if t.state.is_finished() and t.state is not TrialState.FAIL]
+    assert len(done) >= 4
+
+
+def test_single_failures_do_not_end_the_run_and_do_not_count(bench: Bench) -> None:
+    calls = iter(range(1000))
+    bench.latency.fails = lambda: MeasureError("flaky") if next(calls) % 3 == 0 else None
+    bench.search.run(12)
+    states = [t.state for t in bench.trials]
+    assert TrialState.FAIL in states
+    assert len(states) - states.count(TrialState.FAIL) == 12
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_never_told_and_never_kept(bench: Bench, value: float) -> None:
+    bench.quality.percent = lambda genotype: value
+    with pytest.raises(SearchStopped, match="not a finite number"):
+        bench.search.run(20)
+    kept = bench.store.path.read_text() if bench.store.path.exists() else ""
+    assert "quality" not in kept
+    for trial in bench.trials:
+        assert trial.state in (TrialState.FAIL, TrialState.PRUNED) and trial.values is None
+    with pytest.raises(ValueError):
+        Measure("accuracy", value, "%")
+
+
+def killed_worker(bench: Bench, trial: optuna.Trial, sign: bool = True) -> None:
+    """Leaves a trial as a worker of this home does that was killed."""
+    program = (
+        "import os, sys; from pathlib import Path; from studies.search import Workers\n"
+        "print(Workers(Path(sys.argv[1])).name, flush=True); os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", program, str(bench.home / "workers")]
+    name = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    assert name
+    if sign:
+        trial.set_user_attr(WORKER, name)
+
+
+def test_a_trial_whose_worker_was_killed_is_finished_by_the_next_run(bench: Bench) -> None:
+    trial = bench.study.ask(distributions(bench.space))
+    killed_worker(bench, trial)
+    bench.search.run(1)
+    assert [t.number for t in bench.trials] == [0]
+    assert bench.trials[0].params == trial.params
+    assert bench.trials[0].state.is_finished()
+
+
+def test_a_trial_killed_while_it_was_asked_for_is_decided_and_finished(bench: Bench) -> None:
+    bench.search.seed(bench.seeded[:1])
+    half = bench.study.ask({"text_tokens": distributions(bench.space)["text_tokens"]})
+    bench.workers.asking.write_text(bench.study.study_name)
+    bench.search.run(1)
+    assert [t.number for t in bench.trials] == [half.number]
+    assert bench.trials[0].user_attrs[RECORD]["key"] == bench.seeded[0].genotype.key
+
+
+def test_a_trial_that_a_live_worker_has_just_asked_for_is_left_to_it(bench: Bench) -> None:
+    bench.study.ask(distributions(bench.space))
+    bench.search.run(2)
+    assert [t.state.name for t in bench.trials][0] == "RUNNING"
+    assert len(bench.trials) == 2
+
+
+def test_a_trial_in_the_hands_of_another_live_worker_is_left_to_it(bench: Bench) -> None:
+    other = Workers(bench.home / "workers")
+    trial = bench.study.ask(distributions(bench.space))
+    trial.set_user_attr(WORKER, other.name)
+    bench.search.run(2)
+    assert bench.trials[0].state is TrialState.RUNNING
+    other.close()
+    bench.search.run(2)
+    assert bench.trials[0].state is not TrialState.RUNNING
+
+
+def test_workers_of_another_home_count_as_alive(tmp_path: Path) -> None:
+    ours, theirs = Workers(tmp_path / "ours"), Workers(tmp_path / "theirs")
+    assert not ours.is_dead(theirs.name)
+
+
+def test_a_trial_that_kills_its_worker_every_time_is_given_up(bench: Bench) -> None:
+    trial = bench.study.ask(distributions(bench.space))
+    trial.set_user_attr("attempts", MAX_ATTEMPTS)
+    killed_worker(bench, trial)
+    bench.search.run(1)
+    assert bench.trials[0].state is TrialState.FAIL
+    assert rows_of(bench.study)[0].reason == "its worker ended in the middle of it 3 times"
+    assert len(bench.trials) == 2
+
+
+def test_being_interrupted_is_no_failed_attempt_of_a_trial(bench: Bench) -> None:
+    def interrupt() -> Exception:
+        raise KeyboardInterrupt
+
+    warnings.simplefilter("error")
+    bench.latency.fails = interrupt
+    bench.search.seed(bench.seeded[:1])
+    for _ in range(2 * MAX_ATTEMPTS):
+        workers = Workers(bench.home / "workers")
+        with pytest.raises(KeyboardInterrupt):
+            bench.new_search(workers).run(1)
+        workers.close()
+    bench.latency.fails = lambda: None
+    bench.search.run(1)
+    assert [t.state.name for t in bench.trials] == ["COMPLETE"]

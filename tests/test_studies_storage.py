@@ -1,0 +1,135 @@
+"""Storages under several workers: nothing lost, nothing asked twice, on SQLite and PostgreSQL."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from tiny import Bench
+
+from studies.records import NAME
+from studies.storage import StorageError, open_storage
+
+WORKERS, TOTAL = 3, 12
+
+
+def test_sqlite_is_opened_with_a_log_and_writers_that_queue(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}")
+    said: list[str] = []
+    with storage.engine.connect() as connection:  # type: ignore[attr-defined]
+        raw = connection.connection.driver_connection
+        assert raw.isolation_level is None
+        assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert raw.execute("PRAGMA busy_timeout").fetchone() == (60_000,)
+        raw.set_trace_callback(said.append)
+    optuna.create_study(storage=storage).ask()
+    begun = [line for line in said if line.startswith("BEGIN")]
+    assert begun and set(begun) == {"BEGIN IMMEDIATE"}
+
+
+def test_a_reader_is_not_held_up_by_a_writer(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    optuna.create_study(storage=open_storage(url), study_name="s")
+    writer = open_storage(url)
+    with writer.engine.begin() as connection:  # type: ignore[attr-defined]
+        connection.exec_driver_sql("UPDATE studies SET study_name = 't'")
+        import sqlite3
+
+        with sqlite3.connect(tmp_path / "studies.db", timeout=0.1) as reader:
+            assert reader.execute("SELECT study_name FROM studies").fetchall() == [("s",)]
+
+
+@pytest.mark.parametrize("url", ["fusion.db", "nonsense://x", "sqlite:////dev/null/x/studies.db"])
+def test_a_storage_that_cannot_be_opened_is_named_with_a_way_out(url: str) -> None:
+    with pytest.raises(StorageError) as raised:
+        open_storage(url)
+    assert url in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "--storage" in str(raised.value) or "write sqlite:///" in str(raised.value)
+
+
+def check_workers(folder: Path, url: str) -> None:
+    """Three processes that make, seed and drive one study at once."""
+    folder.mkdir()
+    command = [sys.executable, str(Path(__file__).with_name("tiny.py")), str(folder), url]
+    workers = [
+        subprocess.Popen([*command, str(TOTAL)], stderr=subprocess.PIPE, text=True)
+        for _ in range(WORKERS)
+    ]
+    until = time.monotonic() + 90
+    while len(list(folder.glob("ready-*"))) < WORKERS and time.monotonic() < until:
+        assert all(w.poll() is None for w in workers), [w.communicate()[1] for w in workers]
+        time.sleep(0.02)
+    (folder / "go").touch()
+    for worker in workers:
+        _, errors = worker.communicate(timeout=90)
+        assert worker.returncode == 0, errors
+    bench = Bench(folder, url)
+    assert [t.number for t in bench.trials] == list(range(TOTAL))
+    assert {t.state for t in bench.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    names = Counter(t.user_attrs[NAME] for t in bench.trials if NAME in t.user_attrs)
+    assert names == Counter(s.name for s in bench.seeded)
+    drawn = [tuple(t.params.items()) for t in bench.trials]
+    assert len(set(drawn)) == TOTAL, "workers that start together draw apart"
+
+
+def test_three_workers_on_one_new_sqlite_file_lose_nothing(tmp_path: Path) -> None:
+    check_workers(tmp_path / "bench", f"sqlite:///{tmp_path / 'studies.db'}")
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database of a server on a Unix socket, run by no superuser."""
+    pytest.importorskip("psycopg", reason="psycopg, PostgreSQL's driver, is not installed")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not found:
+        pytest.skip("no PostgreSQL server under /usr/lib/postgresql")
+    programs, user = found[-1].parent, {}
+    # Unix sockets have short names, and pytest's folders are closed to others.
+    folder = Path("/tmp") / f"pg-{os.getpid()}"
+    folder.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        try:
+            user = {"user": pwd.getpwnam("nobody").pw_name}
+        except KeyError:
+            pytest.skip("PostgreSQL does not run as root, and there is no user nobody")
+        shutil.chown(folder, "nobody")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    subprocess.run(
+        [programs / "initdb", "-D", folder / "db", "-U", "tester", "-A", "trust", "--no-sync"],
+        check=True,
+        **quiet,
+        **user,
+    )
+    options = ["-D", folder / "db", "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
+    server = subprocess.Popen([programs / "postgres", *options], **quiet, **user)
+    try:
+        url = f"postgresql+psycopg://tester@/postgres?host={folder}"
+        for _ in range(200):
+            with suppress(StorageError):
+                open_storage(url).remove_session()  # type: ignore[attr-defined]
+                break
+            time.sleep(0.05)
+        import psycopg
+
+        with psycopg.connect(f"host={folder} user=tester dbname=postgres", autocommit=True) as c:
+            c.execute("CREATE DATABASE studies")
+        yield f"postgresql+psycopg://tester@/studies?host={folder}"
+    finally:
+        server.send_signal(signal.SIGINT)  # do not wait for open connections
+        server.wait()
+        shutil.rmtree(folder)
+
+
+def test_three_workers_on_one_new_postgresql_lose_nothing(tmp_path: Path, postgres: str) -> None:
+    check_workers(tmp_path / "bench", postgres)
