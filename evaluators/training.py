@@ -17,7 +17,7 @@ from search_space.features import Feature
 
 Trunks = Literal["frozen", "by-stage"]
 EVALUATION_BATCH = 128
-MIN_EPOCHS = 2
+MIN_EPOCHS = 1
 RECIPE = 1
 """Part of every quality key: raise it when the same protocol comes to train another network."""
 
@@ -29,7 +29,7 @@ class Regime:
     The state of the best validation epoch is kept (accuracy, then loss); training stops once
     `patience` epochs brought no better one. Learning rates are for new layers and for trunks.
     `max_macs` bounds the multiply-accumulates of one training: a module that is dear to train gets
-    fewer epochs, at least two. It depends on shapes alone, so the bound is the same everywhere.
+    fewer epochs, at least one. It depends on shapes alone, so the bound is the same everywhere.
     """
 
     epochs: int

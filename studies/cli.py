@@ -252,6 +252,7 @@ def _said(error: BaseException, code: int) -> str:
     else:
         error_text, way_out = " ".join(str(error).split()), ""
     if code == DISK_FULL:
+        error_text = error_text.partition("; once that is mended")[0]
         way_out = "the disk is full; make room, and the same command goes on from here"
     return error_text + (f"; {way_out}" if way_out and way_out not in error_text else "")
 

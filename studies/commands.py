@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock
 from rich.console import Console
 from rich.table import Table
 
@@ -64,7 +65,8 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
             finally:
                 workers.close()
             reporter.line("looking at the test split, once")
-            finish(lab, study, alone)
+            with FileLock(lab.home / "workers" / "finish.lock"):  # workers may end together
+                finish(lab, study, alone)
         finally:
             lab.close()
     _show(study, page, json_only)

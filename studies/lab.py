@@ -34,7 +34,7 @@ from studies.storage import StorageError, open_storage
 
 WHOLE_TRAINING_MACS = 1e12
 """Multiply-accumulates of one epoch, forward and backward, up to which a CPU trains whole."""
-CPU_FUSION_MACS = 1e12
+CPU_FUSION_MACS = 1e11
 """Multiply-accumulates that training fusion and head of one design may take on a CPU."""
 BACKWARD = 3
 """A step costs about three forward passes."""
@@ -306,6 +306,13 @@ def _subject(lab: Lab) -> dict[str, Any]:
         cautions.append(
             "Trunks stay as they were loaded: training them whole would take too long on this "
             "CPU. --trunks by-stage does it all the same."
+        )
+    bound = lab.quality.protocol.fusion.max_macs
+    if bound is not None:
+        cautions.append(
+            f"On a CPU the training of one design's fusion is bounded at {bound:.0e} "
+            "multiply-accumulates, so designs with a dear fusion (attention over many tokens) get "
+            "fewer epochs, at least one."
         )
     return {
         "title": lab.settings.title,

@@ -290,9 +290,7 @@ def last_line(said: Said, code: int, *words: str) -> None:
         assert word in last, (word, last)
 
 
-def test_an_onnx_that_differs_from_torch(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_onnx_that_differs_from_torch(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from evaluators import onnx_builder
 
     run_onnx = onnx_builder.run_onnx

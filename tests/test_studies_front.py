@@ -19,9 +19,7 @@ from studies.outcome import Row, Value
 
 
 def row(number: int, accuracy: int, latency: int, **more: object) -> Row:
-    return Row(
-        number, "complete", "", accuracy=Value(accuracy), latency=Value(latency), **more
-    )  # type: ignore[arg-type]
+    return Row(number, "complete", "", accuracy=Value(accuracy), latency=Value(latency), **more)  # type: ignore[arg-type]
 
 
 # Few values, so that ties and equal designs are common.

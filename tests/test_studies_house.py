@@ -42,9 +42,7 @@ def imported_by(room: str) -> set[str]:
         f"for name in {modules_of(room)!r}:\n    importlib.import_module(name)\n"
         "print(*{n.partition('.')[0] for n in set(sys.modules) - before})"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 

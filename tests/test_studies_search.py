@@ -26,7 +26,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def constraints(trial: optuna.trial.FrozenTrial) -> dict[str, float]:
-    return {key: value for key, value in trial.constraints.items()}
+    return dict(trial.constraints.items())
 
 
 def test_trials_is_the_total_of_the_study_not_of_the_command(bench: Bench) -> None:
@@ -137,7 +137,7 @@ def test_what_the_device_cannot_run_is_pruned_and_never_trained(bench: Bench) ->
 def test_what_is_over_the_latency_limit_is_never_trained(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "bench", limit_ms=4.0)
     bench.search.run(30)
-    timed = {key for key in bench.latency.timed}
+    timed = set(bench.latency.timed)
     fast = {
         t.user_attrs[RECORD]["key"]
         for t in bench.trials
@@ -254,7 +254,7 @@ def test_a_trial_killed_while_it_was_asked_for_is_decided_and_finished(bench: Be
 def test_a_trial_that_a_live_worker_has_just_asked_for_is_left_to_it(bench: Bench) -> None:
     bench.study.ask(distributions(bench.space))
     bench.search.run(2)
-    assert [t.state.name for t in bench.trials][0] == "RUNNING"
+    assert next(t.state.name for t in bench.trials) == "RUNNING"
     assert len(bench.trials) == 2
 
 
