@@ -60,9 +60,9 @@ class TrainingProtocol:
 
     trunks: Trunks = "by-stage"
     seed: int = 0
-    alone: Regime = field(default_factory=lambda: Regime(12, 4, 32, 1e-3, 1e-3))
-    fusion: Regime = field(default_factory=lambda: Regime(30, 6, 32, 5e-4, 0.0))
-    whole: Regime = field(default_factory=lambda: Regime(3, 3, 64, 5e-4, 5e-4))
+    alone: Regime = field(default_factory=lambda: Regime(9, 3, 32, 1e-3, 1e-3))
+    fusion: Regime = field(default_factory=lambda: Regime(24, 4, 32, 5e-4, 0.0))
+    whole: Regime = field(default_factory=lambda: Regime(2, 2, 64, 5e-4, 5e-4))
 
 
 class Examples(Protocol):
@@ -162,7 +162,9 @@ def fit(
     order = torch.Generator().manual_seed(seed)
     count, epochs = len(train.labels), affordable_epochs(module, train, regime)
     total = epochs * -(-count // regime.batch_size)
-    optimizer = torch.optim.AdamW(_groups(module, regime), weight_decay=regime.weight_decay)
+    optimizer = torch.optim.AdamW(
+        _groups(module, regime), weight_decay=regime.weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],

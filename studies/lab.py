@@ -34,7 +34,7 @@ from studies.storage import StorageError, open_storage
 
 WHOLE_TRAINING_MACS = 1e12
 """Multiply-accumulates of one epoch, forward and backward, up to which a CPU trains whole."""
-CPU_FUSION_MACS = 1e11
+CPU_FUSION_MACS = 5e10
 """Multiply-accumulates that training fusion and head of one design may take on a CPU."""
 BACKWARD = 3
 """A step costs about three forward passes."""
