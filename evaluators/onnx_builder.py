@@ -22,8 +22,8 @@ from evaluators.evaluation import Measure
 from evaluators.trunk_weights import architecture
 from search_space.encoders import EncoderShape, EncoderSpec
 from search_space.genotype import Genotype
+from search_space.loading import describe_vocabulary
 from search_space.network import FusionNetwork, build, input_names
-from search_space.trunks import describe_vocabulary
 
 OPSET = 18
 PARITY_TOLERANCE = 1e-4

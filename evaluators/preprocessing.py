@@ -14,7 +14,7 @@ from torch import Tensor
 from evaluators.data import DataSet, Sample, read_image
 from search_space.encoders import EncoderError, EncoderShape, EncoderSpec
 from search_space.libraries import import_transformers
-from search_space.trunks import describe_vocabulary, normalisation
+from search_space.loading import describe_vocabulary, normalisation
 
 PAD, UNKNOWN, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 

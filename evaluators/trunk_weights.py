@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from search_space.encoders import EncoderShape, EncoderSpec
-from search_space.trunks import load_trunk
+from search_space.loading import load_trunk
 
 
 class WeightsError(Exception):

@@ -19,8 +19,8 @@ from search_space.genotype import (
     TEXT_POOLINGS,
     VISION_POOLINGS,
 )
+from search_space.loading import describe
 from search_space.space import SearchSpace
-from search_space.trunks import describe
 
 _SHIPPED = files("search_space") / "spaces"
 _LISTS: dict[str, tuple[str, ...]] = {

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from search_space.encoders import EncoderSpec
 from search_space.features import Feature, features_of, text_feature, vision_feature
 from search_space.genotype import FusionPoint, Genotype
+from search_space.loading import load_trunk
 from search_space.operators import OPERATOR_MODULES
 from search_space.rules import (
     ATTENTION_HEADS,
@@ -19,7 +20,7 @@ from search_space.rules import (
     own_widths,
     violations,
 )
-from search_space.trunks import Features, load_trunk, pool_text
+from search_space.trunks import Features, pool_text
 
 HEAD_WIDTHS = (512, 256)
 HEAD_DROPOUT = 0.3

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from search_space.genotype import Genotype
-from search_space.trunks import normalisation
+from search_space.loading import normalisation
 from studies import screen
 from studies.commands import find_study
 from studies.finish import test_figures

@@ -13,8 +13,8 @@ import torch
 from search_space.encoders import EncoderError, EncoderSpec, spec_for
 from search_space.features import Feature
 from search_space.libraries import import_timm, import_transformers
+from search_space.loading import describe, load_trunk, normalisation
 from search_space.named import SpaceError, load_space, names
-from search_space.trunks import describe, load_trunk, normalisation
 
 GOOD = """
 name = "mine"
@@ -95,7 +95,7 @@ class TestShippedSpaces:
     @pytest.mark.parametrize(
         ("name", "text", "vision"),
         [
-            ("demo", ["small-bert"], ["small-mobilenet", "small-vit"]),
+            ("demo", ["small-bert"], ["small-xcit"]),
             ("paper", ["bert-base-uncased"], ["mobilenet_v2_1.4_224", "vit-base-patch16-224"]),
         ],
     )

@@ -16,13 +16,15 @@ from search_space.encoders import EncoderError, EncoderSpec
 from search_space.features import Feature, Form, vision_tokens
 from search_space.genotype import FusionPoint, Genotype, Operator, TextPooling, VisionPooling
 from search_space.libraries import import_timm, import_transformers
+from search_space.loading import describe, load_trunk
 from search_space.named import load_space
 from search_space.network import AttentionBlock, FusionNetwork, build, input_names
 from search_space.paper import seeded_designs
 from search_space.space import SearchSpace
-from search_space.trunks import TextTrunk, VisionTrunk, describe, load_trunk
+from search_space.trunks import TextTrunk, VisionTrunk
 
 CLASSES = 3
+SMALL_SPACE = Path(__file__).parent / "small_space.toml"
 BERT, CNN, VIT = "small-bert", "small-mobilenet", "small-vit"
 
 
@@ -33,7 +35,7 @@ def _one_thread() -> None:
 
 @cache
 def demo() -> SearchSpace:
-    return load_space("demo")
+    return load_space(str(SMALL_SPACE))
 
 
 def network(genotype: Genotype, seed: int = 0) -> FusionNetwork:

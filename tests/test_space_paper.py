@@ -1,6 +1,7 @@
 """The published designs of arXiv 2511.21889, in their own space and carried over to another."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from search_space.network import AttentionBlock, Fusion
 from search_space.paper import BERT, DESIGNS, MOBILENET, VIT, seeded_designs
 from search_space.rules import fused_width
 from search_space.space import SearchSpace
+
+SMALL_SPACE = Path(__file__).parent / "small_space.toml"
 
 PUBLISHED = {
     "late-mobilenetv2": (84.25, 21.6),
@@ -33,7 +36,7 @@ def paper() -> SearchSpace:
 
 @pytest.fixture(scope="module")
 def demo() -> SearchSpace:
-    return load_space("demo", weights="random")
+    return load_space(str(SMALL_SPACE), weights="random")
 
 
 def published(name: str) -> Genotype:
