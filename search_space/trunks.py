@@ -5,6 +5,7 @@ encoder's own output, so with its final norm (ViT) or final convolution (MobileN
 """
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -66,12 +67,13 @@ def pool_text(states: Tensor, mask: Tensor, form: str) -> Tensor:
     return states[:, 0]
 
 
-class VisionTrunk(nn.Module):
+class VisionTrunk(nn.Module, ABC):
     """What the three kinds of vision trunk share: from feature map and class token to features."""
 
+    @abstractmethod
     def taps(self, pixel_values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Feature map (B, C, H, W) and class token (B, C), if any, of each tap in order."""
-        raise NotImplementedError
+        ...
 
     def forward(self, pixel_values: Tensor, wanted: tuple[Feature, ...]) -> dict[Feature, Tensor]:
         """Features of images (B, 3, S, S), normalised as the encoder wants them."""
