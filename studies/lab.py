@@ -21,7 +21,7 @@ from evaluators.latency import LatencyEvaluator, Runs
 from evaluators.onnx_builder import OnnxBuilder
 from evaluators.quality import QualityEvaluator
 from evaluators.store import EvaluationStore
-from evaluators.training import TrainingProtocol
+from evaluators.training import TrainingProtocol, Trunks
 from search_space.encoders import Weights
 from search_space.genotype import MIN_TEXT_TOKENS, Genotype
 from search_space.named import load_space, names
@@ -34,8 +34,9 @@ from studies.storage import StorageError, open_storage
 
 WHOLE_TRAINING_MACS = 1e12
 """Multiply-accumulates of one epoch, forward and backward, up to which a CPU trains whole."""
-CPU_FUSION_MACS = 5e10
-"""Multiply-accumulates that training fusion and head of one design may take on a CPU."""
+CPU_FUSION_MACS: dict[Trunks, float] = {"by-stage": 5e10, "frozen": 5e11}
+"""Multiply-accumulates that training fusion and head of one design may take on a CPU: little where
+it is only the start of training whole, more where it is all."""
 BACKWARD = 3
 """A step costs about three forward passes."""
 SAME_RESULTS = ("data", "space", "training protocol or seed")
@@ -129,7 +130,7 @@ def open_lab(settings: Settings, step: Step) -> Lab:
     )
     trunks = _trunks(settings, quality, space, compute)
     fusion = replace(
-        quality.protocol.fusion, max_macs=CPU_FUSION_MACS if compute == "cpu" else None
+        quality.protocol.fusion, max_macs=CPU_FUSION_MACS[trunks] if compute == "cpu" else None
     )
     quality.protocol = replace(quality.protocol, trunks=trunks, fusion=fusion)
     builder = OnnxBuilder(encoders, space.shapes, len(data.classes), where / "artifacts")
@@ -144,9 +145,11 @@ def open_lab(settings: Settings, step: Step) -> Lab:
     return Lab(settings, data, space, latency, quality, store, builder, where, held)
 
 
-def _trunks(settings: Settings, quality: QualityEvaluator, space: SearchSpace, compute: str) -> Any:
-    if settings.trunks != "auto":
-        return settings.trunks
+def _trunks(
+    settings: Settings, quality: QualityEvaluator, space: SearchSpace, compute: str
+) -> Trunks:
+    if settings.trunks == "by-stage" or settings.trunks == "frozen":
+        return settings.trunks  # type: ignore[return-value]
     if compute == "cuda" or _epoch_macs(quality, space) <= WHOLE_TRAINING_MACS:
         return "by-stage"
     return "frozen"
