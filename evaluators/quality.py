@@ -16,6 +16,7 @@ from evaluators.preprocessing import Pixels, Preprocessing
 from evaluators.tap_features import TapFeatures
 from evaluators.training import (
     RECIPE,
+    TUNED,
     Examples,
     Fit,
     KeptFeatures,
@@ -78,9 +79,9 @@ class QualityEvaluator:
 
         Designs call it as well; called before the first one it tells where the time goes.
         """
-        if self.protocol.trunks == "frozen":
-            return
         for spec in self._encoders.values():
+            if not self._is_tuned(spec):
+                continue
             key = self._tuning_key(spec)
             file = self._trunks.tuned_file(key)
             if not self._trunks.has_tuned(key):
@@ -90,12 +91,17 @@ class QualityEvaluator:
                         self._tune(spec, key)
             self._trunks.use_tuned(spec, key)
 
+    def _is_tuned(self, spec: EncoderSpec) -> bool:
+        return spec.modality in TUNED[self.protocol.trunks]
+
     def _tuning_key(self, spec: EncoderSpec) -> str:
         conditions = [
             RECIPE,
+            TUNED,
             self._trunks.loaded_identity(spec),
             self.preprocessing.fingerprint(spec),
-            asdict(self.protocol.alone),
+            asdict(self._alone_regime(spec)),
+            self.protocol.arithmetic,
             self.protocol.seed,
         ]
         return content_key("tuned trunk", {"conditions": conditions})
@@ -104,10 +110,18 @@ class QualityEvaluator:
         genotype = self.alone(spec)
         network = self._untrained(genotype)
         train, valid = (self._examples(genotype, split, False) for split in ("train", "valid"))
-        self._fit(network, train, valid, self.protocol.alone, f"tuning {spec.name} alone")
+        self._fit(network, train, valid, self._alone_regime(spec), f"tuning {spec.name} alone")
         trunk = network.text if spec.modality == "text" else network.vision
         assert trunk is not None
         self._trunks.keep_tuned(key, trunk.cpu())
+
+    def _alone_regime(self, spec: EncoderSpec) -> Regime:
+        pretrained = spec.weights == "pretrained"
+        return self.protocol.alone_pretrained if pretrained else self.protocol.alone
+
+    def _whole_regime(self, genotype: Genotype) -> Regime:
+        pretrained = any(spec.weights == "pretrained" for spec in self._specs(genotype))
+        return self.protocol.whole_pretrained if pretrained else self.protocol.whole
 
     def alone(self, spec: EncoderSpec) -> Genotype:
         """The unimodal design over a whole encoder, at the longest text that the data need."""
@@ -124,9 +138,9 @@ class QualityEvaluator:
 
     def fidelity(self, genotype: Genotype) -> str:
         """How this design is trained here: fusion alone on frozen trunks, or as a whole."""
-        if self.protocol.trunks == "frozen" or self._stands_at_the_end(genotype):
-            return ON_FROZEN
-        return WHOLE
+        if self.protocol.trunks == "by-stage" and not self._stands_at_the_end(genotype):
+            return WHOLE
+        return ON_FROZEN
 
     def _stands_at_the_end(self, genotype: Genotype) -> bool:
         """Late fusion: every tap is an encoder's own output, so the trunks stay frozen."""
@@ -142,7 +156,7 @@ class QualityEvaluator:
         return content_key("quality", self._conditions(genotype))
 
     def _conditions(self, genotype: Genotype) -> dict[str, object]:
-        specs = [self._encoders[n] for n in (genotype.text_encoder, genotype.vision_encoder) if n]
+        specs = self._specs(genotype)
         return {
             "genotype": genotype.key,
             "data": self.data.fingerprint,
@@ -152,11 +166,14 @@ class QualityEvaluator:
             "inputs": [self.preprocessing.fingerprint(spec) for spec in specs],
         }
 
+    def _specs(self, genotype: Genotype) -> list[EncoderSpec]:
+        return [self._encoders[n] for n in (genotype.text_encoder, genotype.vision_encoder) if n]
+
     def _identity(self, spec: EncoderSpec) -> str:
         """Of the trunks that designs are trained on, also before those have been tuned."""
-        if self.protocol.trunks == "frozen":
-            return self._trunks.loaded_identity(spec)
-        return tuned_identity(self._tuning_key(spec))
+        if self._is_tuned(spec):
+            return tuned_identity(self._tuning_key(spec))
+        return self._trunks.loaded_identity(spec)
 
     def evaluate(self, genotype: Genotype) -> Evaluation:
         """Trains the design and judges it on the validation split.
@@ -185,7 +202,10 @@ class QualityEvaluator:
         samples = self.data.split("test")
         network = self.trained(genotype)
         if genotype.precision == "fp32":
-            logits = predict(network, self._examples(genotype, "test", False))
+            on_kept = self.fidelity(genotype) == ON_FROZEN  # one pass serves many designs
+            part = network.fusion if on_kept else network
+            examples = self._examples(genotype, "test", on_kept)
+            logits = predict(part.to(self._device), examples)
             predicted = logits.argmax(1).cpu().numpy()
         else:
             predicted = self._predict_exported(genotype, samples)
@@ -243,7 +263,7 @@ class QualityEvaluator:
             network = self._untrained(genotype)
             network.fusion.load_state_dict(module.cpu().state_dict())
             train, valid = (self._examples(genotype, split, False) for split in ("train", "valid"))
-            whole = self._fit(network, train, valid, self.protocol.whole, "training whole")
+            whole = self._fit(network, train, valid, self._whole_regime(genotype), "training whole")
             module, done = network, replace(whole, seconds=done.seconds + whole.seconds)
         save_state(module.cpu(), self._weights_file(genotype))
         return module.to(self._device), valid, done
@@ -256,7 +276,9 @@ class QualityEvaluator:
                 self._progress(what, epoch, epochs)
 
         module.to(self._device)
-        return fit(module, train, valid, regime, self.protocol.seed, told)
+        on_kept = isinstance(train, KeptFeatures)
+        arithmetic = "fp32" if on_kept else self.protocol.arithmetic
+        return fit(module, train, valid, regime, self.protocol.seed, told, arithmetic)
 
     def _untrained(self, genotype: Genotype) -> FusionNetwork:
         """The network on its trunks' weights, fusion and head newly drawn."""

@@ -22,6 +22,9 @@ from search_space.encoders import EncoderShape, EncoderSpec
 from search_space.features import Feature, Form
 
 BATCH = 32
+PICTURES_ON_CPU = 8
+"""Pictures in one batch on a CPU: their feature maps stay in its cache (MobileNetV2: 12 ms a
+picture, 20 ms in batches of 32)."""
 SMALL_MAP_BYTES = 64 * 1024
 POOLED = ("cls", "mean", "max", "pooler")
 Progress = Callable[[str, int, int], None]
@@ -122,9 +125,10 @@ class TapFeatures:
         """Batches with the samples' places: texts of like length together, cut to the longest."""
         if spec.modality == "vision":
             places = torch.arange(len(samples))
-            pixels = self._preprocessing.pixels(spec, samples).stream(BATCH)
-            for start, batch in zip(range(0, len(samples), BATCH), pixels, strict=True):
-                yield places[start : start + BATCH], (batch,)
+            size = PICTURES_ON_CPU if self._device == "cpu" else BATCH
+            pixels = self._preprocessing.pixels(spec, samples).stream(size)
+            for start, batch in zip(range(0, len(samples), size), pixels, strict=True):
+                yield places[start : start + size], (batch,)
             return
         ids, mask = self._preprocessing.text(spec, samples, length)
         order = mask.sum(1).argsort(stable=True)

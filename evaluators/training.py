@@ -1,7 +1,7 @@
 """One trainer for everything: unimodal fine-tuning, fusion on kept features, whole networks."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -13,12 +13,23 @@ from evaluators.costs import count_macs
 from evaluators.evaluation import NotFiniteError
 from evaluators.preprocessing import Pixels
 from evaluators.trunk_weights import best_copy
+from search_space.encoders import Modality
 from search_space.features import Feature
 
-Trunks = Literal["frozen", "by-stage"]
+Trunks = Literal["frozen", "text-tuned", "tuned", "by-stage"]
+TUNED: dict[Trunks, tuple[Modality, ...]] = {
+    "frozen": (),
+    "text-tuned": ("text",),
+    "tuned": ("text", "vision"),
+    "by-stage": ("text", "vision"),
+}
+"""Trunks that are fine-tuned alone before the first design is trained."""
+Arithmetic = Literal["fp32", "bf16"]
 EVALUATION_BATCH = 128
 MIN_EPOCHS = 1
-RECIPE = 1
+LIKE_LENGTH_BATCHES = 16
+"""Batches of texts of like length are cut from this many batches' worth of shuffled samples."""
+RECIPE = 2
 """Part of every quality key: raise it when the same protocol comes to train another network."""
 
 
@@ -52,23 +63,41 @@ class Regime:
 class TrainingProtocol:
     """The one protocol by which all designs of a study are trained.
 
-    trunks: "frozen" trains fusion and head on features of the trunks as they were loaded.
-    "by-stage" fine-tunes each trunk alone first, and every design trains fusion and head on those
-    trunks while they are frozen; a design whose taps all stand at the last layer ends there, every
-    other design is then trained whole.
+    trunks: "frozen" trains fusion and head on features of the trunks as they were loaded; "tuned"
+    fine-tunes each trunk alone first ("text-tuned" the text trunks only) and trains fusion and head
+    on features of those; "by-stage" goes on: a design whose taps all stand at the last layer ends
+    there, every other design is then trained whole.
+
+    Trunks that start from pretrained weights have regimes of their own, with rates that do not
+    wash those weights out. `arithmetic` is that of training trunks: "bf16" is autocast with
+    weights and optimiser in fp32; evaluation is always fp32.
     """
 
     trunks: Trunks = "by-stage"
     seed: int = 0
+    arithmetic: Arithmetic = "fp32"
     alone: Regime = field(default_factory=lambda: Regime(9, 3, 32, 1e-3, 1e-3))
+    alone_pretrained: Regime = field(default_factory=lambda: Regime(3, 2, 32, 5e-4, 5e-5))
     fusion: Regime = field(default_factory=lambda: Regime(24, 4, 32, 5e-4, 0.0))
     whole: Regime = field(default_factory=lambda: Regime(2, 2, 64, 5e-4, 5e-4))
+    whole_pretrained: Regime = field(default_factory=lambda: Regime(3, 2, 32, 2e-4, 5e-5))
+
+
+def native_arithmetic(compute_device: str) -> Arithmetic:
+    """bf16 where the processor multiplies matrices in it (AMX, tensor cores), else fp32."""
+    if compute_device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
 
 
 class Examples(Protocol):
-    """Labelled samples of one split, and how a module turns some of them into logits."""
+    """Labelled samples of one split, and how a module turns some of them into logits.
+
+    `lengths` (N,) are the texts' in tokens, None where what a batch costs hangs on none of them.
+    """
 
     labels: Tensor
+    lengths: Tensor | None
 
     def logits(self, module: nn.Module, indices: Tensor) -> Tensor:
         """Logits (B, classes) of the samples at `indices` (B,)."""
@@ -82,6 +111,8 @@ class KeptFeatures:
         self, features: Mapping[Feature, Tensor], mask: Tensor | None, labels: Tensor, device: str
     ) -> None:
         self.labels = labels.to(device)
+        over_tokens = any(f.modality == "text" and f.form == "tokens" for f in features)
+        self.lengths = mask.sum(1) if mask is not None and over_tokens else None
         self._features, self._mask, self._device = features, mask, device
 
     def logits(self, module: nn.Module, indices: Tensor) -> Tensor:
@@ -108,6 +139,7 @@ class RawInputs:
         self, text: tuple[Tensor, Tensor] | None, pixels: Pixels | None, labels: Tensor, device: str
     ) -> None:
         self.labels = labels.to(device)
+        self.lengths = text[1].sum(1) if text else None
         self._text, self._pixels, self._device = text, pixels, device
 
     def logits(self, module: nn.Module, indices: Tensor) -> Tensor:
@@ -151,6 +183,7 @@ def fit(
     regime: Regime,
     seed: int,
     progress: Progress | None = None,
+    arithmetic: Arithmetic = "fp32",
 ) -> Fit:
     """Trains a module in place and leaves it with the weights of its best validation epoch.
 
@@ -160,8 +193,9 @@ def fit(
     started = time.perf_counter()
     torch.manual_seed(seed)
     order = torch.Generator().manual_seed(seed)
-    count, epochs = len(train.labels), affordable_epochs(module, train, regime)
-    total = epochs * -(-count // regime.batch_size)
+    epochs = affordable_epochs(module, train, regime)
+    total = epochs * -(-len(train.labels) // regime.batch_size)
+    kind = train.labels.device.type
     optimizer = torch.optim.AdamW(
         _groups(module, regime), weight_decay=regime.weight_decay, fused=True
     )
@@ -176,10 +210,10 @@ def fit(
     best_state, best_epoch, epoch = best_copy(module), 0, 0
     for epoch in range(1, epochs + 1):
         module.train()
-        for indices in torch.randperm(count, generator=order).split(regime.batch_size):  # type: ignore[no-untyped-call]
-            if len(indices) == 1 and count > 1:
-                continue  # BatchNorm cannot take the statistics of one sample
-            loss = F.cross_entropy(train.logits(module, indices), train.labels[indices])
+        for indices in shuffled_batches(train, regime.batch_size, order):
+            with torch.autocast(kind, torch.bfloat16, enabled=arithmetic == "bf16"):
+                logits = train.logits(module, indices)
+            loss = F.cross_entropy(logits.float(), train.labels[indices])
             if not torch.isfinite(loss):
                 raise NotFiniteError(
                     f"training loss is {loss.item()} in epoch {epoch}: lower the learning rate"
@@ -199,6 +233,20 @@ def fit(
     module.load_state_dict(best_state)
     module.eval()
     return Fit(epoch, epochs, best_epoch, time.perf_counter() - started, best[0], -best[1])
+
+
+def shuffled_batches(examples: Examples, size: int, generator: torch.Generator) -> Iterable[Tensor]:
+    """Indices of all samples in random batches, texts of like length together: less padding.
+
+    A last batch of one sample is left out: BatchNorm cannot take its statistics.
+    """
+    order = torch.randperm(len(examples.labels), generator=generator)
+    if examples.lengths is not None:
+        lengths = examples.lengths
+        parts: Sequence[Tensor] = order.split(LIKE_LENGTH_BATCHES * size)  # type: ignore[no-untyped-call]
+        order = torch.cat([part[lengths[part].argsort(stable=True)] for part in parts])
+    batches: list[Tensor] = [b for b in order.split(size) if len(b) > 1]  # type: ignore[no-untyped-call]
+    return [batches[k] for k in torch.randperm(len(batches), generator=generator).tolist()]
 
 
 def affordable_epochs(module: nn.Module, train: Examples, regime: Regime) -> int:

@@ -82,7 +82,10 @@ def run(
     vision_encoder: Visions = None,
     weights: WeightsFlag = None,
     trunks: Annotated[
-        str | None, typer.Option("--trunks", help="auto, frozen or by-stage: what is trained.")
+        str | None,
+        typer.Option(
+            "--trunks", help="auto, frozen, text-tuned, tuned or by-stage: what is trained."
+        ),
     ] = None,
     missing: Annotated[
         str | None, typer.Option("--missing", help="Clips that are missing: few, drop or error.")

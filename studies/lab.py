@@ -21,8 +21,8 @@ from evaluators.latency import LatencyEvaluator, Runs
 from evaluators.onnx_builder import OnnxBuilder
 from evaluators.quality import QualityEvaluator
 from evaluators.store import EvaluationStore
-from evaluators.training import TrainingProtocol, Trunks
-from search_space.encoders import Weights
+from evaluators.training import TrainingProtocol, Trunks, native_arithmetic
+from search_space.encoders import Modality, Weights
 from search_space.genotype import MIN_TEXT_TOKENS, Genotype
 from search_space.named import load_space, names
 from search_space.network import build
@@ -34,7 +34,15 @@ from studies.storage import StorageError, open_storage
 
 WHOLE_TRAINING_MACS = 1e12
 """Multiply-accumulates of one epoch, forward and backward, up to which a CPU trains whole."""
-CPU_FUSION_MACS: dict[Trunks, float] = {"by-stage": 5e10, "frozen": 5e11}
+TEXT_TUNING_MACS = 1e13
+"""The same of the dearest text encoder, up to which a CPU fine-tunes text encoders alone, once. A
+sentence costs it a fraction of what a picture does."""
+CPU_FUSION_MACS: dict[Trunks, float] = {
+    "frozen": 5e11,
+    "text-tuned": 5e11,
+    "tuned": 5e11,
+    "by-stage": 5e10,
+}
 """Multiply-accumulates that training fusion and head of one design may take on a CPU: little where
 it is only the start of training whole, more where it is all."""
 BACKWARD = 3
@@ -128,11 +136,7 @@ def open_lab(settings: Settings, step: Step) -> Lab:
     quality = QualityEvaluator(
         data, encoders, space.shapes, TrainingProtocol(seed=settings.seed), where, step, compute
     )
-    trunks = _trunks(settings, quality, space, compute)
-    fusion = replace(
-        quality.protocol.fusion, max_macs=CPU_FUSION_MACS[trunks] if compute == "cpu" else None
-    )
-    quality.protocol = replace(quality.protocol, trunks=trunks, fusion=fusion)
+    quality.protocol = _protocol(settings, quality, space, compute)
     builder = OnnxBuilder(encoders, space.shapes, len(data.classes), where / "artifacts")
     agent_home, held = _own_agent_home(where / "device")
     turn = FileLock(where / "device" / "timing.lock")
@@ -145,29 +149,40 @@ def open_lab(settings: Settings, step: Step) -> Lab:
     return Lab(settings, data, space, latency, quality, store, builder, where, held)
 
 
-def _trunks(
+def _protocol(
     settings: Settings, quality: QualityEvaluator, space: SearchSpace, compute: str
-) -> Trunks:
-    if settings.trunks == "by-stage" or settings.trunks == "frozen":
-        return settings.trunks  # type: ignore[return-value]
-    if compute == "cuda" or _epoch_macs(quality, space) <= WHOLE_TRAINING_MACS:
-        return "by-stage"
-    return "frozen"
+) -> TrainingProtocol:
+    """How designs are trained on this machine: what it can bear, unless the settings say."""
+    given: Trunks | None = None if settings.trunks == "auto" else settings.trunks  # type: ignore[assignment]
+    if compute == "cuda":
+        arithmetic = native_arithmetic(compute)
+        return replace(quality.protocol, trunks=given or "by-stage", arithmetic=arithmetic)
+    epoch = _epoch_macs(quality, space)
+    small = sum(epoch.values()) <= WHOLE_TRAINING_MACS
+    affordable: Trunks = "text-tuned" if epoch["text"] <= TEXT_TUNING_MACS else "frozen"
+    trunks = given or ("by-stage" if small else affordable)
+    return replace(
+        quality.protocol,
+        trunks=trunks,
+        arithmetic="fp32" if small else native_arithmetic(compute),  # narrow layers gain nothing
+        fusion=replace(quality.protocol.fusion, max_macs=CPU_FUSION_MACS[trunks]),
+    )
 
 
-def _epoch_macs(quality: QualityEvaluator, space: SearchSpace) -> float:
-    """Multiply-accumulates of one epoch over the dearest encoders, texts as long as needed."""
-    dearest: dict[str, float] = {"text": 0.0, "vision": 0.0}
+def _epoch_macs(quality: QualityEvaluator, space: SearchSpace) -> dict[Modality, float]:
+    """Multiply-accumulates of one epoch of the dearest encoder of each modality."""
+    dearest: dict[Modality, float] = {"text": 0.0, "vision": 0.0}
+    train = quality.data.split("train")
     for spec in space.encoders:
         genotype = quality.alone(spec)
-        if spec.modality == "text":
-            samples = quality.data.split("train")
-            needed = quality.preprocessing.text(spec, samples, genotype.text_tokens)[0].shape[1]
-            genotype = replace(genotype, text_tokens=max(MIN_TEXT_TOKENS, needed))
+        if spec.modality == "text":  # batches hold texts of like length: the mean is what counts
+            mask = quality.preprocessing.text(spec, train, genotype.text_tokens)[1]
+            mean = round(float(mask.sum(1).float().mean()))
+            genotype = replace(genotype, text_tokens=max(MIN_TEXT_TOKENS, mean))
         network = build(genotype, {spec.name: replace(spec, weights="random")}, space.shapes, 2)
         macs = {m.name: m.value for m in static_costs(network, genotype, space.shapes)}["macs"]
-        dearest[spec.modality] = max(dearest[spec.modality], macs)
-    return BACKWARD * sum(dearest.values()) * len(quality.data.split("train"))
+        dearest[spec.modality] = max(dearest[spec.modality], BACKWARD * macs * len(train))
+    return dearest
 
 
 def data_label(data: DataSet) -> str:
@@ -277,7 +292,10 @@ def conditions(lab: Lab) -> dict[str, str]:
         if part
     )
     trained = {
-        "frozen": "fusion and head on features of frozen trunks",
+        "frozen": "fusion and head on features of trunks as they were loaded",
+        "text-tuned": "text trunks fine-tuned alone first; fusion and head on features of frozen "
+        "trunks",
+        "tuned": "trunks fine-tuned alone first; fusion and head on features of frozen trunks",
         "by-stage": "trunks fine-tuned alone first; late designs on those frozen, others whole",
     }
     split = ", ".join(f"{len(data.split(s))} {s}" for s in ("train", "valid", "test"))
@@ -286,7 +304,8 @@ def conditions(lab: Lab) -> dict[str, str]:
         "search space": f"{lab.space.name}: {lab.space.size:.3g} vectors "
         f"of {len(lab.space.decisions)} choices",
         "encoders": ", ".join(f"{s.name} ({s.weights} weights)" for s in lab.space.encoders),
-        "training": f"{trained[protocol.trunks]}; seed {protocol.seed}",
+        "training": f"{trained[protocol.trunks]}; trunks in {protocol.arithmetic}; "
+        f"seed {protocol.seed}",
         "selection": "on the validation split; test is looked at once, at the end",
         "device": f"{lab.settings.device}: {board}",
         "runtime": f"onnxruntime {runtime.version if runtime else '?'} on CPU, batch 1, "
@@ -305,10 +324,14 @@ def conditions(lab: Lab) -> dict[str, str]:
 def _subject(lab: Lab) -> dict[str, Any]:
     data = lab.data
     cautions = []
-    if lab.quality.protocol.trunks == "frozen" and lab.settings.trunks == "auto":
+    stays: dict[Trunks, str] = {
+        "frozen": "Trunks stay as they were loaded",
+        "text-tuned": "Text trunks are fine-tuned alone, vision trunks stay as they were loaded",
+    }
+    if lab.settings.trunks == "auto" and lab.quality.protocol.trunks in stays:
         cautions.append(
-            "Trunks stay as they were loaded: training them whole would take too long on this "
-            "CPU. --trunks by-stage does it all the same."
+            f"{stays[lab.quality.protocol.trunks]}: training designs whole would take too long on "
+            "this CPU. --trunks by-stage does it all the same."
         )
     bound = lab.quality.protocol.fusion.max_macs
     if bound is not None:

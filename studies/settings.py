@@ -15,7 +15,7 @@ from studies.storage import default_url
 
 _PRESETS = files("studies") / "presets"
 _KEYS = {"title": str, "trials": int, "sampler": str, "seed": int, "trunks": str}
-TRUNKS = ("auto", "frozen", "by-stage")
+TRUNKS = ("auto", "frozen", "text-tuned", "tuned", "by-stage")
 MISSING = ("few", "drop", "error")
 WEIGHTS = ("pretrained", "random")
 

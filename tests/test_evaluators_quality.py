@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from evaluators.evaluation import Evaluation, NotFiniteError
 from evaluators.onnx_builder import OnnxBuilder, run_onnx
 from evaluators.preprocessing import LearnedTokenizer, Preprocessing, PretrainedTokenizer
 from evaluators.quality import ON_FROZEN, WHOLE, QualityEvaluator
-from evaluators.training import Regime, fit, predict
+from evaluators.training import Arithmetic, Regime, Trunks, fit, predict, shuffled_batches
 from evaluators.trunk_weights import TrunkWeights, WeightsError, load_prefix, save_state
 from search_space.encoders import EncoderSpec
 from search_space.genotype import (
@@ -228,7 +229,74 @@ def test_the_key_is_the_same_before_and_after_trunks_are_tuned(
     assert quality(data, tmp_path, BY_STAGE).key(design()) == by_stage.key(design())
 
 
+@pytest.mark.parametrize(
+    ("trunks", "tuned"), [("frozen", ()), ("text-tuned", ("text",)), ("tuned", ("text", "vision"))]
+)
+def test_trunks_are_tuned_by_modality_and_designs_then_train_on_their_features(
+    data: DataSet, tmp_path: Path, trunks: Any, tuned: tuple[str, ...]
+) -> None:
+    done: list[str] = []
+    protocol = replace(QUICK, trunks=trunks)
+    evaluator = quality(data, tmp_path, protocol, progress=lambda what, *_: done.append(what))
+    early = design(text_tap=2, vision_tap=2)
+    assert evaluator.evaluate(early).details["fidelity"] == ON_FROZEN
+    alone = {what.split()[1] for what in done if what.startswith("tuning")}
+    assert alone == {f"small-{'bert' if m == 'text' else 'xcit'}" for m in tuned}
+    assert "training whole" not in done
+
+
+def test_designs_on_other_trunks_have_other_keys(data: DataSet, tmp_path: Path) -> None:
+    modes = get_args(Trunks)
+    keys = {quality(data, tmp_path, replace(QUICK, trunks=t)).key(design()) for t in modes}
+    assert len(keys) == len(modes) == 4
+
+
+def test_trunks_with_pretrained_weights_are_trained_by_regimes_of_their_own(
+    data: DataSet, tmp_path: Path
+) -> None:
+    space = load_space("demo", text_encoders=[str(saved_bert(tmp_path / "bert", seed=0))])
+    told: set[tuple[str, int]] = set()
+    protocol = replace(
+        BY_STAGE,
+        alone_pretrained=replace(QUICK.alone, epochs=4, patience=4),
+        whole_pretrained=replace(QUICK.whole, epochs=5, patience=5),
+    )
+    evaluator = quality(
+        data, tmp_path / "home", protocol, space, progress=lambda what, _, n: told.add((what, n))
+    )
+    text, vision = space.text_encoders[0], space.vision_encoders[0]
+    evaluator.evaluate(Genotype(text, vision, 16, (FusionPoint(1, 2),)))
+    assert {(f"tuning {text} alone", 4), (f"tuning {vision} alone", 1)} < told
+    assert ("training whole", 5) in told
+
+
 # -- training
+
+
+def test_batches_hold_every_sample_once_and_texts_of_like_length() -> None:
+    examples = Line(1000)
+    examples.lengths = torch.randint(3, 100, (1000,), generator=torch.Generator().manual_seed(3))
+    batches = shuffled_batches(examples, 32, torch.Generator().manual_seed(0))
+    again = shuffled_batches(examples, 32, torch.Generator().manual_seed(0))
+    assert sorted(torch.cat(batches).tolist()) == list(range(1000))
+    assert all(torch.equal(a, b) for a, b in zip(batches, again, strict=True))
+    padded = sum(int(examples.lengths[b].max()) * len(b) for b in batches)
+    assert padded < 1.15 * int(examples.lengths.sum())
+    longest = [int(examples.lengths[b].max()) for b in batches]
+    assert longest != sorted(longest)  # the order of batches stays random
+
+
+def test_training_in_bf16_keeps_weights_in_fp32_and_learns_the_same() -> None:
+    modules = {kind: nn.Sequential(nn.Linear(1, 16), nn.ReLU(), nn.Linear(16, 2)) for kind in "ab"}
+    modules["b"].load_state_dict(modules["a"].state_dict())
+    regime = Regime(8, 8, 8, 0.05, 0.0)
+    done = [
+        fit(module, Line(64), Line(20), regime, 0, arithmetic=arithmetic)
+        for module, arithmetic in zip(modules.values(), get_args(Arithmetic), strict=True)
+    ]
+    assert [d.valid_accuracy for d in done] == [1.0, 1.0]
+    assert next(modules["b"].parameters()).dtype == torch.float32
+    assert not torch.equal(modules["a"][0].weight, modules["b"][0].weight)
 
 
 class Line:
@@ -236,6 +304,7 @@ class Line:
 
     def __init__(self, count: int, scripted: Sequence[float] = (), factor: float = 1.0) -> None:
         self.labels = torch.arange(count) % 2
+        self.lengths: Tensor | None = None
         self.scripted, self.factor = list(scripted), factor
         self.weights: list[Tensor] = []
 

@@ -96,7 +96,7 @@ BAD_FLAGS = [
     (("--seed", "-1"), ("--seed -1", "0 or more")),
     (("--threads", "-1"), ("--threads -1", "or more")),
     (("--sampler", "x"), ("--sampler 'x'", "tpe, gp, nsga2, random")),
-    (("--trunks", "x"), ("--trunks 'x'", "auto, frozen, by-stage")),
+    (("--trunks", "x"), ("--trunks 'x'", "auto, frozen, text-tuned, tuned, by-stage")),
     (("--missing", "x"), ("--missing 'x'", "few, drop, error")),
     (("--weights", "x"), ("--weights 'x'", "pretrained, random")),
     (("--device", "x"), ("--device 'x'", "local")),
