@@ -12,6 +12,16 @@ START = "import sys\n\nfrom device_agent.__main__ import main\n\nsys.exit(main()
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 
+def zipapp() -> bytes:
+    """Return the content of the agent's one file."""
+    return SHEBANG + _archive()
+
+
+def zipapp_name(content: bytes) -> str:
+    """Return the name of a file of this content, which tells one version from another."""
+    return f"fusion-nas-agent-{hashlib.sha256(content).hexdigest()[:16]}.pyz"
+
+
 def build_zipapp(folder: Path) -> Path:
     """Write the agent to `folder` and return the path of the file.
 
@@ -22,8 +32,8 @@ def build_zipapp(folder: Path) -> Path:
     Raises:
         OSError: the folder cannot be made or written to.
     """
-    content = SHEBANG + _archive()
-    final = folder / f"fusion-nas-agent-{hashlib.sha256(content).hexdigest()[:16]}.pyz"
+    content = zipapp()
+    final = folder / zipapp_name(content)
     if final.is_file() and final.read_bytes() == content:
         return final
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,17 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 
-from device_agent.board import Board
-from device_agent.checks import as_tuple, check_int, check_known, check_text, check_type, take
+from device_agent.board import Board, BoardState
+from device_agent.checks import (
+    as_tuple,
+    check_int,
+    check_known,
+    check_real,
+    check_sha256,
+    check_text,
+    check_type,
+    take,
+)
 
 
 @dataclass(frozen=True)
@@ -56,12 +65,14 @@ class DeviceInfo:
         runtimes: those of the agent, also the ones that cannot be loaded there.
         python: version of the agent's Python, such as `3.10.12`.
         max_upload_bytes: the largest artifact it takes.
+        agent_sha256: of the agent's one file; None where it runs from its sources.
     """
 
     board: Board
     runtimes: tuple[RuntimeInfo, ...]
     python: str
     max_upload_bytes: int
+    agent_sha256: str | None = None
 
     def __post_init__(self) -> None:
         check_type("DeviceInfo.board", self.board, Board)
@@ -70,21 +81,37 @@ class DeviceInfo:
             check_type("DeviceInfo.runtimes: one of them", runtime, RuntimeInfo)
         check_text("DeviceInfo.python", self.python, 64)
         check_int("DeviceInfo.max_upload_bytes", self.max_upload_bytes, 0, 2**62)
+        check_known(check_sha256, "DeviceInfo.agent_sha256", self.agent_sha256)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What latency depends on and a restart does not change, by name.
+
+        Model, machine, cores, memory to the GiB, graphics cards and their driver, power mode,
+        release of L4T, the runtimes with their versions, and Python's major and minor version;
+        neither the kernel nor any state.
+        """
+        board = {**asdict(self.board), "kernel": None, "boot_id": None}
+        memory_mb = board.pop("memory_mb")
+        memory_gb = None if memory_mb is None else round(memory_mb / 1024)
+        runtimes = {f"runtime {runtime.name}": runtime.version for runtime in self.runtimes}
+        python = ".".join(self.python.split(".")[:2])
+        return {**board, "memory_gb": memory_gb, "python": python, **runtimes}
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what latency depends on and a restart does not change.
-
-        Model, machine, cores, memory to the GiB, graphics cards, power mode, the runtimes with
-        their versions, and Python's major and minor version; neither the kernel nor any state.
-        """
-        board = {**asdict(self.board), "kernel": None}
-        if self.board.memory_mb is not None:
-            board["memory_mb"] = round(self.board.memory_mb / 1024)
-        runtimes = sorted([runtime.name, runtime.version] for runtime in self.runtimes)
-        python = self.python.split(".")[:2]
-        text = json.dumps([board, runtimes, python], sort_keys=True, allow_nan=False)
+        """SHA-256 of the identity."""
+        text = json.dumps(self.identity, sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def differences(self, other: "DeviceInfo") -> tuple[str, ...]:
+        """Return in words where the identity of another device differs from this one's."""
+        ours, theirs = self.identity, other.identity
+        return tuple(
+            f"{name} {ours.get(name)!r} and {theirs.get(name)!r}"
+            for name in {**ours, **theirs}
+            if ours.get(name) != theirs.get(name)
+        )
 
     def as_json(self) -> dict[str, object]:
         """Return the JSON object that `from_json` reads."""
@@ -99,3 +126,37 @@ class DeviceInfo:
         runtimes = as_tuple("DeviceInfo.runtimes", found["runtimes"])
         found["runtimes"] = tuple(RuntimeInfo.from_json(runtime) for runtime in runtimes)
         return cls(**found)
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """What an agent says of the state its device is in now.
+
+    Attributes:
+        unix_s: the device's clock.
+        home_free_mb: room on the disk of the agent's home.
+        board: clocks, temperatures, load and memory.
+    """
+
+    unix_s: float
+    home_free_mb: int
+    board: BoardState
+
+    def __post_init__(self) -> None:
+        check_real("DeviceState.unix_s", self.unix_s, -1e12, 1e12)
+        check_int("DeviceState.home_free_mb", self.home_free_mb, 0, 2**62)
+        check_type("DeviceState.board", self.board, BoardState)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the JSON object that `from_json` reads."""
+        return {
+            "unix_s": float(self.unix_s),
+            "home_free_mb": self.home_free_mb,
+            "board": self.board.as_json(),
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> "DeviceState":
+        """Build from a JSON object; raises `ProtocolError` naming field and value."""
+        found = take("DeviceState", value, [field.name for field in fields(cls)])
+        return cls(**{**found, "board": BoardState.from_json(found["board"])})

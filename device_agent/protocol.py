@@ -16,6 +16,7 @@ from device_agent.checks import (
     as_tuple,
     check_choice,
     check_int,
+    check_known,
     check_real,
     check_sha256,
     check_text,
@@ -122,10 +123,23 @@ class TimingProtocol:
 
     Warm-up runs until it has made `warmup_min_runs` runs and taken `warmup_min_s`, and the median
     of its last `steady_runs` runs is within `steady_tolerance` of the median of the `steady_runs`
-    before; it gives up waiting for that after `warmup_max_s`, and the result says so. Then samples
-    are taken until there are `min_repeats` of them and `min_time_s` have passed, but no more than
-    `max_repeats` and no longer than `max_time_s`, which wins over the minima; each of the `blocks`
-    gets an equal share of these four and at least one sample.
+    before; it gives up waiting for that after `warmup_max_s`, and the result says so.
+
+    Then comes a round: the drift anchor is timed (`anchor_runs` runs, their median), then the
+    network in `blocks` blocks, then the anchor again. A block is an equal share of `min_repeats`
+    and `min_time_s`, at least one sample. Blocks of that size are added until the 95 % interval of
+    the median of the round's samples is no wider than `interval_share` of that median, or the
+    halves are too far apart for the round to be of use; but the round takes no more than
+    `max_repeats` samples and no longer than `max_time_s`, which wins over the minima; each of the
+    `blocks` has at least one sample.
+
+    A round is doubtful when the medians of the first and the second half of its blocks are over
+    `block_tolerance` apart, when the anchor after it is over `anchor_tolerance` away from the
+    anchor before (both as shares of the smaller one), when other programs kept more than
+    `others_cores` processors busy on average, or, with `watch_board`, when the board throttled or
+    lowered its clocks meanwhile.
+    A doubtful round is taken again, up to `retries` times; when the last one is doubtful too, the
+    result is not stable.
     """
 
     warmup_min_runs: int = 5
@@ -133,11 +147,18 @@ class TimingProtocol:
     warmup_max_s: float = 10.0
     steady_runs: int = 5
     steady_tolerance: float = 0.05
-    min_repeats: int = 30
+    min_repeats: int = 20
     max_repeats: int = 1000
-    min_time_s: float = 1.0
+    min_time_s: float = 0.5
     max_time_s: float = 30.0
-    blocks: int = 3
+    blocks: int = 2
+    interval_share: float = 0.01
+    block_tolerance: float = 0.02
+    anchor_tolerance: float = 0.03
+    anchor_runs: int = 30
+    others_cores: float = 0.1
+    watch_board: bool = True
+    retries: int = 3
 
     def __post_init__(self) -> None:
         check_int("TimingProtocol.warmup_min_runs", self.warmup_min_runs, 1, MAX_REPEATS)
@@ -150,6 +171,12 @@ class TimingProtocol:
         check_real("TimingProtocol.max_time_s", self.max_time_s, 0.0, DAY_S)
         check_real("TimingProtocol.min_time_s", self.min_time_s, 0.0, self.max_time_s)
         check_int("TimingProtocol.blocks", self.blocks, 1, min(self.min_repeats, 100))
+        for name in ("interval_share", "block_tolerance", "anchor_tolerance", "others_cores"):
+            check_real(f"TimingProtocol.{name}", getattr(self, name), 0.0, 1e6)
+        check_int("TimingProtocol.anchor_runs", self.anchor_runs, 1, 1000)
+        check_type("TimingProtocol.watch_board", self.watch_board, bool)
+        most = MAX_REPEATS // self.max_repeats - 1
+        check_int("TimingProtocol.retries, with these max_repeats", self.retries, 0, most)
 
     def as_json(self) -> dict[str, object]:
         """Return the JSON object that `from_json` reads."""
@@ -170,7 +197,8 @@ class MeasureRequest:
     """One network to compile and time on a device.
 
     Attributes:
-        artifact_sha256: the ONNX file, one file with its weights inside.
+        artifact_sha256: the ONNX file, one file with its weights inside, or without those that
+            the device makes from `weights_seed`.
         inputs: all inputs of its graph.
         runtime: a name in `device_agent.runtimes.RUNTIMES`.
         provider: the only execution provider that may run its nodes.
@@ -178,6 +206,10 @@ class MeasureRequest:
         seed: of the inputs' values.
         threads: of one operator; 0 leaves the choice to the runtime.
         deadline_s: from the start of the job, compiling included, to when it is killed.
+        weights_seed: from which the weights that the file lacks are filled in on the device, see
+            `device_agent.fill`; None: the file has them all.
+        energy_s: least length of the pass in which energy is measured, on a board that tells its
+            power; 0: no such pass.
     """
 
     artifact_sha256: str
@@ -188,6 +220,8 @@ class MeasureRequest:
     seed: int = 0
     threads: int = 0
     deadline_s: float = 600.0
+    weights_seed: int | None = None
+    energy_s: float = 1.0
 
     def __post_init__(self) -> None:
         check_sha256("MeasureRequest.artifact_sha256", self.artifact_sha256)
@@ -203,6 +237,8 @@ class MeasureRequest:
         check_int("MeasureRequest.seed", self.seed, 0, 2**63 - 1)
         check_int("MeasureRequest.threads", self.threads, 0, 1024)
         check_real("MeasureRequest.deadline_s", self.deadline_s, 0.1, DAY_S)
+        check_real("MeasureRequest.energy_s", self.energy_s, 0.0, DAY_S)
+        check_known(check_int, "MeasureRequest.weights_seed", self.weights_seed, 0, 2**63 - 1)
 
     def as_json(self) -> dict[str, object]:
         """Return the JSON object that `from_json` reads."""
@@ -215,6 +251,8 @@ class MeasureRequest:
             "seed": self.seed,
             "threads": self.threads,
             "deadline_s": float(self.deadline_s),
+            "weights_seed": self.weights_seed,
+            "energy_s": float(self.energy_s),
         }
 
     @classmethod

@@ -1,5 +1,6 @@
 """What a runtime must do to be measured: one small class per runtime keeps to these Protocols."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,20 @@ class Refused(Exception):
 
 class Unavailable(Exception):
     """The runtime, the provider or the request is at fault, not the design: ERROR."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What only some runtimes can tell of a session.
+
+    Attributes:
+        device_ms: median time of the runs so far on the accelerator alone, by its own events.
+        build_s: how long compiling took when the engine was compiled, maybe in an earlier job; None
+            where every session is compiled anew.
+    """
+
+    device_ms: float | None = None
+    build_s: float | None = None
 
 
 class Session(Protocol):
@@ -29,6 +44,9 @@ class Session(Protocol):
             Unavailable: the run failed, or left the asked provider.
         """
 
+    def extras(self) -> Extras:
+        """Tell what the runtime knows besides."""
+
 
 class Runtime(Protocol):
     """One way to run ONNX files."""
@@ -39,13 +57,14 @@ class Runtime(Protocol):
     def version(self) -> str:
         """Return the runtime's version; raises `Unavailable` when it cannot be loaded."""
 
-    def prepare(self, model: Path, request: MeasureRequest, scratch: Path) -> Session:
+    def prepare(self, model: Path, request: MeasureRequest, scratch: Path, kept: Path) -> Session:
         """Compile the ONNX file for the asked provider and make its inputs.
 
         Args:
             model: the file; do not write beside it.
             request: provider, inputs, seed and threads.
-            scratch: an empty folder to write to.
+            scratch: a folder to write to, removed after the job.
+            kept: a folder of the agent's home for what need not be made again.
 
         Raises:
             Refused: the runtime does not take the network, or lacks memory for it.

@@ -5,12 +5,11 @@ when all of it is on the disk and right; what an interrupted agent left behind i
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import time
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO
 
 from device_agent.checks import check_sha256
 
+MAX_RESULTS = 1000
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MEBI = 2**20
 
@@ -26,7 +26,7 @@ class StoreError(Exception):
     """The home could not take or give something.
 
     Attributes:
-        code: `disk-full`, `disk-error`, `wrong-length`, `wrong-sha256`, `too-large` or `busy`.
+        code: `disk-full`, `disk-error`, `wrong-length`, `wrong-sha256` or `too-large`.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -40,7 +40,11 @@ class Store:
 
     Args:
         home: its folder, made with mode 0700 where missing.
-        keep_mb: when an upload would bring the artifacts over this, the longest unused go first.
+        keep_mb: when an upload would bring the artifacts over this, or not fit on the disk, the
+            longest unused go first.
+
+    Attributes:
+        kept: the folder of what runtimes need not make again, such as engines.
     """
 
     def __init__(self, home: Path, keep_mb: int) -> None:
@@ -48,42 +52,27 @@ class Store:
         self._artifacts = home / "artifacts"
         self._results = home / "results"
         self._incoming = home / "incoming"
-        self._lock = home / "lock"
+        self.kept = home / "kept"
         self._keep_bytes = keep_mb * MEBI
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (self._artifacts, self._results, self._incoming):
+        for folder in (self._artifacts, self._results, self._incoming, self.kept):
             folder.mkdir(mode=0o700, exist_ok=True)
 
-    @contextmanager
-    def held(self, patience_s: float) -> Iterator[None]:
-        """Hold the home for this agent alone, so that no two measure at once; sweep it out first.
-
-        Raises:
-            StoreError: `busy`, another agent still held it after `patience_s`.
-        """
-        give_up = time.monotonic() + patience_s
-        with open(self._lock, "ab") as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > give_up:
-                        held = f"{self._lock.parent} is held by another agent"
-                        hint = "let it end, or give this one a home of its own"
-                        raise StoreError("busy", f"{held}: {hint}") from None
-                    time.sleep(0.05)
-            self._sweep()
-            yield
+    def sweep(self) -> None:
+        """Remove what a killed agent left half done; only who has the device may."""
+        for left in self._incoming.iterdir():
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
     def artifact(self, sha256: str) -> Path | None:
         """Return the path of an artifact that is here, and note its use; else None."""
         check_sha256("sha256", sha256)
         path = self._artifacts / sha256
-        try:
-            os.utime(path)
-        except FileNotFoundError:
+        if not _is_file(path):
             return None
+        os.utime(path)
         return path
 
     def receive(self, sha256: str, length: int, chunks: Iterable[bytes]) -> None:
@@ -106,17 +95,27 @@ class Store:
                 pass
 
     def save_result(self, job_id: str, kept: Mapping[str, object]) -> None:
-        """Keep what came of a job; raises `StoreError` when the disk does not take it."""
+        """Keep what came of a job, the oldest giving way where there are 1000 of them.
+
+        Raises:
+            StoreError: the disk does not take it.
+        """
         check_sha256("job_id", job_id)
+        with disk_errors(f"looking through {self._results}", self._results):
+            others = sorted(self._results.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+            for oldest in others[: max(0, len(others) + 1 - MAX_RESULTS)]:
+                oldest.unlink(missing_ok=True)
         with self._written(self._results / job_id) as file:
             file.write(json.dumps(kept, allow_nan=False).encode())
 
     def load_result(self, job_id: str) -> dict[str, Any] | None:
         """Return what came of a job; None when nothing was kept or it is torn."""
         check_sha256("job_id", job_id)
+        if not _is_file(self._results / job_id):
+            return None
         try:
             kept = json.loads((self._results / job_id).read_bytes())
-        except (FileNotFoundError, ValueError):
+        except ValueError:
             return None
         return kept if isinstance(kept, dict) else None
 
@@ -129,20 +128,19 @@ class Store:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Give the running job an empty folder, gone afterwards."""
+        """Give the running job an empty folder, gone afterwards; raises `StoreError`."""
         folder = self._incoming / "job"
-        folder.mkdir(mode=0o700)
+        shutil.rmtree(folder, ignore_errors=True)
+        with disk_errors(f"making {folder}", self._incoming):
+            folder.mkdir(mode=0o700)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _sweep(self) -> None:
-        for left in self._incoming.iterdir():
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink()
+    def free_mb(self) -> int:
+        """Return the room on the home's disk."""
+        return shutil.disk_usage(self._artifacts).free // MEBI
 
     def _copy(self, sha256: str, length: int, chunks: Iterator[bytes], file: BinaryIO) -> None:
         digest, size = hashlib.sha256(), 0
@@ -158,34 +156,52 @@ class Store:
             raise StoreError("wrong-sha256", f"artifact {sha256[:16]}: {came}: send it again")
 
     def _make_room(self, needed: int) -> None:
-        found = [(path, path.stat()) for path in self._artifacts.iterdir()]
-        used = sum(stat.st_size for _, stat in found)
-        for path, stat in sorted(found, key=lambda one: one[1].st_mtime_ns):
-            if used + needed <= self._keep_bytes:
+        found = [(path, path.lstat()) for path in self._artifacts.iterdir()]
+        used = sum(file.st_size for _, file in found)
+        free = shutil.disk_usage(self._artifacts).free
+        for path, file in sorted(found, key=lambda one: one[1].st_mtime_ns):
+            if used + needed <= self._keep_bytes and needed <= free:
                 return
             path.unlink(missing_ok=True)
-            used -= stat.st_size
+            used -= file.st_size
+            free += file.st_size
 
     @contextmanager
     def _written(self, final: Path) -> Iterator[BinaryIO]:
         """Give a file that gets its final name when the block ends well, else vanishes."""
         part = self._incoming / f"{final.name}.part"
         try:
-            with open(part, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, final)
-            _sync_folder(final.parent)
-        except OSError as error:
-            why = f"writing {final.name[:16]} to {final.parent}: {error}"
-            if error.errno in FULL:
-                free_mb = shutil.disk_usage(final.parent).free // MEBI
-                hint = f"{free_mb} MB are free: make room there or forget artifacts"
-                raise StoreError("disk-full", f"{why}; {hint}") from error
-            raise StoreError("disk-error", f"{why}; look at the disk") from error
+            with disk_errors(f"writing {final.name[:16]} to {final.parent}", final.parent):
+                with open(part, "wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(part, final)
+                _sync_folder(final.parent)
         finally:
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(doing: str, folder: Path) -> Iterator[None]:
+    """Raise as `StoreError`, in words, what the disk of a folder does not do in this block."""
+    try:
+        yield
+    except OSError as error:
+        why = f"{doing}: {error}"
+        if error.errno in FULL:
+            free_mb = shutil.disk_usage(folder).free // MEBI
+            hint = f"{free_mb} MB are free: make room there or forget artifacts"
+            raise StoreError("disk-full", f"{why}; {hint}") from error
+        raise StoreError("disk-error", f"{why}; look at the disk") from error
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file lies there, not a link: the agent makes none, and follows none."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,13 +4,37 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
+from device_agent.board import BoardState
+from device_agent.doubts import apart, doubts_of
 from device_agent.protocol import TimingProtocol
+from device_agent.result import Round, half_medians, median_bounds
+
+ANCHOR_WARMUP_RUNS = 5
+"""Runs of the anchor that are not counted: the network has just had caches and cores."""
 
 Clock = Callable[[], int]
 """Nanoseconds since any fixed moment, never falling."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What is timed, and what is watched meanwhile.
+
+    Attributes:
+        run_once: runs the network once.
+        run_anchor: runs the drift anchor once, in the same process by the same runtime.
+        read_state: reads the state of the board.
+        others_s: seconds of processor time that other programs have taken so far, all processors
+            together; None where the system does not tell.
+    """
+
+    run_once: Callable[[], object]
+    run_anchor: Callable[[], object]
+    read_state: Callable[[], BoardState]
+    others_s: Callable[[], float | None]
 
 
 @dataclass(frozen=True)
@@ -18,38 +42,36 @@ class Timing:
     """What the loop saw.
 
     Attributes:
-        samples_ms: time of every run after the warm-up, in the order taken.
-        block_of: for every sample the index of its block, from 0.
+        rounds: every round in the order taken; the last one counts, those before were doubtful.
         warmup_runs: runs of the warm-up.
         steady: whether the warm-up became steady before its time was up.
     """
 
-    samples_ms: tuple[float, ...]
-    block_of: tuple[int, ...]
+    rounds: tuple[Round, ...]
     warmup_runs: int
     steady: bool
 
 
 def time_runs(
-    run_once: Callable[[], object], protocol: TimingProtocol, clock_ns: Clock = time.perf_counter_ns
+    timed: Timed, protocol: TimingProtocol, clock_ns: Clock = time.perf_counter_ns
 ) -> Timing:
-    """Warm `run_once` up, then time it in blocks as the protocol says.
+    """Warm the network up, then time it in rounds as the protocol says.
 
-    The garbage collector rests while blocks are taken and is set back as it was afterwards.
+    A round is anchor, block, block (more where the interval is still wide), anchor: A B B A. Of a
+    steady drift both ends of the round are as far away as its middle, so it shows in the anchors
+    and in the blocks, not in one of them alone. The garbage collector rests while samples are
+    taken and is set back as it was afterwards.
 
     Raises:
         ValueError: the clock did not advance during a run; time something longer.
-        Exception: whatever `run_once` raises.
+        Exception: whatever is timed raises.
     """
-    warmup_runs, steady = _warm_up(run_once, protocol, clock_ns)
-    samples_ms: list[float] = []
-    block_of: list[int] = []
+    warmup_runs, steady = _warm_up(timed.run_once, protocol, clock_ns)
+    rounds: list[Round] = []
     with _garbage_collector_resting():
-        for block in range(protocol.blocks):
-            taken = _take_block(run_once, protocol, block, clock_ns)
-            samples_ms += taken
-            block_of += [block] * len(taken)
-    return Timing(tuple(samples_ms), tuple(block_of), warmup_runs, steady)
+        while not rounds or (rounds[-1].doubts and len(rounds) <= protocol.retries):
+            rounds.append(_take_round(timed, protocol, clock_ns))
+    return Timing(tuple(rounds), warmup_runs, steady)
 
 
 def _warm_up(
@@ -74,12 +96,72 @@ def _is_steady(runs_ms: list[float], protocol: TimingProtocol) -> bool:
     return abs(last - before) <= protocol.steady_tolerance * before
 
 
+def _take_round(timed: Timed, protocol: TimingProtocol, clock_ns: Clock) -> Round:
+    board_before = timed.read_state()
+    start_ns, others_before_s = clock_ns(), timed.others_s()
+    before_ms = _anchor_ms(timed.run_anchor, protocol, clock_ns)
+    timed.run_once()  # The anchor had the caches: the first run after it is not a sample.
+    samples_ms, block_of = _take_blocks(timed.run_once, protocol, clock_ns)
+    after_ms = _anchor_ms(timed.run_anchor, protocol, clock_ns)
+    others_s, passed_s = timed.others_s(), (clock_ns() - start_ns) / 1e9
+    others = None
+    if others_s is not None and others_before_s is not None:
+        others = max(0.0, others_s - others_before_s) / passed_s
+    taken = Round(tuple(samples_ms), tuple(block_of), (before_ms, after_ms), others)
+    doubts = doubts_of(taken, protocol, board_before, timed.read_state())
+    return replace(taken, doubts=doubts)
+
+
+def _anchor_ms(
+    run_anchor: Callable[[], object], protocol: TimingProtocol, clock_ns: Clock
+) -> float:
+    for _ in range(ANCHOR_WARMUP_RUNS):
+        run_anchor()
+    return float(median(_one_run_ms(run_anchor, clock_ns) for _ in range(protocol.anchor_runs)))
+
+
+def _take_blocks(
+    run_once: Callable[[], object], protocol: TimingProtocol, clock_ns: Clock
+) -> tuple[list[float], list[int]]:
+    start_ns = clock_ns()
+    samples_ms: list[float] = []
+    block_of: list[int] = []
+    block = 0
+    while True:
+        to_come = max(protocol.blocks - block, 1)
+        most = (protocol.max_repeats - len(samples_ms)) // to_come
+        max_s = (protocol.max_time_s - (clock_ns() - start_ns) / 1e9) / to_come
+        taken = _take_block(run_once, protocol, most, max_s, clock_ns)
+        samples_ms += taken
+        block_of += [block] * len(taken)
+        block += 1
+        if block < protocol.blocks:
+            continue
+        passed_s = (clock_ns() - start_ns) / 1e9
+        spent = len(samples_ms) >= protocol.max_repeats or passed_s >= protocol.max_time_s
+        # A round that drifts is taken again: more samples of it would be for nothing.
+        lost = apart(half_medians(samples_ms, block_of)) > protocol.block_tolerance
+        if spent or lost or _is_narrow(samples_ms, protocol):
+            return samples_ms, block_of
+
+
+def _is_narrow(samples_ms: list[float], protocol: TimingProtocol) -> bool:
+    bounds = median_bounds(samples_ms)
+    if bounds is None:
+        return False
+    return bounds[1] - bounds[0] <= protocol.interval_share * median(samples_ms)
+
+
 def _take_block(
-    run_once: Callable[[], object], protocol: TimingProtocol, block: int, clock_ns: Clock
+    run_once: Callable[[], object],
+    protocol: TimingProtocol,
+    most: int,
+    max_s: float,
+    clock_ns: Clock,
 ) -> list[float]:
-    least = _share(protocol.min_repeats, block, protocol.blocks)
-    most = _share(protocol.max_repeats, block, protocol.blocks)
-    min_s, max_s = protocol.min_time_s / protocol.blocks, protocol.max_time_s / protocol.blocks
+    """Take one block's share of the minima, at least one and at most `most` samples."""
+    least = -(-protocol.min_repeats // protocol.blocks)
+    min_s = protocol.min_time_s / protocol.blocks
     start_ns = clock_ns()
     samples_ms: list[float] = []
     while True:
@@ -89,11 +171,6 @@ def _take_block(
             return samples_ms
         if len(samples_ms) >= least and passed_s >= min_s:
             return samples_ms
-
-
-def _share(total: int, block: int, blocks: int) -> int:
-    """Return the block's share of `total`, the first blocks taking what does not divide."""
-    return total // blocks + (1 if block < total % blocks else 0)
 
 
 def _one_run_ms(run_once: Callable[[], object], clock_ns: Clock) -> float:

@@ -3,20 +3,22 @@
 A frame is a header of 12 bytes (length of the JSON as u32, length of the payload as u64, both big
 endian), the JSON object in UTF-8 with a text `kind`, then the payload. The agent speaks first, with
 the preamble, so that the host can skip what a login shell prints before; then the host asks and
-the agent answers, one frame each, in turn:
+the agent answers, one frame each, in turn, `hello` first:
 
 | asked | answered |
 |---|---|
-| `hello` versions | `hello` version, info |
+| `hello` versions, client | `waiting` holder, place: any number of them; `hello` version, info |
 | `have` sha256s | `missing` sha256s |
 | `put` sha256, length, with the file as payload | `stored` sha256 |
 | `measure` job_id, request | `result` job_id, result, fetched |
 | `result` job_id | `result` job_id, result or null, fetched |
+| `state` | `state` state |
 | `forget` sha256s, job_ids | `forgotten` |
 | `bye` | `bye`, and the agent ends |
 
 In place of any answer may stand `error` code, message. Names are 64 hexadecimal digits, never
-paths.
+paths. One client at a time has the device, from its `hello` on: the others wait in the order they
+came. One that asks nothing for a minute while others wait gets the error `gave-way` and is let go.
 """
 
 import json
@@ -30,7 +32,7 @@ from typing import Any, Protocol
 from device_agent.checks import ProtocolError, check_text
 
 MAGIC = b"\x93fusion-nas agent\r\n\x1a\n"
-VERSIONS = (1, 1)
+VERSIONS = (2, 2)
 HEADER = struct.Struct("!IQ")
 MAX_SKIPPED_BYTES = 64 * 1024
 MAX_JSON_BYTES = 2**20
@@ -38,6 +40,7 @@ MAX_JSON_DEPTH = 32
 CHUNK_BYTES = 2**20
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 
@@ -123,7 +126,8 @@ def parse_json(text: bytes) -> object:
     """Return the value that this JSON text is.
 
     Raises:
-        ProtocolError: it is too large or deep, not JSON, or holds NaN, an infinity or a name twice.
+        ProtocolError: it is too large or deep, not JSON, or holds NaN, an infinity, a name twice or
+            text that is not Unicode.
     """
     if len(text) > MAX_JSON_BYTES:
         raise ProtocolError(f"JSON of {len(text)} bytes: at most {MAX_JSON_BYTES} are taken")
@@ -136,6 +140,8 @@ def parse_json(text: bytes) -> object:
         found: object = json.loads(
             text.decode(), parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once
         )
+        if _SURROGATE.search(text):
+            json.dumps(found, ensure_ascii=False).encode()  # Raises for half a pair.
     except ValueError as error:
         raise ProtocolError(f"bytes that are not valid JSON: {error}") from None
     return found

@@ -30,7 +30,7 @@ def test_an_agent_that_does_not_listen_does_not_hold_the_host_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = DeviceInfo(Board(), (), "3.10.12", max_upload_bytes=2**32)
-    answer = {"kind": "hello", "version": 1, "info": info.as_json()}
+    answer = {"kind": "hello", "version": wire.VERSIONS[1], "info": info.as_json()}
     head, missing = wire.encode(answer), wire.encode({"kind": "missing", "sha256s": ["x"]})
     large = tmp_path / "large.onnx"
     large.write_bytes(bytes(2_000_000))

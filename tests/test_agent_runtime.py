@@ -3,130 +3,28 @@
 import hashlib
 import json
 import re
-from abc import ABC, abstractmethod
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from runtime_contract import CPU, RuntimeContract, X, model, request
 
 from device_agent.inputs import tensor_bytes
 from device_agent.job import Job, measure
-from device_agent.protocol import MeasureRequest, Status, TensorSpec, TimingProtocol
-from device_agent.runtime import Refused, Runtime, Unavailable
-from device_agent.runtimes import RUNTIMES
+from device_agent.protocol import Status
+from device_agent.runtime import Runtime
 from device_agent.runtimes.onnx_runtime import OnnxRuntime, stray_nodes
+from device_agent.runtimes.tensorrt import GPU, TensorRt
 
 onnx = pytest.importorskip("onnx")
 np = pytest.importorskip("numpy")
 ort = pytest.importorskip("onnxruntime")
-
-CPU = "CPUExecutionProvider"
-QUICK = TimingProtocol(
-    warmup_min_runs=1, warmup_min_s=0.0, warmup_max_s=0.1, min_repeats=6, max_repeats=12,
-    min_time_s=0.0, max_time_s=1.0,
-)  # fmt: skip
-X = TensorSpec("x", "float32", (2, 4), low=-1.0, high=1.0)
-
-
-def model(path: Path, operator: str, operands: int = 1, domain: str = "") -> Path:
-    """Write `y = operator(x, ...)` over float32 [batch, 4]."""
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    ends = [helper.make_tensor_value_info(name, kind, ["batch", 4]) for name in "xy"]
-    node = helper.make_node(operator, ["x"] * operands, ["y"], name="only", domain=domain)
-    versions = [helper.make_opsetid("", 17), helper.make_opsetid("elsewhere", 1)]
-    graph = helper.make_graph([node], "graph", ends[:1], ends[1:])
-    made = helper.make_model(graph, opset_imports=versions, ir_version=8)
-    path.write_bytes(made.SerializeToString())
-    return path
-
-
-def request(**changes: Any) -> MeasureRequest:
-    return replace(MeasureRequest("0" * 64, (X,), provider=CPU, timing=QUICK), **changes)
 
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
     (tmp_path / "scratch").mkdir()
     return tmp_path / "scratch"
-
-
-class RuntimeContract(ABC):
-    """What every `Runtime` promises; a subclass gives it and a provider it surely has."""
-
-    provider: str
-
-    @abstractmethod
-    @pytest.fixture
-    def runtime(self) -> Runtime:
-        """The runtime."""
-
-    def test_it_says_its_version_and_providers(self, runtime: Runtime) -> None:
-        info = runtime.describe()
-        assert info.version == runtime.version()
-        assert self.provider in info.providers
-        assert RUNTIMES[info.name].describe() == info
-        assert (info.onnx_opset_max or 99) >= 17 and (info.onnx_ir_max or 99) >= 8
-
-    def test_the_same_seed_gives_the_same_outputs(
-        self, runtime: Runtime, tmp_path: Path, scratch: Path
-    ) -> None:
-        file = model(tmp_path / "m.onnx", "Abs")
-        asked = request(provider=self.provider)
-        one = runtime.prepare(file, asked, scratch)
-        one.run_once()
-        again = runtime.prepare(file, asked, scratch).output_sha256()
-        other = runtime.prepare(file, replace(asked, seed=1), scratch).output_sha256()
-        assert one.output_sha256() == again != other
-
-    @pytest.mark.parametrize("operator", ["Sqrt", "Log"])
-    def test_outputs_that_are_not_finite_are_refused(
-        self, runtime: Runtime, tmp_path: Path, scratch: Path, operator: str
-    ) -> None:
-        file = model(tmp_path / "m.onnx", operator)
-        zeros = replace(X, fill="zeros") if operator == "Log" else X
-        session = runtime.prepare(file, request(provider=self.provider, inputs=(zeros,)), scratch)
-        with pytest.raises(Refused, match=r"output y: .* are NaN or inf"):
-            session.output_sha256()
-
-    def test_an_operator_it_does_not_know_is_refused(
-        self, runtime: Runtime, tmp_path: Path, scratch: Path
-    ) -> None:
-        file = model(tmp_path / "m.onnx", "Fuse", domain="elsewhere")
-        with pytest.raises(Refused, match="Fuse"):
-            runtime.prepare(file, request(provider=self.provider), scratch)
-
-    @pytest.mark.parametrize("content", [b"no network at all", b""])
-    def test_a_file_that_is_no_network_is_refused(
-        self, runtime: Runtime, tmp_path: Path, scratch: Path, content: bytes
-    ) -> None:
-        (tmp_path / "m.onnx").write_bytes(content)
-        with pytest.raises(Refused, match="refuses the network"):
-            runtime.prepare(tmp_path / "m.onnx", request(provider=self.provider), scratch)
-
-    def test_a_missing_file_is_not_the_design_s_fault(
-        self, runtime: Runtime, scratch: Path
-    ) -> None:
-        with pytest.raises(Unavailable):
-            runtime.prepare(scratch / "none.onnx", request(provider=self.provider), scratch)
-
-    def test_a_provider_it_lacks_is_not_replaced_by_another(
-        self, runtime: Runtime, tmp_path: Path, scratch: Path
-    ) -> None:
-        file = model(tmp_path / "m.onnx", "Abs")
-        with pytest.raises(Unavailable, match=f"AbacusProvider.*{self.provider}"):
-            runtime.prepare(file, request(provider="AbacusProvider"), scratch)
-
-    @pytest.mark.parametrize(
-        "inputs",
-        [(), (replace(X, name="z"),), (replace(X, dtype="float16"),), (replace(X, shape=(2, 5)),)],
-    )
-    def test_inputs_that_are_not_the_graph_s_are_named(
-        self, runtime: Runtime, tmp_path: Path, scratch: Path, inputs: tuple[TensorSpec, ...]
-    ) -> None:
-        file = model(tmp_path / "m.onnx", "Abs")
-        with pytest.raises(Unavailable, match=r"the graph.* the request"):
-            runtime.prepare(file, request(provider=self.provider, inputs=inputs), scratch)
 
 
 class TestOnnxRuntime(RuntimeContract):
@@ -139,11 +37,24 @@ class TestOnnxRuntime(RuntimeContract):
         return OnnxRuntime()
 
 
+class TestTensorRt(RuntimeContract):
+    """TensorRT on a GPU."""
+
+    provider = GPU
+
+    @pytest.fixture
+    def runtime(self) -> Runtime:
+        runtime = TensorRt()
+        if problem := runtime.describe().problem:
+            pytest.skip(problem)
+        return runtime
+
+
 def test_outputs_are_those_of_the_bytes_that_the_seed_gives(tmp_path: Path, scratch: Path) -> None:
     file = model(tmp_path / "m.onnx", "Abs")
     values = np.abs(np.frombuffer(tensor_bytes(X, 0), "<f4").reshape(2, 4))
     expected = hashlib.sha256(b"y float32 (2, 4)\n" + values.tobytes()).hexdigest()
-    assert OnnxRuntime().prepare(file, request(), scratch).output_sha256() == expected
+    assert OnnxRuntime().prepare(file, request(), scratch, scratch).output_sha256() == expected
 
 
 def profile(tmp_path: Path, file: Path, x: Any) -> list[dict[str, Any]]:
@@ -177,7 +88,7 @@ def test_nodes_that_only_work_out_shapes_may_stay_on_the_processor(tmp_path: Pat
 
 
 def job(tmp_path: Path, scratch: Path, operator: str = "Abs", **changes: Any) -> Job:
-    return Job(request(**changes), model(tmp_path / "m.onnx", operator), scratch)
+    return Job(request(**changes), model(tmp_path / "m.onnx", operator), scratch, tmp_path)
 
 
 def test_a_good_design_is_ok_with_all_that_was_seen(tmp_path: Path, scratch: Path) -> None:
@@ -186,6 +97,23 @@ def test_a_good_design_is_ok_with_all_that_was_seen(tmp_path: Path, scratch: Pat
     assert 6 <= len(result.samples_ms) <= 12
     assert (result.runtime_version, result.provider) == (ort.__version__, CPU)
     assert result.board_before is not None and result.board_after is not None
+
+
+def test_energy_is_measured_where_the_board_tells_its_power_and_asked_for(
+    tmp_path: Path, scratch: Path
+) -> None:
+    monitor = tmp_path / "root/sys/class/hwmon/hwmon0"
+    monitor.mkdir(parents=True)
+    files = {"name": "ina3221", "in1_label": "VDD_IN", "in1_input": "5000", "curr1_input": "800"}
+    for name, content in files.items():
+        (monitor / name).write_text(content)
+    made = job(tmp_path, scratch, energy_s=0.05)
+    found = measure(made, tmp_path / "root").energy
+    assert found is not None and found.source == "INA3221 VDD_IN"
+    assert found.busy_w == pytest.approx(4.0) and found.idle_w == pytest.approx(4.0)
+    assert found.mj_per_inference * found.runs >= 4.0 * 50 * 0.99
+    assert measure(job(tmp_path, scratch, energy_s=0.0), tmp_path / "root").energy is None
+    assert measure(made, tmp_path / "elsewhere").energy is None
 
 
 def test_a_design_that_yields_nan_is_infeasible(tmp_path: Path, scratch: Path) -> None:
@@ -197,7 +125,10 @@ def test_a_design_that_yields_nan_is_infeasible(tmp_path: Path, scratch: Path) -
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"runtime": "abacus"}, r"runtime 'abacus' is unknown: ask for one of onnxruntime"),
+        (
+            {"runtime": "abacus"},
+            r"runtime 'abacus' is unknown: ask for one of onnxruntime, tensorrt",
+        ),
         ({"provider": "CUDAExecutionProvider"}, r"CUDAExecutionProvider.*ask for one of"),
         ({"inputs": ()}, r"the graph's inputs are \['x'\]"),
     ],

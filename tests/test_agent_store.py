@@ -129,19 +129,19 @@ def test_what_is_forgotten_is_gone_and_what_was_not_there_is_no_matter(
     assert files(home) == []
 
 
-def test_one_agent_holds_a_home_and_sweeps_out_what_a_killed_one_left(
-    store: Store, home: Path
-) -> None:
+def test_what_a_killed_agent_left_half_done_is_swept_out(store: Store, home: Path) -> None:
     (home / "incoming" / f"{SHA}.part").write_bytes(b"half")
     (home / "incoming" / "job").mkdir()
     (home / "incoming" / "job" / "job.json").write_text("{}")
-    with store.held(patience_s=0.0):
-        assert list((home / "incoming").iterdir()) == []
-        with (
-            pytest.raises(StoreError, match="held by another agent") as refused,
-            Store(home, keep_mb=1).held(patience_s=0.0),
-        ):
-            pass
-        assert refused.value.code == "busy"
-    with Store(home, keep_mb=1).held(patience_s=0.0):
-        pass
+    store.receive(SHA, len(CONTENT), iter([CONTENT]))
+    store.sweep()
+    assert list((home / "incoming").iterdir()) == []
+    assert files(home) == [SHA]
+
+
+def test_a_job_gets_an_empty_folder_whatever_the_one_before_left(store: Store, home: Path) -> None:
+    (home / "incoming" / "job" / "deep").mkdir(parents=True)
+    with store.scratch() as scratch:
+        assert list(scratch.iterdir()) == []
+        (scratch / "nodes.json").write_text("{}")
+    assert list((home / "incoming").iterdir()) == []

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from device_agent.board import BoardState
 from device_agent.inputs import tensor_bytes
+from device_agent.power import Energy
 from device_agent.protocol import (
     MeasureRequest,
     MeasureResult,
@@ -21,16 +22,20 @@ from device_agent.protocol import (
     TimingProtocol,
     job_id_of,
 )
+from device_agent.result import Round, half_medians
 
 SHA = "0123456789abcdef" * 4
 TOKENS = TensorSpec("ids", "int64", (1, 50), high=30_522)
 IMAGE = TensorSpec("image", "float32", (1, 3, 8, 8), fill="normal")
 REQUEST = MeasureRequest(SHA, (TOKENS, IMAGE))
+DOUBTED = Round((9.0, 8.0), (0, 0), (0.5, 0.9), None, ("the board got hot",))
+ROUND = Round((3.0, 1.0, 2.0, 10.0), (0, 0, 1, 1), (0.5, 0.6), 0.25)
 GOOD = MeasureResult(
-    Status.OK, samples_ms=(3.0, 1.0, 2.0, 10.0), block_of=(0, 0, 1, 1), steady=True, warmup_runs=5,
-    compile_s=0.5, peak_memory_mb=60.5, output_sha256=SHA, runtime_version="1.23",
+    Status.OK, rounds=(DOUBTED, ROUND), steady=True, warmup_runs=5, compile_s=0.5,
+    peak_memory_mb=60.5, output_sha256=SHA, runtime_version="1.23",
     board_before=BoardState(governor="performance", temperatures_c=(("cpu", 41.5),)),
-    board_after=BoardState(), provider="CPUExecutionProvider",
+    board_after=BoardState(), provider="CPUExecutionProvider", device_ms=1.75,
+    energy=Energy(41.5, 6.25, 2.5, 150, "INA3221 VDD_IN"),
 )  # fmt: skip
 
 
@@ -62,15 +67,10 @@ def test_a_failed_result_has_no_median_and_says_why() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("samples_ms", ()),
-        ("samples_ms", (1.0, math.nan, 1.0, 1.0)),
-        ("samples_ms", (1.0, math.inf, 1.0, 1.0)),
-        ("samples_ms", (1.0, 0.0, 1.0, 1.0)),
-        ("samples_ms", (1.0, -1.0, 1.0, 1.0)),
-        ("samples_ms", (1.0, "1.0", 1.0, 1.0)),
-        ("block_of", (0, 0, 1)),
-        ("block_of", (1, 1, 2, 2)),
-        ("block_of", (0, 1, 0, 1)),
+        ("rounds", ()),
+        ("rounds", ROUND),
+        ("rounds", (None,)),
+        ("rounds", 3_000 * (ROUND,)),
         ("reason", "slow"),
         ("status", "ok"),
         ("compile_s", None),
@@ -84,11 +84,55 @@ def test_a_result_that_is_ok_must_be_so_in_all_its_fields(field: str, value: Any
         replace(GOOD, **{field: value})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("samples_ms", ()),
+        ("samples_ms", (1.0, math.nan, 1.0, 1.0)),
+        ("samples_ms", (1.0, math.inf, 1.0, 1.0)),
+        ("samples_ms", (1.0, 0.0, 1.0, 1.0)),
+        ("samples_ms", (1.0, -1.0, 1.0, 1.0)),
+        ("samples_ms", (1.0, "1.0", 1.0, 1.0)),
+        ("samples_ms", [1.0, 1.0, 1.0, 1.0]),
+        ("block_of", (0, 0, 1)),
+        ("block_of", (1, 1, 2, 2)),
+        ("block_of", (0, 1, 0, 1)),
+        ("block_of", (0, 0, 2, 2)),
+        ("anchor_ms", (1.0,)),
+        ("anchor_ms", (1.0, 0.0)),
+        ("anchor_ms", (1.0, math.nan)),
+        ("others_cores", -0.5),
+        ("others_cores", math.inf),
+        ("doubts", ("",)),
+        ("doubts", "hot"),
+        ("doubts", 40 * ("hot",)),
+    ],
+)
+def test_a_round_must_be_whole(field: str, value: Any) -> None:
+    with pytest.raises(ProtocolError, match=field):
+        replace(ROUND, **{field: value})
+
+
+def test_the_last_round_counts_and_its_doubts_make_a_result_unstable() -> None:
+    assert GOOD.stable and GOOD.doubts == () and GOOD.samples_ms == ROUND.samples_ms
+    doubted = replace(GOOD, rounds=(ROUND, DOUBTED))
+    assert not doubted.stable and doubted.doubts == ("the board got hot",)
+    assert doubted.median_ms == 8.5
+    with pytest.raises(ProtocolError, match="infeasible: too large"):
+        _ = MeasureResult(Status.INFEASIBLE, "too large").stable
+
+
+def test_halves_of_a_round_are_halves_of_its_blocks() -> None:
+    assert half_medians((1.0, 3.0, 8.0, 8.0), (0, 0, 1, 1)) == (2.0, 8.0)
+    assert half_medians((1.0, 50.0, 3.0), (0, 1, 2)) == (1.0, 3.0)
+    assert half_medians((1.0, 3.0), (0, 0)) == (2.0, 2.0)
+
+
 def test_a_result_that_is_not_ok_has_a_reason_and_no_samples() -> None:
     with pytest.raises(ProtocolError, match="reason"):
         MeasureResult(Status.ERROR)
-    with pytest.raises(ProtocolError, match="samples_ms"):
-        MeasureResult(Status.ERROR, "killed", samples_ms=(1.0,), block_of=(0,))
+    with pytest.raises(ProtocolError, match="rounds"):
+        MeasureResult(Status.ERROR, "killed", rounds=(ROUND,))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +175,14 @@ def test_an_input_that_cannot_be_made_is_refused(change: dict[str, Any], named: 
         ("warmup_min_s", 11.0),
         ("blocks", 31),
         ("steady_tolerance", "5%"),
+        ("interval_share", -0.01),
+        ("block_tolerance", math.nan),
+        ("anchor_tolerance", None),
+        ("anchor_runs", 0),
+        ("others_cores", -1.0),
+        ("watch_board", 1),
+        ("retries", -1),
+        ("retries", 10),
     ],
 )
 def test_a_timing_protocol_that_contradicts_itself_is_refused(field: str, value: Any) -> None:

@@ -129,7 +129,16 @@ def test_numbers_that_are_not_finite_cannot_be_sent(number: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"[]", b"{}", b'{"kind":3}', b'{"kind":""}', b'{"kind":"a","kind":"b"}', b"\xff", b'{"kind"'],
+    [
+        b"[]",
+        b"{}",
+        b'{"kind":"\\ud800"}',
+        b'{"kind":3}',
+        b'{"kind":""}',
+        b'{"kind":"a","kind":"b"}',
+        b"\xff",
+        b'{"kind"',
+    ],
 )
 def test_what_is_no_message_is_refused(text: bytes) -> None:
     with pytest.raises(ProtocolError):

@@ -4,5 +4,6 @@ from collections.abc import Mapping
 
 from device_agent.runtime import Runtime
 from device_agent.runtimes.onnx_runtime import OnnxRuntime
+from device_agent.runtimes.tensorrt import TensorRt
 
-RUNTIMES: Mapping[str, Runtime] = {"onnxruntime": OnnxRuntime()}
+RUNTIMES: Mapping[str, Runtime] = {"onnxruntime": OnnxRuntime(), "tensorrt": TensorRt()}

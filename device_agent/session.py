@@ -1,0 +1,208 @@
+"""One host's visit: it waits for its turn, has the device to itself, asks, and is answered."""
+
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from device_agent import wire
+from device_agent.agent import Agent, Answer
+from device_agent.checks import ProtocolError, as_tuple, check_int, check_text, take
+from device_agent.lease import MAX_CLIENT, Queue
+from device_agent.store import MEBI, Store, StoreError
+from device_agent.streams import HostGone, HostReader, HostWriter, take_streams
+
+IDLE_S = 60.0
+TICK_S = 0.5
+WAITING_EVERY_S = 2.0
+MAX_MESSAGE = 8000
+
+
+class OtherVersion(ProtocolError):
+    """The host speaks no version that this agent does."""
+
+
+class HostSession:
+    """Takes the frames of one host in turn; see `device_agent.wire` for what they are.
+
+    Args:
+        store: the agent's home.
+        queue: of those who want the device of that home.
+        reader: stream from the host; its descriptor tells when the host is gone.
+        writer: stream to the host; nothing but frames may reach it.
+        max_upload_bytes: the largest artifact taken.
+        idle_s: how long a host that asks nothing keeps the device while others wait.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        queue: Queue,
+        reader: HostReader,
+        writer: HostWriter,
+        max_upload_bytes: int,
+        idle_s: float = IDLE_S,
+    ) -> None:
+        """Keep the arguments."""
+        self._store, self._queue = store, queue
+        self._reader, self._writer = reader, writer
+        self._max_upload_bytes = max_upload_bytes
+        self._idle_s = idle_s
+        self._told: tuple[str, int] | None = None
+        self._told_at_s = 0.0
+
+    def serve(self) -> None:
+        """Answer until the host says `bye` or ends the stream, with the device from `hello` on.
+
+        Raises:
+            ProtocolError: a frame that cannot be read; the host was told, the stream is lost.
+            HostGone: the host left while it waited or a job ran; the job is gone.
+        """
+        frame = self._receive()
+        while frame is not None and frame.kind != "bye":
+            client = self._client_of(frame)
+            if client is None:
+                frame = self._receive()
+                continue
+            with self._queue.turn(client, self._wait) as device:
+                self._store.sweep()
+                frame = self._converse(device, frame)
+            break
+        if frame is not None:
+            wire.send(self._writer, {"kind": "bye"})
+
+    def _client_of(self, frame: wire.Frame) -> str | None:
+        """Return who says hello; None where it was refused."""
+        try:
+            if frame.kind != "hello":
+                raise ProtocolError(f"a {frame.kind!r} before hello: say hello first")
+            _check_versions(frame.control)
+            asked = take("hello", frame.control, ("kind", "versions", "client"))
+            check_text("hello: client", asked["client"], MAX_CLIENT)
+        except ProtocolError as error:
+            self._skip_payload(frame)
+            code = "version" if isinstance(error, OtherVersion) else "bad-message"
+            self._refuse(code, error)
+            return None
+        return str(asked["client"])
+
+    def _wait(self, holder: str, place: int) -> None:
+        """Tell the host for whom it waits, when that is news and now and then; rest a moment."""
+        now_s = time.monotonic()
+        if self._told != (holder, place) or now_s - self._told_at_s >= WAITING_EVERY_S:
+            wire.send(self._writer, {"kind": "waiting", "holder": holder, "place": place})
+            self._told, self._told_at_s = (holder, place), now_s
+        if self._reader.ready(TICK_S):
+            raise HostGone("the host ended the link or spoke out of turn while it waited")
+
+    def _converse(self, device: int, hello: wire.Frame) -> wire.Frame | None:
+        """Answer whatever is asked; return the `bye`, or None where the host is to be let go."""
+        agent = Agent(self._store, self._reader, device, self._max_upload_bytes)
+        frame: wire.Frame | None = hello
+        while frame is not None and frame.kind != "bye":
+            if frame.kind == "hello":
+                self._answer_hello(agent, frame)
+            else:
+                self._answer(agent, frame)
+            frame = self._next()
+        return frame
+
+    def _answer_hello(self, agent: Agent, frame: wire.Frame) -> None:
+        if self._client_of(frame) is not None:
+            version = _check_versions(frame.control)
+            answer: Answer = {"kind": "hello", "version": version, "info": agent.info().as_json()}
+            wire.send(self._writer, answer)
+
+    def _answer(self, agent: Agent, frame: wire.Frame) -> None:
+        try:
+            answer = agent.answer(frame)
+        except wire.TornFrame:
+            raise
+        except ProtocolError as error:
+            self._skip_payload(frame)
+            self._refuse("bad-message", error)
+        except StoreError as error:
+            self._refuse(error.code, error)
+        else:
+            wire.send(self._writer, answer)
+
+    def _next(self) -> wire.Frame | None:
+        """Return the next frame; None at the end of the stream, or when others had to wait."""
+        idle_until_s = time.monotonic() + self._idle_s
+        while not self._reader.ready(TICK_S):
+            if time.monotonic() >= idle_until_s and self._queue.others_wait():
+                said = f"nothing was asked for {self._idle_s:g} s while another client waited"
+                self._refuse("gave-way", HostGone(f"{said}: open the device again"))
+                return None
+        return self._receive()
+
+    def _receive(self) -> wire.Frame | None:
+        try:
+            frame = wire.receive(self._reader)
+            if frame is not None and frame.payload_bytes and frame.kind != "put":
+                raise ProtocolError(f"a {frame.kind!r} with a payload: only put has one")
+            return frame
+        except wire.TornFrame:
+            raise
+        except ProtocolError as error:
+            self._refuse("bad-frame", error)
+            raise
+
+    def _skip_payload(self, frame: wire.Frame) -> None:
+        for _ in wire.payload(self._reader, frame.payload_bytes):
+            pass
+
+    def _refuse(self, code: str, error: Exception) -> None:
+        message = str(error)[:MAX_MESSAGE]
+        wire.send(self._writer, {"kind": "error", "code": code, "message": message})
+
+
+def serve(home: Path, max_upload_mb: int, keep_mb: int, idle_s: float = IDLE_S) -> int:
+    """Serve the host on standard input and output until it is gone; return the exit status.
+
+    From here on, whatever prints to standard output prints to standard error.
+    """
+    source, sink = take_streams()
+    reader, writer = HostReader(source.fileno()), HostWriter(sink.fileno())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _leave)
+    try:
+        wire.send_bytes(writer, wire.MAGIC)
+        try:
+            store = Store(home, keep_mb)
+            limit = min(max_upload_mb, keep_mb) * MEBI
+            HostSession(store, Queue(home), reader, writer, limit, idle_s).serve()
+        except StoreError as error:
+            wire.send(writer, {"kind": "error", "code": error.code, "message": str(error)})
+            return 1
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            said = f"the agent's home {home} cannot be used: {error}: give another with --home"
+            wire.send(writer, {"kind": "error", "code": "disk-error", "message": said})
+            return 1
+    except (ProtocolError, HostGone, BrokenPipeError) as error:
+        print(f"device_agent: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _check_versions(hello: Mapping[str, object]) -> int:
+    """Return the version that a hello and this agent both speak."""
+    span = as_tuple("hello: versions", hello.get("versions"))
+    check_int("hello: number of versions", len(span), 2, 2)
+    for version in span:
+        check_int("hello: one version", version, 1, 2**31)
+    version = min(span[1], wire.VERSIONS[1])
+    if version < max(span[0], wire.VERSIONS[0]):
+        ours = f"hello: versions {list(span)}, this agent speaks {list(wire.VERSIONS)}"
+        old, new = ("agent", "host") if span[0] > wire.VERSIONS[1] else ("host", "agent")
+        hint = "put the host's own agent there with `fusion-nas device install NAME`"
+        raise OtherVersion(f"{ours}: an old {old} and a newer {new}; {hint}")
+    return int(version)
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
