@@ -11,7 +11,7 @@ from search_space.encoders import EncoderShape
 from search_space.genotype import Genotype, Precision
 from search_space.network import FusionNetwork
 
-BYTES_PER_WEIGHT: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+BYTES_PER_WEIGHT: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1, "int8-dynamic": 1}
 
 
 def example_inputs(

@@ -4,124 +4,95 @@ A measurement that went wrong on the device is a `MeasureResult` that says so. W
 is about the agent itself: `DeviceLost`, `DeviceTimeout` and `DeviceRefused`, all `DeviceError`.
 """
 
+import getpass
 import os
 import secrets
-import subprocess
+import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Protocol, Self, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, Self, TypeVar
 
 from device_agent import wire
 from device_agent.bundle import build_zipapp
-from device_agent.checks import ProtocolError, as_tuple, check_choice, take
+from device_agent.checks import (
+    ProtocolError,
+    check_choice,
+    take,
+)
+from device_agent.device import DeviceState
+from device_agent.lease import MAX_CLIENT
 from device_agent.protocol import DeviceInfo, MeasureRequest, MeasureResult
+from evaluators.device_answers import info_of, missing_of, result_of, state_of, waiting_of
+from evaluators.device_link import (
+    CLOSE_S,
+    STDERR_BYTES,
+    DeviceError,
+    DeviceLost,
+    DeviceRefused,
+    DeviceTimeout,
+    LocalTransport,
+    Transport,
+)
+from evaluators.device_text import plain, plain_json, plain_lines
 
-STDERR_BYTES = 16 * 1024
+__all__ = [
+    "CLOSE_S",
+    "STDERR_BYTES",
+    "DeviceClient",
+    "DeviceError",
+    "DeviceLost",
+    "DeviceRefused",
+    "DeviceTimeout",
+    "LocalTransport",
+    "Transport",
+    "open_local_device",
+]
+
 HELLO_DEADLINE_S = 150.0
 MEASURE_SLACK_S = 30.0
 SLOWEST_UPLOAD_BYTES_S = 250_000.0
-CLOSE_S = 2.0
+UPLOADS = 2
+DAMAGED = ("wrong-length", "wrong-sha256")
+LEFT = ("gave-way", "bad-frame")
+"""With these errors an agent ends."""
 
 T = TypeVar("T")
-
-
-class DeviceError(Exception):
-    """A device's agent could not be asked."""
-
-
-class DeviceLost(DeviceError):
-    """The agent or the link to it ended; open the device again."""
-
-
-class DeviceTimeout(DeviceError):
-    """The agent did not answer in time and was given up; open the device again."""
-
-
-class DeviceRefused(DeviceError):
-    """The agent answers, and says no.
-
-    Its `code` is `disk-full`, `disk-error`, `wrong-length`, `wrong-sha256`, `too-large`, `busy`,
-    `bad-message` or `bad-frame`.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{message} ({code})")
-        self.code = code
-
-
-class Transport(Protocol):
-    """A pair of byte streams from and to a running agent, which goes when `writer` ends."""
-
-    reader: wire.Reader
-    writer: wire.Writer
-
-    def stderr_tail(self) -> str:
-        """Return the last that the agent and its jobs printed."""
-
-    def close(self) -> None:
-        """End the agent; a read or write that another thread is held in ends too. Never raises."""
-
-
-class LocalTransport:
-    """An agent that runs as a child process of this one."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        """Start the process by its command; raises `DeviceLost` when that fails."""
-        pipe = subprocess.PIPE
-        try:
-            self._process = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True
-            )
-        except OSError as error:
-            raise DeviceLost(f"the agent did not start with {command[0]}: {error}") from error
-        stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
-        assert stdin and stdout and stderr
-        self.writer: wire.Writer = stdin
-        self.reader: wire.Reader = stdout
-        self._pipes = (stdin, stdout)
-        self.pid = self._process.pid
-        self._tail = bytearray()
-        self._drain = threading.Thread(target=self._keep_tail, args=(stderr,), daemon=True)
-        self._drain.start()
-
-    def stderr_tail(self) -> str:
-        """Return the last 16 KiB that the agent and its jobs printed."""
-        return bytes(self._tail).decode("utf-8", "replace").strip()
-
-    def close(self) -> None:
-        """End the agent and its job, in two seconds or by force, and give the pipes back."""
-        self._process.terminate()
-        try:
-            self._process.wait(CLOSE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._drain.join(CLOSE_S)
-        for pipe in self._pipes:
-            pipe.close()
-
-    def _keep_tail(self, stream: IO[bytes]) -> None:
-        with stream:
-            while chunk := stream.read(4096):
-                self._tail += chunk
-                del self._tail[:-STDERR_BYTES]
+Heard = SimpleQueue[dict[str, Any] | BaseException]
 
 
 class DeviceClient:
     """Asks one agent, one question at a time; use it in a `with` statement.
 
-    It closes its transport. `call_deadline_s` is for each question that needs no work of the
-    device. After `DeviceLost` or `DeviceTimeout` it has ended and a new one must be opened; a job
-    that ran to its end can be fetched by its `job_id`.
+    It closes its transport. After `DeviceLost` or `DeviceTimeout` it has ended and a new one must
+    be opened; a job that ran to its end can be fetched by its `job_id`. Whatever the device says
+    comes out of here as plain text, see `device_text`.
+
+    Args:
+        transport: to the agent.
+        call_deadline_s: for each question that needs no work of the device.
+        name: of the device, as the user calls it.
+        client: who asks, for others who wait; at most 200 characters, else user and machine.
+        waiting: told who has the device, and this client's place in the queue, as long as others
+            have it; what it raises gives up.
     """
 
-    def __init__(self, transport: Transport, call_deadline_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        call_deadline_s: float = 60.0,
+        name: str = "local",
+        client: str | None = None,
+        waiting: Callable[[str], None] | None = None,
+    ) -> None:
+        self.name = name
         self._transport = transport
         self._call_deadline_s = call_deadline_s
+        self._client = client or _who_asks()
+        self._waiting = waiting
         self._info: DeviceInfo | None = None
         self._heard = False
         self._ended = ""
@@ -133,10 +104,20 @@ class DeviceClient:
         self.close()
 
     def hello(self) -> DeviceInfo:
-        """Return what the agent says of its device, asked once; raises `DeviceError` as all do."""
+        """Return what the agent says of its device, asked once; raises `DeviceError` as all do.
+
+        It waits, however long, until no client that came before has the device.
+        """
         if self._info is None:
-            asked = {"kind": "hello", "versions": list(wire.VERSIONS)}
-            self._info = self._ask(asked, "hello", _info_of, HELLO_DEADLINE_S)
+            span = list(wire.VERSIONS)
+            asked = {"kind": "hello", "versions": span, "client": self._client}
+            try:
+                self._info = self._ask(asked, "hello", info_of, HELLO_DEADLINE_S)
+            except DeviceRefused as error:
+                if error.code != "bad-message":
+                    raise
+                hint = f"an old agent: run `fusion-nas device install {self.name}`"
+                raise DeviceRefused("version", f"{hint}: it does not take {error}") from None
         return self._info
 
     def measure(
@@ -160,7 +141,7 @@ class DeviceClient:
         name = job_id or secrets.token_hex(32)
         asked = {"kind": "measure", "job_id": name, "request": request.as_json()}
         deadline_s = request.deadline_s + MEASURE_SLACK_S
-        result = self._ask(asked, "result", lambda answer: _result_of(answer, name), deadline_s)
+        result = self._ask(asked, "result", lambda answer: result_of(answer, name), deadline_s)
         assert result is not None
         return result
 
@@ -169,7 +150,12 @@ class DeviceClient:
         self.hello()
         asked = {"kind": "result", "job_id": job_id}
         wait_s = self._call_deadline_s
-        return self._ask(asked, "result", lambda answer: _result_of(answer, job_id), wait_s)
+        return self._ask(asked, "result", lambda answer: result_of(answer, job_id), wait_s)
+
+    def state(self) -> DeviceState:
+        """Return the state that the device is in now."""
+        self.hello()
+        return self._ask({"kind": "state"}, "state", state_of, self._call_deadline_s)
 
     def forget(self, artifacts: Iterable[str] = (), job_ids: Iterable[str] = ()) -> None:
         """Remove artifacts, by SHA-256, and results from the device where they are."""
@@ -187,8 +173,16 @@ class DeviceClient:
 
     def _send_if_missing(self, artifact: Path, sha256: str) -> None:
         have = {"kind": "have", "sha256s": [sha256]}
-        if not self._ask(have, "missing", _missing_of, self._call_deadline_s):
+        if not self._ask(have, "missing", missing_of, self._call_deadline_s):
             return
+        for upload in range(1, UPLOADS + 1):
+            try:
+                return self._send(artifact, sha256)
+            except DeviceRefused as error:
+                if error.code not in DAMAGED or upload == UPLOADS:
+                    raise
+
+    def _send(self, artifact: Path, sha256: str) -> None:
         with open(artifact, "rb") as file:
             length = os.fstat(file.fileno()).st_size
             if length > (most := self.hello().max_upload_bytes):
@@ -211,15 +205,15 @@ class DeviceClient:
         question = str(asked["kind"])
         if self._ended:
             raise DeviceLost(f"{question}: this client has ended, {self._ended}: open another")
-        exchange: Future[dict[str, Any]] = Future()
-        work = (exchange, lambda: self._exchange(asked, file, length))
-        threading.Thread(target=_fulfil, args=work, daemon=True).start()
+        heard: Heard = SimpleQueue()
+        work = (heard, self._exchange(asked, file, length))
+        threading.Thread(target=_hear, args=work, daemon=True).start()
         try:
-            if exchange in wait([exchange], deadline_s).not_done:
-                raise DeviceTimeout(f"{question}: no answer in {deadline_s:g} s")
-            answer = exchange.result()
+            answer = self._answer(question, heard, deadline_s)
             if answer["kind"] == "error":
                 refused = take("error", answer, ("kind", "code", "message"))
+                if refused["code"] in LEFT:
+                    raise ProtocolError(f"it left: {refused['message']}")
                 raise DeviceRefused(str(refused["code"]), f"{question}: {refused['message']}")
             check_choice(f"the kind of the answer to {question}", answer["kind"], (kind,))
             return parse(answer)
@@ -229,15 +223,36 @@ class DeviceClient:
             self._end(str(error))
             raise DeviceTimeout(f"{error}: look at the device. {self._log()}") from None
         except (OSError, ProtocolError) as error:
+            if self._ended:  # whoever is told of waiting gave up
+                raise
             self._end(f"{question} failed: {error}")
             raise DeviceLost(f"{question}: the agent is lost: {error}. {self._log()}") from error
         except BaseException:
             self._end(f"{question} was interrupted")
             raise
 
+    def _answer(self, question: str, heard: Heard, deadline_s: float) -> dict[str, Any]:
+        """Return what is heard, `waiting` apart, which has the deadline begin anew."""
+        while True:
+            try:
+                said = heard.get(timeout=deadline_s)
+            except Empty:
+                raise DeviceTimeout(f"{question}: no answer in {deadline_s:g} s") from None
+            if isinstance(said, BaseException):
+                raise said
+            if said["kind"] != "waiting" or question != "hello":
+                return said
+            text = waiting_of(said)
+            try:
+                if self._waiting is not None:
+                    self._waiting(text)
+            except BaseException:
+                self._end(f"{question} was given up")
+                raise
+
     def _exchange(
         self, asked: Mapping[str, object], file: wire.Reader | None, length: int
-    ) -> dict[str, Any]:
+    ) -> Iterator[dict[str, Any]]:
         if not self._heard:
             wire.skip_to_preamble(self._transport.reader)
             self._heard = True
@@ -249,12 +264,15 @@ class DeviceClient:
                     wire.send_bytes(self._transport.writer, chunk)
         except OSError as error:
             unsent = error  # The agent may have said why before it left.
-        frame = wire.receive(self._transport.reader)
-        if frame is None:
-            raise unsent or wire.TornFrame("it ended without an answer")
-        if frame.payload_bytes:
-            raise ProtocolError(f"a {frame.kind} with a payload: no answer has one")
-        return frame.control
+        while True:
+            frame = wire.receive(self._transport.reader)
+            if frame is None:
+                raise unsent or wire.TornFrame("it ended without an answer")
+            if frame.payload_bytes:
+                raise ProtocolError(f"a {plain(frame.kind)} with a payload: no answer has one")
+            yield plain_json(frame.control)
+            if frame.kind != "waiting" or asked["kind"] != "hello":
+                return
 
     def _end(self, why: str) -> None:
         if not self._ended:
@@ -262,7 +280,7 @@ class DeviceClient:
             self._transport.close()
 
     def _log(self) -> str:
-        tail = self._transport.stderr_tail()
+        tail = plain_lines(self._transport.stderr_tail())
         return f"It printed last:\n{tail}" if tail else "It printed nothing."
 
 
@@ -279,22 +297,17 @@ def open_local_device(home: Path, python: str = sys.executable) -> DeviceClient:
     return DeviceClient(LocalTransport(command))
 
 
-def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
+def _hear(heard: Heard, exchange: Iterator[dict[str, Any]]) -> None:
     try:
-        future.set_result(work())
+        for said in exchange:
+            heard.put(said)
     except BaseException as error:
-        future.set_exception(error)
+        heard.put(error)
 
 
-def _info_of(answer: dict[str, Any]) -> DeviceInfo:
-    return DeviceInfo.from_json(take("hello", answer, ("kind", "version", "info"))["info"])
-
-
-def _missing_of(answer: dict[str, Any]) -> tuple[str, ...]:
-    return as_tuple("missing: sha256s", take("missing", answer, ("kind", "sha256s"))["sha256s"])
-
-
-def _result_of(answer: dict[str, Any], job_id: str) -> MeasureResult | None:
-    found = take("result", answer, ("kind", "job_id", "result", "fetched"))
-    check_choice("result: job_id", found["job_id"], (job_id,))
-    return None if found["result"] is None else MeasureResult.from_json(found["result"])
+def _who_asks() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # This user has no name here.
+        user = f"user {os.getuid()}"
+    return plain(f"{user} at {socket.gethostname()}, process {os.getpid()}")[:MAX_CLIENT]

@@ -40,8 +40,9 @@ class Evaluation:
     """What one evaluator found of one design.
 
     `key` is the content key: what was evaluated, and under which conditions. `infeasible` says
-    why a design can never work there; it is empty for every design that was measured. `details`
-    holds what is worth keeping beside the measures, as plain JSON values.
+    why a design can never work there; it is empty for every design that was measured. `unstable`
+    says why a measurement is not to be trusted and may be tried again; its measures are what was
+    seen. `details` holds what is worth keeping beside the measures, as plain JSON values.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Evaluation:
     measures: tuple[Measure, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     infeasible: str = ""
+    unstable: str = ""
 
     def __getitem__(self, name: str) -> Measure:
         """The measure of this name. Raises KeyError naming those there are."""

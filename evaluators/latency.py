@@ -1,8 +1,9 @@
 """How fast a design is on a device, asked of the agent that runs there."""
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 from device_agent.protocol import (
     DeviceInfo,
@@ -12,15 +13,54 @@ from device_agent.protocol import (
     TimingProtocol,
     job_id_of,
 )
-from evaluators.device_client import DeviceClient, DeviceError, DeviceLost, DeviceTimeout
+from evaluators.device_client import DeviceError, DeviceLost, DeviceTimeout
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.onnx_builder import Artifact, OnnxBuilder
+from evaluators.precision import recipe_of
+from evaluators.weightless import strip_weights
 from search_space.genotype import Genotype
 
+BOARD_TIMING = TimingProtocol()
+"""For a board that does nothing else."""
 LOCAL_TIMING = TimingProtocol(
-    warmup_min_s=0.1, warmup_max_s=2.0, min_repeats=20, min_time_s=0.3, max_time_s=10.0
+    warmup_min_s=0.1,
+    warmup_max_s=2.0,
+    min_repeats=20,
+    min_time_s=0.15,
+    max_time_s=10.0,
+    interval_share=0.3,
+    block_tolerance=0.5,
+    anchor_tolerance=0.5,
+    anchor_runs=15,
+    others_cores=1e6,
+    watch_board=False,
+    retries=2,
 )
-ATTEMPTS = 2
+"""For this machine, where the search itself and others run too: only gross doubts count."""
+ATTEMPTS = 5
+"""A design in whose trial the device is lost so often may be why: the next one is tried."""
+
+
+class TimingDevice(Protocol):
+    """What designs are timed on: a `DeviceClient`, or several devices that stand for one."""
+
+    @property
+    def name(self) -> str:
+        """Of the device that measured last."""
+
+    def hello(self) -> DeviceInfo:
+        """As `DeviceClient.hello`."""
+
+    def measure(
+        self, artifact: Path, request: MeasureRequest, *, job_id: str | None = None
+    ) -> MeasureResult:
+        """As `DeviceClient.measure`."""
+
+    def forget(self, artifacts: Iterable[str] = (), job_ids: Iterable[str] = ()) -> None:
+        """As `DeviceClient.forget`."""
+
+    def close(self) -> None:
+        """As `DeviceClient.close`."""
 
 
 class MeasureError(Exception):
@@ -29,13 +69,18 @@ class MeasureError(Exception):
 
 @dataclass(frozen=True)
 class Runs:
-    """On what a design is timed: runtime, provider, threads of one operator, and how."""
+    """On what a design is timed: runtime, provider, threads of one operator, and how.
+
+    With a seed for its weights a design crosses the link without them and the device makes them;
+    with None it is sent whole, for when its outputs have to be right.
+    """
 
     runtime: str = "onnxruntime"
     provider: str = "CPUExecutionProvider"
     threads: int = 0
     timing: TimingProtocol = field(default=LOCAL_TIMING)
     deadline_s: float = 600.0
+    weights_seed: int | None = 0
 
 
 class LatencyEvaluator:
@@ -45,21 +90,35 @@ class LatencyEvaluator:
     """
 
     def __init__(
-        self, builder: OnnxBuilder, open_device: Callable[[], DeviceClient], runs: Runs
+        self, builder: OnnxBuilder, open_device: Callable[[], TimingDevice], runs: Runs
     ) -> None:
         self._builder, self._open, self._runs = builder, open_device, runs
         self._device = open_device()
+        self._unsettled: list[tuple[str, str]] = []
 
     def device(self) -> DeviceInfo:
         """What the device says of itself."""
         return self._device.hello()
+
+    def timing(self) -> str:
+        """How designs are timed, in words for who reads the figures."""
+        how = self._runs.timing
+        percent = [100 * p for p in (how.interval_share, how.block_tolerance, how.anchor_tolerance)]
+        wide, blocks, anchors = (f"{one:g} %" for one in percent)
+        board = ", other programs ran, or the board lowered its clocks" if how.watch_board else ""
+        return (
+            f"median of at least {how.min_repeats} runs in {how.blocks} blocks between two "
+            f"readings of a drift anchor, after warm-up; more blocks until its 95 % interval is "
+            f"{wide} wide; taken again, up to {how.retries} times, where its halves are over "
+            f"{blocks} apart or anchors over {anchors}{board}"
+        )
 
     def close(self) -> None:
         """Ends the device's agent."""
         self._device.close()
 
     def key(self, genotype: Genotype) -> str:
-        """Design, classes, device, runtime and its version, provider, threads, timing."""
+        """Design, classes, device, runtime and its version, provider, threads, timing, weights."""
         runs = self._runs
         return content_key(
             "latency",
@@ -70,6 +129,8 @@ class LatencyEvaluator:
                 "device": self.device().fingerprint,
                 "runtime": [runs.runtime, runs.provider, runs.threads],
                 "timing": runs.timing.as_json(),
+                "weights_seed": runs.weights_seed,
+                **recipe_of(genotype.precision, self._builder.runtime),
             },
         )
 
@@ -88,21 +149,34 @@ class LatencyEvaluator:
 
     def time(self, genotype: Genotype, artifact: Artifact) -> Evaluation:
         """The same for a design that is already built."""
+        if self._runs.weights_seed is None:
+            return self._time(genotype, artifact, artifact)
+        sent = strip_weights(artifact)
+        try:
+            return self._time(genotype, artifact, sent)
+        finally:
+            sent.discard()
+
+    def _time(self, genotype: Genotype, artifact: Artifact, sent: Artifact) -> Evaluation:
+        """The latency of `artifact`, of which the device gets the file `sent`."""
         runs = self._runs
         request = MeasureRequest(
-            artifact.sha256,
+            sent.sha256,
             artifact.inputs,
             runs.runtime,
             runs.provider,
             runs.timing,
             threads=runs.threads,
             deadline_s=runs.deadline_s,
+            weights_seed=runs.weights_seed,
         )
-        result = self._measure(artifact, request)
+        self.settle()
+        result, interruptions = self._measure(sent, request)
         key = self.key(genotype)
         if result.status is Status.INFEASIBLE:
             return Evaluation(key, "latency", artifact.costs, infeasible=result.reason)
         if result.status is Status.ERROR:
+            self.settle()  # there is nothing to lose
             raise MeasureError(result.reason)
         low, high = result.interval_ms
         measures = [
@@ -112,33 +186,88 @@ class LatencyEvaluator:
         ]
         if result.peak_memory_mb is not None:
             measures.append(Measure("peak_memory_mb", result.peak_memory_mb, "MB", "lower"))
+        if result.energy is not None:
+            measures.append(Measure("energy_mj", result.energy.mj_per_inference, "mJ", "lower"))
         kept = result.as_json()
         details = {
+            "device": self._device.name,
             "onnx_sha256": artifact.sha256,
+            "sent_sha256": sent.sha256,
+            "weights_seed": runs.weights_seed,
             "torch_difference": artifact.max_difference,
-            "samples_ms": kept["samples_ms"],
+            "samples_ms": list(result.samples_ms),
             "block_medians_ms": list(result.block_medians_ms),
+            "anchor_ms": list(result.rounds[-1].anchor_ms),
+            "others_cores": result.rounds[-1].others_cores,
+            "earlier_rounds": [one.as_json() for one in result.rounds[:-1]],
             "mad_ms": result.mad_ms,
             "steady": result.steady,
             "provider": result.provider,
             "runtime_version": result.runtime_version,
+            "device_ms": result.device_ms,
+            "energy": kept["energy"],
             "board_before": kept["board_before"],
             "board_after": kept["board_after"],
+            "interruptions": interruptions,
         }
-        return Evaluation(key, "latency", tuple(measures), details)
+        return Evaluation(key, "latency", tuple(measures), details, unstable=_doubted(result))
 
-    def _measure(self, artifact: Artifact, request: MeasureRequest) -> MeasureResult:
-        """Asks, and asks again over a new link where the first one was lost."""
+    def settle(self) -> None:
+        """Has the device forget what it measured so far: the evaluations are kept by now.
+
+        The next evaluation does so by itself. Until then a host that was ended before it could
+        keep its evaluation finds the result on the device, and nothing is measured twice.
+        """
+        jobs, self._unsettled = self._unsettled, []
+        if jobs:
+            try:
+                self._device.forget([sha256 for sha256, _ in jobs], [job for _, job in jobs])
+            except DeviceError:  # what is measured stays good; the next call finds a new link
+                self._device.close()
+
+    def _measure(
+        self, artifact: Artifact, request: MeasureRequest
+    ) -> tuple[MeasureResult, list[str]]:
+        """Asks, and asks again over a new link where one was lost, which is told in words."""
         job = job_id_of(request)
-        for attempt in range(1, ATTEMPTS + 1):
+        boot = self._boot()
+        interruptions: list[str] = []
+        while True:
             try:
                 result = self._device.measure(artifact.path, request, job_id=job)
-                with suppress(DeviceError):  # what is measured stays good; the next call will tell
-                    self._device.forget([artifact.sha256], [job])
-                return result
             except (DeviceLost, DeviceTimeout) as error:
                 self._device.close()
                 self._device = self._open()
-                if attempt == ATTEMPTS:
-                    raise MeasureError(f"the device was lost {ATTEMPTS} times: {error}") from error
-        raise AssertionError("unreachable")
+                interruptions.append(" ".join(str(error).split()))
+                if len(interruptions) == ATTEMPTS:
+                    restarted = self._restarted_since(boot)
+                    lost = f"the device was lost {ATTEMPTS} times{restarted and ', ' + restarted}"
+                    raise MeasureError(f"{lost}: {interruptions[-1]}") from error
+            else:
+                self._unsettled.append((artifact.sha256, job))
+                if interruptions and (restarted := self._restarted_since(boot)):
+                    interruptions.append(restarted)
+                return result, interruptions
+
+    def _restarted_since(self, boot: tuple[str, str | None]) -> str:
+        """In words whether the device was restarted; empty where it was not or does not tell."""
+        (name, before), (name_now, now) = boot, self._boot()
+        if name_now != name or None in (before, now) or now == before:
+            return ""
+        return f"and was restarted in between, boot {before} to {now}"
+
+    def _boot(self) -> tuple[str, str | None]:
+        """The device's name, for there may be several, and the id of its boot."""
+        try:
+            return self._device.name, self._device.hello().board.boot_id
+        except DeviceError:
+            return self._device.name, None
+
+
+def _doubted(result: MeasureResult) -> str:
+    if result.stable:
+        return ""
+    count = len(result.rounds)
+    none = "the one round" if count == 1 else f"none of {count} rounds"
+    how = "cannot" if count == 1 else "can"
+    return f"{none} of timing {how} be trusted; in the last, {'; '.join(result.doubts)}"

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +19,14 @@ from torch import Tensor
 from device_agent.protocol import TensorSpec
 from evaluators.costs import static_costs
 from evaluators.evaluation import Measure
+from evaluators.onnx_versions import OPSET
+from evaluators.precision import CALIBRATION_SAMPLES, Feed, For, reduce_precision
 from evaluators.trunk_weights import architecture
 from search_space.encoders import EncoderShape, EncoderSpec
 from search_space.genotype import Genotype
 from search_space.loading import describe_vocabulary
 from search_space.network import FusionNetwork, build, input_names
 
-OPSET = 18
 PARITY_TOLERANCE = 1e-4
 """Greatest difference from torch, relative to the larger of 1 and the largest logit."""
 PARITY_SAMPLES = 3
@@ -56,7 +57,10 @@ class Artifact:
 
 
 class OnnxBuilder:
-    """Builds designs for a fixed number of classes, batch 1, all shapes static."""
+    """Builds designs for a fixed number of classes, batch 1, all shapes static.
+
+    `runtime` is the one that will run them: int8 differs, see `evaluators.precision`.
+    """
 
     def __init__(
         self,
@@ -64,20 +68,28 @@ class OnnxBuilder:
         shapes: Mapping[str, EncoderShape],
         classes: int,
         folder: Path,
+        runtime: For = "onnxruntime",
     ) -> None:
         self._encoders, self._shapes, self._folder = encoders, shapes, folder
-        self.classes = classes
+        self.classes, self.runtime = classes, runtime
 
     def encoders_of(self, genotype: Genotype) -> list[dict[str, Any]]:
         """The architecture of the design's encoders: all of their specification but the weights."""
         names = [name for name in (genotype.text_encoder, genotype.vision_encoder) if name]
         return [architecture(self._encoders[name]) for name in names]
 
-    def build(self, genotype: Genotype, network: FusionNetwork | None = None) -> Artifact:
+    def build(
+        self,
+        genotype: Genotype,
+        network: FusionNetwork | None = None,
+        calibration: Sequence[tuple[Tensor, ...]] = (),
+    ) -> Artifact:
         """The design as a file named by its SHA-256.
 
-        Without a network its weights are random: latency depends on the graph alone. Raises
-        ValueError for a design that cannot be built, ParityError where ONNX differs from torch.
+        Without a network its weights are random: latency depends on the graph alone. For int8,
+        `calibration` holds inputs (batch 1) that scales are drawn from; without any they come from
+        a few random ones, which gives the same graph with other numbers in it. Raises ValueError
+        for a design that cannot be built, ParityError where ONNX differs from torch.
         """
         if network is None:
             untrained = {n: replace(spec, weights="random") for n, spec in self._encoders.items()}
@@ -101,7 +113,10 @@ class OnnxBuilder:
             onnx.checker.check_model(str(temporary), full_check=False)
             difference = self._difference(temporary, genotype, network)
             if genotype.precision != "fp32":
-                reduce_precision(temporary, genotype)
+                rows = calibration or self._random_inputs(genotype, PARITY_SAMPLES)
+                reduce_precision(
+                    temporary, genotype.precision, _feeds(genotype, rows), self.runtime
+                )
                 difference = self._difference(temporary, genotype, network, tolerance=None)
             costs = static_costs(network, genotype, self._shapes)
             costs += (Measure("onnx_bytes", temporary.stat().st_size, "B", "lower"),)
@@ -168,28 +183,6 @@ class OnnxBuilder:
         return difference
 
 
-def reduce_precision(path: Path, genotype: Genotype) -> None:
-    """Rewrites an fp32 ONNX file in the design's precision.
-
-    int8: weights of matrix products are quantised, their inputs as they come (convolutions stay
-    in fp32: quantised they were slower than fp32 on CPU). fp16: everything but the inputs and
-    outputs.
-    """
-    if genotype.precision == "int8":
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        with _quiet_export():
-            quantize_dynamic(
-                path, path, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8
-            )
-    elif genotype.precision == "fp16":
-        from onnxruntime.transformers.float16 import convert_float_to_float16
-
-        with _quiet_export():
-            model = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
-        onnx.save(model, str(path))
-
-
 def run_onnx(path: Path, rows: Iterable[tuple[Tensor, ...]]) -> np.ndarray:
     """Logits (N, classes) of inputs of batch 1, run one by one on this machine's CPU."""
     import onnxruntime
@@ -205,6 +198,12 @@ def run_onnx(path: Path, rows: Iterable[tuple[Tensor, ...]]) -> np.ndarray:
         for row in rows
     ]
     return np.concatenate(outputs)
+
+
+def _feeds(genotype: Genotype, rows: Sequence[tuple[Tensor, ...]]) -> Iterator[Feed]:
+    names = input_names(genotype)
+    for row in rows[:CALIBRATION_SAMPLES]:
+        yield {n: t.contiguous().numpy() for n, t in zip(names, row, strict=True)}
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from torch import Tensor
 from evaluators.data import DataSet, Sample, read_image
 from search_space.encoders import EncoderError, EncoderShape, EncoderSpec
 from search_space.libraries import import_transformers
-from search_space.loading import describe_vocabulary, normalisation
+from search_space.loading import describe_vocabulary
+from search_space.pixels import normalisation
 
 PAD, UNKNOWN, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
@@ -42,11 +43,18 @@ class PretrainedTokenizer:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(
                 spec.source, local_files_only=True
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:  # tokenizers raises nothing narrower for a torn file
             raise EncoderError(
-                f"text encoder {spec.source}: no tokenizer there; give a folder that holds "
-                "tokenizer.json, or fetch the encoder into the hub's cache"
+                f"text encoder {spec.source}: no usable tokenizer there; give a folder that holds "
+                "tokenizer.json as save_pretrained wrote it, or fetch the encoder into the hub's "
+                "cache"
             ) from error
+        if self._tokenizer.pad_token is None:
+            raise EncoderError(
+                f"text encoder {spec.source}: its tokenizer names no pad_token, so texts cannot be "
+                "brought to one length; name any of its tokens in tokenizer_config.json, padding "
+                "is masked"
+            )
         self._tokenizer.padding_side = "right"  # the first token stands for the whole text
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         # Two tokenizers of one vocabulary may still cut and spell words differently.
@@ -128,8 +136,19 @@ class Preprocessing:
     def text(
         self, spec: EncoderSpec, samples: Sequence[Sample], length: int
     ) -> tuple[Tensor, Tensor]:
-        """Ids and mask of the samples, (N, L') int64 each, padded to the longest they need."""
-        return self.tokenizer(spec).encode([sample.text for sample in samples], length)
+        """Ids and mask of the samples, (N, L') int64 each, padded to the longest they need.
+
+        Raises EncoderError where the tokenizer gives an id that the encoder does not know.
+        """
+        ids, mask = self.tokenizer(spec).encode([sample.text for sample in samples], length)
+        known = describe_vocabulary(spec)
+        if ids.numel() and int(ids.max()) >= known:
+            raise EncoderError(
+                f"text encoder {spec.source}: its tokenizer gives token id {int(ids.max())}, its "
+                f"config.json knows {known} (vocab_size); give a folder whose tokenizer and "
+                "weights belong together"
+            )
+        return ids, mask
 
     def pixels(self, spec: EncoderSpec, samples: Sequence[Sample]) -> "Pixels":
         """The samples' pictures at the encoder's size."""

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from evaluators.data import DataSet, Sample, Split, accuracy
 from evaluators.evaluation import Evaluation, Measure, content_key
-from evaluators.onnx_builder import OnnxBuilder, run_onnx
+from evaluators.onnx_builder import Artifact, OnnxBuilder, run_onnx
+from evaluators.precision import CALIBRATION_SAMPLES, For, recipe_of
 from evaluators.preprocessing import Pixels, Preprocessing
 from evaluators.tap_features import TapFeatures
 from evaluators.training import (
@@ -35,7 +36,7 @@ from evaluators.trunk_weights import (
 )
 from search_space.encoders import EncoderShape, EncoderSpec
 from search_space.features import Feature, features_of
-from search_space.genotype import MIN_TEXT_TOKENS, FusionPoint, Genotype
+from search_space.genotype import FusionPoint, Genotype
 from search_space.network import FusionNetwork, new_fusion
 
 ON_FROZEN = "fusion on frozen trunks"
@@ -60,11 +61,13 @@ class QualityEvaluator:
         home: Path,
         progress: Progress | None = None,
         compute_device: str = "cpu",
+        runtime: For = "onnxruntime",
     ) -> None:
         self.data = data
         self.protocol = protocol
         self._encoders, self._shapes = encoders, shapes
         self._home, self._progress, self._device = home, progress, compute_device
+        self._runtime = runtime
         self.preprocessing = Preprocessing(data, shapes)
         self._trunks = TrunkWeights(shapes, home / "trunks", protocol.seed)
         self._features = TapFeatures(
@@ -97,7 +100,6 @@ class QualityEvaluator:
     def _tuning_key(self, spec: EncoderSpec) -> str:
         conditions = [
             RECIPE,
-            TUNED,
             self._trunks.loaded_identity(spec),
             self.preprocessing.fingerprint(spec),
             asdict(self._alone_regime(spec)),
@@ -164,6 +166,7 @@ class QualityEvaluator:
             "recipe": RECIPE,
             "trunks": [self._identity(spec) for spec in specs],
             "inputs": [self.preprocessing.fingerprint(spec) for spec in specs],
+            **recipe_of(genotype.precision, self._runtime),
         }
 
     def _specs(self, genotype: Genotype) -> list[EncoderSpec]:
@@ -178,24 +181,32 @@ class QualityEvaluator:
     def evaluate(self, genotype: Genotype) -> Evaluation:
         """Trains the design and judges it on the validation split.
 
-        A design in reduced precision is judged by running its ONNX in that precision. Raises
-        NotFiniteError where training diverges, OSError where its weights cannot be kept.
+        A design in reduced precision is judged by running its ONNX in that precision; how far its
+        logits are from torch's is in the details. Raises NotFiniteError where training diverges,
+        OSError where its weights cannot be kept.
         """
-        module, examples, done = self._train(genotype)
+        module, examples, done, allowed = self._train(genotype)
         valid = self.data.split("valid")
-        if genotype.precision == "fp32":
-            predicted = predict(module, examples).argmax(1).cpu().numpy()
-        else:
-            predicted = self._predict_exported(genotype, valid)
+        logits = predict(module, examples).cpu().numpy()
+        told = {}
+        if genotype.precision != "fp32":
+            exported = self._exported_logits(genotype, valid)
+            difference = np.abs(exported - logits)
+            told["torch_distance_max"] = float(difference.max())
+            told["torch_distance_mean"] = float(difference.mean())
+            logits = exported
         details = {
             "fidelity": self.fidelity(genotype),
             "split": "valid",
             "epochs": done.epochs,
             "epochs_allowed": done.epochs_allowed,
             "best_epoch": done.best_epoch,
+            "fusion_epochs": [allowed, self.protocol.fusion.epochs],
             "seconds": round(done.seconds, 3),
+            **told,
         }
-        return Evaluation(self.key(genotype), "quality", self._measures(predicted, valid), details)
+        measures = self._measures(logits.argmax(1), valid)
+        return Evaluation(self.key(genotype), "quality", measures, details)
 
     def test(self, genotype: Genotype) -> Evaluation:
         """Judges a trained design on the test split; for the end of a study only."""
@@ -208,7 +219,7 @@ class QualityEvaluator:
             logits = predict(part.to(self._device), examples)
             predicted = logits.argmax(1).cpu().numpy()
         else:
-            predicted = self._predict_exported(genotype, samples)
+            predicted = self._exported_logits(genotype, samples).argmax(1)
         return Evaluation(
             self.test_key(genotype), "test", self._measures(predicted, samples), {"split": "test"}
         )
@@ -229,6 +240,21 @@ class QualityEvaluator:
             self._train(genotype)
             load_prefix(part, file)
         return network.eval()
+
+    def artifact(self, genotype: Genotype) -> Artifact:
+        """The trained design as ONNX in its precision: the graph that is timed, with its weights.
+
+        Scales of int8 are calibrated on training inputs. The caller discards it. Raises ParityError
+        where ONNX differs from torch.
+        """
+        folder, classes = self._home / "artifacts", len(self.data.classes)
+        builder = OnnxBuilder(self._encoders, self._shapes, classes, folder, self._runtime)
+        calibration: list[tuple[Tensor, ...]] = []
+        if genotype.precision == "int8":
+            train = self.data.split("train")
+            spread = -(-len(train) // CALIBRATION_SAMPLES)
+            calibration = self.inputs(genotype, train[::spread])
+        return builder.build(genotype, self.trained(genotype), calibration)
 
     def inputs(self, genotype: Genotype, samples: Sequence[Sample]) -> list[tuple[Tensor, ...]]:
         """What the exported network reads: a tuple of inputs of batch 1, padded, a sample."""
@@ -251,14 +277,18 @@ class QualityEvaluator:
 
     # -- how
 
-    def _train(self, genotype: Genotype) -> tuple[torch.nn.Module, Examples, Fit]:
-        """What was trained (the fusion or the whole), its validation examples, how it went."""
+    def _train(self, genotype: Genotype) -> tuple[torch.nn.Module, Examples, Fit, int]:
+        """What was trained (the fusion or the whole), its validation examples, how it went.
+
+        Last the epochs that the protocol's bound left to the fusion.
+        """
         self.prepare()
         module: torch.nn.Module = new_fusion(
             genotype, self._shapes, len(self.data.classes), self.protocol.seed
         )
         train, valid = (self._examples(genotype, split, True) for split in ("train", "valid"))
         done = self._fit(module, train, valid, self.protocol.fusion, "training fusion")
+        allowed = done.epochs_allowed
         if self.fidelity(genotype) == WHOLE:
             network = self._untrained(genotype)
             network.fusion.load_state_dict(module.cpu().state_dict())
@@ -266,7 +296,7 @@ class QualityEvaluator:
             whole = self._fit(network, train, valid, self._whole_regime(genotype), "training whole")
             module, done = network, replace(whole, seconds=done.seconds + whole.seconds)
         save_state(module.cpu(), self._weights_file(genotype))
-        return module.to(self._device), valid, done
+        return module.to(self._device), valid, done, allowed
 
     def _fit(
         self, module: torch.nn.Module, train: Examples, valid: Examples, regime: Regime, what: str
@@ -330,23 +360,11 @@ class QualityEvaluator:
                 )
         return KeptFeatures(found, text[1] if text else None, labels, self._device)
 
-    def _predict_exported(self, genotype: Genotype, samples: Sequence[Sample]) -> np.ndarray:
-        """Classes that the exported network gives, in the precision it will run in.
-
-        In int8 padding is part of what scales are drawn from, so it is the graph of full length
-        that judges. In fp16 padding changes nothing that is read, and is left out.
-        """
-        folder = self._home / "artifacts"
-        builder = OnnxBuilder(self._encoders, self._shapes, len(self.data.classes), folder)
-        network = self.trained(genotype)
-        if genotype.text_encoder and genotype.precision != "int8":
-            spec = self._encoders[genotype.text_encoder]
-            needed = self.preprocessing.text(spec, samples, genotype.text_tokens)[0].shape[1]
-            genotype = replace(genotype, text_tokens=max(MIN_TEXT_TOKENS, needed))
-        artifact = builder.build(genotype, network)
+    def _exported_logits(self, genotype: Genotype, samples: Sequence[Sample]) -> np.ndarray:
+        """Logits (N, classes) of the exported network, run in its precision on this CPU."""
+        artifact = self.artifact(genotype)
         try:
-            logits = run_onnx(artifact.path, self._stream(genotype, samples))
-            return np.asarray(logits.argmax(1))
+            return run_onnx(artifact.path, self._stream(genotype, samples))
         finally:
             artifact.discard()
 

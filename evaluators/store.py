@@ -42,6 +42,8 @@ class EvaluationStore:
     def put(self, evaluation: Evaluation) -> None:
         """Keeps an evaluation; on return it survives a crash. The first of a key stays.
 
+        One that is not stable is kept for whoever reads the file, but is no answer to `get`.
+
         Raises StoreError where it cannot be written, NotFiniteError for NaN among its details.
         """
         try:
@@ -99,7 +101,8 @@ class EvaluationStore:
         for line in complete.splitlines():
             evaluation = _parse(line)
             if evaluation is not None:
-                self._known.setdefault(evaluation.key, evaluation)
+                if not evaluation.unstable:
+                    self._known.setdefault(evaluation.key, evaluation)
             elif line.strip():
                 self.damaged_lines += 1
 

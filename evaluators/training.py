@@ -32,6 +32,9 @@ LIKE_LENGTH_BATCHES = 16
 RECIPE = 2
 """Part of every quality key: raise it when the same protocol comes to train another network."""
 
+WAY_OUT = "try --trunks frozen or another --seed (with a new --name), or another encoder"
+"""What helps where training leads to numbers that are not finite."""
+
 
 @dataclass(frozen=True)
 class Regime:
@@ -40,7 +43,8 @@ class Regime:
     The state of the best validation epoch is kept (accuracy, then loss); training stops once
     `patience` epochs brought no better one. Learning rates are for new layers and for trunks.
     `max_macs` bounds the multiply-accumulates of one training: a module that is dear to train gets
-    fewer epochs, at least one. It depends on shapes alone, so the bound is the same everywhere.
+    fewer epochs, at least one. It depends on shapes and on how long the texts are, so the bound
+    is the same everywhere.
     """
 
     epochs: int
@@ -215,9 +219,7 @@ def fit(
                 logits = train.logits(module, indices)
             loss = F.cross_entropy(logits.float(), train.labels[indices])
             if not torch.isfinite(loss):
-                raise NotFiniteError(
-                    f"training loss is {loss.item()} in epoch {epoch}: lower the learning rate"
-                )
+                raise NotFiniteError(f"training loss is {loss.item()} in epoch {epoch}: {WAY_OUT}")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -254,7 +256,11 @@ def affordable_epochs(module: nn.Module, train: Examples, regime: Regime) -> int
     if regime.max_macs is None:
         return regime.epochs
     module.eval()
-    batch = torch.arange(min(regime.batch_size, len(train.labels)))
+    batch = torch.arange(len(train.labels))
+    if train.lengths is not None:  # batches hold texts of like length: the mean is what they cost
+        mean = train.lengths.float().mean()
+        batch = (train.lengths - mean).abs().argsort(stable=True)
+    batch = batch[: regime.batch_size]
     forward = count_macs(lambda: train.logits(module, batch)) / len(batch)
     within = int(regime.max_macs / (3 * max(1, forward) * len(train.labels)))
     return min(regime.epochs, max(MIN_EPOCHS, within))
@@ -266,7 +272,7 @@ def score(module: nn.Module, examples: Examples) -> tuple[float, float]:
     right = (logits.argmax(1) == examples.labels).double().mean()
     loss = F.cross_entropy(logits, examples.labels)
     if not torch.isfinite(loss):
-        raise NotFiniteError(f"validation loss is {loss.item()}: lower the learning rate")
+        raise NotFiniteError(f"validation loss is {loss.item()}: {WAY_OUT}")
     return float(right), -float(loss)
 
 

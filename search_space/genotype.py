@@ -14,7 +14,7 @@ Operator = Literal["concatenation", "product", "tensor", "gated", "cross-attenti
 AttentionOver = Literal["pooled", "tokens"]
 TextPooling = Literal["cls", "mean", "pooler"]
 VisionPooling = Literal["cls", "mean", "max", "conv-max"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "int8-dynamic"]
 
 OPERATORS: tuple[Operator, ...] = get_args(Operator)
 ATTENTION_OVER: tuple[AttentionOver, ...] = get_args(AttentionOver)

@@ -1,6 +1,5 @@
-"""Encoders by name: their networks, weights, shapes and preprocessing, from folder, hub or timm."""
+"""Encoders by name: their networks, weights and shapes, from folder, hub or timm."""
 
-import json
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +9,9 @@ import torch
 from torch import nn
 
 from search_space.encoders import EncoderError, EncoderShape, EncoderSpec, UnknownEncoderError
+from search_space.genotype import MIN_TEXT_TOKENS
 from search_space.libraries import import_timm, import_transformers
+from search_space.pixels import image_size
 from search_space.trunks import (
     MobileNetV2Trunk,
     TextTrunk,
@@ -21,20 +22,42 @@ from search_space.trunks import (
     timm_depth,
 )
 
+MIN_VOCABULARY = 4
+"""Token ids that mark padding, unknown words, the start and the end of a text."""
+
 
 def load_trunk(spec: EncoderSpec, depth: int, seed: int = 0) -> nn.Module:
     """The encoder cut after `depth` layers, in evaluation mode.
 
     Random weights are drawn from `seed`, the same for every depth. Raises EncoderError where
-    configuration or weights cannot be had, or where the encoder has no such tap.
+    configuration or weights cannot be had or are no finite numbers, or where the encoder has no
+    such tap.
     """
+    return cut(spec, _load(spec, seed), depth).eval()
+
+
+def _load(spec: EncoderSpec, seed: int = 0) -> nn.Module:
+    """The whole model with its weights, every one a finite number."""
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     try:
         model = _load_timm(spec) if spec.library == "timm" else _load_transformers(spec)
     finally:
         torch.random.set_rng_state(state)
-    return cut(spec, model, depth).eval()
+    if spec.weights == "pretrained":
+        _check_finite(spec, model)
+    return model
+
+
+def _check_finite(spec: EncoderSpec, model: nn.Module) -> None:
+    # Buffers may be infinite on purpose, as masks are.
+    bad = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    bad += [name for name, buffer in model.named_buffers() if buffer.isnan().any()]
+    if bad:
+        raise EncoderError(
+            f"{spec.modality} encoder {spec.source}: {bad[0]} holds weights that are not finite "
+            f"numbers ({len(bad)} of its tensors do); give another folder or encoder"
+        )
 
 
 def _depth(spec: EncoderSpec, model: nn.Module) -> int:
@@ -178,20 +201,43 @@ def _first_line(error: Exception) -> str:
 
 @lru_cache(maxsize=64)
 def describe(spec: EncoderSpec) -> EncoderShape:
-    """Depth, widths and limits of an encoder, found by running its shape alone (no weights).
+    """Depth, widths and limits of an encoder, found by running its shape alone.
 
+    Weights are loaded only to tell whether a text encoder's pooler is among them.
     Raises EncoderError where the encoder cannot be had.
     """
     model = _without_weights(spec)
-    if spec.modality == "text":
-        config = cast(Any, model).config
-        return EncoderShape(
-            spec.name,
-            "text",
-            (config.hidden_size,) * _depth(spec, model),
-            max_tokens=_longest_text(spec, model),
-            has_pooler=_has_pooler(spec, model),
-        )
+    return _text_shape(spec, model) if spec.modality == "text" else _vision_shape(spec, model)
+
+
+def _text_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
+    here = f"text encoder {spec.source}"
+    config = cast(Any, model).config
+    for setting in ("hidden_size", "vocab_size"):
+        if not hasattr(config, setting):
+            raise EncoderError(
+                f"{here}: {type(model).__name__} names no {setting}: choose a BERT-like encoder"
+            )
+    depth, longest = _depth(spec, model), _longest_text(spec, model)
+    for found, least, what in (
+        (depth, 1, "layers (num_hidden_layers)"),
+        (longest, MIN_TEXT_TOKENS, "positions for tokens (max_position_embeddings)"),
+        (config.vocab_size, MIN_VOCABULARY, "token ids (vocab_size)"),
+    ):
+        if found < least:
+            raise EncoderError(
+                f"{here}: it has {found} {what}, at least {least} are needed: choose another"
+            )
+    return EncoderShape(
+        spec.name,
+        "text",
+        (config.hidden_size,) * depth,
+        max_tokens=longest,
+        has_pooler=_has_pooler(spec, model),
+    )
+
+
+def _vision_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
     size = image_size(spec, model)
     try:
         trunk = cast(VisionTrunk, cut(spec, model, _depth(spec, model)).eval())
@@ -217,7 +263,7 @@ def describe(spec: EncoderSpec) -> EncoderShape:
 
 def _longest_text(spec: EncoderSpec, model: nn.Module) -> int:
     longest = getattr(cast(Any, model).config, "max_position_embeddings", None)
-    if longest is None:
+    if longest is None or longest < 1:  # XLNet says -1 for a text of any length
         raise EncoderError(
             f"text encoder {spec.source}: {type(model).__name__} names no longest text "
             "(max_position_embeddings): choose a BERT-like encoder"
@@ -229,27 +275,11 @@ def _longest_text(spec: EncoderSpec, model: nn.Module) -> int:
     return int(longest)
 
 
-def _file_of(spec: EncoderSpec, name: str) -> Path | None:
-    """A file of the encoder's folder or, for pretrained weights, of the hub's cache."""
-    if spec.weights == "random" and not Path(spec.source).is_dir():
-        return None
-    try:
-        found = import_transformers().utils.cached_file(spec.source, name, local_files_only=True)
-    except OSError:
-        return None
-    return None if found is None else Path(found)
-
-
 def _has_pooler(spec: EncoderSpec, model: nn.Module) -> bool:
+    """Whether a pooler is there and was trained, which only the loading of its weights tells."""
     if getattr(model, "pooler", None) is None:
         return False
-    weights = None if spec.weights == "random" else _file_of(spec, "model.safetensors")
-    if weights is None:
-        return True
-    from safetensors import safe_open
-
-    with safe_open(str(weights), "pt") as file:
-        return any("pooler." in key for key in file.keys())  # noqa: SIM118  (not a dict)
+    return spec.weights == "random" or getattr(_load(spec), "pooler", None) is not None
 
 
 def _without_weights(spec: EncoderSpec) -> nn.Module:
@@ -259,33 +289,6 @@ def _without_weights(spec: EncoderSpec) -> nn.Module:
             if spec.library == "timm"
             else _from_config(spec)
         )
-
-
-def image_size(spec: EncoderSpec, model: nn.Module) -> int:
-    """Side in pixels of the square image that a vision encoder takes."""
-    if spec.library == "timm":
-        size = spec.config.get("img_size") or cast(Any, model).default_cfg["input_size"][-1]
-    else:
-        size = getattr(cast(Any, model).config, "image_size", None)
-    if size is None:
-        raise EncoderError(
-            f"vision encoder {spec.source}: {type(model).__name__} names no image size: choose "
-            "MobileNetV2, a ViT-like encoder or timm"
-        )
-    return int(size[0] if isinstance(size, (tuple, list)) else size)
-
-
-def normalisation(spec: EncoderSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, a channel, that pixels in 0..1 are normalised with."""
-    if spec.library == "timm":
-        cfg = import_timm().models.get_pretrained_cfg(spec.source)
-        if cfg is not None and spec.weights == "pretrained":
-            return tuple(cfg.mean), tuple(cfg.std)
-        return (0.5,) * 3, (0.5,) * 3
-    file = _file_of(spec, "preprocessor_config.json")
-    settings = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
-    mean, std = settings.get("image_mean", (0.5,) * 3), settings.get("image_std", (0.5,) * 3)
-    return tuple(mean), tuple(std)
 
 
 @lru_cache(maxsize=64)

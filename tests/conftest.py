@@ -1,11 +1,13 @@
 """What all tests share: real data where there is some, no network, one thread a process."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any hub client is imported
 
 import pytest
+from sshd import Sshd, missing, start_sshd
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,3 +19,12 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set FUSION_NAS_SHARED to a folder that holds it")
     return folder.resolve()
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """A real SSH server on the loopback; tests that need it are skipped where none is installed."""
+    if why := missing():
+        pytest.skip(why)
+    with start_sshd(tmp_path / "sshd") as server:
+        yield server

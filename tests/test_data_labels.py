@@ -54,6 +54,21 @@ def test_the_classes_of_a_folder_are_its_sorted_labels() -> None:
     assert all(entry.score is None for entry in labels.entries)
 
 
+def test_space_around_a_label_makes_no_class_of_its_own() -> None:
+    plain = read_labels(GOOD_FOLDER.encode())
+    spaced = GOOD_FOLDER.replace("yes", "yes ").replace("z,no", "z,\u00a0 no\t")
+    assert read_labels(spaced.encode()) == plain
+
+
+def test_labels_that_differ_in_case_alone_are_one_problem_each() -> None:
+    rows = "e,v,Yes,train\nf,u,YES,train\ng,t,Yes,valid\nh,s,maybe,train\n"
+    assert problems(GOOD_FOLDER + rows) == (
+        "label.csv: labels 'yes' (row 3), 'Yes' (row 6), 'YES' (row 7) differ in upper and lower "
+        "case alone; spell them alike, or give other names",
+    )
+    assert len(problems(GOOD_FOLDER + rows + "i,r,No,train\n")) == 2
+
+
 def test_a_byte_order_mark_and_windows_line_ends_are_fine() -> None:
     plain = read_labels(GOOD_FOLDER.encode())
     assert read_labels(b"\xef\xbb\xbf" + GOOD_FOLDER.replace("\n", "\r\n").encode()) == plain

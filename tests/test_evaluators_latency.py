@@ -13,10 +13,14 @@ import onnx
 import pytest
 from test_evaluators_contract import QUICK_TIMING, builder, design, latency
 
-from device_agent.protocol import MeasureRequest, MeasureResult
+from device_agent.power import Energy
+from device_agent.result import MeasureResult
 from evaluators.device_client import DeviceClient, DeviceLost, open_local_device
-from evaluators.latency import LatencyEvaluator, MeasureError, Runs
+from evaluators.evaluation import Evaluation
+from evaluators.latency import ATTEMPTS, LatencyEvaluator, MeasureError, Runs
 from evaluators.onnx_builder import Artifact
+from evaluators.store import EvaluationStore, known_or_new
+from search_space.genotype import PRECISIONS
 
 RUNS = Runs(threads=1, timing=QUICK_TIMING, deadline_s=60.0)
 
@@ -38,8 +42,9 @@ def artifact(tmp_path: Path) -> Artifact:
     return builder(tmp_path / "built").build(design())
 
 
-def left_behind(home: Path) -> list[str]:
-    """Artifacts and results that lie on the host or on the device."""
+def left_behind(home: Path, evaluator: LatencyEvaluator) -> list[str]:
+    """Artifacts and results that lie on the host, or on the device once all is settled."""
+    evaluator.settle()
     folders = [home / "artifacts", home / "device" / "artifacts", home / "device" / "results"]
     return [file.name for folder in folders for file in folder.iterdir()]
 
@@ -76,18 +81,65 @@ def test_a_latency_is_the_median_of_its_samples_within_its_interval(
     assert 8 <= len(details["samples_ms"]) <= 12 and told.value == median(details["samples_ms"])
     assert {told.low, told.high} <= set(details["samples_ms"])
     assert details["provider"] == "CPUExecutionProvider" and details["runtime_version"]
-    assert len(details["block_medians_ms"]) == 3 and details["board_before"]
+    assert len(details["block_medians_ms"]) == 2 and details["board_before"]
     names = {measure.name for measure in found.measures}
     assert names >= {"compile_s", "parameters", "macs", "weight_bytes", "onnx_bytes"}
-    assert left_behind(home) == []
+    assert left_behind(home, evaluator) == []
+
+
+def test_energy_is_told_where_the_board_tells_its_power(
+    evaluator: LatencyEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "energy_mj" not in {measure.name for measure in evaluator.evaluate(design()).measures}
+    ask = DeviceClient.measure
+
+    def with_rails(self: DeviceClient, *asked: Any, **more: Any) -> MeasureResult:
+        energy = Energy(41.5, 6.25, 2.5, 150, "INA3221 VDD_IN")
+        return replace(ask(self, *asked, **more), energy=energy)
+
+    monkeypatch.setattr(DeviceClient, "measure", with_rails)
+    found = evaluator.evaluate(design())
+    assert (found["energy_mj"].value, found["energy_mj"].unit) == (41.5, "mJ")
+    assert found.details["energy"]["idle_w"] == 2.5
 
 
 def test_each_precision_of_a_design_is_timed_as_its_own_file(
     evaluator: LatencyEvaluator, home: Path
 ) -> None:
-    found = [evaluator.evaluate(design(precision=p)) for p in ("fp32", "fp16", "int8")]
-    assert len({f.details["onnx_sha256"] for f in found}) == len({f.key for f in found}) == 3
-    assert left_behind(home) == []
+    found = [evaluator.evaluate(design(precision=p)) for p in PRECISIONS]
+    assert len({f.details["onnx_sha256"] for f in found}) == len({f.key for f in found}) == 4
+    assert left_behind(home, evaluator) == []
+
+
+def test_a_reading_that_is_not_stable_says_so_and_is_no_answer_later(
+    tmp_path: Path,
+) -> None:
+    strict = replace(QUICK_TIMING, block_tolerance=0.0, anchor_tolerance=0.0, retries=1)
+    evaluator = latency(tmp_path, replace(RUNS, timing=strict))
+    store = EvaluationStore(tmp_path / "evaluations.jsonl")
+    try:
+        found, known = known_or_new(store, evaluator, design())
+        again, known_again = known_or_new(store, evaluator, design())
+    finally:
+        evaluator.close()
+    assert not known and not known_again and found.key == again.key
+    assert found.unstable.startswith("none of 2 rounds of timing can be trusted; in the last, the")
+    assert "0 % are allowed" in found.unstable
+    assert found["latency_ms"].value == median(found.details["samples_ms"])
+    (earlier,) = found.details["earlier_rounds"]
+    assert len(earlier["samples_ms"]) >= 8 and earlier["doubts"] and len(earlier["anchor_ms"]) == 2
+    kept = store.path.read_text().splitlines()
+    assert len(kept) == 2, "both are kept with their raw samples"
+    assert store.get(found.key) is None
+    assert Evaluation.from_json(found.as_json()) == found
+
+
+def test_how_designs_are_timed_is_told_with_the_figures_of_the_protocol(
+    evaluator: LatencyEvaluator,
+) -> None:
+    told = evaluator.timing()
+    assert "at least 8 runs in 2 blocks" in told and "interval is 10000 % wide" in told
+    assert "up to 0 times" in told
 
 
 # -- keys
@@ -102,6 +154,8 @@ def test_the_key_depends_on_device_threads_timing_runtime_and_classes(
         "timing": replace(RUNS, timing=other_timing),
         "provider": replace(RUNS, provider="CUDAExecutionProvider"),
         "runtime": replace(RUNS, runtime="tensorrt"),
+        "weights": replace(RUNS, weights_seed=None),
+        "seed": replace(RUNS, weights_seed=1),
     }
     keys = {evaluator.key(design())}
     client = evaluator._device
@@ -133,7 +187,7 @@ def test_a_lost_agent_is_opened_again_once(evaluator: LatencyEvaluator, home: Pa
     os.kill(before, signal.SIGKILL)
     found = evaluator.evaluate(design())
     assert found["latency_ms"].value > 0 and agent(evaluator) != before
-    assert left_behind(home) == []
+    assert left_behind(home, evaluator) == []
 
 
 def test_a_device_that_is_lost_every_time_is_told_and_usable_afterwards(
@@ -143,16 +197,16 @@ def test_a_device_that_is_lost_every_time_is_told_and_usable_afterwards(
 
     def open_device() -> DeviceClient:
         opened.append(open_local_device(tmp_path / "device"))
-        if len(opened) <= 2:
+        if len(opened) <= ATTEMPTS:
             opened[-1].hello()
             os.kill(opened[-1]._transport.pid, signal.SIGKILL)  # type: ignore[attr-defined]
         return opened[-1]
 
     unlucky = LatencyEvaluator(builder(tmp_path / "artifacts"), open_device, RUNS)
     try:
-        with pytest.raises(MeasureError, match="lost 2 times"):
+        with pytest.raises(MeasureError, match=f"lost {ATTEMPTS} times"):
             unlucky.time(design(), artifact)
-        assert len(opened) == 3
+        assert len(opened) == ATTEMPTS + 1
         assert unlucky.time(design(), artifact)["latency_ms"].value > 0
     finally:
         unlucky.close()
@@ -161,22 +215,31 @@ def test_a_device_that_is_lost_every_time_is_told_and_usable_afterwards(
 def test_a_result_is_not_lost_with_the_agent_that_gave_it(
     evaluator: LatencyEvaluator, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured: list[MeasureResult] = []
-    measure = DeviceClient.measure
-
-    def counted(self: DeviceClient, path: Path, asked: MeasureRequest, **named: Any) -> Any:
-        measured.append(measure(self, path, asked, **named))
-        return measured[-1]
-
     def lose(self: DeviceClient, *_: object) -> None:
         raise DeviceLost("gone while it tidied up")
 
+    evaluator.time(design(), artifact)
     with monkeypatch.context() as patch:
-        patch.setattr(DeviceClient, "measure", counted)
         patch.setattr(DeviceClient, "forget", lose)
+        evaluator.settle()
         found = evaluator.time(design(), artifact)
-    assert len(measured) == 1 and found.details["samples_ms"] == list(measured[0].samples_ms)
-    evaluator.time(design(), artifact)  # and the device is tidied up by the next one
+    assert found["latency_ms"].value > 0 and len(found.details["interruptions"]) == 1
+
+
+def test_what_a_host_could_not_keep_is_fetched_and_not_timed_again(
+    evaluator: LatencyEvaluator, home: Path, artifact: Artifact
+) -> None:
+    first = evaluator.time(design(), artifact)
+    evaluator.close()  # as a host that is ended before it kept the evaluation
+    again = latency(home, RUNS)
+    try:
+        assert again.time(design(), artifact).details["samples_ms"] == first.details["samples_ms"]
+        again.settle()
+        anew = again.time(design(), artifact)
+        assert anew.details["samples_ms"] != first.details["samples_ms"]
+    finally:
+        again.close()
+        evaluator._device = open_local_device(home / "device")
 
 
 def test_a_network_that_can_never_run_is_an_evaluation_with_words(
@@ -186,7 +249,7 @@ def test_a_network_that_can_never_run_is_an_evaluation_with_words(
     assert "NoSuchOperator" in found.infeasible and found.key == evaluator.key(design())
     assert "latency_ms" not in {measure.name for measure in found.measures}
     assert found["macs"].value > 0
-    assert left_behind(home) == []
+    assert left_behind(home, evaluator) == []
 
 
 @pytest.mark.parametrize(
@@ -204,7 +267,7 @@ def test_what_is_not_the_designs_fault_is_an_error_and_no_evaluation(
     client = evaluator._device
     with pytest.raises(MeasureError, match=words):
         LatencyEvaluator(builder(home), lambda: client, runs).time(design(), artifact)
-    assert [name for name in left_behind(home) if name == artifact.sha256] == []
+    assert [name for name in left_behind(home, evaluator) if name == artifact.sha256] == []
     assert evaluator.time(design(), artifact)["latency_ms"].value > 0
 
 
@@ -213,7 +276,7 @@ def test_a_build_that_fails_leaves_nothing_and_asks_no_device(
 ) -> None:
     with pytest.raises(ValueError, match="taps 1 to 6"):
         evaluator.evaluate(design(text_tap=9))
-    assert left_behind(home) == []
+    assert left_behind(home, evaluator) == []
 
 
 def test_an_artifact_is_discarded_also_where_measuring_fails(
@@ -225,4 +288,4 @@ def test_an_artifact_is_discarded_also_where_measuring_fails(
     )
     with pytest.raises(MeasureError):
         refused.evaluate(design())
-    assert left_behind(home) == []
+    assert left_behind(home, evaluator) == []

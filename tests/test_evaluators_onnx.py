@@ -109,7 +109,7 @@ def test_every_design_is_one_static_file_that_agrees_with_torch(
     assert made.max_difference <= 1e-4 and np.ptp(expected, axis=0).max() > 1e-3
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp16"])
+@pytest.mark.parametrize("precision", ["int8", "int8-dynamic", "fp16"])
 def test_a_reduced_precision_runs_and_tells_what_it_costs(tmp_path: Path, precision: str) -> None:
     kept = builder(tmp_path / "fp32").build(design(text_tap=6), network_of(design(text_tap=6)))
     asked = design(text_tap=6, precision=precision)
@@ -162,7 +162,7 @@ def test_a_file_that_differs_from_torch_is_refused_and_removed(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int8-dynamic"])
 def test_logits_that_are_not_finite_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
@@ -259,7 +259,7 @@ def test_the_macs_of_bert_count_its_attention(layers: int) -> None:
 def test_bytes_follow_the_precision_and_parameters_the_network() -> None:
     network = network_of(design())
     count = sum(parameter.numel() for parameter in network.parameters())
-    for precision, width in (("fp32", 4), ("fp16", 2), ("int8", 1)):
+    for precision, width in (("fp32", 4), ("fp16", 2), ("int8", 1), ("int8-dynamic", 1)):
         found = costs_of(static_costs(network, design(precision=precision), demo().shapes))
         assert found["parameters"] == count and found["weight_bytes"] == count * width
 

@@ -1,5 +1,6 @@
 """A design's accuracy depends on the design, the data and the protocol, and on nothing else."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,11 +19,12 @@ from evaluators import quality as quality_module
 from evaluators.data import DataError, DataSet, load
 from evaluators.evaluation import Evaluation, NotFiniteError
 from evaluators.onnx_builder import OnnxBuilder, run_onnx
+from evaluators.precision import CALIBRATION_SAMPLES
 from evaluators.preprocessing import LearnedTokenizer, Preprocessing, PretrainedTokenizer
 from evaluators.quality import ON_FROZEN, WHOLE, QualityEvaluator
 from evaluators.training import Arithmetic, Regime, Trunks, fit, predict, shuffled_batches
 from evaluators.trunk_weights import TrunkWeights, WeightsError, load_prefix, save_state
-from search_space.encoders import EncoderSpec
+from search_space.encoders import EncoderError, EncoderSpec
 from search_space.genotype import (
     ATTENTION_OVER,
     OPERATORS,
@@ -357,7 +359,7 @@ def test_a_regime_that_would_train_nothing_is_refused(epochs: int, batch: int) -
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_a_loss_that_is_nan_ends_training_in_words(split: str) -> None:
     lines = {"train": Line(8), "valid": Line(8), split: Line(8, factor=float("nan"))}
-    with pytest.raises(NotFiniteError, match="lower the learning rate"):
+    with pytest.raises(NotFiniteError, match=r"loss is nan.*--trunks frozen.*--seed"):
         fit(line(), lines["train"], lines["valid"], Regime(2, 2, 8, 0.1, 0.1), seed=0)
 
 
@@ -472,18 +474,39 @@ def test_a_trained_network_on_frozen_trunks_is_as_right_as_its_evaluation_said(
     assert judged(frozen.data, whole_logits(frozen, design())) == accuracy(found)
 
 
-def test_int8_is_judged_by_running_its_exported_file(
-    frozen: QualityEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["int8", "int8-dynamic", "fp16"])
+def test_a_reduced_precision_is_judged_by_running_its_exported_file(
+    frozen: QualityEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    asked = design(precision="int8")
+    asked = design(precision=precision)
     found = frozen.evaluate(asked)
     encoders = {spec.name: spec for spec in demo().encoders}
-    made = OnnxBuilder(encoders, demo().shapes, 2, tmp_path).build(asked, frozen.trained(asked))
+    train = frozen.data.split("train")
+    spread = frozen.inputs(asked, train[:: -(-len(train) // CALIBRATION_SAMPLES)])
+    made = OnnxBuilder(encoders, demo().shapes, 2, tmp_path).build(
+        asked, frozen.trained(asked), spread
+    )
     logits = run_onnx(made.path, frozen.inputs(asked, frozen.data.split("valid")))
     assert judged(frozen.data, logits) == accuracy(found)
+    apart = np.abs(logits - whole_logits(frozen, asked).numpy())
+    # Kept features are in half precision, so the distance is told to about a thousandth.
+    assert found.details["torch_distance_max"] == pytest.approx(apart.max(), abs=2e-3)
+    assert found.details["torch_distance_mean"] == pytest.approx(apart.mean(), abs=2e-3)
     monkeypatch.setattr(quality_module, "run_onnx", lambda path, rows: -run_onnx(path, rows))
     assert accuracy(frozen.evaluate(asked)) == pytest.approx(100 - accuracy(found))
     assert not list((frozen._home / "artifacts").iterdir())
+
+
+def test_fp32_has_no_distance_to_tell(frozen: QualityEvaluator) -> None:
+    assert "torch_distance_max" not in frozen.evaluate(design()).details
+
+
+def test_the_key_of_an_int8_design_depends_on_the_runtime_it_is_for(
+    data: DataSet, tmp_path: Path
+) -> None:
+    here, there = (quality(data, tmp_path, runtime=one) for one in ("onnxruntime", "tensorrt"))
+    assert here.key(design(precision="int8")) != there.key(design(precision="int8"))
+    assert here.key(design()) == there.key(design())
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda file: file.write_bytes(b"torn")])
@@ -607,6 +630,58 @@ def test_a_learned_vocabulary_fits_an_encoder_described_by_a_folder(
     made = Preprocessing(data, demo().shapes)
     ids, mask = made.text(spec, data.samples, 16)
     assert ids.max() < 7 and ids.shape == mask.shape and mask[:, 0].all()
+
+
+def folder_with_tokenizer(folder: Path, change: Callable[[Path], object]) -> EncoderSpec:
+    """A pretrained text encoder whose tokenizer's files are changed."""
+    change(saved_bert(folder, seed=0))
+    return EncoderSpec("mine", "text", "transformers", str(folder))
+
+
+def change_json(file: Path, key: str, value: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+
+
+def without_pad_token(folder: Path) -> None:
+    change_json(folder / "tokenizer.json", "padding", None)
+    change_json(folder / "tokenizer_config.json", "pad_token", None)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (without_pad_token, "names no pad_token.*tokenizer_config.json"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "no usable tokenizer"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "no usable tokenizer"),
+        (lambda folder: (folder / "tokenizer_config.json").write_text("{"), "no usable tokenizer"),
+    ],
+    ids=["no pad token", "torn", "empty", "torn settings"],
+)
+def test_a_tokenizer_that_cannot_be_used_is_refused_in_words(
+    tmp_path: Path, change: Callable[[Path], object], told: str
+) -> None:
+    spec = folder_with_tokenizer(tmp_path / "bert", change)
+    with pytest.raises(EncoderError, match=f"text encoder {spec.source}: .*{told}"):
+        PretrainedTokenizer(spec)
+
+
+def test_any_token_can_be_named_to_pad_with(tmp_path: Path) -> None:
+    spec = folder_with_tokenizer(tmp_path / "bert", without_pad_token)
+    change_json(tmp_path / "bert" / "tokenizer_config.json", "pad_token", "[SEP]")
+    _, mask = PretrainedTokenizer(spec).encode(["good bad", "fine"], 16)
+    assert mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
+
+
+def test_a_tokenizer_of_another_encoder_is_refused_in_words(data: DataSet, tmp_path: Path) -> None:
+    def change(folder: Path) -> None:
+        words = [f"word{n}" for n in range(90)]
+        LearnedTokenizer([*words, *(sample.text for sample in data.samples)], 200).save(folder)
+
+    spec = folder_with_tokenizer(tmp_path / "bert", change)
+    made = Preprocessing(data, demo().shapes)
+    samples = [replace(sample, text="word89") for sample in data.samples]
+    with pytest.raises(EncoderError, match=r"token id \d+, .*knows 40 .*belong together"):
+        made.text(spec, samples, 16)
 
 
 def test_a_learned_tokenizer_is_read_back_as_it_was(tmp_path: Path) -> None:

@@ -460,7 +460,7 @@ class TestViolations:
             ({"attention_over": "layers"}, "attention over 'layers': choose one of pooled, tokens"),
             ({"text_pooling": "max"}, "text pooling 'max': choose one of cls, mean, pooler"),
             ({"vision_pooling": "min"}, "vision pooling 'min': choose one of"),
-            ({"precision": "fp8"}, "precision 'fp8': choose one of fp32, fp16, int8"),
+            ({"precision": "fp8"}, "precision 'fp8': choose one of fp32, fp16, int8, int8-dynamic"),
             (
                 {"points": (FusionPoint(2, 2, "sum"),)},
                 "operator 'sum': choose one of concatenation",

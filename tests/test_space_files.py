@@ -13,8 +13,9 @@ import torch
 from search_space.encoders import EncoderError, EncoderSpec, spec_for
 from search_space.features import Feature
 from search_space.libraries import import_timm, import_transformers
-from search_space.loading import describe, load_trunk, normalisation
+from search_space.loading import describe, load_trunk
 from search_space.named import SpaceError, load_space, names
+from search_space.pixels import normalisation
 
 GOOD = """
 name = "mine"
@@ -77,6 +78,31 @@ def bert(tmp_path: Path) -> Path:
 
 def text_from(source: Path | str, weights: Any = "pretrained") -> EncoderSpec:
     return EncoderSpec("mine", "text", "transformers", str(source), weights)
+
+
+FORMS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+"""In which weights lie in a folder: one file, several with an index, torch's own."""
+
+
+def states_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a folder that save_pretrained wrote."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def save_as(folder: Path, form: str, weights: dict[str, torch.Tensor]) -> None:
+    """Puts these weights in place of a BERT's own."""
+    for file in folder.glob("*model*"):
+        file.unlink()
+    if form == "pytorch_model.bin":
+        torch.save(weights, folder / form)
+        return
+    transformers = import_transformers()
+    model = transformers.BertModel(transformers.BertConfig.from_pretrained(folder))
+    size = "10KB" if form.endswith(".index.json") else "1GB"
+    model.save_pretrained(folder, state_dict=dict(weights), max_shard_size=size)
+    assert (folder / form).is_file()
 
 
 def states(spec: EncoderSpec) -> torch.Tensor:
@@ -157,7 +183,7 @@ class TestSpacesOfYourOwn:
             ('["pooled"]', "[]", "attention_over = []: give a list without repetition"),
             ('["cls"]', '"cls"', "text_pooling = 'cls': give a list"),
             ('["mean"]', '["min"]', "vision_pooling: 'min' is none of cls, mean, max, conv-max"),
-            ('["fp32"]', '["fp8"]', "precision: 'fp8' is none of fp32, fp16, int8"),
+            ('["fp32"]', '["fp8"]', "precision: 'fp8' is none of fp32, fp16, int8, int8-dynamic"),
             ('precision = ["fp32"]', 'precisions = ["fp32"]', "precisions is not a setting"),
             ('"timm/resnet18"', "18", "vision_encoder '?': source = 18: give a text"),
             ('source = "timm/resnet18"', "", "vision_encoder '?': source is missing"),
@@ -317,11 +343,58 @@ class TestEncodersThatCannotBeHad:
         with pytest.raises(EncoderError, match=r"weights do not fit its config\.json"):
             load_trunk(text_from(bert), 1)
 
-    def test_weights_torn_off(self, bert: Path) -> None:
-        file = bert / "model.safetensors"
-        file.write_bytes(file.read_bytes()[:1000])
-        with pytest.raises(EncoderError, match="cannot be read"):
-            load_trunk(text_from(bert), 1)
+    @pytest.mark.parametrize("kept", [0, 100, 1000])
+    @pytest.mark.parametrize("form", FORMS)
+    def test_weights_torn_off(self, bert: Path, form: str, kept: int) -> None:
+        save_as(bert, form, states_of(bert))
+        files = [file for file in bert.glob("*model*") if file.suffix != ".json"]
+        file = max(files, key=lambda file: file.stat().st_size)
+        file.write_bytes(file.read_bytes()[:kept])
+        for load in (describe, lambda spec: load_trunk(spec, 1)):
+            with pytest.raises(EncoderError, match=rf"{bert.name}: .*cannot be read.*save .* anew"):
+                load(text_from(bert))
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_weights_that_are_no_numbers(self, bert: Path, value: float) -> None:
+        weights = states_of(bert)
+        weights["encoder.layer.1.output.dense.weight"][3, 3] = value
+        save_as(bert, "model.safetensors", weights)
+        told = rf"{bert.name}: .*encoder\.layer\.1\.output\.dense\.weight .*not finite.* another"
+        for load in (describe, lambda spec: load_trunk(spec, 1)):
+            with pytest.raises(EncoderError, match=told):
+                load(text_from(bert))
+
+    def test_statistics_of_batch_norm_that_are_no_numbers(self, tmp_path: Path) -> None:
+        transformers = import_transformers()
+        config = transformers.MobileNetV2Config(depth_multiplier=0.35, image_size=32)
+        model = transformers.MobileNetV2Model(config)
+        model.conv_stem.first_conv.normalization.running_mean[0] = float("nan")
+        model.save_pretrained(tmp_path)
+        spec = EncoderSpec("mine", "vision", "transformers", str(tmp_path))
+        with pytest.raises(EncoderError, match=r"conv_stem.*running_mean .*not finite"):
+            load_trunk(spec, 1)
+
+    @pytest.mark.parametrize(
+        ("config", "told"),
+        [
+            ({"vocab_size": 3}, r"x: it has 3 token ids.*at least 4 .*choose another"),
+            (
+                {"max_position_embeddings": 15},
+                r"x: it has 15 positions.*at least 16 .*choose another",
+            ),
+            ({"num_hidden_layers": 0}, r"x: it has 0 layers.*at least 1 .*choose another"),
+        ],
+    )
+    def test_a_text_encoder_too_small_for_any_text(self, config: dict[str, Any], told: str) -> None:
+        small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+        least = {"vocab_size": 4, "max_position_embeddings": 16}
+
+        def spec(**settings: int) -> EncoderSpec:
+            return EncoderSpec("x", "text", "transformers", "x", "random", "bert", settings)
+
+        assert describe(spec(**small, **least)).max_tokens == 16
+        with pytest.raises(EncoderError, match=told):
+            describe(spec(**{**small, **least, **config}))
 
     @pytest.mark.parametrize(
         ("model_type", "config", "told"),
@@ -332,6 +405,8 @@ class TestEncodersThatCannotBeHad:
             ("bert", {"hidden_size": 10}, "not a multiple of the number of attention heads"),
             ("albert", {}, "shared layers, as in ALBERT"),
             ("t5", {}, "T5Model names no longest text|keeps no list"),
+            ("xlnet", {}, "XLNetModel names no longest text"),
+            ("clip", {}, "CLIPModel names no hidden_size.*choose a BERT-like"),
         ],
     )
     def test_a_configuration_that_cannot_be_built(
@@ -363,16 +438,24 @@ class TestWeightsOfAFolder:
             assert {p.dtype for p in trunk.parameters()} == {torch.float32}
         torch.testing.assert_close(states(text_from(bert)), whole, rtol=0, atol=0.05)
 
-    def test_a_pooler_that_was_not_saved_is_no_pooler(self, bert: Path) -> None:
-        from safetensors.torch import load_file, save_file
-
+    @pytest.mark.parametrize("form", FORMS)
+    def test_a_pooler_that_was_not_saved_is_no_pooler(self, bert: Path, form: str) -> None:
+        weights = states_of(bert)
+        save_as(bert, form, weights)
         assert describe(text_from(bert)).has_pooler
-        file = bert / "model.safetensors"
-        kept = {k: v for k, v in load_file(file).items() if not k.startswith("pooler.")}
-        save_file(kept, file, {"format": "pt"})
+        assert load_trunk(text_from(bert), 2).pooler is not None
+        save_as(bert, form, {k: v for k, v in weights.items() if not k.startswith("pooler.")})
         describe.cache_clear()
         assert not describe(text_from(bert)).has_pooler
         assert load_trunk(text_from(bert), 2).pooler is None
+
+    def test_describing_an_encoder_draws_no_random_numbers(self, bert: Path) -> None:
+        weights = states_of(bert)
+        kept = {k: v for k, v in weights.items() if not k.startswith("pooler.")}
+        save_as(bert, "model.safetensors", kept)
+        before = torch.random.get_rng_state()
+        describe(text_from(bert))
+        assert torch.equal(torch.random.get_rng_state(), before)
 
     def test_a_model_with_a_head_gives_its_encoder(self, bert: Path) -> None:
         transformers = import_transformers()
@@ -393,8 +476,34 @@ class TestNormalisation:
         settings = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
         assert normalisation(spec) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+        (tmp_path / "preprocessor_config.json").write_text('{"image_mean": 0.4, "image_std": 1}')
+        assert normalisation(spec) == ((0.4,) * 3, (1.0,) * 3)
         (tmp_path / "preprocessor_config.json").write_text("{}")
         assert normalisation(spec) == ((0.5,) * 3, (0.5,) * 3)
+
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            (b"{", "no usable preprocessor_config.json"),
+            (b"\xff\xfe", "no usable preprocessor_config.json"),
+            (b"[1]", "no usable preprocessor_config.json"),
+            (b'{"image_mean": null}', "image_mean = None"),
+            (b'{"image_mean": "0.5"}', "image_mean = '0.5'"),
+            (b'{"image_mean": [0.5, 0.5]}', "image_mean = [0.5, 0.5]"),
+            (b'{"image_mean": [0.5, 0.5, true]}', "image_mean = [0.5, 0.5, True]"),
+            (b'{"image_mean": [0.5, 0.5, NaN]}', "image_mean = [0.5, 0.5, nan]"),
+            (b'{"image_std": [0.5, 0.5, 0]}', "image_std = [0.5, 0.5, 0]"),
+            (b'{"image_std": 1e-60}', "image_std = 1e-60"),
+            (b'{"image_mean": 1e999}', "image_mean = inf"),
+        ],
+    )
+    def test_what_cannot_be_meant_is_refused(
+        self, tmp_path: Path, content: bytes, told: str
+    ) -> None:
+        (tmp_path / "preprocessor_config.json").write_bytes(content)
+        with pytest.raises(EncoderError) as caught:
+            normalisation(EncoderSpec("x", "vision", "transformers", str(tmp_path)))
+        assert told in str(caught.value) and tmp_path.name in str(caught.value)
 
     def test_pretrained_timm_models_say_it(self) -> None:
         spec = EncoderSpec("x", "vision", "timm", "resnet18")

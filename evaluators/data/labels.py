@@ -68,6 +68,7 @@ def read_labels(data: bytes, name: str = "label.csv", clips: bool | None = None)
         classes = CLIP_CLASSES if layout == "clips" else _folder_classes(table)
         entries = tuple(_entry(row, layout, classes, name, problems) for row in table.rows)
         problems += _duplicates(entries, name) + _empty_splits(entries, name)
+        problems += _alike_classes(table) if layout == "folder" else []
         if not problems:
             problems += _untrainable_classes(entries, classes, name)
         if not problems:
@@ -99,7 +100,7 @@ def _missing_columns(table: Table, layout: Layout) -> list[str]:
 
 
 def _folder_classes(table: Table) -> tuple[str, ...]:
-    return tuple(sorted({row.cells["label"] for row in table.rows if row.cells["label"].strip()}))
+    return tuple(sorted({row.cells["label"].strip() for row in table.rows} - {""}))
 
 
 def _entry(
@@ -153,9 +154,24 @@ def _score(text: str) -> float:
 
 
 def _class(text: str, classes: tuple[str, ...]) -> int:
-    if text not in classes:
+    if text.strip() not in classes:
         raise ValueError(f"{short(text)} is empty; name a class or remove the row")
-    return classes.index(text)
+    return classes.index(text.strip())
+
+
+def _alike_classes(table: Table) -> list[str]:
+    """Labels that differ in upper and lower case alone: hardly two classes, and read as one."""
+    first: dict[str, dict[str, int]] = {}
+    for row in table.rows:
+        label = row.cells["label"].strip()
+        first.setdefault(label.casefold(), {}).setdefault(label, row.number)
+    return [
+        f"{table.name}: labels "
+        + ", ".join(f"{short(label)} (row {number})" for label, number in alike.items())
+        + " differ in upper and lower case alone; spell them alike, or give other names"
+        for alike in first.values()
+        if len(alike) > 1
+    ]
 
 
 def _duplicates(entries: Sequence[Entry], name: str) -> list[str]:

@@ -1,0 +1,220 @@
+"""The devices that a user has named: where each is, with which key, and how its agent starts.
+
+They are kept in one JSON file under the home. No password is ever in it.
+"""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from filelock import FileLock
+
+SSH_PORT = 22
+LOCAL = "local"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+_HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:%_-]{0,254}")
+_VERSION = 1
+
+
+class DevicesError(Exception):
+    """A device, its name or URL, or the file of all devices cannot be used; the text says why."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device that is reached over SSH.
+
+    Attributes:
+        name: what the user calls it: letters, digits, - and _.
+        host: its address or name.
+        port: where its SSH server listens.
+        user: whom to log in as.
+        key_file: the private key to log in with; None stands for ssh-agent and the usual files.
+        host_key: type and base64 of the server's key, as trusted; None before that.
+        agent: absolute path of the agent's file on the device; None before it is installed.
+        python: absolute path of the Python that runs it; None before it is installed.
+    """
+
+    name: str
+    host: str
+    port: int
+    user: str
+    key_file: str | None = None
+    host_key: str | None = None
+    agent: str | None = None
+    python: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not isinstance(self.host, str) or not _HOST.fullmatch(self.host):
+            raise DevicesError(f"device {self.name}: {self.host!r} is no host name or address")
+        if not isinstance(self.user, str) or not _USER.fullmatch(self.user):
+            raise DevicesError(f"device {self.name}: {self.user!r} is no user name")
+        if type(self.port) is not int or not 1 <= self.port <= 65535:
+            raise DevicesError(f"device {self.name}: port {self.port!r}: give 1 to 65535")
+        for name in ("key_file", "host_key", "agent", "python"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise DevicesError(f"device {self.name}: {name} is {value!r}: give text or null")
+        if self.host_key is not None and len(self.host_key.split(" ")) != 2:
+            raise DevicesError(f"device {self.name}: host_key holds no type and base64")
+        for name in ("agent", "python"):
+            path = getattr(self, name)
+            if path is not None and not PurePosixPath(path).is_absolute():
+                raise DevicesError(f"device {self.name}: {name} {path!r} is no absolute path")
+
+    @property
+    def url(self) -> str:
+        """The URL it was added with; the port is left out where it is SSH's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ssh://{self.user}@{host}" + ("" if self.port == SSH_PORT else f":{self.port}")
+
+
+def check_name(name: object) -> None:
+    """Raise DevicesError unless this can be the name of a device over SSH."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise DevicesError(
+            f"device name {name!r}: give letters, digits, - and _, at most 64, beginning with "
+            "a letter or digit"
+        )
+    if name == LOCAL:
+        raise DevicesError(f"device name {LOCAL!r}: it stands for this machine; give another")
+
+
+def parse_device(name: str, url: str, key_file: str | None = None) -> Device:
+    """The device that a URL `ssh://user@host[:port]` names.
+
+    Raises DevicesError where name or URL cannot be meant, or hold a password.
+    """
+    shape = "give ssh://USER@HOST or ssh://USER@HOST:PORT"
+    check_name(name)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise DevicesError(f"device {name}: {_shown(url)}: {error}; {shape}") from None
+    if parts.password is not None:
+        raise DevicesError(f"device {name}: the URL holds a password; only keys are used: {shape}")
+    if parts.scheme != "ssh" or not parts.hostname or not parts.username or _tail(parts):
+        raise DevicesError(f"device {name}: {_shown(url)}: {shape}")
+    return Device(
+        name, parts.hostname, SSH_PORT if port is None else port, parts.username, key_file
+    )
+
+
+class Devices:
+    """The file of all devices; every change is whole or not there, and mode 0600."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def all(self) -> tuple[Device, ...]:
+        """Every device in order of name; raises DevicesError where the file is damaged."""
+        return tuple(device for _, device in sorted(self._read().items()))
+
+    def get(self, name: str) -> Device:
+        """The device of this name; raises DevicesError naming those that there are."""
+        found = self._read()
+        if name not in found:
+            known = ", ".join(sorted(found)) or "none yet"
+            raise DevicesError(
+                f"no device {name!r}: known are {LOCAL} and, over SSH, {known}; add one with "
+                "`fusion-nas device add NAME ssh://USER@HOST`"
+            )
+        return found[name]
+
+    def add(self, device: Device) -> None:
+        """Keep a new device; raises DevicesError where the name is taken."""
+        with self._changed() as found:
+            if device.name in found:
+                raise DevicesError(
+                    f"device {device.name!r} is there already, as {found[device.name].url}: "
+                    f"`fusion-nas device remove {device.name}` first, or give another name"
+                )
+            found[device.name] = device
+
+    def change(self, name: str, **fields: str | None) -> Device:
+        """Set fields of a device and return it as it is then."""
+        self.get(name)
+        with self._changed() as found:
+            if name not in found:
+                raise DevicesError(f"device {name!r} was removed meanwhile: add it again")
+            found[name] = changed = replace(found[name], **fields)  # type: ignore[arg-type]
+        return changed
+
+    def remove(self, name: str) -> None:
+        """Forget a device; nothing is done on it."""
+        self.get(name)
+        with self._changed() as found:
+            found.pop(name, None)
+
+    @contextmanager
+    def _changed(self) -> Iterator[dict[str, Device]]:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self._file}.lock"):
+            found = self._read()
+            yield found
+            self._write(found)
+
+    def _read(self) -> dict[str, Device]:
+        try:
+            text = self._file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return {}
+        except UnicodeDecodeError as error:
+            raise self._damaged(f"not UTF-8 ({error.reason})") from None
+        try:
+            whole = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(f"not JSON ({error})") from None
+        if not isinstance(whole, dict) or whole.get("version") != _VERSION:
+            raise self._damaged(f"no object of version {_VERSION}")
+        entries = whole.get("devices")
+        if not isinstance(entries, dict):
+            raise self._damaged("no object of devices in it")
+        return {name: self._device(name, entry) for name, entry in entries.items()}
+
+    def _device(self, name: str, entry: object) -> Device:
+        names = {field.name for field in fields(Device)} - {"name"}
+        if not isinstance(entry, dict) or set(entry) != names:
+            raise self._damaged(f"device {name!r} does not hold exactly {', '.join(sorted(names))}")
+        try:
+            return Device(name, **entry)
+        except DevicesError as error:
+            raise self._damaged(str(error)) from None
+
+    def _damaged(self, why: str) -> DevicesError:
+        return DevicesError(f"{self._file}: {why}: mend it, or remove it and add the devices again")
+
+    def _write(self, found: Mapping[str, Device]) -> None:
+        entries: dict[str, dict[str, Any]] = {}
+        for name, device in sorted(found.items()):
+            entries[name] = {k: v for k, v in asdict(device).items() if k != "name"}
+        text = json.dumps({"version": _VERSION, "devices": entries}, indent=2) + "\n"
+        handle, part = tempfile.mkstemp(dir=self._file.parent, prefix=".devices-")  # mode 0600
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, self._file)
+        except BaseException:
+            os.unlink(part)
+            raise
+
+
+def _tail(parts: SplitResult) -> bool:
+    return parts.path not in ("", "/") or bool(parts.query or parts.fragment)
+
+
+def _shown(url: str) -> str:
+    """A URL for an error text, without what may be a password."""
+    return re.sub(r":[^:@/]*@", ":…@", url)
