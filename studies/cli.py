@@ -1,15 +1,14 @@
 """The command line. Nothing heavy is imported before a command needs it."""
 
-import errno
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from studies.device_cli import device_app
+from studies.exits import INTERRUPTED, USAGE, errors
 
 app = typer.Typer(
     name="fusion-nas",
@@ -21,24 +20,10 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at data before a study does.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(device_app, name="device")
 
 ClickException: Any = typer.BadParameter.__mro__[2]
 """What typer raises for a command line that it cannot read."""
-DATABASE_ERRORS = ("SQLAlchemyError", "StorageInternalError")
-FULL_IN_WORDS = ("disk is full", "No space left on device", "File too large", "quota exceeded")
-NOT_OURS = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.EIO,
-)
-"""What an operating system says of folders; any other OSError is a fault of ours."""
-USAGE, DATA, ENCODER, DEVICE, STORAGE, NUMBERS, DISK_FULL, INTERRUPTED = 2, 3, 4, 5, 6, 7, 8, 130
 
 Study = Annotated[str, typer.Option("--study", help="A preset, or a TOML file like one.")]
 Trials = Annotated[
@@ -90,9 +75,34 @@ def run(
     missing: Annotated[
         str | None, typer.Option("--missing", help="Clips that are missing: few, drop or error.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="Where designs are timed.")] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            help="Where designs are timed: local, or a board by name; repeatable for alike boards.",
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", help="Threads of the runtime; 0: its choice.")
+    ] = None,
+    timing: Annotated[
+        str | None,
+        typer.Option(
+            "--timing",
+            help="alone: the device does nothing else, and disturbed readings are taken again; "
+            "shared: it does other work, and only gross doubts count; auto: shared on local.",
+        ),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option("--runtime", help="What runs designs: cpu or cuda (ONNX Runtime), tensorrt."),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--precision",
+            help="fp32, fp16, int8 or int8-dynamic; repeatable, in place of the space's own.",
+        ),
     ] = None,
     latency_limit: Annotated[
         float | None, typer.Option("--latency-limit", help="ms; slower designs are not trained.")
@@ -111,7 +121,7 @@ def run(
     """Run a study, or go on with it, and show the Pareto front."""
     from studies.settings import load_settings
 
-    with _errors():
+    with errors():
         settings = load_settings(
             study,
             trials=trials,
@@ -120,8 +130,11 @@ def run(
             weights=weights,
             trunks=trunks,
             missing=missing,
-            device=device,
+            devices=tuple(device) if device else None,
             threads=threads,
+            timing=timing,
+            runtime=runtime,
+            precisions=tuple(precision) if precision else None,
             latency_limit_ms=latency_limit,
             storage=storage,
             name=name,
@@ -144,7 +157,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show a study again, and write its page."""
-    with _errors():
+    with errors():
         from studies.commands import show_study
 
         show_study(storage, name, page, as_json)
@@ -160,7 +173,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a trial's trained network as ONNX, with card, environment and parity check."""
-    with _errors():
+    with errors():
         from studies.export import export_trial
 
         export_trial(storage, name, trial, out)
@@ -174,7 +187,7 @@ def space(
     weights: WeightsFlag = None,
 ) -> None:
     """Show a search space: encoders with their taps, decisions, and the paper's designs in it."""
-    with _errors():
+    with errors():
         from studies.commands import show_space
 
         show_space(name_or_file, tuple(text_encoder or ()), tuple(vision_encoder or ()), weights)
@@ -183,7 +196,10 @@ def space(
 @app.command()
 def paper(
     tokens: Annotated[
-        list[int] | None, typer.Option("--tokens", help="Text lengths to time at; repeatable.")
+        list[int] | None,
+        typer.Option(
+            "--tokens", help="Text lengths to time at; repeatable. 512 and 64 if left out."
+        ),
     ] = None,
     space: Annotated[str, typer.Option("--space", help="Space that holds the encoders.")] = "paper",
     weights: Annotated[
@@ -193,10 +209,10 @@ def paper(
     as_json: Json = False,
 ) -> None:
     """Time the designs of arXiv 2511.21889 at full size beside its own figures."""
-    with _errors():
+    with errors():
         from studies.paper_table import time_paper
 
-        time_paper(space, weights, tuple(tokens or (512, 64)), threads, as_json)
+        time_paper(space, weights, tuple(tokens or ()), threads, as_json)
 
 
 @app.command()
@@ -206,7 +222,7 @@ def dashboard(
     port: Annotated[int, typer.Option("--port", help="Port to listen on.")] = 8080,
 ) -> None:
     """Start Optuna's dashboard on the storage, with the exported ONNX files as artifacts."""
-    with _errors():
+    with errors():
         from studies.commands import serve_dashboard
 
         serve_dashboard(storage, host, port)
@@ -218,123 +234,43 @@ def data_check(
     missing: Annotated[str, typer.Option("--missing", help="few, drop or error.")] = "few",
 ) -> None:
     """Read a data folder as a study would, and say everything that is wrong with it."""
-    with _errors():
+    with errors():
         from studies.commands import show_data
 
         show_data(path, missing)
 
 
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turns what can go wrong into one line and an exit code of its own."""
-    try:
-        yield
-    except (KeyboardInterrupt, typer.Exit, typer.Abort, SystemExit):
-        raise
-    except Exception as error:
-        code = _exit_code(error)
-        if code is None:
-            raise
-        typer.echo(f"fusion-nas: {_said(error, code)}", err=True)
-        raise typer.Exit(code) from error
-
-
-def _said(error: BaseException, code: int) -> str:
-    """One line about an error with a way out; only data are told in a block, a row a line."""
-    from evaluators.data.errors import DataError
-
-    if isinstance(error, DataError):
-        return str(error)
-    if isinstance(error, OSError):
-        error_text = f"{error.filename or 'a file'}: {error.strerror or error}"
-        way_out = "mend that folder, or name another with FUSION_NAS_HOME"
-    elif _is_of_database(error):
-        cause = error.__cause__ or error
-        error_text = f"the storage failed: {(str(cause).strip().splitlines() or ['?'])[0]}"
-        way_out = "once it is mended, the same command goes on from here"
-    else:
-        error_text, way_out = " ".join(str(error).split()), ""
-    if code == DISK_FULL:
-        error_text = error_text.partition("; once that is mended")[0]
-        way_out = "the disk is full; make room, and the same command goes on from here"
-    return error_text + (f"; {way_out}" if way_out and way_out not in error_text else "")
-
-
-def _is_of_database(error: BaseException) -> bool:
-    return any(kind.__name__ in DATABASE_ERRORS for kind in type(error).__mro__)
-
-
-def _exit_code(error: Exception) -> int | None:
-    """The exit code of a known kind of error; None for a fault of ours, which keeps its trace."""
-    from evaluators.data.errors import DataError
-    from evaluators.device_client import DeviceError, DeviceRefused
-    from evaluators.store import StoreError
-    from search_space.encoders import EncoderError, UnknownEncoderError
-    from studies.settings import UsageError
-
-    if _disk_is_full(error):
-        return DISK_FULL
-    if _is_of_database(error):
-        return STORAGE
-    names = {kind.__name__ for kind in type(error).__mro__}
-    by_name = {
-        "SpaceError": USAGE,
-        "MeasureError": DEVICE,
-        "StorageError": STORAGE,
-        "ParityError": NUMBERS,
-        "NotFiniteError": NUMBERS,
-    }
-    if "SearchStopped" in names and isinstance(error.__cause__, Exception):
-        return _exit_code(error.__cause__)
-    if isinstance(error, OSError) and error.filename and error.errno in NOT_OURS:
-        return STORAGE
-    by_type: list[tuple[type[Exception], int]] = [
-        (UsageError, USAGE),
-        (UnknownEncoderError, USAGE),
-        (EncoderError, ENCODER),
-        (DataError, DATA),
-        (DeviceRefused, DEVICE),
-        (DeviceError, DEVICE),
-        (StoreError, STORAGE),
-    ]
-    for kind, code in by_type:
-        if isinstance(error, kind):
-            return code
-    return next((by_name[name] for name in names if name in by_name), None)
-
-
-def _disk_is_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return True
-        if getattr(error, "code", None) == "disk-full":
-            return True
-        if any(words in str(error) for words in FULL_IN_WORDS):
-            return True
-        error = error.__cause__
-    return False
-
-
-def _misread(said: str) -> str:
+def _misread(error: Any) -> str:
     """What typer says of a command line, with the value that it leaves out."""
-    words = [part for word in sys.argv[1:] for part in word.split("=", 1)]
-    given = [value for flag, value in pairwise(words) if f"'{flag}'" in said]
-    value = f" ({given[0]!r} was given)" if given and repr(given[0]) not in said else ""
-    return f"{' '.join(said.split()).rstrip('.')}{value}; --help tells what there is"
+    said = " ".join(error.format_message().split()).rstrip(".")
+    given = ", ".join(repr(value) for value in _given(error))
+    value = f" ({given} was given)" if given and given not in said else ""
+    return f"{said}{value}; --help tells what there is"
+
+
+def _given(error: Any) -> list[str]:
+    """What the command line gives for the flag or argument that an error is about."""
+    context, about = getattr(error, "ctx", None), getattr(error, "param", None)
+    if context is None or about is None:
+        return []
+    words = sys.argv[len(context.command_path.split()) :]
+    values, _, _ = context.command.make_parser(context).parse_args(args=words)
+    value = values.get(about.name)
+    return [value] if isinstance(value, str) else list(value or ())
 
 
 def main() -> None:
     """The command `fusion-nas`; every known error is one line and an exit code of its own."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="fusion-nas")
     except KeyboardInterrupt:
         code = INTERRUPTED
     except ClickException as error:
         if not sys.argv[1:] or type(error).__name__ == "NoArgsIsHelpError":
             error.show()
         else:
-            typer.echo(f"fusion-nas: {_misread(error.format_message())}", err=True)
+            typer.echo(f"fusion-nas: {_misread(error)}", err=True)
         code = USAGE
     if code == INTERRUPTED:
         typer.echo("fusion-nas: interrupted; the same command goes on from here", err=True)

@@ -1,7 +1,6 @@
 """What the commands do, once the command line has been read."""
 
 import json
-import os
 import signal
 import socket
 from functools import partial
@@ -19,12 +18,21 @@ from studies import page as pages
 from studies import screen
 from studies.finish import ARTIFACTS, finish
 from studies.jsonout import as_json
-from studies.lab import Lab, data_label, load_data, open_lab, open_study
+from studies.lab import Lab, data_label, load_data, open_lab, open_study, study_name
 from studies.records import SUBJECT, outcome_of
 from studies.samplers import make_sampler
 from studies.search import Search, Workers
-from studies.settings import WEIGHTS, Settings, UsageError, check_choice, home
+from studies.settings import (
+    MAX_PORT,
+    WEIGHTS,
+    Settings,
+    UsageError,
+    check_choice,
+    check_range,
+    home,
+)
 from studies.storage import StorageError, default_url, open_storage, quiet_optuna
+from studies.targets import check_page, default_page
 
 
 def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
@@ -33,12 +41,14 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
     Raises what `open_lab`, `open_study` and `Search.run` raise.
     """
     quiet_optuna()
-    check_page(page)
+    check_page(page or default_page(settings.name or settings.preset))
     signal.signal(signal.SIGTERM, _as_interrupt)
     console = Console(stderr=json_only)
     with screen.progress(console) as reporter:
         lab = open_lab(settings, reporter.step)
         try:
+            target = page or default_page(study_name(settings, lab.data, lab.space))
+            check_page(target)
             study = open_study(lab)
             _announce(reporter, lab, study)
             lab.quality.prepare()
@@ -67,9 +77,10 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
             reporter.line("looking at the test split, once")
             with FileLock(lab.home / "workers" / "finish.lock"):  # workers may end together
                 finish(lab, study, alone)
+            lab.latency.settle()
         finally:
             lab.close()
-    _show(study, page, json_only)
+    _show(study, target, json_only)
 
 
 def _as_interrupt(_signal: int, _frame: Any) -> None:
@@ -85,35 +96,24 @@ def _announce(reporter: Any, lab: Lab, study: optuna.Study) -> None:
     reporter.line(lab.data.note)
 
 
-def _show(study: optuna.Study, page: Path | None, json_only: bool) -> None:
+def _show(study: optuna.Study, page: Path, json_only: bool) -> None:
     outcome = outcome_of(study)
-    target = page or Path("runs") / f"{study.study_name.replace(os.sep, '-')}.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    pages.write(outcome, target)
+    pages.write(outcome, page)
     if json_only:
         print(json.dumps(as_json(outcome), allow_nan=False))
         return
     console = Console()
     screen.show(outcome, console)
-    console.print(f"page: {target}", soft_wrap=True, highlight=False)
-
-
-def check_page(page: Path | None) -> None:
-    """Raises UsageError for a page that cannot be written, before a study runs for hours."""
-    if page is None:
-        return
-    folder = next(parent for parent in page.absolute().parents if parent.exists())
-    if page.is_dir():
-        raise UsageError(f"--page {page}: this is a folder; name a file in it")
-    if not folder.is_dir() or not os.access(page if page.exists() else folder, os.W_OK):
-        raise UsageError(f"--page {page}: {folder} cannot be written; name another file")
+    console.print(f"page: {page}", soft_wrap=True, highlight=False)
 
 
 def show_study(storage: str | None, name: str | None, page: Path | None, json_only: bool) -> None:
     """Shows a study that is already there. Raises StorageError or UsageError."""
     quiet_optuna()
-    check_page(page)
-    _show(find_study(storage, name), page, json_only)
+    study = find_study(storage, name)
+    target = page or default_page(study.study_name)
+    check_page(target)
+    _show(study, target, json_only)
 
 
 def find_study(storage: str | None, name: str | None) -> optuna.Study:
@@ -206,6 +206,7 @@ def serve_dashboard(storage: str | None, host: str, port: int) -> None:
     from optuna_dashboard import run_server
 
     quiet_optuna()
+    check_range("--port", port, 1, MAX_PORT)
     url = storage or default_url()
     if url.startswith("sqlite") and not Path(url.partition(":///")[2]).is_file():
         raise StorageError(f"storage {url}: there is no such file; run a study first")

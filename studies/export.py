@@ -10,22 +10,29 @@ from typing import Any
 from rich.console import Console
 
 from search_space.genotype import Genotype
-from search_space.loading import normalisation
+from search_space.pixels import normalisation
 from studies import screen
 from studies.commands import find_study
-from studies.finish import test_figures
 from studies.lab import SAME_RESULTS, Lab, check_identity, genotype_of, open_lab
-from studies.records import RECORD, SETTINGS
+from studies.records import RECORD, SETTINGS, TESTS
 from studies.settings import Settings, UsageError
 from studies.storage import quiet_optuna
+from studies.targets import check_folder
 
 PACKAGES = ("fusion-nas", "torch", "transformers", "timm", "onnx", "onnxruntime", "optuna", "numpy")
+LOOKED_AT = "test data were looked at once, at the study's end"
+NOT_LOOKED_AT = (
+    "no figures of test: the study looks at it once, at its end, for the front and the named "
+    "designs alone"
+)
 
 
 def export_trial(storage: str | None, name: str | None, number: int, out: Path | None) -> None:
     """Writes `network.onnx`, `card.json`, `environment.txt` and the tokenizer.
 
     The ONNX is built anew from the trained weights and compared with torch before it is written.
+    The card holds the test figures that the study has, and none are made for it: whoever chooses
+    among trials by test figures has no test left.
     Raises UsageError for a trial that cannot be exported, ParityError where ONNX differs.
     """
     quiet_optuna()
@@ -42,18 +49,17 @@ def export_trial(storage: str | None, name: str | None, number: int, out: Path |
             f"trial {number} has no trained network ({reason}): choose one of the front"
         )
     folder = out or Path(f"export-{number}")
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--out {folder}: this is a file; name a folder")
+    check_folder(folder)
     genotype = genotype_of(trial.user_attrs[RECORD])
-    settings = Settings(**_tuples(study.user_attrs[SETTINGS]))
+    tests = study.user_attrs.get(TESTS, {}).get(str(number))
+    settings = Settings(**_elsewhere(study.user_attrs[SETTINGS]))
     console = Console()
     with screen.progress(console) as reporter:
         lab = open_lab(settings, reporter.step)
         try:
             check_identity(lab, study, SAME_RESULTS)
             lab.quality.prepare()
-            artifact = lab.builder.build(genotype, lab.quality.trained(genotype))
-            tests = test_figures(lab, genotype)
+            artifact = lab.quality.artifact(genotype)
             tokenizer = None
             if genotype.text_encoder:
                 spec = lab.space.encoder(genotype.text_encoder)
@@ -75,6 +81,7 @@ def export_trial(storage: str | None, name: str | None, number: int, out: Path |
                 "conditions": study.user_attrs["conditions"],
                 "valid": trial.user_attrs[RECORD],
                 "test": tests,
+                "test_note": LOOKED_AT if tests else NOT_LOOKED_AT,
                 "sha256": artifact.sha256,
                 "greatest_difference_from_torch": artifact.max_difference,
                 "inputs": [input_.as_json() for input_ in artifact.inputs],
@@ -92,6 +99,8 @@ def export_trial(storage: str | None, name: str | None, number: int, out: Path |
         highlight=False,
         soft_wrap=True,
     )
+    if not tests:
+        console.print(NOT_LOOKED_AT, highlight=False, soft_wrap=True)
 
 
 def _pixel_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
@@ -111,8 +120,10 @@ def _pixel_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
     }
 
 
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+def _elsewhere(fields: dict[str, Any]) -> dict[str, Any]:
+    """A study's settings but for its devices, which an export does not need."""
+    kept = {k: v for k, v in fields.items() if k not in ("device", "devices")}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
 
 
 def _environment() -> str:

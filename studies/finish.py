@@ -58,6 +58,7 @@ def reference_rows(lab: Lab, designs: Sequence[SeededDesign]) -> list[Row]:
             latency,
             quality,
             seeded.genotype.as_json(),
+            reason=latency.unstable,
             published_accuracy=seeded.design.accuracy_percent,
             published_latency_ms=seeded.design.latency_ms,
         )
@@ -104,7 +105,7 @@ def attach(lab: Lab, study: optuna.Study, rows: Sequence[Row]) -> None:
             continue
         trial = trials[row.number]
         genotype = genotype_of(trial.user_attrs[RECORD])
-        artifact = lab.builder.build(genotype, lab.quality.trained(genotype))
+        artifact = lab.quality.artifact(genotype)
         file = artifact.path.with_name(f"{row.label.replace(' ', '-').replace('/', '-')}.onnx")
         artifact.path.replace(file)
         done[str(row.number)] = upload_artifact(

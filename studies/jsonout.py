@@ -52,6 +52,8 @@ def _row(row: Row) -> dict[str, Any]:
         "params": dict(row.params),
         "carried_over": row.carried_over,
         "fidelity": row.fidelity,
+        "shortened": row.shortened,
+        "device": row.device,
         "valid_accuracy_percent": _value(row.accuracy),
         "valid_accuracy_nonzero_percent": _value(row.accuracy_nonzero),
         "test_accuracy_percent": _value(row.test_accuracy),

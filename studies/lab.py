@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,39 +15,26 @@ from filelock import FileLock, Timeout
 from optuna.study import StudyDirection
 
 from device_agent.protocol import MeasureRequest, MeasureResult
-from evaluators.costs import static_costs
 from evaluators.data import DataSet, load, rendered
 from evaluators.device_client import DeviceClient, open_local_device
-from evaluators.latency import LatencyEvaluator, Runs
+from evaluators.device_pool import DevicePool
+from evaluators.devices import LOCAL
+from evaluators.latency import BOARD_TIMING, LOCAL_TIMING, LatencyEvaluator, Runs, TimingDevice
 from evaluators.onnx_builder import OnnxBuilder
 from evaluators.quality import QualityEvaluator
+from evaluators.ssh_link import open_ssh_device
 from evaluators.store import EvaluationStore
-from evaluators.training import TrainingProtocol, Trunks, native_arithmetic
-from search_space.encoders import Modality, Weights
-from search_space.genotype import MIN_TEXT_TOKENS, Genotype
+from evaluators.training import RECIPE, TrainingProtocol, Trunks
+from search_space.encoders import Weights
+from search_space.genotype import Genotype
 from search_space.named import load_space, names
-from search_space.network import build
 from search_space.space import SearchSpace
-from studies.records import CONDITIONS, IDENTITY, METRICS, SETTINGS, SUBJECT
+from studies.protocol import chosen_protocol, resumed_protocol
+from studies.records import CONDITIONS, IDENTITY, METRICS, PROTOCOL, SETTINGS, SUBJECT
 from studies.samplers import make_sampler
-from studies.settings import Settings, home
+from studies.settings import PRECISIONS_OF, RUNTIMES, Settings, devices, home
 from studies.storage import StorageError, open_storage
 
-WHOLE_TRAINING_MACS = 1e12
-"""Multiply-accumulates of one epoch, forward and backward, up to which a CPU trains whole."""
-TEXT_TUNING_MACS = 1e13
-"""The same of the dearest text encoder, up to which a CPU fine-tunes text encoders alone, once. A
-sentence costs it a fraction of what a picture does."""
-CPU_FUSION_MACS: dict[Trunks, float] = {
-    "frozen": 5e11,
-    "text-tuned": 5e11,
-    "tuned": 5e11,
-    "by-stage": 5e10,
-}
-"""Multiply-accumulates that training fusion and head of one design may take on a CPU: little where
-it is only the start of training whole, more where it is all."""
-BACKWARD = 3
-"""A step costs about three forward passes."""
 SAME_RESULTS = ("data", "space", "training protocol or seed")
 """The parts of a study's identity that trained networks depend on."""
 
@@ -67,12 +55,13 @@ class Lab:
     store: EvaluationStore
     builder: OnnxBuilder
     home: Path
-    agent_home: FileLock
+    agent_home: FileLock | None
 
     def close(self) -> None:
         """Ends the device's agent."""
         self.latency.close()
-        self.agent_home.release()
+        if self.agent_home is not None:
+            self.agent_home.release()
 
 
 class TimingInTurns:
@@ -81,6 +70,7 @@ class TimingInTurns:
     def __init__(self, device: DeviceClient, turn: FileLock) -> None:
         self._device, self._turn = device, turn
         self.hello, self.forget, self.close = device.hello, device.forget, device.close
+        self.name = device.name
 
     def measure(
         self, artifact: Path, request: MeasureRequest, *, job_id: str | None = None
@@ -103,6 +93,17 @@ def _own_agent_home(folder: Path) -> tuple[Path, FileLock]:
     raise AssertionError("unreachable")
 
 
+def _boards(settings: Settings, where: Path, step: Step) -> DevicePool:
+    """The boards of the settings as one. Raises DevicesError or DeviceError."""
+
+    def waiting(text: str) -> None:
+        step(text, 0, 1)
+
+    named = [devices().get(name) for name in settings.devices]
+    openers = {device.name: partial(open_ssh_device, device, waiting) for device in named}
+    return DevicePool(openers, where / "device" / "locks", waiting)
+
+
 def load_data(settings: Settings, step: Step) -> DataSet:
     """The data that the settings name. Raises DataError."""
     cache = home() / "data"
@@ -118,9 +119,13 @@ def load_space_of(settings: Settings) -> SearchSpace:
     """The search space that the settings name. Raises SpaceError or EncoderError."""
     default = "demo" if settings.data is None else "paper"
     weights: Weights | None = settings.weights  # type: ignore[assignment]
-    return load_space(
+    space = load_space(
         settings.space or default, settings.text_encoders, settings.vision_encoders, weights
     )
+    shipped = (settings.space or default) in names()
+    own = PRECISIONS_OF.get(settings.runtime, ()) if shipped else ()
+    precisions = tuple(dict.fromkeys(settings.precisions)) or own
+    return replace(space, precisions=precisions) if precisions else space
 
 
 def open_lab(settings: Settings, step: Step) -> Lab:
@@ -133,56 +138,42 @@ def open_lab(settings: Settings, step: Step) -> Lab:
     space = load_space_of(settings)
     encoders = {spec.name: spec for spec in space.encoders}
     compute = "cuda" if torch.cuda.is_available() else "cpu"
+    protocol = TrainingProtocol(seed=settings.seed)
+    runtime: Any = RUNTIMES[settings.runtime][0]
     quality = QualityEvaluator(
-        data, encoders, space.shapes, TrainingProtocol(seed=settings.seed), where, step, compute
+        data, encoders, space.shapes, protocol, where, step, compute, runtime
     )
-    quality.protocol = _protocol(settings, quality, space, compute)
-    builder = OnnxBuilder(encoders, space.shapes, len(data.classes), where / "artifacts")
-    agent_home, held = _own_agent_home(where / "device")
-    turn = FileLock(where / "device" / "timing.lock")
-
-    def device() -> Any:
-        return TimingInTurns(open_local_device(agent_home), turn)
-
-    latency = LatencyEvaluator(builder, device, Runs(threads=settings.threads))
+    quality.protocol = chosen_protocol(settings, quality, space, compute)
+    classes = len(data.classes)
+    builder = OnnxBuilder(encoders, space.shapes, classes, where / "artifacts", runtime)
+    latency, held = _latency(settings, builder, where, step)
     store = EvaluationStore(where / "evaluations.jsonl")
     return Lab(settings, data, space, latency, quality, store, builder, where, held)
 
 
-def _protocol(
-    settings: Settings, quality: QualityEvaluator, space: SearchSpace, compute: str
-) -> TrainingProtocol:
-    """How designs are trained on this machine: what it can bear, unless the settings say."""
-    given: Trunks | None = None if settings.trunks == "auto" else settings.trunks  # type: ignore[assignment]
-    if compute == "cuda":
-        arithmetic = native_arithmetic(compute)
-        return replace(quality.protocol, trunks=given or "by-stage", arithmetic=arithmetic)
-    epoch = _epoch_macs(quality, space)
-    small = sum(epoch.values()) <= WHOLE_TRAINING_MACS
-    affordable: Trunks = "text-tuned" if epoch["text"] <= TEXT_TUNING_MACS else "frozen"
-    trunks = given or ("by-stage" if small else affordable)
-    return replace(
-        quality.protocol,
-        trunks=trunks,
-        arithmetic="fp32" if small else native_arithmetic(compute),  # narrow layers gain nothing
-        fusion=replace(quality.protocol.fusion, max_macs=CPU_FUSION_MACS[trunks]),
-    )
+def _latency(
+    settings: Settings, builder: OnnxBuilder, where: Path, step: Step
+) -> tuple[LatencyEvaluator, FileLock | None]:
+    """Where designs are timed, and the lock on the local agent's home where that is here."""
+    local = settings.devices == (LOCAL,)
+    alone = settings.timing == "alone" or (settings.timing == "auto" and not local)
+    timing = BOARD_TIMING if alone else LOCAL_TIMING
+    runs = Runs(*RUNTIMES[settings.runtime], settings.threads, timing)
+    if not local:
+        boards = _boards(settings, where, step)
+        return LatencyEvaluator(builder, lambda: boards, runs), None
+    device, held = local_device(where)
+    return LatencyEvaluator(builder, device, runs), held
 
 
-def _epoch_macs(quality: QualityEvaluator, space: SearchSpace) -> dict[Modality, float]:
-    """Multiply-accumulates of one epoch of the dearest encoder of each modality."""
-    dearest: dict[Modality, float] = {"text": 0.0, "vision": 0.0}
-    train = quality.data.split("train")
-    for spec in space.encoders:
-        genotype = quality.alone(spec)
-        if spec.modality == "text":  # batches hold texts of like length: the mean is what counts
-            mask = quality.preprocessing.text(spec, train, genotype.text_tokens)[1]
-            mean = round(float(mask.sum(1).float().mean()))
-            genotype = replace(genotype, text_tokens=max(MIN_TEXT_TOKENS, mean))
-        network = build(genotype, {spec.name: replace(spec, weights="random")}, space.shapes, 2)
-        macs = {m.name: m.value for m in static_costs(network, genotype, space.shapes)}["macs"]
-        dearest[spec.modality] = max(dearest[spec.modality], BACKWARD * macs * len(train))
-    return dearest
+def local_device(where: Path) -> tuple[Callable[[], TimingDevice], FileLock]:
+    """Opens this machine as a device that takes turns, and the lock on its agent's home.
+
+    Whoever times here has to: two networks timed at once would both be kept as slow.
+    """
+    agent_home, held = _own_agent_home(where / "device")
+    turn = FileLock(where / "device" / "timing.lock")
+    return lambda: TimingInTurns(open_local_device(agent_home), turn), held
 
 
 def data_label(data: DataSet) -> str:
@@ -223,6 +214,7 @@ def open_study(lab: Lab) -> optuna.Study:
         study.set_user_attr(CONDITIONS, conditions(lab))
         study.set_user_attr(SUBJECT, _subject(lab))
         study.set_user_attr(SETTINGS, asdict(_from_anywhere(settings)))
+        study.set_user_attr(PROTOCOL, asdict(lab.quality.protocol))
         study.set_user_attr(IDENTITY, _identity(lab))  # last: without it the study is made anew
         return study
     check_identity(lab, study)
@@ -234,7 +226,13 @@ def open_study(lab: Lab) -> optuna.Study:
 
 
 def check_identity(lab: Lab, study: optuna.Study, parts: Sequence[str] | None = None) -> None:
-    """Raises StorageError where a study was made under other conditions, in `parts` or at all."""
+    """Raises StorageError where a study was made under other conditions, in `parts` or at all.
+
+    What of the training protocol was chosen for the machine that began the study is taken over.
+    """
+    lab.quality.protocol = resumed_protocol(
+        lab.quality.protocol, lab.settings.trunks, study.user_attrs[PROTOCOL]
+    )
     known, identity = study.user_attrs[IDENTITY], _identity(lab)
     other = sorted(key for key in parts or identity if identity[key] != known.get(key))
     if other:
@@ -271,9 +269,11 @@ def _identity(lab: Lab) -> dict[str, Any]:
     return {
         "data": lab.data.fingerprint,
         "space": _digest(space),
-        "training protocol or seed": _digest(asdict(lab.quality.protocol)),
+        "training protocol or seed": _digest([RECIPE, asdict(lab.quality.protocol)]),
         "device": lab.latency.device().fingerprint,
         "threads": lab.settings.threads,
+        "runtime": lab.settings.runtime,
+        "timing": lab.latency.timing(),
         "latency limit": lab.settings.latency_limit_ms,
     }
 
@@ -285,7 +285,8 @@ def _digest(value: Any) -> str:
 def conditions(lab: Lab) -> dict[str, str]:
     """Everything that a reader needs to repeat the study, in words."""
     info, protocol, data = lab.latency.device(), lab.quality.protocol, lab.data
-    runtime = next((r for r in info.runtimes if r.name == "onnxruntime"), None)
+    runtime, provider = RUNTIMES[lab.settings.runtime]
+    version = next((r.version for r in info.runtimes if r.name == runtime), None)
     board = ", ".join(
         str(part)
         for part in (info.board.model, info.board.machine, f"{info.board.cores} cores")
@@ -307,11 +308,10 @@ def conditions(lab: Lab) -> dict[str, str]:
         "training": f"{trained[protocol.trunks]}; trunks in {protocol.arithmetic}; "
         f"seed {protocol.seed}",
         "selection": "on the validation split; test is looked at once, at the end",
-        "device": f"{lab.settings.device}: {board}",
-        "runtime": f"onnxruntime {runtime.version if runtime else '?'} on CPU, batch 1, "
-        f"{lab.settings.threads or 'all'} threads",
-        "timing": "median of at least 20 runs in three blocks after warm-up, "
-        "interval from order statistics",
+        "device": f"{', '.join(lab.settings.devices)}: {board}",
+        "runtime": f"{runtime} {version or '?'}, {provider}, batch 1"
+        + (f", {lab.settings.threads or 'all'} threads" if lab.settings.runtime == "cpu" else ""),
+        "timing": lab.latency.timing(),
         "sampler": f"{lab.settings.sampler}, seed {lab.settings.seed}",
     }
     if data.dropped:

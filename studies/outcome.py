@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-State = Literal["complete", "infeasible", "failed"]
+State = Literal["complete", "infeasible", "unstable", "failed"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,10 @@ class Row:
     accuracy, accuracy_nonzero, test_accuracy, test_accuracy_nonzero: percent of samples, the
     first two on validation. latency: ms of one inference. `name` is that of a seeded design or
     reference, else empty. `carried_over` says how a published design was brought onto these
-    encoders. `reason` says why a trial is infeasible or failed. `fidelity` says how it was
-    trained.
+    encoders. `reason` says why a trial is infeasible, unstable (its latency could not be read
+    well enough to be compared; it was not trained) or failed. `fidelity` says how it was
+    trained, `shortened` what a bound on training took from it, `device` by which device it was
+    timed.
     """
 
     number: int | None
@@ -42,8 +44,10 @@ class Row:
     macs: int | None = None
     onnx_bytes: int | None = None
     fidelity: str = ""
+    shortened: str = ""
     duplicate_of: int | None = None
     reason: str = ""
+    device: str = ""
     published_accuracy: float | None = None
     published_latency_ms: float | None = None
 

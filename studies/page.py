@@ -70,7 +70,7 @@ def render(outcome: Outcome) -> str:
 def write(outcome: Outcome, path: Path) -> None:
     """Write the page whole or not at all; folders on the way are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = path.with_name(f".page-{os.getpid()}.tmp")
     try:
         unfinished.write_text(render(outcome), encoding="utf-8", newline="\n")
         unfinished.replace(path)

@@ -11,12 +11,21 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.evaluation import Evaluation
-from studies.front import hypervolume_history, pareto_front, reference_point, standing
-from studies.outcome import Outcome, Row, Value
+from studies.front import (
+    dominates,
+    hypervolume_history,
+    pareto_front,
+    reference_point,
+    standing,
+)
+from studies.outcome import Outcome, Row, State, Value
+from studies.wording import counted
 
 RECORD, NAME, CARRIED_OVER, WORKER, DESIGN = "record", "name", "carried_over", "worker", "design"
 CONDITIONS, IDENTITY, SETTINGS = "conditions", "identity", "settings"
+PROTOCOL = "training protocol"
 SUBJECT, REFERENCES, TESTS = "subject", "references", "test"
+UNSTABLE = "unstable"
 METRICS = ["accuracy_percent", "latency_ms"]
 MIN_TRIALS_FOR_IMPORTANCE = 8
 
@@ -37,8 +46,14 @@ def record_of(
             record[measure.name] = [measure.value, measure.low, measure.high]
     if quality is not None:
         record["fidelity"] = quality.details["fidelity"]
+        allowed, asked = quality.details["fusion_epochs"]
+        if allowed < asked:
+            record["shortened"] = f"fusion trained for at most {allowed} of {asked} epochs"
     if latency is not None:
         record["onnx_sha256"] = latency.details.get("onnx_sha256", "")
+        record["device"] = latency.details.get("device", "")
+        if latency.unstable:
+            record[UNSTABLE] = latency.unstable
     return record
 
 
@@ -62,6 +77,8 @@ def figures_of(record: Mapping[str, Any], tests: Mapping[str, Any] | None = None
         "macs": whole("macs"),
         "onnx_bytes": whole("onnx_bytes"),
         "fidelity": record.get("fidelity", ""),
+        "shortened": record.get("shortened", ""),
+        "device": record.get("device", ""),
         "published_accuracy": record.get("published_accuracy"),
         "published_latency_ms": record.get("published_latency_ms"),
         "reason": record.get("reason", ""),
@@ -69,10 +86,16 @@ def figures_of(record: Mapping[str, Any], tests: Mapping[str, Any] | None = None
     }
 
 
+def is_unstable(trial: FrozenTrial) -> bool:
+    """Whether a trial ended because its latency could not be read well enough."""
+    return bool(trial.user_attrs.get(RECORD, {}).get(UNSTABLE))
+
+
 def row_of(trial: FrozenTrial, tests: Mapping[str, Any]) -> Row:
     """One finished trial as a row; `tests` holds the test figures by trial number."""
-    states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "infeasible"}
     record = trial.user_attrs.get(RECORD, {})
+    pruned = "unstable" if is_unstable(trial) else "infeasible"
+    states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: pruned}
     return Row(
         number=trial.number,
         state=states.get(trial.state, "failed"),  # type: ignore[arg-type]
@@ -86,7 +109,8 @@ def row_of(trial: FrozenTrial, tests: Mapping[str, Any]) -> Row:
 
 def reference_row(name: str, design: str, carried_over: str, record: Mapping[str, Any]) -> Row:
     """A design outside the search, such as text alone."""
-    return Row(None, "complete", design, name=name, carried_over=carried_over, **figures_of(record))
+    state: State = "unstable" if record.get(UNSTABLE) else "complete"
+    return Row(None, state, design, name=name, carried_over=carried_over, **figures_of(record))
 
 
 def row_json(row: Row) -> dict[str, Any]:
@@ -140,11 +164,13 @@ def outcome_of(study: optuna.Study) -> Outcome:
         importances=_importances(study),
         conditions=study.user_attrs[CONDITIONS],
         latency_limit_ms=subject["latency_limit_ms"],
-        cautions=cautions_of(rows, subject),
+        cautions=cautions_of(rows, subject, references),
     )
 
 
-def cautions_of(rows: Sequence[Row], subject: Mapping[str, Any]) -> tuple[str, ...]:
+def cautions_of(
+    rows: Sequence[Row], subject: Mapping[str, Any], references: Sequence[Row] = ()
+) -> tuple[str, ...]:
     """What a reader must know before believing the front."""
     found = [*subject.get("cautions", [])]
     failed = [row for row in rows if row.state == "failed"]
@@ -153,12 +179,39 @@ def cautions_of(rows: Sequence[Row], subject: Mapping[str, Any]) -> tuple[str, .
             f"{len(failed)} trials failed and are on no front; trial {failed[0].number}: "
             f"{failed[0].reason or 'no reason was kept'}"
         )
+    unstable = [row for row in rows if row.state == "unstable"]
+    if unstable:
+        found.append(
+            f"{counted(len(unstable), 'trial')} had no stable latency: on no front, not trained, "
+            f"to be timed again when the design comes up again. {unstable[0].label}: "
+            f"{unstable[0].reason}"
+        )
+    front = pareto_front(rows)
+    for row in references:
+        if row.state == "unstable":
+            found.append(f"The latency of {row.label} is not stable: {row.reason}")
+            continue
+        beaten = [other for other in front if dominates(row, other)]
+        if beaten:
+            found.append(
+                f"{row.label}, outside the search, dominates {len(beaten)} of "
+                f"{counted(len(front), 'design')} on the front, {beaten[0].label} first: one "
+                "modality alone is no less accurate and no slower."
+            )
     if len({row.fidelity for row in rows if row.fidelity}) > 1:
         found.append(
             "Late designs train fusion and head on frozen trunks, all others are trained whole; "
             "both start from trunks that were fine-tuned alone."
         )
-    best = [row for row in pareto_front(rows) if row.accuracy]
+    shortened = [row for row in rows if row.shortened]
+    if shortened:
+        first = ", ".join(row.label for row in shortened[:5])
+        found.append(
+            f"{counted(len(shortened), 'trial')} ({first}{', ...' if len(shortened) > 5 else ''}) "
+            "had a fusion so dear that it got fewer epochs than the others: their accuracy is "
+            "what this bound allows."
+        )
+    best = [row for row in front if row.accuracy]
     if len(best) > 1:
         top = max(best, key=lambda row: row.accuracy.value if row.accuracy else 0)
         if top.accuracy and top.accuracy.low is not None:

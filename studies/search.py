@@ -24,7 +24,17 @@ from evaluators.store import EvaluationStore, known_or_new
 from search_space.genotype import Genotype
 from search_space.paper import SeededDesign
 from search_space.space import SearchSpace
-from studies.records import CARRIED_OVER, DESIGN, NAME, RECORD, WORKER, record_of
+from studies.records import (
+    CARRIED_OVER,
+    DESIGN,
+    NAME,
+    RECORD,
+    UNSTABLE,
+    WORKER,
+    is_unstable,
+    record_of,
+)
+from studies.wording import counted
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 FAILURES_IN_A_ROW = 3
@@ -115,13 +125,14 @@ class Search:
     def seed(self, designs: Sequence[SeededDesign]) -> None:
         """Queues designs as named trials, each once however often it is called.
 
-        One whose trial failed is queued again; one that the space does not offer is left out.
+        One whose trial failed or was unstable is queued again; one that the space does not offer
+        is left out.
         """
         with self._workers.turn:
             names = {
                 trial.user_attrs.get(NAME)
                 for trial in self._study.get_trials(deepcopy=False)
-                if trial.state is not TrialState.FAIL
+                if trial.state is not TrialState.FAIL and not is_unstable(trial)
             }
             for seeded in designs:
                 if seeded.name in names:
@@ -150,6 +161,19 @@ class Search:
                     trial.set_user_attr(ATTEMPTS, 0)  # being interrupted is no fault of the trial
                 raise
             self._reporter.trial(len(self._finished()), total, self._told(trial.number))
+        self._tell_of_waiting()
+
+    def _tell_of_waiting(self) -> None:
+        """Says how many seeded designs the total leaves untried, and which total tries them."""
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if waiting:
+            trials = self._study.get_trials(deepcopy=False)
+            seeded = len({trial.user_attrs.get(NAME) for trial in trials} - {None})
+            still = "still waits" if len(waiting) == 1 else "still wait"
+            self._reporter.line(
+                f"{len(waiting)} of {counted(seeded, 'seeded design')} {still}: "
+                f"--trials {self._count() + len(waiting)} or more"
+            )
 
     def _next(self, total: int) -> optuna.Trial | None:
         """A trial that was cut off, else a new one, signed; None once there are enough.
@@ -232,6 +256,9 @@ class Search:
         more = self._said_of(genotype, trial.number)
         try:
             latency, _ = known_or_new(self._store, self._latency, genotype)
+            if latency.unstable:
+                self._unstable(trial, genotype, latency, **more)
+                return
             reason = latency.infeasible or self._over_limit(trial, latency)
             if reason:
                 self._infeasible(trial, genotype, latency, reason, **more)
@@ -264,7 +291,9 @@ class Search:
         same = [
             t.number
             for t in self._finished()
-            if t.number < number and t.user_attrs.get(RECORD, {}).get("key") == genotype.key
+            if t.number < number
+            and t.user_attrs.get(RECORD, {}).get("key") == genotype.key
+            and not is_unstable(t)
         ]
         return {**said, "key": genotype.key, **({"duplicate_of": same[0]} if same else {})}
 
@@ -283,10 +312,29 @@ class Search:
         self._study.tell(trial, state=TrialState.PRUNED)
         self._failed_in_a_row = 0
 
+    def _unstable(
+        self, trial: optuna.Trial, genotype: Genotype, latency: Evaluation, **more: Any
+    ) -> None:
+        """Keeps a design off the front whose latency could not be read well enough.
+
+        Told as a violated constraint, not as FAIL: TPE would propose it again and again. It is
+        not kept as known, so that it is timed anew should it come up again.
+        """
+        _constrain(trial, UNSTABLE, 1.0)
+        said = {"reason": latency.unstable, **more}
+        trial.set_user_attr(RECORD, record_of(latency, None, genotype.as_json(), **said))
+        self._study.tell(trial, state=TrialState.PRUNED)
+        hint = "keep other work off the device, cool it, fix its clocks"
+        self._stop_after_too_many(MeasureError(f"{latency.unstable}: {hint}"))
+
     def _failed(self, trial: optuna.Trial, genotype: Genotype, error: Exception) -> None:
         reason = " ".join(str(error).split())
         trial.set_user_attr(RECORD, record_of(None, None, genotype.as_json(), reason=reason))
         self._study.tell(trial, state=TrialState.FAIL)
+        self._stop_after_too_many(error)
+
+    def _stop_after_too_many(self, error: Exception) -> None:
+        reason = " ".join(str(error).split())
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= FAILURES_IN_A_ROW:
             raise SearchStopped(

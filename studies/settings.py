@@ -10,6 +10,8 @@ from typing import Any
 
 import platformdirs
 
+from evaluators.devices import LOCAL, Devices, DevicesError
+from search_space.genotype import PRECISIONS, Precision
 from studies.samplers import SAMPLERS
 from studies.storage import default_url
 
@@ -18,6 +20,23 @@ _KEYS = {"title": str, "trials": int, "sampler": str, "seed": int, "trunks": str
 TRUNKS = ("auto", "frozen", "text-tuned", "tuned", "by-stage")
 MISSING = ("few", "drop", "error")
 WEIGHTS = ("pretrained", "random")
+RUNTIMES = {
+    "cpu": ("onnxruntime", "CPUExecutionProvider"),
+    "cuda": ("onnxruntime", "CUDAExecutionProvider"),
+    "tensorrt": ("tensorrt", "GPU"),
+}
+"""Runtime and provider of the device's agent by what --runtime takes."""
+PRECISIONS_OF: dict[str, tuple[Precision, ...]] = {
+    "cuda": ("fp32", "fp16"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+}
+"""What the spaces that come with the toolkit, made for a CPU, hold for other runtimes."""
+MAX_SEED = 2**32 - 1
+"""What samplers can tell apart."""
+MAX_THREADS = 1024
+"""What the device agent takes."""
+MAX_PORT = 2**16 - 1
+TIMINGS = ("auto", "alone", "shared")
 
 
 class UsageError(Exception):
@@ -30,10 +49,22 @@ def check_choice(flag: str, value: str, known: tuple[str, ...]) -> None:
         raise UsageError(f"{flag} {value!r}: choose one of {', '.join(known)}")
 
 
+def check_range(flag: str, value: int, low: int, high: int, meaning: str = "") -> None:
+    """Raises UsageError for a value out of `low` to `high`; `meaning` is that of `low`."""
+    if not low <= value <= high:
+        lowest = f"{low} ({meaning})" if meaning else str(low)
+        raise UsageError(f"{flag} {value}: give {lowest} to {high}")
+
+
+def check_threads(threads: int) -> None:
+    """Raises UsageError for a number of threads that no device takes."""
+    check_range("--threads", threads, 0, MAX_THREADS, "the runtime's choice")
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything that a run is told. `space` None stands for `demo` with the rendered data and
-    `paper` with any other; `data` None for the rendered data."""
+    `paper` with any other; `data` None for the rendered data; no `precisions` for the space's."""
 
     preset: str
     title: str
@@ -47,8 +78,11 @@ class Settings:
     text_encoders: tuple[str, ...] = ()
     vision_encoders: tuple[str, ...] = ()
     weights: str | None = None
-    device: str = "local"
+    devices: tuple[str, ...] = (LOCAL,)
     threads: int = 0
+    timing: str = "auto"
+    runtime: str = "cpu"
+    precisions: tuple[Precision, ...] = ()
     latency_limit_ms: float | None = None
     storage: str = ""
     name: str | None = None
@@ -60,24 +94,35 @@ class Settings:
             ("--trunks", self.trunks, TRUNKS),
             ("--missing", self.missing, MISSING),
             ("--weights", self.weights or "random", WEIGHTS),
+            ("--timing", self.timing, TIMINGS),
+            ("--runtime", self.runtime, tuple(RUNTIMES)),
+            *(("--precision", precision, PRECISIONS) for precision in self.precisions),
         )
         for flag, value, known in checks:
             check_choice(flag, value, known)
-        if self.threads < 0:
-            raise UsageError(f"--threads {self.threads}: give 0 (the runtime's choice) or more")
+        check_threads(self.threads)
         if self.trials < 1:
             raise UsageError(f"--trials {self.trials}: give 1 or more; it is the study's total")
         if self.latency_limit_ms is not None and not 0 < self.latency_limit_ms < inf:
             raise UsageError(f"--latency-limit {self.latency_limit_ms}: give milliseconds above 0")
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed}: give 0 or more")
-        if self.device != "local":
-            raise UsageError(f"--device {self.device!r}: the only device known here is 'local'")
+        check_range("--seed", self.seed, 0, MAX_SEED)
+        self._check_devices()
         if self.data is not None and not Path(self.data).expanduser().exists():
             raise UsageError(
                 f"--data {self.data}: there is no such folder; give one that holds label.csv, or "
                 "leave it out for the rendered data"
             )
+
+    def _check_devices(self) -> None:
+        if len(set(self.devices)) != len(self.devices):
+            raise UsageError(f"--device {', '.join(self.devices)}: give each device once")
+        if LOCAL in self.devices and len(self.devices) > 1:
+            raise UsageError(
+                f"--device {', '.join(self.devices)}: {LOCAL!r} cannot share a study with others: "
+                "it is no twin of a board"
+            )
+        if not self.devices:
+            raise UsageError(f"--device: give {LOCAL} or the name of a device")
 
 
 def preset_names() -> tuple[str, ...]:
@@ -88,7 +133,8 @@ def preset_names() -> tuple[str, ...]:
 def load_settings(preset: str, **flags: Any) -> Settings:
     """The preset of this name, or in this TOML file, with the flags that are not None on top.
 
-    Raises UsageError for a preset that is unknown or malformed, or a flag out of its range.
+    Raises UsageError for a preset that is unknown or malformed, a flag out of its range, or a
+    device that there is not.
     """
     if preset in preset_names():
         text = (_PRESETS / f"{preset}.toml").read_text(encoding="utf-8")
@@ -112,7 +158,25 @@ def load_settings(preset: str, **flags: Any) -> Settings:
     if wrong:
         raise UsageError(f"study {preset}: " + "; ".join(sorted(wrong)))
     given = {key: value for key, value in flags.items() if value is not None}
-    return Settings(**{"preset": Path(preset).stem, "storage": default_url(), **fields, **given})
+    settings = Settings(
+        **{"preset": Path(preset).stem, "storage": default_url(), **fields, **given}
+    )
+    for name in settings.devices:
+        if name != LOCAL:
+            _check_known(name)
+    return settings
+
+
+def _check_known(name: str) -> None:
+    try:
+        devices().get(name)
+    except DevicesError as error:
+        raise UsageError(f"--device {name!r}: {error}") from error
+
+
+def devices() -> Devices:
+    """The devices of this home."""
+    return Devices(home() / "devices.json")
 
 
 def home() -> Path:

@@ -16,6 +16,9 @@ ATTEMPTS = 8
 MADE_TWICE = ("already exists", "locked", "UNIQUE constraint", "duplicate key", "concurrently")
 """What databases say when two workers make the same new storage at the same moment."""
 
+IN_MEMORY = ("", ":memory:")
+"""Where SQLite's URLs name no file."""
+
 
 class StorageError(Exception):
     """A storage cannot be opened, or holds another study; the text says what to do."""
@@ -29,6 +32,11 @@ def open_storage(url: str) -> BaseStorage:
         )
     sqlite = url.startswith("sqlite")
     if sqlite:
+        if url.partition("://")[2].partition("?")[0].strip("/") in IN_MEMORY:
+            raise StorageError(
+                f"storage {url}: this is SQLite in memory, and a study must outlive its command; "
+                "write sqlite:///FILE.db"
+            )
         _make_folder(url)
     options: dict[str, Any] = (
         {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if sqlite else {"pool_pre_ping": True}
@@ -52,13 +60,12 @@ def open_storage(url: str) -> BaseStorage:
 
 def _make_folder(url: str) -> None:
     path = url.partition(":///")[2]
-    if path and path != ":memory:":
-        try:
-            Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"storage {url}: no folder for it ({error.strerror}); give another --storage"
-            ) from error
+    try:
+        Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"storage {url}: no folder for it ({error.strerror}); give another --storage"
+        ) from error
 
 
 def _serialise_writers(engine: Engine) -> None:

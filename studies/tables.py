@@ -108,7 +108,7 @@ def _size(row: Row) -> str:
 
 
 def _design(row: Row) -> str:
-    notes = [_words(note) for note in (row.fidelity, row.carried_over) if note]
+    notes = [_words(note) for note in (row.fidelity, row.shortened, row.carried_over) if note]
     return _words(wording.arrows(row.design)) + "".join(f"<small>{note}</small>" for note in notes)
 
 

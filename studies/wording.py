@@ -29,8 +29,9 @@ def milliseconds(value: Value | None, dash: str = "–") -> str:
 
 
 def ms(value: float) -> str:
-    """A number of milliseconds with about three digits that count."""
-    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 4}f}"
+    """A number of milliseconds with three digits that count, down to a tenth of a microsecond."""
+    bounds = (100, 10, 1, 0.1)
+    return f"{value:.{next((k for k, bound in enumerate(bounds) if value >= bound), 4)}f}"
 
 
 def count(number: int | None) -> str:
@@ -90,13 +91,13 @@ def tally(outcome: Outcome) -> str:
     states = [row.state for row in outcome.rows]
     parts = [
         f"{states.count(state)} {state}"
-        for state in ("complete", "infeasible", "failed")
+        for state in ("complete", "infeasible", "unstable", "failed")
         if state in states
     ]
-    trials = _counted(len(states), "trial")
+    trials = counted(len(states), "trial")
     if not parts:
         return trials
-    front = _counted(len(outcome.front), "design")
+    front = counted(len(outcome.front), "design")
     return f"{trials}: {', '.join(parts)}; {front} on the front"
 
 
@@ -110,7 +111,7 @@ def emptiness(outcome: Outcome) -> str:
         every = "every one was" if len(outcome.rows) > 1 else "it was"
         states = {row.state for row in outcome.rows}
         how = f"{every} {' or '.join(sorted(states))}"
-        return f"There {what} {_counted(len(outcome.rows), 'trial')}, and {how}: no front yet."
+        return f"There {what} {counted(len(outcome.rows), 'trial')}, and {how}: no front yet."
     if complete == 1:
         return "Only one trial is complete: one design is a point, not a front."
     return ""
@@ -139,7 +140,7 @@ def unsettled(front: Sequence[Row]) -> str:
     close = sum(overlap(a.accuracy, b.accuracy) for a, b in pairs)
     if not close:
         return ""
-    which = f"{close} of {_counted(len(pairs), 'neighbouring pair')}"
+    which = f"{close} of {counted(len(pairs), 'neighbouring pair')}"
     return f"On the front, the accuracy intervals of {which} overlap: their order is not settled."
 
 
@@ -157,7 +158,8 @@ def _has_bounds(row: Row) -> bool:
     return any(v is not None and v.low is not None for v in (row.accuracy, row.test_accuracy))
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """`1 trial`, `2 trials`."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
+from safetensors.torch import save_file
 from tiny import SPACE, Place, finished_place
 
 from evaluators.evaluation import NotFiniteError
 from evaluators.latency import LatencyEvaluator, MeasureError
 from evaluators.quality import QualityEvaluator
-from studies import cli
+from studies import cli, exits
 
 RUN = ("run", "--data", "data", "--space", "tiny.toml", "--trunks", "frozen", "--threads", "1")
 
@@ -93,9 +95,12 @@ BAD_FLAGS = [
     (("--latency-limit", "-1"), ("--latency-limit -1.0", "above 0")),
     (("--latency-limit", "nan"), ("--latency-limit nan", "above 0")),
     (("--latency-limit", "inf"), ("--latency-limit inf", "above 0")),
-    (("--seed", "-1"), ("--seed -1", "0 or more")),
-    (("--threads", "-1"), ("--threads -1", "or more")),
+    (("--seed", "-1"), ("--seed -1", "0 to 4294967295")),
+    (("--seed", "100000000000000000000"), ("--seed 100000000000000000000", "0 to 4294967295")),
+    (("--threads", "-1"), ("--threads -1", "0 (the runtime's choice) to 1024")),
+    (("--threads", "5000"), ("--threads 5000", "0 (the runtime's choice) to 1024")),
     (("--sampler", "x"), ("--sampler 'x'", "tpe, gp, nsga2, random")),
+    (("--timing", "x"), ("--timing 'x'", "auto, alone, shared")),
     (("--trunks", "x"), ("--trunks 'x'", "auto, frozen, text-tuned, tuned, by-stage")),
     (("--missing", "x"), ("--missing 'x'", "few, drop, error")),
     (("--weights", "x"), ("--weights 'x'", "pretrained, random")),
@@ -112,7 +117,7 @@ BAD_FLAGS = [
 def test_a_flag_that_cannot_be_meant(
     command: Command, flags: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    one_line(command(*RUN, *flags), cli.USAGE, *words)
+    one_line(command(*RUN, *flags), exits.USAGE, *words)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ def test_a_malformed_preset(
     command: Command, place: Place, text: str, words: tuple[str, ...]
 ) -> None:
     (place.folder / "mine.toml").write_text(text)
-    one_line(command(*RUN, "--study", "mine.toml"), cli.USAGE, "mine.toml", *words)
+    one_line(command(*RUN, "--study", "mine.toml"), exits.USAGE, "mine.toml", *words)
 
 
 @pytest.mark.parametrize(
@@ -142,22 +147,22 @@ def test_a_malformed_space(
     command: Command, place: Place, text: str, words: tuple[str, ...]
 ) -> None:
     (place.folder / "tiny.toml").write_text(text)
-    one_line(command(*RUN), cli.USAGE, "tiny.toml", *words)
+    one_line(command(*RUN), exits.USAGE, "tiny.toml", *words)
 
 
 def test_an_encoder_folder_without_weights(command: Command, place: Place) -> None:
     folder = place.folder / "bert"
     folder.mkdir()
-    one_line(command(*RUN, "--text-encoder", "./bert"), cli.ENCODER, "./bert", "config.json")
+    one_line(command(*RUN, "--text-encoder", "./bert"), exits.ENCODER, "./bert", "config.json")
     config = '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 2,'
     config += ' "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 64}'
     (folder / "config.json").write_text(config)
-    one_line(command(*RUN, "--text-encoder", "./bert", "--name", "new"), cli.ENCODER, "bert")
+    one_line(command(*RUN, "--text-encoder", "./bert", "--name", "new"), exits.ENCODER, "bert")
 
 
 def test_a_hub_id_that_is_not_in_the_cache(command: Command) -> None:
     said = command(*RUN, "--text-encoder", "nobody/nothing")
-    one_line(said, cli.ENCODER, "nobody/nothing", "cache")
+    one_line(said, exits.ENCODER, "nobody/nothing", "cache")
 
 
 BAD_LABELS = {
@@ -178,7 +183,7 @@ def test_labels_that_are_wrong_are_all_told_at_once(
     file = place.data / "label.csv"
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
     said = command(*RUN)
-    assert said.code == cli.DATA and "Traceback" not in said.err
+    assert said.code == exits.DATA and "Traceback" not in said.err
     first, *_ = said.err.splitlines()
     assert re.fullmatch(r"fusion-nas: label\.csv: \d+ problems?", first), first
     for word in words:
@@ -191,7 +196,7 @@ def test_a_picture_that_cannot_be_read(command: Command, place: Place, kind: str
     picture = place.data / "images" / "train03.png"
     picture.unlink() if kind == "missing" else picture.write_bytes(b"no picture")
     said = command(*RUN)
-    assert said.code == cli.DATA and "Traceback" not in said.err
+    assert said.code == exits.DATA and "Traceback" not in said.err
     first, *_ = said.err.splitlines()
     assert "1 of 64 rows have no usable image" in first
     assert "train03" in said.err and "--missing drop" in said.err
@@ -210,7 +215,7 @@ def test_a_picture_that_cannot_be_read(command: Command, place: Place, kind: str
 def test_a_storage_that_cannot_be_opened(
     command: Command, url: str, words: tuple[str, ...]
 ) -> None:
-    one_line(command(*RUN, "--storage", url), cli.STORAGE, *words)
+    one_line(command(*RUN, "--storage", url), exits.STORAGE, *words)
 
 
 @pytest.mark.parametrize("trials", [0, 1])
@@ -221,8 +226,8 @@ def test_a_study_that_others_made_is_left_alone(
     for _ in range(trials):
         study.ask()
     said = command(*RUN, "--name", "theirs")
-    one_line(said, cli.STORAGE, "'theirs'", "not made by fusion-nas", "--name")
-    one_line(command("report", "--name", "theirs"), cli.STORAGE, "'theirs'", "--name")
+    one_line(said, exits.STORAGE, "'theirs'", "not made by fusion-nas", "--name")
+    one_line(command("report", "--name", "theirs"), exits.STORAGE, "'theirs'", "--name")
     again = optuna.load_study(study_name="theirs", storage=place.url)
     assert len(again.trials) == trials and not again.user_attrs
 
@@ -236,6 +241,7 @@ NAMED = ("--name", "pareto-data-tiny", "--trials", "6")
         (("--seed", "1"), "training protocol or seed"),
         (("--latency-limit", "5"), "latency limit"),
         (("--threads", "2"), "threads"),
+        (("--timing", "alone"), "timing"),
         (("--space", "other.toml"), "space"),
         ((), "data"),
     ],
@@ -251,7 +257,7 @@ def test_a_study_made_under_other_conditions_is_left_alone_and_told_which(
     before = shutil.copy(place.folder / "runs" / "fusion-nas.db", place.folder / "before.db")
     said = command(*RUN, *NAMED, *flags)
     *_, last = said.err.splitlines()
-    assert said.code == cli.STORAGE
+    assert said.code == exits.STORAGE
     assert f"was made with another {what}: repeat its command" in last
     with sqlite3.connect(before) as old, sqlite3.connect(place.folder / "runs/fusion-nas.db") as db:
         count = "SELECT count(*) FROM trials"
@@ -260,24 +266,49 @@ def test_a_study_made_under_other_conditions_is_left_alone_and_told_which(
 
 def test_a_report_or_an_export_without_a_study(command: Command, place: Place) -> None:
     url = "sqlite:///runs/none.db"
-    one_line(command("report", "--storage", url), cli.STORAGE, url, "run a study first")
-    one_line(command("export", "0", "--storage", url), cli.STORAGE, url, "run a study first")
-    one_line(command("report", "--name", "x"), cli.USAGE, "no study 'x'", "pareto-data-tiny")
+    one_line(command("report", "--storage", url), exits.STORAGE, url, "run a study first")
+    one_line(command("export", "0", "--storage", url), exits.STORAGE, url, "run a study first")
+    one_line(command("report", "--name", "x"), exits.USAGE, "no study 'x'", "pareto-data-tiny")
     assert not (place.folder / "runs" / "none.db").exists()
 
 
 def test_a_trial_that_cannot_be_exported(command: Command, place: Place) -> None:
-    one_line(command("export", "99"), cli.USAGE, "no trial 99", "0 to 4")
+    one_line(command("export", "99"), exits.USAGE, "no trial 99", "0 to 4")
     done = command(*RUN, "--latency-limit", "0.0001", "--trials", "1", "--name", "slow")
     assert done.code == 0
     said = command("export", "0", "--name", "slow")
-    one_line(said, cli.USAGE, "trial 0 has no trained network", "over the latency limit", "front")
+    one_line(said, exits.USAGE, "trial 0 has no trained network", "over the latency limit", "front")
     said = command("export", "0", "--name", "pareto-data-tiny", "--out", "tiny.toml")
-    one_line(said, cli.USAGE, "--out tiny.toml", "name a folder")
+    one_line(said, exits.USAGE, "--out tiny.toml", "name a folder")
 
 
 def test_a_report_whose_page_cannot_be_written(command: Command) -> None:
-    one_line(command("report", "--page", "data"), cli.USAGE, "--page data", "name a file")
+    one_line(command("report", "--page", "data"), exits.USAGE, "--page data", "name a file")
+
+
+def test_the_page_of_a_study_is_tried_before_the_study_runs(command: Command, place: Place) -> None:
+    shutil.rmtree(place.folder / "runs")
+    (place.folder / "runs").write_text("no folder")
+    kept = len(place.kept())
+    said = command(*RUN, "--storage", "sqlite:///new.db", "--trials", "9")
+    one_line(said, exits.USAGE, "--page runs/pareto.html", "name another file with")
+    (place.folder / "runs").unlink()
+    said = command(*RUN, "--storage", "sqlite:///new.db", "--name", "n" * 300)
+    one_line(said, exits.USAGE, "--page runs/nnn", "File name too long", "name another file with")
+    assert len(place.kept()) == kept and not (place.folder / "new.db").exists()
+    done = command(*RUN, "--storage", "sqlite:///new.db", "--trials", "1", "--name", "n" * 245)
+    assert done.code == 0 and (place.folder / "runs" / f"{'n' * 245}.html").is_file()
+
+
+@pytest.mark.parametrize("out", ["tiny.toml/out", "o" * 300, "/proc/out"])
+def test_the_folder_of_an_export_is_tried_before_anything_is_loaded(
+    command: Command, place: Place, out: str
+) -> None:
+    if out.startswith("/proc") and not Path("/proc/self").exists():
+        pytest.skip("there is no /proc here")
+    shutil.rmtree(place.data)  # loading would stumble over this
+    said = command("export", "0", "--out", out)
+    one_line(said, exits.USAGE, f"--out {out}", "name another folder with --out")
 
 
 def last_line(said: Said, code: int, *words: str) -> None:
@@ -296,18 +327,18 @@ def test_an_onnx_that_differs_from_torch(command: Command, monkeypatch: pytest.M
     run_onnx = onnx_builder.run_onnx
     monkeypatch.setattr(onnx_builder, "run_onnx", lambda path, rows: run_onnx(path, rows) + 0.1)
     said = command("export", "0", "--out", "out")
-    last_line(said, cli.NUMBERS, "its ONNX differs from torch by 1.00e-01")
+    last_line(said, exits.NUMBERS, "its ONNX differs from torch by 1.00e-01")
     assert not Path("out").exists()
     said = command(*RUN, "--trials", "20", "--seed", "3", "--name", "new")
-    last_line(said, cli.NUMBERS, "3 trials in a row failed", "differs from torch", "same command")
+    last_line(said, exits.NUMBERS, "3 trials in a row failed", "differs from torch", "same command")
 
 
 @pytest.mark.parametrize(
     ("evaluator", "error", "code"),
     [
-        (LatencyEvaluator, MeasureError("the board is hot"), cli.DEVICE),
-        (LatencyEvaluator, NotFiniteError("latency_ms = nan ms"), cli.NUMBERS),
-        (QualityEvaluator, NotFiniteError("accuracy = nan %"), cli.NUMBERS),
+        (LatencyEvaluator, MeasureError("the board is hot"), exits.DEVICE),
+        (LatencyEvaluator, NotFiniteError("latency_ms = nan ms"), exits.NUMBERS),
+        (QualityEvaluator, NotFiniteError("accuracy = nan %"), exits.NUMBERS),
     ],
 )
 def test_an_evaluator_that_fails_three_times_in_a_row(
@@ -327,6 +358,19 @@ def test_an_evaluator_that_fails_three_times_in_a_row(
     last_line(said, code, "3 trials in a row failed", str(error), "same command")
     mended = command(*RUN, "--trials", "6", "--name", "pareto-data-tiny")
     assert mended.code == 0, mended.err
+
+
+def test_tuned_weights_of_another_network(command: Command, place: Place) -> None:
+    tuned = (*RUN, "--trunks", "text-tuned", "--name", "tuned")
+    assert command(*tuned, "--trials", "1").code == 0
+    for file in (place.home / "trunks").glob("*.safetensors"):
+        save_file({"x": torch.zeros(1)}, file)
+    shutil.rmtree(place.home / "features")
+    said = command(*tuned, "--trials", "9")
+    last_line(said, exits.STORAGE, "trunks", "weights of another network", "remove it")
+    for file in (place.home / "trunks").glob("*.safetensors"):
+        file.unlink()
+    assert command(*tuned, "--trials", "2").code == 0
 
 
 @pytest.fixture
@@ -352,7 +396,7 @@ def full_home(place: Place, small_disk: Path):  # type: ignore[no-untyped-def]
 
 def test_a_home_on_a_full_disk(command: Command, full_home: Path) -> None:
     said = command(*RUN, "--trials", "9")
-    last_line(said, cli.DISK_FULL, "make room, and the same command goes on from here")
+    last_line(said, exits.DISK_FULL, "make room, and the same command goes on from here")
 
 
 def test_a_storage_on_a_full_disk(command: Command, small_disk: Path, place: Place) -> None:
@@ -368,7 +412,7 @@ def test_a_storage_on_a_full_disk(command: Command, small_disk: Path, place: Pla
                 except OSError:
                     break
         said = command(*RUN, "--trials", "9", "--storage", url)
-        last_line(said, cli.DISK_FULL, "make room, and the same command goes on from here")
+        last_line(said, exits.DISK_FULL, "make room, and the same command goes on from here")
         (small_disk / "filler").unlink()
         assert command(*RUN, "--trials", "3", "--storage", url).code == 0
     finally:
@@ -377,7 +421,10 @@ def test_a_storage_on_a_full_disk(command: Command, small_disk: Path, place: Pla
 
 def test_a_home_that_cannot_be_made(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSION_NAS_HOME", "tiny.toml/home")
-    one_line(command(*RUN), cli.STORAGE, "tiny.toml/home", "FUSION_NAS_HOME")
+    one_line(command(*RUN), exits.STORAGE, "tiny.toml/home", "FUSION_NAS_HOME")
+    if Path("/proc/self").exists():  # where nothing can be made, whoever asks
+        monkeypatch.setenv("FUSION_NAS_HOME", "/proc/home")
+        one_line(command(*RUN), exits.STORAGE, "/proc/home", "FUSION_NAS_HOME")
 
 
 @pytest.mark.parametrize(
@@ -385,6 +432,13 @@ def test_a_home_that_cannot_be_made(command: Command, monkeypatch: pytest.Monkey
     [
         (("paper", "--tokens", "4"), ("--tokens 4", "16 to 512")),
         (("paper", "--weights", "x"), ("--weights 'x'",)),
+        (("paper", "--threads", "5000"), ("--threads 5000", "to 1024")),
+        (("paper", "--space", "demo", "--tokens", "512"), ("small-bert takes 16 to 64",)),
+        (("dashboard", "--port", "99999"), ("--port 99999", "1 to 65535")),
+        (("dashboard", "--port", "-5"), ("--port -5", "1 to 65535")),
+        (("export", "abc"), ("'trial'", "('abc' was given)", "--help")),
+        (("export", "--name", "x", "1.5"), ("'trial'", "('1.5' was given)", "--help")),
+        (("export",), ("Missing argument 'trial'; --help",)),
         (("space", "nosuch"), ("'nosuch'", "demo or paper")),
         (("space", "--weights", "x"), ("--weights 'x'",)),
         (("data", "check", "nowhere"), ("nowhere",)),
@@ -394,4 +448,4 @@ def test_a_home_that_cannot_be_made(command: Command, monkeypatch: pytest.Monkey
 def test_other_commands_given_wrong(
     command: Command, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    one_line(command(*arguments), cli.USAGE, *words)
+    one_line(command(*arguments), exits.USAGE, *words)

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from PIL import Image
 from tiny import SPLITS, Place, finished_place
@@ -104,6 +106,26 @@ def test_an_exported_trial_runs_as_recorded_from_its_folder_alone(
         (logits,) = session.run(["logits"], fed)
         right += card["classes"][int(logits.argmax())] == label
     assert 100 * right / SPLITS["test"] == pytest.approx(card["test"]["accuracy"][0])
+
+
+def test_an_export_looks_at_no_test_data_that_the_study_has_not_looked_at(
+    finished: Place, tmp_path: Path
+) -> None:
+    place = Place(tmp_path / "place")
+    shutil.copytree(finished.folder, place.folder, symlinks=True)
+    study = optuna.load_study(study_name="pareto-data-tiny", storage=place.url)
+    tests = study.user_attrs["test"]
+    study.set_user_attr("test", {number: tests[number] for number in tests if number != "0"})
+    kept = place.kept()
+    done = place.finish(place.command("export", "0"))
+    assert done.returncode == 0, done.stderr
+    card = json.loads((place.folder / "export-0" / "card.json").read_text(encoding="utf-8"))
+    assert card["test"] is None and card["test_note"].startswith("no figures of test: ")
+    assert card["test_note"] in done.stdout
+    assert place.kept() == kept
+    done = place.finish(place.command("export", "1"))
+    card = json.loads((place.folder / "export-1" / "card.json").read_text(encoding="utf-8"))
+    assert card["test"] == tests["1"] and "no figures of test" not in done.stdout
 
 
 def test_export_refuses_data_that_have_changed_since(finished: Place, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from studies.front import (
     standing,
 )
 from studies.outcome import Row, Value
+from studies.records import cautions_of
 
 
 def row(number: int, accuracy: int, latency: int, **more: object) -> Row:
@@ -118,3 +119,15 @@ def test_no_reference_point_is_claimed_before_two_designs_are_known() -> None:
 def test_a_row_without_values_has_no_point() -> None:
     with pytest.raises(ValueError, match="trial 3 has no accuracy"):
         point(Row(3, "failed", ""))
+
+
+def test_a_reference_that_dominates_designs_on_the_front_is_a_caution() -> None:
+    front = [row(0, 50, 3), row(1, 70, 5), row(2, 90, 9)]
+    alone = [row(0, 70, 4, name="vision-only"), row(0, 60, 4, name="text-only")]
+    said = cautions_of(front, {}, alone)
+    assert said == (
+        "vision-only, outside the search, dominates 1 of 3 designs on the front, trial 1 first: "
+        "one modality alone is no less accurate and no slower.",
+    )
+    unknown = Row(None, "unstable", "", name="text-only", latency=Value(1), reason="hot")
+    assert cautions_of(front, {}, [unknown]) == ("The latency of text-only is not stable: hot",)

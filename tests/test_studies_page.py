@@ -109,6 +109,16 @@ def test_a_study_with_little_to_show_says_so(make: Callable[[], Outcome], says: 
     assert "No importances: they compare complete trials" in words
 
 
+def test_a_trial_whose_latency_is_not_stable_is_on_no_plot_and_says_why() -> None:
+    outcome = sample()
+    words = Parsed(page.render(outcome)).words
+    (row,) = [row for row in outcome.rows if row.state == "unstable"]
+    assert "1 unstable" in words and row.reason in words
+    assert row.number not in [other.number for other in outcome.front]
+    drawn = front_plot.front(outcome)
+    assert drawn is not None and row.reason not in str(drawn)
+
+
 def test_nothing_from_outside_is_markup() -> None:
     harmless, attacked = Parsed(page.render(hostile("x"))), Parsed(page.render(hostile(HOSTILE)))
     assert [tag for tag, _ in attacked.elements] == [tag for tag, _ in harmless.elements]

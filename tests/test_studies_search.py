@@ -15,7 +15,17 @@ from evaluators.device_client import DeviceLost
 from evaluators.evaluation import Measure
 from evaluators.latency import MeasureError
 from search_space.genotype import Genotype
-from studies.records import CARRIED_OVER, NAME, RECORD, WORKER, rows_of
+from studies.front import pareto_front
+from studies.records import (
+    CARRIED_OVER,
+    NAME,
+    RECORD,
+    UNSTABLE,
+    WORKER,
+    cautions_of,
+    reference_row,
+    rows_of,
+)
 from studies.samplers import SAMPLERS, make_sampler
 from studies.search import MAX_ATTEMPTS, SearchStopped, Workers, distributions
 
@@ -43,6 +53,25 @@ def test_seeding_twice_queues_each_published_design_once(bench: Bench) -> None:
     bench.search.run(len(bench.seeded))
     bench.search.seed(bench.seeded)
     assert [t.user_attrs[NAME] for t in bench.trials] == [s.name for s in bench.seeded]
+
+
+def test_seeds_that_the_total_leaves_no_room_for_are_told_with_the_total_that_does(
+    bench: Bench,
+) -> None:
+    bench.search.seed(bench.seeded)
+    bench.search.run(2)
+    assert bench.told.lines[-1] == "1 of 3 seeded designs still waits: --trials 3 or more"
+    bench.search.run(3)
+    assert not any("wait" in line for line in bench.told.lines[-1:])
+
+
+def test_seeding_a_study_that_has_its_trials_is_not_passed_over_in_silence(bench: Bench) -> None:
+    bench.search.run(3)
+    assert not any("wait" in line for line in bench.told.lines)
+    bench.search.seed(bench.seeded)
+    bench.search.run(3)
+    assert bench.told.lines[-1] == "3 of 3 seeded designs still wait: --trials 6 or more"
+    assert len([t for t in bench.trials if t.state.is_finished()]) == 3
 
 
 def test_a_seeded_trial_is_the_published_design_with_the_words_that_carried_it(
@@ -150,6 +179,63 @@ def test_what_is_over_the_latency_limit_is_never_trained(tmp_path: Path) -> None
             assert trial.state is TrialState.PRUNED
             assert constraints(trial)["ms_over_latency_limit"] > 0
             assert "over the latency limit of 4 ms" in trial.user_attrs[RECORD]["reason"]
+
+
+SHAKY = "none of 4 rounds of timing can be trusted; in the last, the blocks are 31.0 % apart"
+
+
+def test_a_design_whose_latency_is_not_stable_is_never_trained_and_on_no_front(
+    bench: Bench,
+) -> None:
+    calls = iter(range(1000))
+    bench.latency.unstable = lambda genotype: SHAKY if next(calls) % 3 == 0 else ""
+    # The fastest by far, were it to be believed.
+    bench.latency.ms = lambda genotype: 5.0 + int(genotype.key[4:8], 16) / 2**16
+    bench.search.run(9)
+    rows = rows_of(bench.study)
+    shaky = [row for row in rows if row.state == "unstable"]
+    assert shaky and {row.state for row in rows} <= {"complete", "unstable", "infeasible"}
+    for row in shaky:
+        trial = bench.trials[row.number or 0]
+        assert trial.state is TrialState.PRUNED and constraints(trial)["unstable"] > 0
+        assert trial.user_attrs[RECORD]["key"] not in bench.quality.trained
+        assert row.reason == SHAKY and row.latency is not None and row not in pareto_front(rows)
+    (caution,) = [text for text in cautions_of(rows, {}) if "no stable latency" in text]
+    assert caution.startswith(f"{len(shaky)} trial") and SHAKY in caution
+    assert any(line.endswith(SHAKY) for line in bench.told.lines)
+
+
+def test_a_reference_whose_latency_is_not_stable_is_told() -> None:
+    row = reference_row("text-only", "a text encoder", "", {UNSTABLE: SHAKY, "reason": SHAKY})
+    assert row.state == "unstable"
+    (caution,) = cautions_of((), {}, (row,))
+    assert caution == f"The latency of text-only is not stable: {SHAKY}"
+
+
+def test_a_design_that_was_not_stable_is_timed_again_when_it_comes_up_again(bench: Bench) -> None:
+    bench.latency.unstable = lambda genotype: SHAKY
+    bench.search.seed(bench.seeded[:1])
+    bench.search.run(1)
+    bench.latency.unstable = lambda genotype: ""
+    bench.search.seed(bench.seeded[:1])
+    bench.search.seed(bench.seeded[:1])
+    bench.search.run(2)
+    shaky, good = rows_of(bench.study)
+    assert (shaky.state, good.state) == ("unstable", "complete")
+    assert shaky.name == good.name and good.duplicate_of is None
+    assert len(bench.latency.timed) == 2 and pareto_front((shaky, good)) == (good,)
+    bench.search.seed(bench.seeded[:1])
+    assert len(bench.trials) == 2, "once it was timed well it is not queued again"
+
+
+def test_a_device_on_which_nothing_is_stable_ends_the_run_and_says_what_to_do(
+    bench: Bench,
+) -> None:
+    bench.latency.unstable = lambda genotype: SHAKY
+    with pytest.raises(SearchStopped, match=r"31.0 % apart: keep other work off the device"):
+        bench.search.run(30)
+    assert not bench.quality.trained
+    assert sum(row.state == "unstable" for row in rows_of(bench.study)) == 3
 
 
 def test_a_design_that_comes_again_is_marked_and_costs_nothing(bench: Bench) -> None:

@@ -58,6 +58,13 @@ def test_a_storage_that_cannot_be_opened_is_named_with_a_way_out(url: str) -> No
     assert "--storage" in str(raised.value) or "write sqlite:///" in str(raised.value)
 
 
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_a_storage_in_memory_is_refused_by_name(url: str) -> None:
+    with pytest.raises(StorageError, match=r"in memory.*write sqlite:///FILE\.db") as raised:
+        open_storage(url)
+    assert str(raised.value).startswith(f"storage {url}: ")
+
+
 def check_workers(folder: Path, url: str) -> None:
     """Three processes that make, seed and drive one study at once."""
     folder.mkdir()

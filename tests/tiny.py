@@ -190,11 +190,12 @@ def tiny_space(folder: Path, text: str = SPACE) -> SearchSpace:
 
 
 class FakeLatency:
-    """A device that answers from the design alone. `slow` and `broken` name designs by key."""
+    """A device that answers from the design alone; the callables say what becomes of one."""
 
     def __init__(self) -> None:
         self.timed: list[str] = []
         self.infeasible: Callable[[Genotype], bool] = lambda genotype: False
+        self.unstable: Callable[[Genotype], str] = lambda genotype: ""
         self.fails: Callable[[], Exception | None] = lambda: None
         self.ms: Callable[[Genotype], float] = lambda genotype: (
             1.0 + genotype.deepest_text_tap + genotype.deepest_vision_tap
@@ -210,7 +211,8 @@ class FakeLatency:
         if self.infeasible(genotype):
             return Evaluation(self.key(genotype), "latency", infeasible="no kernel for it")
         measure = Measure("latency_ms", self.ms(genotype), "ms", "lower")
-        return Evaluation(self.key(genotype), "latency", (measure,))
+        unstable = self.unstable(genotype)
+        return Evaluation(self.key(genotype), "latency", (measure,), unstable=unstable)
 
 
 class FakeQuality:
@@ -228,7 +230,9 @@ class FakeQuality:
     def evaluate(self, genotype: Genotype) -> Evaluation:
         self.trained.append(genotype.key)
         measure = Measure("accuracy", self.percent(genotype), "%", "higher")
-        return Evaluation(self.key(genotype), "quality", (measure,), {"fidelity": "fake"})
+        return Evaluation(
+            self.key(genotype), "quality", (measure,), {"fidelity": "fake", "fusion_epochs": [9, 9]}
+        )
 
 
 class Quiet:

@@ -1,0 +1,330 @@
+"""Feeds the agent's readers damaged input for a while: no crash, no hang.
+
+Four readers take turns: of frames, of requests, of results (the host's side), and of ONNX files
+with the guard and the filling of weights behind it. Each starts from valid input, changes it at
+random, and keeps what ended in a way not seen before. A crash is any exception but the one that the
+reader promises; a hang is an input that takes over ten seconds. Prints JSON; exits with 1 after a
+crash or a hang.
+
+    python benchmarks/fuzz_agent.py [--minutes 5] [--seed 0] [--out FILE]
+"""
+
+import argparse
+import io
+import json
+import platform
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import onnx
+
+from device_agent import wire
+from device_agent.anchor import anchor_onnx
+from device_agent.checks import ProtocolError
+from device_agent.fill import Fill, fill_weights
+from device_agent.guard import check_network
+from device_agent.onnx_file import MalformedFile, parse_onnx
+from device_agent.protocol import MeasureRequest, TensorSpec
+from device_agent.result import MeasureResult, Status
+from evaluators.onnx_builder import OnnxBuilder
+from evaluators.weightless import strip_weights
+from search_space.named import load_space
+
+SLICE_S = 1.0
+HANG_S = 10
+MEMORY_BYTES = 6 * 2**30
+MAX_INPUT_BYTES = 2**18
+MAX_FILLED_BYTES = 2**22
+ODD_BYTES = (b"", b"\0", b"\x7f", b"\x80", b"\xff", b"\xff" * 9 + b"\x01", b"\xff" * 10, b"[" * 40)
+ODD_NUMBERS = (0, 1, 127, 128, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64)
+ODD_VALUES: tuple[object, ...] = (
+    None, True, -1, 0, 2**53, 2**63, 10**400, -0.0, 1e308, "", "\0", "../x", "x" * 9000, "\ud800",
+    [], [[]], {}, {"kind": 1}, 1.5, "1",
+)  # fmt: skip
+
+
+class Hang(BaseException):
+    """An input took too long."""
+
+
+@dataclass
+class Target:
+    """One reader: what it is fed with, and what it may raise.
+
+    `valid` is what it must take, `corpus` that and what else is worth changing; `outcomes` counts
+    how inputs ended: taken, or refused by which lines of code.
+    """
+
+    name: str
+    read: Callable[[bytes], None]
+    promised: type[Exception]
+    valid: list[bytes]
+    corpus: list[bytes] = field(default_factory=list)
+    inputs: int = 0
+    slowest_s: float = 0.0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+    def feed(self, data: bytes) -> None:
+        """Read one input and note how it ended."""
+        start = time.perf_counter()
+        signal.alarm(HANG_S)
+        try:
+            self.read(data)
+            outcome = "taken"
+        except self.promised as error:
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]
+            outcome = f"{type(error).__name__} {lines}"
+        except (Exception, Hang) as error:
+            outcome = f"FAILED: {type(error).__name__}"
+            shown = "".join(traceback.format_exception(error)[-4:])
+            self.failures.append({"input": data[:4096].hex(), "traceback": shown})
+        finally:
+            signal.alarm(0)
+        self.slowest_s = max(self.slowest_s, time.perf_counter() - start)
+        self.inputs += 1
+        if outcome not in self.outcomes and len(self.corpus) < 2000:
+            self.corpus.append(data)
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+
+def read_frames(data: bytes) -> None:
+    """Read a stream of frames to its end, after its preamble where it has one."""
+    stream = io.BytesIO(data)
+    if wire.MAGIC in data:
+        wire.skip_to_preamble(stream)
+    while (frame := wire.receive(stream)) is not None:
+        for _ in wire.payload(stream, frame.payload_bytes):
+            pass
+        wire.encode(frame.control)
+
+
+def value_reader(kind: type[MeasureRequest] | type[MeasureResult]) -> Callable[[bytes], None]:
+    """A reader of JSON values; what is taken must survive the trip."""
+
+    def read(data: bytes) -> None:
+        found = kind.from_json(wire.parse_json(data))
+        again = wire.parse_json(json.dumps(found.as_json(), allow_nan=False).encode())
+        assert kind.from_json(again) == found
+
+    return read
+
+
+def network_reader(folder: Path) -> Callable[[bytes], None]:
+    """A reader of ONNX files that fills what the guard lets pass, where that is not much."""
+
+    def read(data: bytes) -> None:
+        found = parse_onnx(data)
+        check_network(found, weights_seed=0)
+        if sum(tensor.elements for tensor in found.graph.initializers) > MAX_FILLED_BYTES:
+            return
+        sent, filled = folder / "sent", folder / "filled"
+        sent.write_bytes(data)
+        filled.unlink(missing_ok=True)
+        fill_weights(sent, found, 0, filled)
+        check_network(parse_onnx(filled.read_bytes()))
+
+    return read
+
+
+def changed(rng: random.Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
+    """Some bytes of an input flipped, set, cut out, doubled, or taken from another."""
+    made = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
+        at = rng.randrange(len(made) + 1)
+        size = min(len(made) - at, rng.choice((1, 1, 2, 4, 8, 64, 1000)))
+        way = rng.randrange(7)
+        if way == 0 and at < len(made):
+            made[at] ^= 1 << rng.randrange(8)
+        elif way == 1 and at < len(made):
+            made[at] = rng.randrange(256)
+        elif way == 2:
+            del made[at : at + size]
+        elif way == 3:
+            made[at:at] = made[at : at + size] * rng.choice((1, 2, 50))
+        elif way == 4:
+            made[at : at + size] = rng.choice(ODD_BYTES)
+        elif way == 5:
+            number = rng.choice(ODD_NUMBERS)
+            made[at : at + size] = rng.choice((varint(number), number.to_bytes(9, "big")[-8:]))
+        else:
+            other = rng.choice(corpus)
+            start = rng.randrange(len(other) + 1)
+            made[at : at + size] = other[start : start + rng.choice((4, 32, 512))]
+    return bytes(made[:MAX_INPUT_BYTES])
+
+
+def changed_value(rng: random.Random, value: Any) -> Any:
+    """A JSON value with one part of it replaced, left out or doubled."""
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        name = rng.choice([*value])
+        made = {**value, name: changed_value(rng, value[name])}
+        if rng.random() < 0.1:
+            made[rng.choice(("extra", "", "\0", "kind"))] = made.pop(name)
+        return made
+    if isinstance(value, list) and value and rng.random() < 0.9:
+        at = rng.randrange(len(value))
+        part = [changed_value(rng, value[at])] * rng.choice((0, 1, 1, 2, 300))
+        return value[:at] + part + value[at + 1 :]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and rng.random() < 0.5:
+        with suppress(OverflowError):
+            return rng.choice((-value, value + 1, value * 1e6, value // 3, float(value)))
+    return rng.choice(ODD_VALUES)
+
+
+def next_input(rng: random.Random, target: Target) -> bytes:
+    """A changed input, rather a short one; half of those that are JSON are changed as values."""
+    start = target.valid if rng.random() < 0.5 else target.corpus
+    data = min(rng.choices(start, k=6), key=len)
+    if target.name in ("requests", "results") and rng.random() < 0.5:
+        with suppress(ValueError, RecursionError):
+            value = json.loads(data)
+            for _ in range(rng.choice((1, 1, 2, 3))):
+                value = changed_value(rng, value)
+            return json.dumps(value).encode()[:MAX_INPUT_BYTES]
+    return changed(rng, data, target.corpus)
+
+
+def varint(number: int) -> bytes:
+    """A protobuf number, as long as it takes."""
+    made = bytearray()
+    while number > 127:
+        made.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*made, number])
+
+
+def small_network() -> bytes:
+    """A network of a few nodes with a subgraph, metadata, and tensors of several kinds."""
+    helper = onnx.helper
+    x, y, flag = (helper.make_tensor_value_info(*end) for end in
+                  (("x", 1, [2, 4]), ("y", 1, [2, 4]), ("flag", 9, [])))  # fmt: skip
+    inner = helper.make_graph([helper.make_node("Neg", ["h"], ["z"])], "b", [],
+                              [helper.make_tensor_value_info("z", 1, None)])  # fmt: skip
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=helper.make_tensor("", 1, [1], [0.5])),
+        helper.make_node("Gemm", ["x", "w", "c"], ["h"], alpha=0.5, name="product"),
+        helper.make_node("If", ["flag"], ["g"], then_branch=inner, else_branch=inner),
+        helper.make_node("Unsqueeze", ["g", "axes"], ["u"]),
+        helper.make_node("Reshape", ["u", "shape"], ["y"]),
+    ]
+    held = [
+        onnx.TensorProto(name="w", data_type=1, dims=[4, 4], doc_string=str(Fill(-0.5, 0.5))),
+        onnx.TensorProto(name="q", data_type=3, dims=[3], doc_string=str(Fill(-127, 127))),
+        helper.make_tensor("axes", 7, [1], [0]),
+        helper.make_tensor("shape", 7, [2], b"\2" + bytes(7) + b"\4" + bytes(7), raw=True),
+    ]
+    graph = helper.make_graph(nodes, "g", [x, flag], [y], held, value_info=[x])
+    made = helper.make_model(graph, ir_version=8)
+    helper.set_model_props(made, {"onnx.infer": "onnxruntime.quant"})
+    return bytes(made.SerializeToString())
+
+
+def networks(folder: Path) -> list[bytes]:
+    """A small one, the drift anchor, and a design of the demo space without its weights."""
+    space = load_space("demo")
+    encoders = {spec.name: spec for spec in space.encoders}
+    builder = OnnxBuilder(encoders, space.shapes, 2, folder)
+    genotype = space.sample(random.Random(0))
+    found = [small_network(), anchor_onnx()]
+    for precision in ("fp32", "int8"):
+        sample = type(genotype).from_json({**genotype.as_json(), "precision": precision})
+        found.append(strip_weights(builder.build(sample)).path.read_bytes())
+    return found
+
+
+def targets(folder: Path) -> list[Target]:
+    """The readers with valid input for each."""
+    specs = (
+        TensorSpec("ids", "int64", (1, 64), high=30_522),
+        TensorSpec("image", "float32", (1, 3, 8, 8), fill="normal"),
+    )
+    request = MeasureRequest("0123456789abcdef" * 4, specs, weights_seed=0)
+    asked = json.dumps(request.as_json()).encode()
+    measure = {"kind": "measure", "job_id": "0" * 64, "request": request.as_json()}
+    frames = [
+        wire.MAGIC + wire.encode({"kind": "hello", "versions": [2, 2], "client": "fuzz"}),
+        wire.encode({"kind": "have", "sha256s": ["0" * 64]}) + wire.encode(measure),
+        wire.encode({"kind": "put", "sha256": "0" * 64, "length": 5}, 5) + b"12345",
+    ]
+    results = [json.dumps(MeasureResult(Status.ERROR, "lost").as_json()).encode()]
+    return [
+        Target("frames", read_frames, ProtocolError, frames),
+        Target("requests", value_reader(MeasureRequest), ProtocolError, [asked]),
+        Target("results", value_reader(MeasureResult), ProtocolError, results),
+        Target("networks", network_reader(folder), MalformedFile, networks(folder)),
+    ]
+
+
+def report(found: Sequence[Target], minutes: float, seed: int) -> dict[str, Any]:
+    """What was fed and how it ended."""
+    return {
+        "minutes": minutes,
+        "seed": seed,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "crashes_and_hangs": sum(len(target.failures) for target in found),
+        "readers": {
+            target.name: {
+                "inputs": target.inputs,
+                "taken": target.outcomes.get("taken", 0),
+                "ways_to_end": len(target.outcomes),
+                "slowest_ms": round(target.slowest_s * 1000, 1),
+                "failures": target.failures[:10],
+            }
+            for target in found
+        },
+    }
+
+
+def main() -> int:
+    """Fuzz for the asked time and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="file for the JSON, instead of standard output")
+    asked = parser.parse_args()
+    rng = random.Random(asked.seed)
+
+    def hang(number: int, frame: FrameType | None) -> None:
+        raise Hang(f"over {HANG_S} s")
+
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        fed = targets(Path(folder))
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+        signal.signal(signal.SIGALRM, hang)
+        for target in fed:
+            target.corpus += target.valid
+            for data in target.valid:
+                target.feed(data)
+            if set(target.outcomes) != {"taken"}:
+                print(f"{target.name}: valid input is refused: {target.outcomes}", file=sys.stderr)
+                return 2
+        end_s = time.monotonic() + 60 * asked.minutes
+        while time.monotonic() < end_s:
+            for target in fed:
+                slice_end_s = min(time.monotonic() + SLICE_S, end_s)
+                while time.monotonic() < slice_end_s:
+                    target.feed(next_input(rng, target))
+    found = report(fed, asked.minutes, asked.seed)
+    text = json.dumps(found, indent=2)
+    if asked.out:
+        asked.out.write_text(text + "\n", encoding="utf-8")
+    else:
+        print(text)
+    return 1 if found["crashes_and_hangs"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""How a study trains its designs: what this machine can bear, and what a study began with."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from evaluators.costs import static_costs
+from evaluators.quality import QualityEvaluator
+from evaluators.training import TUNED, Regime, TrainingProtocol, Trunks, native_arithmetic
+from search_space.encoders import Modality
+from search_space.genotype import MIN_TEXT_TOKENS
+from search_space.network import build
+from search_space.space import SearchSpace
+from studies.settings import Settings
+
+WHOLE_TRAINING_MACS = 1e12
+"""Multiply-accumulates of one epoch, forward and backward, up to which a CPU trains whole."""
+TEXT_TUNING_MACS = 1e13
+"""The same of the dearest text encoder, up to which a CPU fine-tunes text encoders alone, once. A
+sentence costs it a fraction of what a picture does."""
+CPU_FUSION_MACS: dict[Trunks, float] = {
+    "frozen": 5e11,
+    "text-tuned": 5e11,
+    "tuned": 5e11,
+    "by-stage": 5e10,
+}
+"""Multiply-accumulates that training fusion and head of one design may take on a CPU: little where
+it is only the start of training whole, more where it is all."""
+BACKWARD = 3
+"""A step costs about three forward passes."""
+
+
+def chosen_protocol(
+    settings: Settings, quality: QualityEvaluator, space: SearchSpace, compute_device: str
+) -> TrainingProtocol:
+    """The evaluator's protocol with trunks and arithmetic for this machine.
+
+    The settings' trunks win over its choice. Trunks are multiplied in bf16 where the processor
+    does that in hardware and they are wide enough to gain from it.
+    """
+    given: Trunks | None = None if settings.trunks == "auto" else settings.trunks  # type: ignore[assignment]
+    native = native_arithmetic(compute_device)
+    if compute_device == "cuda":
+        return replace(quality.protocol, trunks=given or "by-stage", arithmetic=native)
+    epoch = epoch_macs(quality, space)
+    small = sum(epoch.values()) <= WHOLE_TRAINING_MACS
+    affordable: Trunks = "text-tuned" if epoch["text"] <= TEXT_TUNING_MACS else "frozen"
+    trunks = given or ("by-stage" if small else affordable)
+    return replace(
+        quality.protocol,
+        trunks=trunks,
+        arithmetic="fp32" if small or not TUNED[trunks] else native,
+        fusion=replace(quality.protocol.fusion, max_macs=CPU_FUSION_MACS[trunks]),
+    )
+
+
+def resumed_protocol(
+    own: TrainingProtocol, trunks: str, known: Mapping[str, Any]
+) -> TrainingProtocol:
+    """The protocol that a study began with, under the seed and trunks that are asked for now.
+
+    Another machine, or a later one, would choose other trunks, arithmetic or bounds.
+    """
+    regimes = {name: Regime(**fields) for name, fields in known.items() if isinstance(fields, dict)}
+    began = TrainingProtocol(**{**known, **regimes})
+    asked = began.trunks if trunks == "auto" else own.trunks
+    return replace(began, seed=own.seed, trunks=asked)
+
+
+def epoch_macs(quality: QualityEvaluator, space: SearchSpace) -> dict[Modality, float]:
+    """Multiply-accumulates of one epoch of the dearest encoder of each modality."""
+    dearest: dict[Modality, float] = {"text": 0.0, "vision": 0.0}
+    train = quality.data.split("train")
+    for spec in space.encoders:
+        genotype = quality.alone(spec)
+        if spec.modality == "text":  # batches hold texts of like length: the mean is what counts
+            mask = quality.preprocessing.text(spec, train, genotype.text_tokens)[1]
+            mean = round(float(mask.sum(1).float().mean()))
+            genotype = replace(genotype, text_tokens=max(MIN_TEXT_TOKENS, mean))
+        network = build(genotype, {spec.name: replace(spec, weights="random")}, space.shapes, 2)
+        macs = {m.name: m.value for m in static_costs(network, genotype, space.shapes)}["macs"]
+        dearest[spec.modality] = max(dearest[spec.modality], BACKWARD * macs * len(train))
+    return dearest
