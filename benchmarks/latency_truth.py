@@ -16,7 +16,7 @@ What is said of every network, all over its blocks:
   the same with the means of our samples, which differ from the median as runs are skewed; what is
   left is the tool's first runs, for it does not warm up.
 - repeat: how far the tool's two readings of one A B B A are apart, the largest of all.
-- flagged: how many of our readings are marked unstable or their warm-up not steady.
+- flagged: how many of our readings are marked unstable.
 - agrees: in each A B B A where the tool repeats itself within 1 %, ours lies within 2 % of it or
   is flagged.
 - our s: wall seconds of a job's process, its start and retries included; our interval: width of
@@ -164,7 +164,7 @@ def ours(file: Path, inputs: tuple[TensorSpec, ...], folder: Path) -> Ours:
         mean(result.samples_ms),
         low,
         high,
-        not (result.stable and result.steady),
+        not result.stable,
         result.doubts,
         len(result.rounds),
         len(result.samples_ms),

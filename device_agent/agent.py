@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from device_agent import wire
@@ -15,7 +16,8 @@ from device_agent.child import Ended, own_command, run_child
 from device_agent.device import DeviceInfo, DeviceState, RuntimeInfo
 from device_agent.job import Job
 from device_agent.protocol import MeasureRequest
-from device_agent.result import MeasureResult, Status
+from device_agent.result import MAX_REASON, MeasureResult, Status
+from device_agent.runtime import LACKS_MEMORY
 from device_agent.runtimes import RUNTIMES
 from device_agent.store import Store, StoreError, disk_errors
 from device_agent.streams import HostReader
@@ -45,6 +47,7 @@ class Agent:
         self._reader = reader
         self._device = device
         self._max_upload_bytes = max_upload_bytes
+        self._said: DeviceInfo | None = None
         self._answers: Mapping[str, Callable[[wire.Frame], Answer]] = {
             "have": self._have,
             "put": self._put,
@@ -74,9 +77,11 @@ class Agent:
         if ended.problem:
             problem = f"looking for runtimes failed: {ended.problem}"
             runtimes = tuple(RuntimeInfo(name, problem=problem) for name in RUNTIMES)
-            return describe(self._max_upload_bytes, runtimes)
-        said = {**json.loads(ended.answer), "max_upload_bytes": self._max_upload_bytes}
-        return DeviceInfo.from_json(said)
+            self._said = describe(self._max_upload_bytes, runtimes)
+        else:
+            said = {**json.loads(ended.answer), "max_upload_bytes": self._max_upload_bytes}
+            self._said = DeviceInfo.from_json(said)
+        return self._said
 
     def _have(self, frame: wire.Frame) -> Answer:
         asked = take("have", frame.control, ("kind", "sha256s"))
@@ -100,11 +105,22 @@ class Agent:
         if kept is not None and kept[0] != request:
             other = f"measure: job_id {asked['job_id'][:16]} names a job with another request"
             raise ProtocolError(f"{other}: give this one a name of its own")
-        fetched = kept is not None and kept[1].status is not Status.ERROR
+        fetched = kept is not None and _is_final(kept[1])
         if kept is None or not fetched:
-            kept = request, self._run(request)
+            kept = request, self._of_what_was_said(self._run(request))
             self._keep(asked["job_id"], *kept)
         return _result(asked["job_id"], kept[1], fetched)
+
+    def _of_what_was_said(self, result: MeasureResult) -> MeasureResult:
+        """Return ERROR where the board is no longer what the host was told, else the result."""
+        if self._said is None:
+            return result
+        changes = self._said.differences(replace(self._said, board=read_board()))
+        if not changes:
+            return result
+        since = f"the device changed since the link was opened: {'; '.join(changes)}"
+        reason = f"{since}: set it back, or begin another study with it as it is"
+        return MeasureResult(Status.ERROR, reason[:MAX_REASON], provider=result.provider)
 
     def _keep(self, job_id: str, request: MeasureRequest, result: MeasureResult) -> None:
         try:
@@ -119,21 +135,34 @@ class Agent:
             gone = f"artifact {request.artifact_sha256[:16]} is not on the device: send it"
             return MeasureResult(Status.ERROR, gone)
         end_s = time.monotonic() + request.deadline_s
-        ended = self._job(request, artifact, request.deadline_s)
-        if ended.crashed:
-            # Once may be the board's fault. Twice is the design's: it would be so for ever.
-            left_s = max(end_s - time.monotonic(), LEAST_DEADLINE_S)
-            first, ended = ended, self._job(request, artifact, left_s)
-            if ended.crashed:
-                twice = f"{ended.problem}; and the first time: {first.problem}"
-                return MeasureResult(Status.INFEASIBLE, twice, provider=request.provider)
+        first, may_pass = self._attempt(request, artifact, request.deadline_s)
+        if not may_pass:
+            return first
+        # Once may be the board's fault, or another program's that had the memory. Twice is the
+        # design's: it would be so for ever.
+        left_s = max(end_s - time.monotonic(), LEAST_DEADLINE_S)
+        second, may_pass = self._attempt(request, artifact, left_s)
+        if not may_pass:
+            return second
+        twice = f"{second.reason}; and the first time: {first.reason}"
+        return replace(second, reason=twice[:MAX_REASON])
+
+    def _attempt(
+        self, request: MeasureRequest, artifact: Path, deadline_s: float
+    ) -> tuple[MeasureResult, bool]:
+        """Run the job once; return what came of it, and whether that may pass by itself."""
+        ended = self._job(request, artifact, deadline_s)
         if ended.problem:
-            return MeasureResult(Status.ERROR, ended.problem, provider=request.provider)
+            status = Status.INFEASIBLE if ended.crashed else Status.ERROR
+            failed = MeasureResult(status, ended.problem, provider=request.provider)
+            return failed, ended.crashed
         try:
-            return MeasureResult.from_json(wire.parse_json(ended.answer))
+            result = MeasureResult.from_json(wire.parse_json(ended.answer))
         except ProtocolError as error:
             said = f"the job's process gave no valid result: {error}"
-            return MeasureResult(Status.ERROR, said[:8000], provider=request.provider)
+            return MeasureResult(Status.ERROR, said[:MAX_REASON], provider=request.provider), False
+        infeasible = result.status is Status.INFEASIBLE
+        return result, infeasible and result.reason.startswith(LACKS_MEMORY)
 
     def _job(self, request: MeasureRequest, artifact: Path, deadline_s: float) -> Ended:
         with self._store.scratch() as scratch:
@@ -186,6 +215,11 @@ def own_sha256() -> str | None:
     """Return the SHA-256 of the one file that this agent runs from; None for its sources."""
     top = Path(__file__).resolve().parent.parent
     return hashlib.sha256(top.read_bytes()).hexdigest() if top.is_file() else None
+
+
+def _is_final(result: MeasureResult) -> bool:
+    """Whether measuring again would tell nothing new."""
+    return result.status is Status.INFEASIBLE or (result.status is Status.OK and result.stable)
 
 
 def _result(job_id: str, result: MeasureResult | None, fetched: bool) -> Answer:

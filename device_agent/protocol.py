@@ -123,7 +123,8 @@ class TimingProtocol:
 
     Warm-up runs until it has made `warmup_min_runs` runs and taken `warmup_min_s`, and the median
     of its last `steady_runs` runs is within `steady_tolerance` of the median of the `steady_runs`
-    before; it gives up waiting for that after `warmup_max_s`, and the result says so.
+    before; after `warmup_max_s`, but not before twice `steady_runs` runs, it gives up waiting for
+    that, and the result is not stable where the two still differ (see `device_agent.doubts`).
 
     Then comes a round: the drift anchor is timed (`anchor_runs` runs, their median), then the
     network in `blocks` blocks, then the anchor again. A block is an equal share of `min_repeats`
@@ -134,12 +135,12 @@ class TimingProtocol:
     `blocks` has at least one sample.
 
     A round is doubtful when the medians of the first and the second half of its blocks are over
-    `block_tolerance` apart, when the anchor after it is over `anchor_tolerance` away from the
-    anchor before (both as shares of the smaller one), when other programs kept more than
-    `others_cores` processors busy on average, or, with `watch_board`, when the board throttled or
-    lowered its clocks meanwhile.
-    A doubtful round is taken again, up to `retries` times; when the last one is doubtful too, the
-    result is not stable.
+    `block_tolerance` apart and their own 95 % intervals do not overlap, when the anchor after it is
+    over `anchor_tolerance` away from the anchor before (both as shares of the smaller one), when
+    other programs kept more than `others_cores` processors busy on average, or, with `watch_board`,
+    when the board throttled or lowered its clocks meanwhile.
+    A doubtful round is taken again, up to `retries` times; when the last one is doubtful too, or
+    its interval is still wider than `interval_share`, the result is not stable.
     """
 
     warmup_min_runs: int = 5
@@ -148,9 +149,9 @@ class TimingProtocol:
     steady_runs: int = 5
     steady_tolerance: float = 0.05
     min_repeats: int = 20
-    max_repeats: int = 1000
+    max_repeats: int = 2500
     min_time_s: float = 0.5
-    max_time_s: float = 30.0
+    max_time_s: float = 120.0
     blocks: int = 2
     interval_share: float = 0.01
     block_tolerance: float = 0.02
@@ -265,10 +266,13 @@ class MeasureRequest:
         return cls(**found)
 
 
-def job_id_of(request: MeasureRequest, attempt: int = 0) -> str:
+def job_id_of(request: MeasureRequest, attempt: int = 0, device: DeviceInfo | None = None) -> str:
     """Return the name of a job that anyone with the same request and attempt would give it.
 
-    Use it to fetch the result of a job after a lost link instead of running it again.
+    Use it to fetch the result of a job after a lost link instead of running it again. With what the
+    device says of itself, it is another name once power mode, driver, a runtime or the agent is
+    another one: what was measured before is not taken for a reading of now.
     """
-    asked = json.dumps([request.as_json(), attempt], sort_keys=True, allow_nan=False)
+    on = None if device is None else [device.fingerprint, device.agent_sha256]
+    asked = json.dumps([request.as_json(), attempt, on], sort_keys=True, allow_nan=False)
     return hashlib.sha256(asked.encode()).hexdigest()

@@ -184,12 +184,13 @@ class MeasureResult:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """What speaks against the round that counts; raises `ProtocolError` unless OK."""
-        return self._counting().doubts
+        """What speaks against the timing that counts; raises `ProtocolError` unless OK."""
+        unsteady = () if self.steady else ("the warm-up never became steady",)
+        return (*self._counting().doubts, *unsteady)
 
     @property
     def stable(self) -> bool:
-        """Whether nothing speaks against the round that counts.
+        """Whether nothing speaks against the round that counts, nor against the warm-up.
 
         A result that is not stable says how long runs took, not how long they would take again:
         keep it off a front. Raises `ProtocolError` unless OK.
@@ -257,17 +258,19 @@ class MeasureResult:
         return cls(**found)
 
 
-def half_medians(samples_ms: Sequence[float], block_of: Sequence[int]) -> tuple[float, float]:
-    """Return the medians of the samples of the first half of the blocks and of the second.
+def half_samples(
+    samples_ms: Sequence[float], block_of: Sequence[int]
+) -> tuple[list[float], list[float]]:
+    """Return the samples of the first half of the blocks and of the second.
 
-    The block in the middle of an odd number is in neither; of a single block both are its median.
+    The block in the middle of an odd number is in neither; a single block is in both.
     """
     blocks = block_of[-1] + 1
     half = max(blocks // 2, 1)
     pairs = list(zip(block_of, samples_ms, strict=True))
-    first = median(sample_ms for block, sample_ms in pairs if block < half)
-    second = median(sample_ms for block, sample_ms in pairs if block >= blocks - half)
-    return float(first), float(second)
+    first = [sample_ms for block, sample_ms in pairs if block < half]
+    second = [sample_ms for block, sample_ms in pairs if block >= blocks - half]
+    return first, second
 
 
 def median_bounds(samples_ms: Sequence[float]) -> tuple[float, float] | None:

@@ -12,6 +12,20 @@ class Refused(Exception):
     """This design can never work with this runtime on this device: INFEASIBLE."""
 
 
+LACKS_MEMORY = "out of memory"
+
+
+class OutOfMemory(Refused):
+    """It lacked memory; what other programs had may be free another time.
+
+    Args:
+        where: what lacked it, in words; the text begins with `LACKS_MEMORY`.
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"{LACKS_MEMORY} {where}")
+
+
 class Unavailable(Exception):
     """The runtime, the provider or the request is at fault, not the design: ERROR."""
 
@@ -40,7 +54,8 @@ class Session(Protocol):
         """Run once and return the SHA-256 of the outputs.
 
         Raises:
-            Refused: an output holds NaN or an infinity, or the run lacks memory.
+            Refused: an output holds NaN or an infinity.
+            OutOfMemory: the run lacks memory.
             Unavailable: the run failed, or left the asked provider.
         """
 
@@ -67,6 +82,7 @@ class Runtime(Protocol):
             kept: a folder of the agent's home for what need not be made again.
 
         Raises:
-            Refused: the runtime does not take the network, or lacks memory for it.
+            Refused: the runtime does not take the network.
+            OutOfMemory: it lacks memory for it.
             Unavailable: runtime or provider are missing, or the inputs are not the graph's.
         """

@@ -15,6 +15,8 @@ from device_agent.store import MEBI, Store, StoreError
 from device_agent.streams import HostGone, HostReader, HostWriter, take_streams
 
 IDLE_S = 60.0
+DONE_IDLE_S = 2.0
+"""So long after a job a host that asks nothing keeps the device while others wait."""
 TICK_S = 0.5
 WAITING_EVERY_S = 2.0
 MAX_MESSAGE = 8000
@@ -101,12 +103,17 @@ class HostSession:
         """Answer whatever is asked; return the `bye`, or None where the host is to be let go."""
         agent = Agent(self._store, self._reader, device, self._max_upload_bytes)
         frame: wire.Frame | None = hello
+        done = False
         while frame is not None and frame.kind != "bye":
+            if done and frame.kind in ("have", "measure") and self._queue.others_wait():
+                self._give_way("a job was done and another client waits")
+                return None
             if frame.kind == "hello":
                 self._answer_hello(agent, frame)
             else:
                 self._answer(agent, frame)
-            frame = self._next()
+            done = done or frame.kind == "measure"
+            frame = self._next(min(self._idle_s, DONE_IDLE_S) if done else self._idle_s)
         return frame
 
     def _answer_hello(self, agent: Agent, frame: wire.Frame) -> None:
@@ -128,15 +135,17 @@ class HostSession:
         else:
             wire.send(self._writer, answer)
 
-    def _next(self) -> wire.Frame | None:
+    def _next(self, idle_s: float) -> wire.Frame | None:
         """Return the next frame; None at the end of the stream, or when others had to wait."""
-        idle_until_s = time.monotonic() + self._idle_s
+        idle_until_s = time.monotonic() + idle_s
         while not self._reader.ready(TICK_S):
             if time.monotonic() >= idle_until_s and self._queue.others_wait():
-                said = f"nothing was asked for {self._idle_s:g} s while another client waited"
-                self._refuse("gave-way", HostGone(f"{said}: open the device again"))
+                self._give_way(f"nothing was asked for {idle_s:g} s while another client waited")
                 return None
         return self._receive()
+
+    def _give_way(self, why: str) -> None:
+        self._refuse("gave-way", HostGone(f"{why}: open the device again"))
 
     def _receive(self) -> wire.Frame | None:
         try:

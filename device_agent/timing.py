@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from device_agent.board import BoardState
-from device_agent.doubts import apart, doubts_of
+from device_agent.doubts import differ, doubts_of, is_narrow, width_doubts
 from device_agent.protocol import TimingProtocol
-from device_agent.result import Round, half_medians, median_bounds
+from device_agent.result import Round, half_samples
 
 ANCHOR_WARMUP_RUNS = 5
 """Runs of the anchor that are not counted: the network has just had caches and cores."""
@@ -71,6 +71,9 @@ def time_runs(
     with _garbage_collector_resting():
         while not rounds or (rounds[-1].doubts and len(rounds) <= protocol.retries):
             rounds.append(_take_round(timed, protocol, clock_ns))
+    last = rounds[-1]
+    if not last.doubts:  # Only now: taken again, a round would be as wide, for as long.
+        rounds[-1] = replace(last, doubts=width_doubts(last.samples_ms, protocol.interval_share))
     return Timing(tuple(rounds), warmup_runs, steady)
 
 
@@ -82,18 +85,16 @@ def _warm_up(
     while True:
         runs_ms.append(_one_run_ms(run_once, clock_ns))
         passed_s = (clock_ns() - start_ns) / 1e9
-        steady = _is_steady(runs_ms, protocol)
         enough = len(runs_ms) >= protocol.warmup_min_runs and passed_s >= protocol.warmup_min_s
-        if enough and (steady or passed_s >= protocol.warmup_max_s):
-            return len(runs_ms), steady
-
-
-def _is_steady(runs_ms: list[float], protocol: TimingProtocol) -> bool:
-    window = protocol.steady_runs
-    if len(runs_ms) < 2 * window:
-        return False
-    before, last = median(runs_ms[-2 * window : -window]), median(runs_ms[-window:])
-    return abs(last - before) <= protocol.steady_tolerance * before
+        if not enough or len(runs_ms) < 2 * protocol.steady_runs:
+            continue
+        last = runs_ms[-protocol.steady_runs :]
+        before = runs_ms[-2 * protocol.steady_runs : -protocol.steady_runs]
+        if abs(median(last) - median(before)) <= protocol.steady_tolerance * median(before):
+            return len(runs_ms), True
+        if passed_s >= protocol.warmup_max_s:
+            # Of runs that are merely spread the medians are apart too: that is not warming up.
+            return len(runs_ms), not differ(before, last, protocol.steady_tolerance)
 
 
 def _take_round(timed: Timed, protocol: TimingProtocol, clock_ns: Clock) -> Round:
@@ -140,16 +141,9 @@ def _take_blocks(
         passed_s = (clock_ns() - start_ns) / 1e9
         spent = len(samples_ms) >= protocol.max_repeats or passed_s >= protocol.max_time_s
         # A round that drifts is taken again: more samples of it would be for nothing.
-        lost = apart(half_medians(samples_ms, block_of)) > protocol.block_tolerance
-        if spent or lost or _is_narrow(samples_ms, protocol):
+        lost = differ(*half_samples(samples_ms, block_of), protocol.block_tolerance)
+        if spent or lost or is_narrow(samples_ms, protocol.interval_share):
             return samples_ms, block_of
-
-
-def _is_narrow(samples_ms: list[float], protocol: TimingProtocol) -> bool:
-    bounds = median_bounds(samples_ms)
-    if bounds is None:
-        return False
-    return bounds[1] - bounds[0] <= protocol.interval_share * median(samples_ms)
 
 
 def _take_block(

@@ -18,7 +18,8 @@ the agent answers, one frame each, in turn, `hello` first:
 
 In place of any answer may stand `error` code, message. Names are 64 hexadecimal digits, never
 paths. One client at a time has the device, from its `hello` on: the others wait in the order they
-came. One that asks nothing for a minute while others wait gets the error `gave-way` and is let go.
+came. While others wait, one that asks nothing for a minute, or for 2 s after a job, or asks for a
+second job, gets the error `gave-way` and is let go.
 """
 
 import json

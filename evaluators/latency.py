@@ -13,6 +13,7 @@ from device_agent.protocol import (
     TimingProtocol,
     job_id_of,
 )
+from evaluators.anchors import BestAnchors
 from evaluators.device_client import DeviceError, DeviceLost, DeviceTimeout
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.onnx_builder import Artifact, OnnxBuilder
@@ -28,13 +29,13 @@ LOCAL_TIMING = TimingProtocol(
     min_repeats=20,
     min_time_s=0.15,
     max_time_s=10.0,
-    interval_share=0.3,
-    block_tolerance=0.5,
+    interval_share=0.2,
+    block_tolerance=0.25,
     anchor_tolerance=0.5,
     anchor_runs=15,
     others_cores=1e6,
     watch_board=False,
-    retries=2,
+    retries=3,
 )
 """For this machine, where the search itself and others run too: only gross doubts count."""
 ATTEMPTS = 5
@@ -72,15 +73,21 @@ class Runs:
     """On what a design is timed: runtime, provider, threads of one operator, and how.
 
     With a seed for its weights a design crosses the link without them and the device makes them;
-    with None it is sent whole, for when its outputs have to be right.
+    with None it is sent whole, for when its outputs have to be right. `deadline_s` is for all of
+    a job, compiling included; None is `deadline_of` its runtime.
     """
 
     runtime: str = "onnxruntime"
     provider: str = "CPUExecutionProvider"
     threads: int = 0
     timing: TimingProtocol = field(default=LOCAL_TIMING)
-    deadline_s: float = 600.0
+    deadline_s: float | None = None
     weights_seed: int | None = 0
+
+
+def deadline_of(runtime: str) -> float:
+    """How long a job may take, in s: TensorRT tries kernels, on a small board for long."""
+    return 3600.0 if runtime == "tensorrt" else 600.0
 
 
 class LatencyEvaluator:
@@ -95,6 +102,7 @@ class LatencyEvaluator:
         self._builder, self._open, self._runs = builder, open_device, runs
         self._device = open_device()
         self._unsettled: list[tuple[str, str]] = []
+        self._anchors = BestAnchors()
 
     def device(self) -> DeviceInfo:
         """What the device says of itself."""
@@ -105,12 +113,15 @@ class LatencyEvaluator:
         how = self._runs.timing
         percent = [100 * p for p in (how.interval_share, how.block_tolerance, how.anchor_tolerance)]
         wide, blocks, anchors = (f"{one:g} %" for one in percent)
-        board = ", other programs ran, or the board lowered its clocks" if how.watch_board else ""
+        board, slower = "", ""
+        if how.watch_board:
+            board = ", other programs ran, or the board lowered its clocks"
+            slower = f"; not trusted with an anchor over {anchors} slower than in an earlier trial"
         return (
             f"median of at least {how.min_repeats} runs in {how.blocks} blocks between two "
             f"readings of a drift anchor, after warm-up; more blocks until its 95 % interval is "
             f"{wide} wide; taken again, up to {how.retries} times, where its halves are over "
-            f"{blocks} apart or anchors over {anchors}{board}"
+            f"{blocks} apart or anchors over {anchors}{board}{slower}"
         )
 
     def close(self) -> None:
@@ -167,7 +178,7 @@ class LatencyEvaluator:
             runs.provider,
             runs.timing,
             threads=runs.threads,
-            deadline_s=runs.deadline_s,
+            deadline_s=runs.deadline_s or deadline_of(runs.runtime),
             weights_seed=runs.weights_seed,
         )
         self.settle()
@@ -178,6 +189,9 @@ class LatencyEvaluator:
         if result.status is Status.ERROR:
             self.settle()  # there is nothing to lose
             raise MeasureError(result.reason)
+        doubted = _doubted(result) or self._anchors.doubt(self._device.name, result, runs.timing)
+        if doubted:
+            self.settle()  # it is to be measured anew
         low, high = result.interval_ms
         measures = [
             Measure("latency_ms", result.median_ms, "ms", "lower", low, high),
@@ -191,6 +205,7 @@ class LatencyEvaluator:
         kept = result.as_json()
         details = {
             "device": self._device.name,
+            "board": self._device.hello().as_json()["board"],
             "onnx_sha256": artifact.sha256,
             "sent_sha256": sent.sha256,
             "weights_seed": runs.weights_seed,
@@ -210,7 +225,7 @@ class LatencyEvaluator:
             "board_after": kept["board_after"],
             "interruptions": interruptions,
         }
-        return Evaluation(key, "latency", tuple(measures), details, unstable=_doubted(result))
+        return Evaluation(key, "latency", tuple(measures), details, unstable=doubted)
 
     def settle(self) -> None:
         """Has the device forget what it measured so far: the evaluations are kept by now.
@@ -229,11 +244,11 @@ class LatencyEvaluator:
         self, artifact: Artifact, request: MeasureRequest
     ) -> tuple[MeasureResult, list[str]]:
         """Asks, and asks again over a new link where one was lost, which is told in words."""
-        job = job_id_of(request)
         boot = self._boot()
         interruptions: list[str] = []
         while True:
             try:
+                job = job_id_of(request, device=self._device.hello())
                 result = self._device.measure(artifact.path, request, job_id=job)
             except (DeviceLost, DeviceTimeout) as error:
                 self._device.close()
@@ -267,6 +282,8 @@ class LatencyEvaluator:
 def _doubted(result: MeasureResult) -> str:
     if result.stable:
         return ""
+    if not result.rounds[-1].doubts:
+        return f"the timing cannot be trusted: {'; '.join(result.doubts)}"
     count = len(result.rounds)
     none = "the one round" if count == 1 else f"none of {count} rounds"
     how = "cannot" if count == 1 else "can"

@@ -105,6 +105,8 @@ def _greet(device: Device) -> Any:
         link = socket.create_connection((device.host, device.port), CONNECT_S)
     except socket.gaierror as error:
         raise DeviceLost(f"{where}: no host of that name ({error.strerror}): is it on?") from error
+    except UnicodeError as error:
+        raise DeviceLost(f"{where}: that can be no host's name: give another") from error
     except ConnectionRefusedError as error:
         raise DeviceLost(f"{where}: refused: does an SSH server listen there?") from error
     except TimeoutError as error:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from device_agent.bundle import zipapp, zipapp_name
+from device_agent.checks import ProtocolError, as_tuple, check_int, check_text
 from device_agent.device import DeviceInfo
 from evaluators.device_client import DeviceClient, DeviceError
+from evaluators.device_text import plain
 from evaluators.devices import Device
 from evaluators.ssh_connect import Link, connect
 from evaluators.ssh_keys import candidates, public_text
@@ -17,6 +19,9 @@ from evaluators.ssh_remote import PROBE, STORE, SWEEP, OnlyTheAgent, ProgramFail
 
 OLDEST_PYTHON = (3, 10)
 PYTHONS = ("python3", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10")
+
+
+MAX_PATH = 4096
 
 
 class InstallFailed(DeviceError):
@@ -71,9 +76,10 @@ def install(
         command = agent_command(installed)
         with _client(device_now, command, waiting) as client:
             info = client.hello()  # from here on nobody else works there
-            removed = run_program(link, path, SWEEP, [folder, zipapp_name(content)])
+            swept = run_program(link, path, SWEEP, [folder, zipapp_name(content)])
+            removed = _texts(f"{link.name}: the files removed", swept)
         allowed = link.public_key if key_file is None else _own_public_key(device)
-        return Installed(installed, info, authorized_keys_line(allowed, command), tuple(removed))
+        return Installed(installed, info, authorized_keys_line(allowed, command), removed)
     except OnlyTheAgent as error:
         raise InstallFailed(
             f"{error}: install with another one, `fusion-nas device install {device.name} "
@@ -106,11 +112,14 @@ def _find_python(link: Link, asked: str | None) -> tuple[str, str]:
     tried = []
     for name in (asked,) if asked else PYTHONS:
         try:
-            version, path, home = run_program(link, name, PROBE, [])
+            version, path, home = _probed(run_program(link, name, PROBE, []))
         except ProgramFailed as error:
             tried.append(str(error))
             continue
-        if tuple(version) >= OLDEST_PYTHON and path:
+        except ProtocolError as error:
+            tried.append(plain(f"{name} answered nonsense: {error}"))
+            continue
+        if version >= OLDEST_PYTHON:
             return path, home
         tried.append(f"{name} is {'.'.join(map(str, version))}")
     wanted = ".".join(map(str, OLDEST_PYTHON))
@@ -120,9 +129,40 @@ def _find_python(link: Link, asked: str | None) -> tuple[str, str]:
     )
 
 
+def _probed(answer: object) -> tuple[tuple[int, ...], str, str]:
+    """Version and path of a Python, and the user's home, as `PROBE` gives them.
+
+    Raises ProtocolError where a device says something else.
+    """
+    if not isinstance(answer, list) or len(answer) != 3:
+        raise ProtocolError("its answer is no version, path and home")
+    version, path, home = answer
+    numbers = as_tuple("its version", version)
+    check_int("the parts of its version", len(numbers), 3, 3)
+    for number in numbers:
+        check_int("a part of its version", number, 0, 10**6)
+    for what, value in (("its path", path), ("the home of its user", home)):
+        check_text(what, value, MAX_PATH)
+        if not value.startswith("/") or not value.isprintable():
+            raise ProtocolError(f"{what} is {value[:80]!r}: no absolute path")
+    return numbers, path, home
+
+
+def _texts(what: str, answer: object) -> tuple[str, ...]:
+    """Names or a sentence from a device, as plain text; raises ProgramFailed for all else."""
+    try:
+        found = as_tuple(what, answer)
+        for text in found:
+            check_text(what, text, MAX_PATH)
+    except ProtocolError as error:
+        raise ProgramFailed(plain(str(error))) from error
+    return tuple(plain(text) for text in found)
+
+
 def _store(link: Link, python: str, folder: str, content: bytes) -> None:
     sha256 = hashlib.sha256(content).hexdigest()
     given = [folder, zipapp_name(content), sha256, len(content)]
-    problem = run_program(link, python, STORE, given, content)
-    if problem:
+    said = run_program(link, python, STORE, given, content)
+    if said != "":
+        (problem,) = _texts(f"{link.name}: what storing the agent came to", [said])
         raise InstallFailed(f"{link.name}: the agent cannot be stored there: {problem}")

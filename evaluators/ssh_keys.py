@@ -1,6 +1,7 @@
 """SSH keys: those to log in with, never a password, and how a key is shown to a person."""
 
 import base64
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -55,10 +56,11 @@ def candidates(key_file: str | None) -> Iterator[list[Candidate]]:
 
     Raises LogInFailed where there is none.
     """
-    agent = paramiko.Agent()
-    try:
-        held = list(agent.get_keys())
-        found = _usual(held) if key_file is None else [_given(Path(key_file), held)]
+    if key_file is not None and (given := _given(Path(key_file))):
+        yield [given]
+        return
+    with _ssh_agent() as held:
+        found = _usual(held) if key_file is None else [_held(Path(key_file), held)]
         if not found:
             raise LogInFailed(
                 "there is no key to log in with, neither in ssh-agent nor as ~/.ssh/id_ed25519: "
@@ -66,8 +68,26 @@ def candidates(key_file: str | None) -> Iterator[list[Candidate]]:
                 "`fusion-nas device add NAME URL --key FILE`"
             )
         yield found
+
+
+@contextmanager
+def _ssh_agent() -> Iterator[list[Any]]:
+    """The keys that ssh-agent holds; none where there is no ssh-agent."""
+    agent = None
+    try:
+        try:
+            agent = paramiko.Agent()
+            held = list(agent.get_keys())
+        except (paramiko.SSHException, OSError, EOFError, ValueError, struct.error) as error:
+            raise LogInFailed(
+                f"ssh-agent at SSH_AUTH_SOCK does not answer as one ({error}): restart it, unset "
+                "SSH_AUTH_SOCK, or name a key file without a passphrase with "
+                "`fusion-nas device add NAME URL --key FILE`"
+            ) from error
+        yield held
     finally:
-        agent.close()
+        if agent is not None:
+            agent.close()
 
 
 def _usual(held: list[Any]) -> list[Candidate]:
@@ -80,21 +100,26 @@ def _usual(held: list[Any]) -> list[Candidate]:
     return found
 
 
-def _given(file: Path, held: list[Any]) -> Candidate:
-    path = file.expanduser()
+def _given(file: Path) -> Candidate | None:
+    """The key of a file; None where it needs a passphrase."""
     try:
-        return Candidate(_load(path), str(file))
+        return Candidate(_load(file.expanduser()), str(file))
     except _Encrypted:
-        public = path.with_name(f"{path.name}.pub")
-        with suppress(OSError, UnicodeDecodeError):
-            wanted = public.read_text(encoding="utf-8").split()[:2]
-            for key in held:
-                if public_text(key).split() == wanted:
-                    return Candidate(key, f"ssh-agent ({file})")
-        raise LogInFailed(
-            f"the key {file} needs a passphrase, which is never asked for here: load it with "
-            f"`ssh-add {file}` ({public.name} has to lie beside it), and repeat"
-        ) from None
+        return None
+
+
+def _held(file: Path, held: list[Any]) -> Candidate:
+    """The key of a file that needs a passphrase, as ssh-agent has it."""
+    public = file.expanduser().with_name(f"{file.name}.pub")
+    with suppress(OSError, UnicodeDecodeError):
+        wanted = public.read_text(encoding="utf-8").split()[:2]
+        for key in held:
+            if public_text(key).split() == wanted:
+                return Candidate(key, f"ssh-agent ({file})")
+    raise LogInFailed(
+        f"the key {file} needs a passphrase, which is never asked for here: load it with "
+        f"`ssh-add {file}` ({public.name} has to lie beside it), and repeat"
+    )
 
 
 class _Encrypted(Exception):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from device_agent import wire
+from device_agent.checks import ProtocolError
 from evaluators.device_link import DeviceError, DeviceLost, DeviceTimeout
 from evaluators.device_text import plain
 from evaluators.ssh_connect import Link, start
@@ -84,7 +85,7 @@ def run_program(
 
     Raises:
         OnlyTheAgent: the device ran its agent instead.
-        ProgramFailed: it gave no answer.
+        ProgramFailed: it gave no answer, or one that is no JSON.
         DeviceLost, DeviceTimeout: the link broke, or the device fell silent.
     """
     mark = secrets.token_hex(16)
@@ -102,13 +103,20 @@ def run_program(
             raise OnlyTheAgent(f"{link.name}: the key that is let in may only run the agent")
         if len(between) != 3:
             raise ProgramFailed(f"{link.name}: {python} {_why(channel, said)}")
-        return json.loads(between[1])
+        return _answer(link, python, between[1])
     except TimeoutError as error:
         raise DeviceTimeout(f"{link.name}: {python} did not answer in {deadline_s:g} s") from error
     except (OSError, EOFError) as error:
         raise DeviceLost(f"{link.name}: the link broke: {error}") from error
     finally:
         channel.close()
+
+
+def _answer(link: Link, python: str, text: bytes) -> Any:
+    try:
+        return wire.parse_json(text)
+    except ProtocolError as error:
+        raise ProgramFailed(f"{link.name}: {python} answered {plain(str(error))}") from error
 
 
 def _exchange(channel: Any, given: bytes, end_s: float) -> bytes:

@@ -16,10 +16,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.device_client import DeviceError
+from evaluators.device_pool import DeviceAway, DevicesDiffer, WrongAgent
 from evaluators.evaluation import Evaluation, NotFiniteError
 from evaluators.latency import LatencyEvaluator, MeasureError
 from evaluators.onnx_builder import ParityError
 from evaluators.quality import QualityEvaluator
+from evaluators.ssh_connect import HostKeyChanged, HostKeyUnknown
+from evaluators.ssh_keys import LogInFailed
 from evaluators.store import EvaluationStore, known_or_new
 from search_space.genotype import Genotype
 from search_space.paper import SeededDesign
@@ -38,15 +41,26 @@ from studies.wording import counted
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 FAILURES_IN_A_ROW = 3
+UNSTABLE_IN_A_ROW = 20
+"""A device that is unsteady for an hour may be steady later; one that is so for longer is not."""
 MAX_ATTEMPTS = 3
 """A trial whose worker ends in the middle of it is taken up again, up to this often."""
 ATTEMPTS = "attempts"
+FOR_A_PERSON = (
+    HostKeyChanged,
+    HostKeyUnknown,
+    LogInFailed,
+    WrongAgent,
+    DevicesDiffer,
+    DeviceAway,
+)
+"""No next trial mends these, and no trial is to blame: it waits for whoever mends them."""
 ASKING_AT_MOST = timedelta(minutes=5)
 """A worker of another home that has not signed its trial by then has ended."""
 
 
 class SearchStopped(Exception):
-    """Trial after trial fails for the same kind of reason; the text names the last one."""
+    """It makes no sense to go on before somebody mends something; the text says what."""
 
 
 class Reporter(Protocol):
@@ -120,7 +134,7 @@ class Search:
         self._workers, self._limit, self._reporter = workers, latency_limit_ms, reporter
         self._published = {s.genotype.key: s.design for s in seeded}
         self._distributions = distributions(space)
-        self._failed_in_a_row = 0
+        self._failed_in_a_row = self._unstable_in_a_row = 0
 
     def seed(self, designs: Sequence[SeededDesign]) -> None:
         """Queues designs as named trials, each once however often it is called.
@@ -151,17 +165,25 @@ class Search:
     def run(self, total: int) -> None:
         """Goes on until the study has `total` finished trials, first with those cut off.
 
-        Raises SearchStopped when several trials in a row fail, StoreError.
+        Raises StoreError, and SearchStopped when several trials in a row fail, many are unstable,
+        or the device needs a person.
         """
         while (trial := self._next(total)) is not None:
             try:
                 self._finish(trial)
             except KeyboardInterrupt:
-                with suppress(Exception):
-                    trial.set_user_attr(ATTEMPTS, 0)  # being interrupted is no fault of the trial
+                self._leave(trial)
                 raise
+            except FOR_A_PERSON as error:
+                self._leave(trial)
+                raise _stopped("the device needs a person", error) from error
             self._reporter.trial(len(self._finished()), total, self._told(trial.number))
         self._tell_of_waiting()
+
+    def _leave(self, trial: optuna.Trial) -> None:
+        """Leaves a trial to the next run: being interrupted is no fault of the trial."""
+        with suppress(Exception):
+            trial.set_user_attr(ATTEMPTS, 0)
 
     def _tell_of_waiting(self) -> None:
         """Says how many seeded designs the total leaves untried, and which total tries them."""
@@ -255,15 +277,19 @@ class Search:
             return
         more = self._said_of(genotype, trial.number)
         try:
-            latency, _ = known_or_new(self._store, self._latency, genotype)
+            latency, known = known_or_new(self._store, self._latency, genotype)
             if latency.unstable:
                 self._unstable(trial, genotype, latency, **more)
                 return
+            if not known:
+                self._unstable_in_a_row = 0
             reason = latency.infeasible or self._over_limit(trial, latency)
             if reason:
                 self._infeasible(trial, genotype, latency, reason, **more)
                 return
             quality, _ = known_or_new(self._store, self._quality, genotype)
+        except FOR_A_PERSON:
+            raise
         except (MeasureError, ParityError, NotFiniteError, DeviceError) as error:
             self._failed(trial, genotype, error)
             return
@@ -324,23 +350,21 @@ class Search:
         said = {"reason": latency.unstable, **more}
         trial.set_user_attr(RECORD, record_of(latency, None, genotype.as_json(), **said))
         self._study.tell(trial, state=TrialState.PRUNED)
-        hint = "keep other work off the device, cool it, fix its clocks"
-        self._stop_after_too_many(MeasureError(f"{latency.unstable}: {hint}"))
+        self._unstable_in_a_row += 1
+        if self._unstable_in_a_row >= UNSTABLE_IN_A_ROW:
+            hint = "keep other work off the device, cool it, fix its clocks"
+            error = MeasureError(f"{latency.unstable}: {hint}")
+            row = f"the device is unsteady, {UNSTABLE_IN_A_ROW} readings in a row, the last"
+            raise _stopped(row, error) from error
 
     def _failed(self, trial: optuna.Trial, genotype: Genotype, error: Exception) -> None:
         reason = " ".join(str(error).split())
         trial.set_user_attr(RECORD, record_of(None, None, genotype.as_json(), reason=reason))
         self._study.tell(trial, state=TrialState.FAIL)
-        self._stop_after_too_many(error)
-
-    def _stop_after_too_many(self, error: Exception) -> None:
-        reason = " ".join(str(error).split())
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= FAILURES_IN_A_ROW:
-            raise SearchStopped(
-                f"{FAILURES_IN_A_ROW} trials in a row failed, the last: {reason}; "
-                "once that is mended, the same command goes on from here"
-            ) from error
+            row = f"{FAILURES_IN_A_ROW} trials in a row failed, the last"
+            raise _stopped(row, error) from error
 
     def _told(self, number: int) -> str:
         trial = self._study.get_trials(deepcopy=False)[number]
@@ -352,6 +376,13 @@ class Search:
             again = f" (as trial {record['duplicate_of']})" if "duplicate_of" in record else ""
             return f"{who}{accuracy:.1f} %, {latency:.3g} ms{again}"
         return f"{who}{record.get('reason', 'failed')}"
+
+
+def _stopped(what: str, error: Exception) -> SearchStopped:
+    reason = " ".join(str(error).split())
+    return SearchStopped(
+        f"{what}: {reason}; once that is mended, the same command goes on from here"
+    )
 
 
 def _constrain(trial: optuna.Trial, key: str, value: float) -> None:

@@ -4,6 +4,9 @@ import gc
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import chain, groupby, repeat
+from math import exp
+from random import Random
+from statistics import median
 
 import pytest
 from hypothesis import given
@@ -91,6 +94,11 @@ def test_a_board_that_never_becomes_steady_is_timed_all_the_same_and_said_so() -
     assert len(samples(timing)) == 6
 
 
+def test_the_warm_up_of_a_slow_network_has_runs_enough_to_become_steady() -> None:
+    timing = Board(lambda run: 1500.0).time(TimingProtocol())
+    assert timing.steady and timing.warmup_runs == 2 * TimingProtocol().steady_runs
+
+
 def test_quick_runs_are_repeated_until_enough_time_has_passed() -> None:
     timing = Board(lambda run: 1.0).time(replace(QUICK, min_time_s=0.03))
     assert len(samples(timing)) == 30
@@ -160,7 +168,7 @@ def test_bounds_of_the_median_leave_out_as_many_samples_as_tables_say(
 
 
 def test_a_round_whose_blocks_are_already_apart_is_not_sampled_any_longer() -> None:
-    spread = Board(lambda run: (10.0 + run % 7) * 1.1**run)
+    spread = Board(lambda run: (10.0 + run % 7) * 1.3**run)
     timing = spread.time(replace(QUICK, interval_share=0.01, retries=0, warmup_max_s=0.0))
     assert timing.rounds[0].doubts and len(samples(timing)) == 6
 
@@ -183,8 +191,57 @@ def test_a_steady_board_is_timed_once_between_two_readings_of_the_anchor() -> No
     assert board.order.count("A") == readings
 
 
+def noisy(seed: int, ms: float, sigma: float) -> Callable[[int], float]:
+    """Runs that are spread, each for itself, and never drift."""
+    drawn = Random(seed)
+    return lambda run: ms * exp(drawn.gauss(0.0, sigma))
+
+
+@pytest.mark.parametrize("asked", [0.01, 0.3])
+def test_a_trusted_round_has_an_interval_as_narrow_as_asked(asked: float) -> None:
+    protocol = replace(TimingProtocol(), interval_share=asked, retries=0)
+    found = []
+    for seed in range(20):
+        drawn = Random(seed)
+        (taken,) = Board(lambda run: 1500.0 * drawn.choice((1.0, 1.5))).time(protocol).rounds  # noqa: B023
+        low, high = median_bounds(taken.samples_ms) or (0.0, 1e9)
+        wide = (high - low) / median(taken.samples_ms)
+        assert bool(taken.doubts) == (wide > asked), taken.doubts
+        found += [doubt for doubt in taken.doubts if f"% wide, {100 * asked:g} % asked" in doubt]
+    assert found
+
+
+def test_so_few_samples_that_no_interval_is_known_are_a_doubt() -> None:
+    (taken,) = Board(lambda run: 5000.0).time(replace(QUICK, max_time_s=3.0, retries=0)).rounds
+    assert taken.doubts == ("the 95 % interval is unknown: 3 samples are too few for one",)
+
+
+@pytest.mark.parametrize(("ms", "sigma"), [(100.0, 0.05), (10.0, 0.08), (1500.0, 0.01)])
+def test_spread_without_drift_is_no_doubt_and_costs_no_round(ms: float, sigma: float) -> None:
+    timings = [Board(noisy(seed, ms, sigma)).time(TimingProtocol()) for seed in range(20)]
+    assert sum(not timing.steady or bool(timing.rounds[-1].doubts) for timing in timings) <= 1
+    assert sum(len(timing.rounds) for timing in timings) <= 30
+
+
+def test_spread_too_wide_for_the_most_time_is_told_as_such_and_not_taken_again() -> None:
+    timings = [Board(noisy(seed, 100.0, 0.16)).time(TimingProtocol()) for seed in range(20)]
+    once = [timing.rounds[0] for timing in timings if len(timing.rounds) == 1]
+    assert len(once) >= 15
+    assert all("wide, 1 % asked" in doubt for taken in once for doubt in taken.doubts)
+    assert all(len(taken.doubts) == 1 for taken in once)
+
+
+@pytest.mark.parametrize("ms", [10.0, 100.0])
+def test_a_drift_in_spread_runs_is_a_doubt(ms: float) -> None:
+    for seed in range(20):
+        spread = noisy(seed, ms, 0.03)
+        board = Board(lambda run: spread(run) * (1.0 + 0.5e-5 * ms * run))  # noqa: B023
+        timing = board.time(replace(TimingProtocol(), retries=0, interval_share=0.001))
+        assert "half of the blocks are" in timing.rounds[0].doubts[0]
+
+
 def test_blocks_that_drift_apart_are_taken_again_between_anchors_until_they_agree() -> None:
-    board = Board(lambda run: 10.0 + 5.0 * max(0, run - 8) if run < 11 else 40.0)
+    board = Board(lambda run: 10.0 + 5.0 * max(0, run - 7) if run < 11 else 40.0)
     timing = board.time(replace(QUICK, blocks=2))
     assert len(timing.rounds) == 2
     assert phases(board, timing) == ["A", "B", "A", "B", "A"]  # two readings between

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_agent.board import BoardState
+from device_agent.board import Board, BoardState
+from device_agent.device import DeviceInfo, RuntimeInfo
 from device_agent.inputs import tensor_bytes
 from device_agent.power import Energy
 from device_agent.protocol import (
@@ -22,7 +23,7 @@ from device_agent.protocol import (
     TimingProtocol,
     job_id_of,
 )
-from device_agent.result import Round, half_medians
+from device_agent.result import Round, half_samples
 
 SHA = "0123456789abcdef" * 4
 TOKENS = TensorSpec("ids", "int64", (1, 50), high=30_522)
@@ -122,10 +123,17 @@ def test_the_last_round_counts_and_its_doubts_make_a_result_unstable() -> None:
         _ = MeasureResult(Status.INFEASIBLE, "too large").stable
 
 
+def test_a_warm_up_that_never_became_steady_makes_a_result_unstable() -> None:
+    unsteady = replace(GOOD, steady=False)
+    assert not unsteady.stable and unsteady.doubts == ("the warm-up never became steady",)
+    both = replace(unsteady, rounds=(DOUBTED,))
+    assert both.doubts == ("the board got hot", "the warm-up never became steady")
+
+
 def test_halves_of_a_round_are_halves_of_its_blocks() -> None:
-    assert half_medians((1.0, 3.0, 8.0, 8.0), (0, 0, 1, 1)) == (2.0, 8.0)
-    assert half_medians((1.0, 50.0, 3.0), (0, 1, 2)) == (1.0, 3.0)
-    assert half_medians((1.0, 3.0), (0, 0)) == (2.0, 2.0)
+    assert half_samples((1.0, 3.0, 8.0, 8.0), (0, 0, 1, 1)) == ([1.0, 3.0], [8.0, 8.0])
+    assert half_samples((1.0, 50.0, 3.0), (0, 1, 2)) == ([1.0], [3.0])
+    assert half_samples((1.0, 3.0), (0, 0)) == ([1.0, 3.0], [1.0, 3.0])
 
 
 def test_a_result_that_is_not_ok_has_a_reason_and_no_samples() -> None:
@@ -168,9 +176,9 @@ def test_an_input_that_cannot_be_made_is_refused(change: dict[str, Any], named: 
     ("field", "value"),
     [
         ("warmup_min_runs", 0),
-        ("min_repeats", 2000),
+        ("min_repeats", 3000),
         ("max_repeats", 10**6),
-        ("min_time_s", 31.0),
+        ("min_time_s", 121.0),
         ("max_time_s", math.inf),
         ("warmup_min_s", 11.0),
         ("blocks", 31),
@@ -225,6 +233,20 @@ def test_a_job_has_the_same_name_for_the_same_request_and_attempt_only() -> None
         job_id_of(replace(REQUEST, seed=1)),
     }
     assert len(others) == 3
+
+
+def test_a_job_has_another_name_once_the_device_or_its_agent_is_another() -> None:
+    board = Board(model="a board", power_mode="15W", boot_id="1")
+    info = DeviceInfo(board, (RuntimeInfo("onnxruntime", version="1.23"),), "3.10.12", 0, SHA)
+    same = replace(info, board=replace(board, boot_id="2"))
+    assert job_id_of(REQUEST, device=same) == job_id_of(REQUEST, device=info)
+    others = [
+        replace(info, board=replace(board, power_mode="30W")),
+        replace(info, runtimes=(RuntimeInfo("onnxruntime", version="1.24"),)),
+        replace(info, agent_sha256=SHA[::-1]),
+        info,
+    ]
+    assert len({job_id_of(REQUEST, device=one) for one in others}) == 4
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32", "float32", "float16"])

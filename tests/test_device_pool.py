@@ -3,18 +3,20 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_device_client import network, request, within
 
-from device_agent.protocol import Status, job_id_of
+from device_agent.protocol import MeasureResult, Status, job_id_of
 from evaluators.device_client import DeviceClient, DeviceError, DeviceLost, open_local_device
 from evaluators.device_link import LocalTransport
-from evaluators.device_pool import DevicePool, DevicesDiffer, WrongAgent
+from evaluators.device_pool import DeviceAway, DevicePool, DevicesDiffer, WrongAgent
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -96,6 +98,94 @@ def test_a_board_that_is_idle_is_let_go_for_others(boards: Boards, tmp_path: Pat
     one.close()
 
 
+def test_who_waits_for_a_board_is_told_and_has_it_before_the_next_design(
+    boards: Boards, tmp_path: Path
+) -> None:
+    artifact = network(tmp_path / "abs.onnx")
+    one, turns, ended = boards.pool("a"), list[str](), threading.Event()
+
+    def measures_on() -> None:
+        while not ended.is_set():
+            one.measure(artifact, request(artifact))
+            turns.append("one")
+
+    busy = threading.Thread(target=measures_on)
+    busy.start()
+    try:
+        assert within(20, lambda: turns)
+        other = boards.pool("a")
+        began = len(turns)
+        for _ in range(3):
+            other.measure(artifact, request(artifact))
+            turns.append("other")
+        other.close()
+    finally:
+        ended.set()
+        busy.join(30)
+        one.close()
+    assert turns[began:].index("other") <= 1, turns
+    assert turns.count("other") == 3
+    assert "waiting for a: another run here has it" in boards.waited_for
+
+
+def test_a_board_that_is_kept_for_a_next_design_is_let_go_for_who_waits(
+    boards: Boards, tmp_path: Path
+) -> None:
+    artifact = network(tmp_path / "abs.onnx")
+    one = boards.pool("a", idle_s=1e6)
+    one.measure(artifact, request(artifact))
+    assert one._client is not None
+    other = boards.pool("a")
+    assert one._client is None
+    other.close()
+
+
+def test_a_board_that_a_design_was_sent_to_is_waited_for_before_another_gets_it(
+    boards: Boards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluators.device_pool.TRY_EVERY_S", 0.1)
+    artifact = network(tmp_path / "abs.onnx")
+    pool, job = boards.pool("a", "b"), job_id_of(request(artifact))
+    client = boards.clients["a"]
+    done: list[MeasureResult] = []
+
+    def lost_before_it_is_heard(*given: Any, **named: Any) -> MeasureResult:
+        done.append(DeviceClient.measure(client, *given, **named))
+        boards.away.add("a")
+        raise DeviceLost("the link broke before the result came")
+
+    monkeypatch.setattr(client, "measure", lost_before_it_is_heard)
+    with pytest.raises(DeviceLost):
+        pool.measure(artifact, request(artifact), job_id=job)
+    tried = len(boards.opened)
+
+    def back(text: str) -> None:
+        if len(boards.opened) > tried + 3:
+            boards.away.clear()
+
+    pool._waiting = back
+    assert pool.measure(artifact, request(artifact), job_id=job) == done[0]
+    assert pool.name == "a"
+    pool.close()
+
+
+def test_a_board_that_stays_away_with_a_design_is_left_for_another(
+    boards: Boards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluators.device_pool.TRY_EVERY_S", 0.1)
+    monkeypatch.setattr("evaluators.device_pool.SAME_BOARD_S", 0.3)
+    artifact = network(tmp_path / "abs.onnx")
+    pool, job = boards.pool("a", "b"), job_id_of(request(artifact))
+    os.kill(boards.pids["a"], signal.SIGKILL)
+    boards.away.add("a")
+    with pytest.raises(DeviceLost):
+        pool.measure(artifact, request(artifact), job_id=job)
+    assert pool.measure(artifact, request(artifact), job_id=job).status is Status.OK
+    assert pool.name == "b"
+    assert "its design goes to another board" in boards.waited_for[-1]
+    pool.close()
+
+
 def test_a_board_that_is_lost_is_left_for_the_other(boards: Boards, tmp_path: Path) -> None:
     artifact = network(tmp_path / "abs.onnx")
     pool = boards.pool("a", "b")
@@ -140,6 +230,34 @@ def test_what_is_to_be_forgotten_is_so_when_the_board_is_open_again(
     pool.close()
 
 
+def test_a_cut_between_opening_and_forgetting_leaves_the_board_free(
+    boards: Boards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluators.device_pool.TRY_EVERY_S", 0.1)
+    artifact = network(tmp_path / "abs.onnx")
+    pool = boards.pool("a", patience_s=60.0)
+    pool.close()
+    boards.away.add("a")
+    pool.forget([request(artifact).artifact_sha256])
+    boards.away.clear()
+    cut: list[DeviceClient] = []
+
+    def cut_once() -> DeviceClient:
+        client = boards.open("a")
+        if not cut:
+            client.hello()
+            os.kill(boards.pids["a"], signal.SIGKILL)
+            cut.append(client)
+        return client
+
+    pool._openers = {"a": cut_once}
+    assert pool.measure(artifact, request(artifact)).status is Status.OK
+    assert cut[0]._ended
+    pool.close()
+    assert not pool._locks["a"].is_locked
+    assert is_free(boards, "a")
+
+
 def test_the_only_board_is_waited_for(
     boards: Boards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +289,18 @@ def test_a_board_that_stays_away_is_an_error(boards: Boards, tmp_path: Path) -> 
     pool.close()
     boards.away |= {"a", "b"}
     with pytest.raises(DeviceLost, match="is off"):
+        pool.measure(artifact, request(artifact))
+
+
+def test_a_board_that_does_not_come_back_in_time_needs_a_person(
+    boards: Boards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluators.device_pool.TRY_EVERY_S", 0.1)
+    artifact = network(tmp_path / "abs.onnx")
+    pool = boards.pool("a", patience_s=0.3)
+    pool.close()
+    boards.away.add("a")
+    with pytest.raises(DeviceAway, match=r"no device came back in 0.3 s.*a is off"):
         pool.measure(artifact, request(artifact))
 
 

@@ -27,7 +27,8 @@ torch.set_num_threads(1)
 QUICK_TIMING = TimingProtocol(
     warmup_min_runs=1, warmup_min_s=0.0, warmup_max_s=0.1, min_repeats=8, max_repeats=12,
     min_time_s=0.0, max_time_s=1.0, interval_share=100.0, block_tolerance=100.0,
-    anchor_tolerance=100.0, anchor_runs=3, retries=0,
+    anchor_tolerance=100.0, anchor_runs=3, others_cores=1e6, watch_board=False, retries=0,
+    steady_runs=1, steady_tolerance=1.0,
 )  # fmt: skip
 QUICK = TrainingProtocol(
     "frozen",

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -11,13 +11,15 @@ from typing import Any
 
 import onnx
 import pytest
+from test_agent_timing import Board
 from test_evaluators_contract import QUICK_TIMING, builder, design, latency
 
 from device_agent.power import Energy
+from device_agent.protocol import MeasureRequest
 from device_agent.result import MeasureResult
-from evaluators.device_client import DeviceClient, DeviceLost, open_local_device
+from evaluators.device_client import DeviceClient, DeviceLost, DeviceRefused, open_local_device
 from evaluators.evaluation import Evaluation
-from evaluators.latency import ATTEMPTS, LatencyEvaluator, MeasureError, Runs
+from evaluators.latency import ATTEMPTS, LOCAL_TIMING, LatencyEvaluator, MeasureError, Runs
 from evaluators.onnx_builder import Artifact
 from evaluators.store import EvaluationStore, known_or_new
 from search_space.genotype import PRECISIONS
@@ -82,6 +84,7 @@ def test_a_latency_is_the_median_of_its_samples_within_its_interval(
     assert {told.low, told.high} <= set(details["samples_ms"])
     assert details["provider"] == "CPUExecutionProvider" and details["runtime_version"]
     assert len(details["block_medians_ms"]) == 2 and details["board_before"]
+    assert details["board"] == evaluator.device().as_json()["board"]
     names = {measure.name for measure in found.measures}
     assert names >= {"compile_s", "parameters", "macs", "weight_bytes", "onnx_bytes"}
     assert left_behind(home, evaluator) == []
@@ -101,6 +104,55 @@ def test_energy_is_told_where_the_board_tells_its_power(
     found = evaluator.evaluate(design())
     assert (found["energy_mj"].value, found["energy_mj"].unit) == (41.5, "mJ")
     assert found.details["energy"]["idle_w"] == 2.5
+
+
+def test_a_warm_up_that_never_became_steady_is_told_as_unstable(
+    evaluator: LatencyEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = DeviceClient.measure
+
+    def unsteady(self: DeviceClient, *asked: Any, **more: Any) -> MeasureResult:
+        return replace(ask(self, *asked, **more), steady=False)
+
+    monkeypatch.setattr(DeviceClient, "measure", unsteady)
+    told = evaluator.evaluate(design()).unstable
+    assert told == "the timing cannot be trusted: the warm-up never became steady"
+
+
+def test_a_device_slower_for_a_whole_trial_than_in_an_earlier_one_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = DeviceClient.measure
+    anchors_ms = iter([1.0, 1.02, 1.2, 0.9, 1.0])
+
+    def slower(self: DeviceClient, *asked: Any, **more: Any) -> MeasureResult:
+        result = ask(self, *asked, **more)
+        both = 2 * (next(anchors_ms),)
+        last = replace(result.rounds[-1], anchor_ms=both, doubts=())
+        return replace(result, rounds=(last,), steady=True)
+
+    monkeypatch.setattr(DeviceClient, "measure", slower)
+    alone = replace(QUICK_TIMING, anchor_tolerance=0.03, watch_board=True, retries=0)
+    evaluator = latency(tmp_path, replace(RUNS, timing=alone))
+    try:
+        found = [evaluator.evaluate(design()).unstable for _ in range(5)]
+    finally:
+        evaluator.close()
+    assert [bool(said) for said in found] == [False, False, True, False, True]
+    assert "20.0 % slower than in an earlier trial on local (1.2 against 1 ms; 3 %" in found[2]
+    assert "(1 against 0.9 ms" in found[4]
+
+
+@pytest.mark.parametrize(
+    ("takes_ms", "said"),
+    [(lambda run: 10.0 + 0.02 * run, "25 % are"), (lambda run: 10.0 + 5 * (run % 2), "20 % asked")],
+)
+def test_on_a_shared_device_too_a_gross_drift_or_a_wide_interval_is_not_trusted(
+    takes_ms: Callable[[int], float], said: str
+) -> None:
+    timing = Board(takes_ms).time(replace(LOCAL_TIMING, min_repeats=400, max_repeats=500))
+    (doubt,) = timing.rounds[0 if "are" in said else -1].doubts
+    assert said in doubt
 
 
 def test_each_precision_of_a_design_is_timed_as_its_own_file(
@@ -179,6 +231,24 @@ def test_the_key_does_not_depend_on_how_long_one_waits(
     )
 
 
+def test_a_job_has_an_hour_where_tensorrt_compiles_and_ten_minutes_elsewhere(
+    evaluator: LatencyEvaluator, home: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def refuse(self: DeviceClient, _: Path, request: MeasureRequest, **more: Any) -> None:
+        asked.append(request.deadline_s)
+        raise DeviceRefused("bad-message", "not now")
+
+    monkeypatch.setattr(DeviceClient, "measure", refuse)
+    client = evaluator._device
+    for runtime in ("tensorrt", "onnxruntime"):
+        runs = Runs(runtime, timing=QUICK_TIMING)
+        with pytest.raises(DeviceRefused):
+            LatencyEvaluator(builder(home), lambda: client, runs).time(design(), artifact)
+    assert asked == [3600.0, 600.0]
+
+
 # -- what goes wrong
 
 
@@ -240,6 +310,18 @@ def test_what_a_host_could_not_keep_is_fetched_and_not_timed_again(
     finally:
         again.close()
         evaluator._device = open_local_device(home / "device")
+
+
+def test_what_another_power_mode_measured_is_not_fetched(
+    evaluator: LatencyEvaluator, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluator.time(design(), artifact)
+    owed, evaluator._unsettled = evaluator._unsettled, []  # as a host that was ended too soon
+    info = evaluator.device()
+    other = replace(info, board=replace(info.board, power_mode="15W"))
+    monkeypatch.setattr(DeviceClient, "hello", lambda self: other)
+    assert evaluator.time(design(), artifact).details["samples_ms"] != first.details["samples_ms"]
+    evaluator._unsettled += owed
 
 
 def test_a_network_that_can_never_run_is_an_evaluation_with_words(

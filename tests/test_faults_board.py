@@ -191,7 +191,9 @@ def throttling(folder: Path, times: int) -> MeasureResult:
     scratch.mkdir()
     elements = 2**20  # a run takes a millisecond, a round far longer than a step of the counter
     artifact = network(folder / "n.onnx", size=elements)
-    timing = replace(QUICK, min_time_s=0.2, max_time_s=2.0, max_repeats=1000, retries=2)
+    timing = replace(
+        QUICK, min_time_s=0.2, max_time_s=2.0, max_repeats=1000, retries=2, watch_board=True
+    )
     over = threading.Event()
 
     def slow_down() -> None:

@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +65,43 @@ def test_a_second_client_waits_is_told_for_whom_and_is_next(
         other = threading.Thread(target=measure_too)
         other.start()
         assert within(30.0, lambda: said)
-        assert first.measure(artifact, request(artifact)).status is Status.OK
-        assert results == []
-    other.join(60.0)
+        with pytest.raises(DeviceLost, match=r"a job was done|nothing was asked for 2 s"):
+            first.measure(artifact, request(artifact))
+        other.join(60.0)
     assert results[0].status is Status.OK
     assert said[0] == "held by study pareto of alice; this client is number 1 in the queue"
+
+
+def test_who_waits_for_a_host_that_times_without_a_pause_has_every_second_turn(
+    home: Path, tmp_path: Path, runtime: FaultyRuntime
+) -> None:
+    turns: list[str] = []
+    ended = threading.Event()
+    command = serving(home, runtime.python)
+    artifacts = [network(tmp_path / f"{k}.onnx", k) for k in range(2)]
+
+    def times(name: str, artifact: Path, until: Callable[[], bool]) -> None:
+        device = open_agent(command, client=name)
+        while not until():
+            try:
+                device.measure(artifact, request(artifact))
+                turns.append(name)
+            except DeviceLost:
+                device.close()
+                device = open_agent(command, client=name)
+        device.close()
+
+    eager = threading.Thread(target=times, args=("eager", artifacts[0], ended.is_set))
+    eager.start()
+    try:
+        assert within(30.0, lambda: turns)
+        times("other", artifacts[1], lambda: turns.count("other") >= 2)
+    finally:
+        ended.set()
+        eager.join(60.0)
+    first = turns.index("other")
+    second = turns.index("other", first + 1)
+    assert second - first <= 2, turns
 
 
 def test_who_waits_is_told_again_and_again_and_may_give_up(

@@ -27,6 +27,7 @@ from evaluators.device_client import (
     open_local_device,
 )
 
+IN_TIME_S = 2.0
 GONE_S = 10.0
 """Processes are gone in 2 s; a busy machine gets more."""
 HANGS = [("compile", "hold the interpreter"), ("run", "sleep")]
@@ -113,9 +114,18 @@ def test_a_build_that_asks_for_more_memory_than_there_is_makes_a_design_infeasib
     runtime.breaks(compile="ask for memory")
     with open_local_device(home, runtime.python) as device:
         result = device.measure(artifact, request(artifact))
-        assert result.status is Status.INFEASIBLE and "out of memory" in result.reason
+        assert result.status is Status.INFEASIBLE and result.reason.count("out of memory") == 2
         runtime.breaks()
         assert measures(device, tmp_path)
+
+
+def test_a_lack_of_memory_that_passes_does_not_damn_a_design(
+    home: Path, tmp_path: Path, runtime: FaultyRuntime
+) -> None:
+    artifact = network(tmp_path / "n.onnx")
+    runtime.breaks(compile="ask for memory", times=1)
+    with open_local_device(home, runtime.python) as device:
+        assert device.measure(artifact, request(artifact)).status is Status.OK
 
 
 def is_empty(file: Path) -> bool:
@@ -238,6 +248,29 @@ def test_when_standard_input_ends_the_agent_and_its_job_are_gone_at_once(
     assert within(GONE_S, lambda: processes_of(home) == [])
     asking.join(GONE_S)
     assert not asking.is_alive()
+
+
+def test_two_seconds_after_its_host_was_killed_nothing_runs_on_the_device(
+    home: Path, tmp_path: Path, runtime: FaultyRuntime
+) -> None:
+    artifact = network(tmp_path / "n.onnx")
+    code = """
+from pathlib import Path
+from faulty import open_agent, request
+artifact = Path(sys.argv[1])
+with open_agent(sys.argv[2:]) as device:
+    device.measure(artifact, request(artifact))
+"""
+    gone_in_time = False
+    for _ in range(2):  # a machine that is busy gets one more try
+        runtime.breaks(compile="hold the interpreter")
+        with run_host(code, artifact, *serving(home, runtime.python)) as host:
+            runtime.wait_for("compile")
+            host.kill()
+            gone_in_time = within(IN_TIME_S, lambda: processes_of(home) == [])
+        if gone_in_time:
+            break
+    assert gone_in_time
 
 
 def ended_by(device: DeviceClient, artifact: Path) -> None:

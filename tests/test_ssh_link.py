@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sshd import Sshd, start_sshd
 from device_agent.bundle import zipapp, zipapp_name
 from evaluators import ssh_connect
 from evaluators.device_client import DeviceError, DeviceLost, DeviceTimeout
-from evaluators.devices import Device
+from evaluators.devices import Device, DevicesError, parse_device
 from evaluators.ssh_connect import HostKeyChanged, HostKeyUnknown, connect, fetch_host_key
 from evaluators.ssh_install import InstallFailed, authorized_keys_line, install
 from evaluators.ssh_keys import LogInFailed, public_text, shown
@@ -194,6 +195,40 @@ def test_the_usual_key_files_are_tried_where_none_is_named(
     assert link.public_key == " ".join(server.key_file.with_suffix(".pub").read_text().split()[:2])
 
 
+@pytest.fixture
+def babbling_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A socket that stands for ssh-agent and answers nonsense."""
+    bell = tmp_path / "babble"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(bell))
+    listener.listen()
+
+    def babble() -> None:
+        with suppress(OSError):
+            while True:
+                link, _ = listener.accept()
+                with link:
+                    link.sendall(b"\0\0\0\1\x05")
+
+    threading.Thread(target=babble, daemon=True).start()
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(bell))
+    yield
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+@pytest.mark.usefixtures("babbling_agent")
+def test_a_plain_key_file_needs_no_ssh_agent(device: Device) -> None:
+    connect(device).close()
+
+
+@pytest.mark.usefixtures("babbling_agent")
+def test_an_ssh_agent_that_answers_nonsense_is_told_in_one_line(device: Device) -> None:
+    with pytest.raises(LogInFailed) as raised:
+        connect(replace(device, key_file=None))
+    one_line(raised.value, "ssh-agent", "SSH_AUTH_SOCK", "--key FILE")
+
+
 def test_a_key_with_a_passphrase_is_used_by_way_of_ssh_agent(
     server: Sshd, device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,7 +313,7 @@ def test_a_server_that_falls_silent_ends_a_read_that_is_held(
     server: Sshd, installed: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ssh_connect, "PING_EVERY_S", 0.2)
-    monkeypatch.setattr(ssh_connect, "PING_ANSWER_S", 0.5)
+    monkeypatch.setattr(ssh_connect, "PING_ANSWER_S", 5.0)
     with open_ssh_device(installed) as client:
         client.hello()
         time.sleep(1.5)  # with answers the link stays
@@ -362,6 +397,47 @@ def test_a_device_without_a_python_that_is_new_enough_is_told(
     with pytest.raises(InstallFailed) as raised:
         install(device, "/nowhere/python3")
     one_line(raised.value, "/nowhere/python3 is not there")
+
+
+STRANGE = {
+    "an object": '{"a": 1}',
+    "a text for the version": '[["3.11", 2, 3], "/usr/bin/python3", "/home/u"]',
+    "a short version": '[[3], "/usr/bin/python3", "/home/u"]',
+    "a relative Python": '[[3, 11, 2], "python3", "/home/u"]',
+    "no Python": '[[3, 11, 2], null, "/home/u"]',
+    "a relative home": '[[3, 11, 2], "/usr/bin/python3", "~"]',
+    "depth": "[" * 3000 + "]" * 3000,
+    "no JSON": "[[3, 11, 2]",
+    "bytes": "\\xff",
+    "control characters": '[[3, 11, 2], "/usr/bin/\\\\u001b[31m", "/home/u"]',
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_a_device_that_answers_nonsense_is_told_in_one_line(
+    device: Device, tmp_path: Path, what: str
+) -> None:
+    odd = tmp_path / "python3"
+    said = STRANGE[what]
+    odd.write_text(
+        f"#!{sys.executable}\n"
+        "import re, sys\n"
+        "mark = re.findall(rb'[0-9a-f]{32}', sys.stdin.buffer.read())[-1]\n"
+        f"said = '''{said}'''.encode('latin-1')\n"
+        "sys.stdout.buffer.write(mark + said + mark)\n"
+    )
+    odd.chmod(0o700)
+    with pytest.raises(InstallFailed) as raised:
+        install(device, str(odd))
+    one_line(raised.value, "--python PATH")
+    assert str(raised.value).isprintable() and len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".local", ".a"])
+def test_a_host_that_can_be_no_name_is_told_in_one_line(device: Device, host: str) -> None:
+    with pytest.raises((DeviceLost, DevicesError)) as raised:
+        connect(replace(parse_device("orin", f"ssh://u@{host}"), host_key=device.host_key))
+    assert "\n" not in str(raised.value) and "orin" in str(raised.value)
 
 
 def test_an_agent_that_cannot_be_stored_is_told(server: Sshd, device: Device) -> None:

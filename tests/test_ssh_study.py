@@ -51,20 +51,23 @@ def test_a_study_is_timed_on_a_board_and_resumed_there(desk: Desk) -> None:
     assert exported.returncode == 0, exported.stderr
 
 
-def test_alike_boards_share_a_study(desk: Desk) -> None:
-    for name in ("orin", "twin"):
-        desk.add(name)
-        desk.install(name)
-    both = ("--device", "orin", "--device", "twin", "--timing", "shared")
-    command = desk.place.run(*both, "--trials", "4", "--json")
-    together = [desk.place.start(command) for _ in range(2)]
-    outcomes = []
-    for running in together:
-        out, errors = running.communicate(timeout=120)
-        assert running.returncode == 0, errors
-        outcomes.append(json.loads(out))
-    assert {trial["device"] for trial in outcomes[0]["trials"]} <= {"orin", "twin"}
-    assert [trial.number for trial in trials(desk)] == [0, 1, 2, 3]
+def test_alike_boards_share_a_study(desk: Desk, tmp_path: Path) -> None:
+    with start_sshd(tmp_path / "twin") as other:
+        twin = Desk(desk.place, other)
+        for name, board in (("orin", desk), ("twin", twin)):
+            board.add(name)
+            board.install(name)
+        both = ("--device", "orin", "--device", "twin", "--timing", "shared")
+        command = desk.place.run(*both, "--trials", "8", "--json")
+        together = [desk.place.start(command) for _ in range(2)]
+        outcomes = []
+        for running in together:
+            out, errors = running.communicate(timeout=120)
+            assert running.returncode == 0, errors
+            outcomes.append(json.loads(out))
+        assert len(desk.agents()) == len(twin.agents()) == 1, "each has a home of its own"
+    assert {trial["device"] for trial in outcomes[0]["trials"]} == {"orin", "twin"}
+    assert [trial.number for trial in trials(desk)] == list(range(8))
 
 
 def test_unlike_boards_do_not_share_a_study(desk: Desk) -> None:

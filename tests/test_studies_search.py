@@ -8,13 +8,18 @@ from pathlib import Path
 
 import optuna
 import pytest
+import typer
 from optuna.trial import TrialState
 from tiny import SPACE, Bench, tiny_space
 
 from evaluators.device_client import DeviceLost
+from evaluators.device_pool import DeviceAway, DevicesDiffer, WrongAgent
 from evaluators.evaluation import Measure
 from evaluators.latency import MeasureError
+from evaluators.ssh_connect import HostKeyChanged
+from evaluators.ssh_keys import LogInFailed
 from search_space.genotype import Genotype
+from studies.exits import DEVICE, HOST_KEY, errors
 from studies.front import pareto_front
 from studies.records import (
     CARRIED_OVER,
@@ -27,7 +32,13 @@ from studies.records import (
     rows_of,
 )
 from studies.samplers import SAMPLERS, make_sampler
-from studies.search import MAX_ATTEMPTS, SearchStopped, Workers, distributions
+from studies.search import (
+    MAX_ATTEMPTS,
+    UNSTABLE_IN_A_ROW,
+    SearchStopped,
+    Workers,
+    distributions,
+)
 
 
 @pytest.fixture
@@ -232,10 +243,46 @@ def test_a_device_on_which_nothing_is_stable_ends_the_run_and_says_what_to_do(
     bench: Bench,
 ) -> None:
     bench.latency.unstable = lambda genotype: SHAKY
-    with pytest.raises(SearchStopped, match=r"31.0 % apart: keep other work off the device"):
-        bench.search.run(30)
+    said = r"the device is unsteady, 20 readings .* 31.0 % apart: keep other work off the device"
+    with pytest.raises(SearchStopped, match=said):
+        bench.search.run(60)
     assert not bench.quality.trained
-    assert sum(row.state == "unstable" for row in rows_of(bench.study)) == 3
+    assert sum(row.state == "unstable" for row in rows_of(bench.study)) == UNSTABLE_IN_A_ROW
+
+
+def test_some_unstable_readings_in_a_row_end_no_run(bench: Bench) -> None:
+    calls = iter(range(1000))
+    bench.latency.unstable = lambda genotype: "" if next(calls) % 6 == 5 else SHAKY
+    bench.search.run(30)
+    states = [row.state for row in rows_of(bench.study)]
+    assert len(states) == 30 and states.count("unstable") >= UNSTABLE_IN_A_ROW
+    assert "complete" in states
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (HostKeyChanged, HOST_KEY),
+        (LogInFailed, DEVICE),
+        (WrongAgent, DEVICE),
+        (DevicesDiffer, DEVICE),
+        (DeviceAway, DEVICE),
+    ],
+)
+def test_what_only_a_person_can_mend_ends_the_run_at_once_and_costs_no_trial(
+    bench: Bench, kind: type[Exception], code: int
+) -> None:
+    bench.latency.fails = lambda: kind("orin: look at it")
+    workers = Workers(bench.home / "workers")
+    with pytest.raises(typer.Exit) as left, errors():
+        bench.new_search(workers).run(2)
+    workers.close()
+    assert left.value.exit_code == code and len(bench.latency.timed) == 1
+    assert "orin: look at it; once that is mended, the same command" in str(left.value.__cause__)
+    assert [t.state for t in bench.trials] == [TrialState.RUNNING]
+    bench.latency.fails = lambda: None
+    bench.search.run(2)
+    assert [t.state for t in bench.trials] == [TrialState.COMPLETE] * 2
 
 
 def test_a_design_that_comes_again_is_marked_and_costs_nothing(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_void_p
 from typing import Any
 
-from device_agent.runtime import Refused, Unavailable
+from device_agent.runtime import OutOfMemory, Unavailable
 
 LIBRARIES = (
     "libcudart.so",
@@ -67,7 +67,7 @@ class Cuda:
         }
 
     def device_memory(self, size: int) -> int:
-        """Take memory of the device and return its address; raises `Refused` where it lacks it."""
+        """Take memory of the device and return its address; raises `OutOfMemory` without it."""
         return self._pointer("cudaMalloc", max(size, 1))
 
     def host_memory(self, size: int) -> int:
@@ -120,7 +120,7 @@ class Cuda:
             return
         said = (self._library.cudaGetErrorString(code) or b"unknown").decode("utf-8", "replace")
         if code == OUT_OF_MEMORY:
-            raise Refused(f"out of memory on the device: {name}: {said}")
+            raise OutOfMemory(f"on the device: {name}: {said}")
         raise Unavailable(f"{name} failed with CUDA error {code}, {said}: look at the driver's log")
 
 

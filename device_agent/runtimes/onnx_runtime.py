@@ -11,7 +11,7 @@ from typing import Any
 from device_agent.device import RuntimeInfo
 from device_agent.inputs import tensor_bytes
 from device_agent.protocol import MeasureRequest, TensorSpec
-from device_agent.runtime import Extras, Refused, Unavailable
+from device_agent.runtime import Extras, OutOfMemory, Refused, Unavailable
 from device_agent.runtimes.tensors import Output, digest
 
 NAME = "onnxruntime"
@@ -102,7 +102,7 @@ class OnnxSession:
             outputs = self._session.run(None, self._inputs)
         except Exception as error:
             if _lacks_memory(error):
-                raise Refused(f"out of memory in the first run: {_words(error)}") from error
+                raise OutOfMemory(f"in the first run: {_words(error)}") from error
             raise Unavailable(f"the first run failed: {_words(error)}") from error
         if self._provider != CPU:
             self._check_nodes()
@@ -179,7 +179,7 @@ def _options(ort: Any, threads: int) -> Any:
 
 def _session_fault(error: Exception) -> Exception:
     if _lacks_memory(error):
-        return Refused(f"out of memory while compiling: {_words(error)}")
+        return OutOfMemory(f"while compiling: {_words(error)}")
     if type(error).__name__ in DESIGN_FAULTS and "CUDA failure" not in str(error):
         return Refused(f"onnxruntime refuses the network: {_words(error)}")
     return Unavailable(f"onnxruntime made no session: {_words(error)}")

@@ -19,7 +19,7 @@ from device_agent.device import RuntimeInfo
 from device_agent.engine_cache import Engine, EngineCache, Key
 from device_agent.inputs import tensor_bytes
 from device_agent.protocol import MeasureRequest, TensorSpec
-from device_agent.runtime import Extras, Refused, Unavailable
+from device_agent.runtime import Extras, OutOfMemory, Refused, Unavailable
 from device_agent.runtimes.cuda import LIBRARIES, Cuda
 from device_agent.runtimes.tensorrt_build import (
     DTYPES,
@@ -98,9 +98,7 @@ class TensorRtSession:
         engine = loaded[-1]
         self._context = engine.create_execution_context()
         if self._context is None:
-            raise Refused(
-                f"out of memory on the device for its activations: {last_words(loaded[0])}"
-            )
+            raise OutOfMemory(f"on the device for its activations: {last_words(loaded[0])}")
         self._stream, self._start, self._end = cuda.stream(), cuda.event(), cuda.event()
         self._events_ms: list[float] = []
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from device_agent.engine_cache import Engine, write_whole
 from device_agent.protocol import MeasureRequest, TensorSpec
-from device_agent.runtime import Refused, Unavailable
+from device_agent.runtime import OutOfMemory, Refused, Unavailable
 
 MAJORS = (10, 11)
 WORKSPACE_BYTES = 2**30
@@ -67,7 +67,8 @@ def build(trt: Any, log: Any, model: Path, request: MeasureRequest, timings: Pat
     """Compile the file.
 
     Raises:
-        Refused: TensorRT does not take the network, or lacks memory for it.
+        Refused: TensorRT does not take the network.
+        OutOfMemory: it lacks memory for it.
         Unavailable: the board failed.
     """
     start = time.perf_counter()
@@ -122,7 +123,7 @@ def _timings(config: Any, file: Path) -> Any:
 
 def _build_fault(said: str) -> Exception:
     if any(words in said.lower() for words in OUT_OF_MEMORY):
-        return Refused(f"out of memory while compiling: {said}")
+        return OutOfMemory(f"while compiling: {said}")
     if any(words in said.lower() for words in BOARD_FAULTS):
         return Unavailable(f"tensorrt built no engine: {said}: look at the driver's log")
     return Refused(f"tensorrt refuses the network: {said}")
