@@ -73,14 +73,20 @@ def check_workers(folder: Path, url: str) -> None:
         subprocess.Popen([*command, str(TOTAL)], stderr=subprocess.PIPE, text=True)
         for _ in range(WORKERS)
     ]
-    until = time.monotonic() + 90
-    while len(list(folder.glob("ready-*"))) < WORKERS and time.monotonic() < until:
-        assert all(w.poll() is None for w in workers), [w.communicate()[1] for w in workers]
-        time.sleep(0.02)
-    (folder / "go").touch()
-    for worker in workers:
-        _, errors = worker.communicate(timeout=90)
-        assert worker.returncode == 0, errors
+    try:
+        until = time.monotonic() + 90
+        while len(list(folder.glob("ready-*"))) < WORKERS and time.monotonic() < until:
+            fallen = [w for w in workers if w.poll() is not None]
+            assert not fallen, [w.communicate()[1] for w in fallen]
+            time.sleep(0.02)
+        (folder / "go").touch()
+        for worker in workers:
+            _, errors = worker.communicate(timeout=90)
+            assert worker.returncode == 0, errors
+    finally:
+        for worker in workers:  # one that fell leaves the others waiting for their start
+            worker.kill()
+            worker.communicate()
     bench = Bench(folder, url)
     assert [t.number for t in bench.trials] == list(range(TOTAL))
     assert {t.state for t in bench.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
@@ -134,7 +140,7 @@ def postgres(tmp_path: Path) -> Iterator[str]:
         yield f"postgresql+psycopg://tester@/studies?host={folder}"
     finally:
         server.send_signal(signal.SIGINT)  # do not wait for open connections
-        server.wait()
+        server.wait(60)
         shutil.rmtree(folder)
 
 

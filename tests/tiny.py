@@ -80,9 +80,10 @@ def write_data(folder: Path) -> Path:
 
 
 def write_space(file: Path, text: str = SPACE) -> Path:
-    """The tiny search space as a user's TOML file."""
-    file.write_text(text, encoding="utf-8")
-    return file
+    """The tiny search space as a user's TOML file; workers that start together may all write it."""
+    own = file.with_name(f"{file.name}.{os.getpid()}")
+    own.write_text(text, encoding="utf-8")
+    return own.replace(file)
 
 
 @dataclass(frozen=True)
