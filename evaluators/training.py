@@ -82,7 +82,7 @@ class TrainingProtocol:
     arithmetic: Arithmetic = "fp32"
     alone: Regime = field(default_factory=lambda: Regime(9, 3, 32, 1e-3, 1e-3))
     alone_pretrained: Regime = field(default_factory=lambda: Regime(3, 2, 32, 5e-4, 5e-5))
-    fusion: Regime = field(default_factory=lambda: Regime(24, 4, 32, 5e-4, 0.0))
+    fusion: Regime = field(default_factory=lambda: Regime(24, 4, 64, 1e-3, 0.0))
     whole: Regime = field(default_factory=lambda: Regime(2, 2, 64, 5e-4, 5e-4))
     whole_pretrained: Regime = field(default_factory=lambda: Regime(3, 2, 32, 2e-4, 5e-5))
 

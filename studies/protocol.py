@@ -22,7 +22,7 @@ CPU_FUSION_MACS: dict[Trunks, float] = {
     "frozen": 5e11,
     "text-tuned": 5e11,
     "tuned": 5e11,
-    "by-stage": 3e10,
+    "by-stage": 2e10,
 }
 """Multiply-accumulates that training fusion and head of one design may take on a CPU: little where
 it is only the start of training whole, more where it is all."""
