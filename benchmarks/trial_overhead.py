@@ -42,7 +42,8 @@ class _Free:
     def evaluate(self, genotype: Genotype) -> Evaluation:
         value = 1.0 + int(self.key(genotype)[:6], 16) % 9000 / 100
         measure = Measure(self._measure, value, self._unit)
-        return Evaluation(self.key(genotype), self._kind, (measure,), {"fidelity": "none"})
+        details = {"fidelity": "none", "fusion_epochs": [1, 1], "right": ["01" * 114 + "0"]}
+        return Evaluation(self.key(genotype), self._kind, (measure,), details)
 
 
 class _Clock:

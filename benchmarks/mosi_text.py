@@ -1,0 +1,150 @@
+"""Text alone on CMU-MOSI with all-MiniLM-L6-v2, trained as a study trains it.
+
+    python benchmarks/mosi_text.py --shared ../shared
+
+Twice: on the encoder as it was loaded (`--trunks frozen` of `run`) and on the encoder fine-tuned
+alone (`--trunks text-tuned`), by the fair protocol as `run` sets it on this machine. Every tap and
+pooling is trained with each seed; the design of the highest mean accuracy on the validation split
+is chosen, and its networks alone look at the test split, once. No test label enters any choice.
+
+Prints one JSON object; `--out FILE` keeps it. "has0" counts a score of 0 as non-negative, "nonzero"
+leaves those clips out; intervals are over clips with seeds averaged. `--threads` is torch's.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from main_job import machine
+
+from evaluators.data import DataSet, load
+from evaluators.figures import measures_of, spread_points
+from evaluators.paired import right_of
+from evaluators.quality import QualityEvaluator
+from evaluators.regimes import named_protocol
+from search_space.genotype import FusionPoint, Genotype
+from search_space.named import load_space
+from search_space.space import SearchSpace
+from studies.protocol import chosen_protocol, in_words
+from studies.settings import load_settings
+
+REACH = {"frozen": 79.0, "text-tuned": 81.0}
+"""has0 in percent on all test clips that is asked of each way of training."""
+
+
+def designs(space: SearchSpace, trunks: str, tokens: int) -> list[Genotype]:
+    """Text-only designs: every tap of a frozen encoder, the last one of a tuned one."""
+    name = space.text_encoders[0]
+    shape = space.shapes[name]
+    taps = range(1, shape.depth + 1) if trunks == "frozen" else [shape.depth]
+    poolings = [(tap, pooling) for tap in taps for pooling in ("cls", "mean")]
+    if shape.has_pooler:
+        poolings.append((shape.depth, "pooler"))
+    return [
+        Genotype(name, None, tokens, (FusionPoint(tap, 0),), text_pooling=pooling)  # type: ignore[arg-type]
+        for tap, pooling in poolings
+    ]
+
+
+def evaluators(
+    data: DataSet, space: SearchSpace, trunks: str, seeds: Sequence[int], home: Path
+) -> list[QualityEvaluator]:
+    """One a seed, each set up as `fusion-nas run --trunks` does."""
+    encoders = {spec.name: spec for spec in space.encoders}
+    compute = "cuda" if torch.cuda.is_available() else "cpu"
+    made = []
+    for seed in seeds:
+        evaluator = QualityEvaluator(
+            data, encoders, dict(space.shapes), named_protocol("fair", seed), home, None, compute
+        )
+        settings = load_settings("pareto", trunks=trunks, seed=seed)
+        evaluator.protocol = chosen_protocol(settings, evaluator, space, compute)
+        made.append(evaluator)
+    return made
+
+
+def reached(
+    data: DataSet, space: SearchSpace, trunks: str, seeds: Sequence[int], home: Path
+) -> dict[str, Any]:
+    """Trains all designs with all seeds, chooses on validation, and tests what was chosen."""
+    started = time.perf_counter()
+    by_seed = evaluators(data, space, trunks, seeds, home)
+    tokens = min(512, space.shapes[space.text_encoders[0]].max_tokens)
+    valid: dict[Genotype, list[float]] = {}
+    for genotype in designs(space, trunks, tokens):
+        found = [evaluator.evaluate(genotype) for evaluator in by_seed]
+        valid[genotype] = [each["accuracy"].value for each in found]
+        print(genotype.describe(), [round(v, 2) for v in valid[genotype]], flush=True)
+    chosen = max(valid, key=lambda genotype: sum(valid[genotype]))
+    samples = data.split("test")
+    right = np.concatenate([right_of(evaluator.test(chosen)) for evaluator in by_seed])
+    measures = {measure.name: measure for measure in measures_of(right, samples)}
+    return {
+        "trained": in_words(by_seed[0].protocol),
+        "chosen_on_valid": chosen.describe(),
+        "of_designs": len(valid),
+        "valid_percent": [round(value, 2) for value in valid[chosen]],
+        "test_clips": len(samples),
+        **{
+            {"accuracy": "has0_percent", "accuracy_nonzero": "nonzero_percent"}[name]: {
+                "value": round(measure.value, 2),
+                "low": round(float(measure.low or 0.0), 2),
+                "high": round(float(measure.high or 0.0), 2),
+            }
+            for name, measure in measures.items()
+        },
+        "seeds": list(seeds),
+        "by_seed_percent": [round(100 * float(row.mean()), 2) for row in right],
+        "over_seeds": {name: round(value, 2) for name, value in spread_points(right).items()},
+        "asked_percent": REACH[trunks],
+        "holds": measures["accuracy"].value >= REACH[trunks],
+        "wall_s": round(time.perf_counter() - started, 1),
+    }
+
+
+def main() -> None:
+    """Run both ways and print what they reached."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's choice")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    about, started = machine(), time.perf_counter()
+    weights = args.shared / "weights"
+    space = load_space(
+        "demo",
+        text_encoders=[str(weights / "all-MiniLM-L6-v2")],
+        vision_encoders=[str(weights / "mobilenet_v2_1.0_224")],  # of the study, never trained here
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        data = load(args.shared / "data" / "mosi", cache=home / "data", modalities=("text",))
+        found = {
+            trunks: reached(data, space, trunks, range(args.seeds), home) for trunks in REACH
+        }
+    result = {
+        "data": data.note,
+        "encoder": space.text_encoders[0],
+        **found,
+        "majority_percent": round(100 * data.majority("test")[1], 2),
+        "wall_s": round(time.perf_counter() - started, 1),
+        "threads": torch.get_num_threads(),
+        "machine": about,
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
