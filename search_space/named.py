@@ -50,22 +50,27 @@ def load_space(
     text_encoders: Sequence[str] = (),
     vision_encoders: Sequence[str] = (),
     weights: Weights | None = None,
+    text_only: bool = False,
 ) -> SearchSpace:
     """The space of this name or in this TOML file.
 
     Encoders that are given (folders, timm names, hub ids) stand in for the space's own of that
-    modality; `weights` overrides where all weights come from. Raises SpaceError for a space that
-    is unknown or malformed, EncoderError for an encoder that cannot be had.
+    modality; `weights` overrides where all weights come from; `text_only` leaves the vision
+    encoders out. Raises SpaceError for a space that is unknown or malformed, EncoderError for an
+    encoder that cannot be had.
     """
     fields = _read(name_or_file)
     given = {"text": text_encoders, "vision": vision_encoders}
     specs: list[EncoderSpec] = []
-    for modality in ("text", "vision"):
+    modalities: tuple[Modality, ...] = ("text",) if text_only else ("text", "vision")
+    for modality in modalities:
         sources = given[modality]
         if sources:
             specs += [spec_for(modality, source, weights or "pretrained") for source in sources]
         else:
             specs += [_spec(modality, entry) for entry in fields[f"{modality}_encoder"]]
+    if not specs:
+        raise SpaceError(f"search space {name_or_file} has no text encoder: give --text-encoder")
     if weights is not None:
         specs = [replace(spec, weights=weights) for spec in specs]
     names_given = [spec.name for spec in specs]
@@ -138,6 +143,8 @@ def _problems(fields: Mapping[str, Any]) -> list[str]:
     for modality in ("text", "vision"):
         if f"{modality}_encoder" in fields:
             found += _encoder_problems(modality, fields[f"{modality}_encoder"])
+    if fields.get("text_encoder") == [] == fields.get("vision_encoder"):
+        found.append("text_encoder and vision_encoder are both empty: give at least one encoder")
     return found
 
 
@@ -150,8 +157,11 @@ def _repeats(values: list[Any]) -> bool:
 
 
 def _encoder_problems(modality: str, entries: Any) -> list[str]:
-    if not isinstance(entries, list) or not entries:
-        return [f"{modality}_encoder: give at least one [[{modality}_encoder]]"]
+    if not isinstance(entries, list):
+        return [
+            f"{modality}_encoder: give at least one [[{modality}_encoder]], or "
+            f"{modality}_encoder = [] for designs without"
+        ]
     found = []
     for entry in entries:
         if not isinstance(entry, dict):

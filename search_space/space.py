@@ -22,6 +22,15 @@ from search_space.rules import MAX_TENSOR_WIDTH, branch_widths, canonical, viola
 
 Choice = str | int
 MAX_SAMPLE_ATTEMPTS = 10_000
+_AT_REST: dict[str, Choice | None] = {
+    "text_encoder": None,
+    "vision_encoder": None,
+    "text_tokens": 0,
+    "attention_over": "pooled",
+    "text_pooling": "cls",
+    "vision_pooling": "mean",
+}
+"""What a design says where its space does not ask."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,8 @@ class SearchSpace:
 
     Every decision is asked every time; those that a design has no use for (the taps of a third
     fusion point in a design with two) collapse in `decode`. Taps are asked on the scale of the
-    deepest encoder and carried over in proportion to a shallower one.
+    deepest encoder and carried over in proportion to a shallower one. Over encoders of one modality
+    alone, what is about the other or about fusing both is not asked.
     """
 
     name: str
@@ -68,6 +78,11 @@ class SearchSpace:
         """Names of the vision encoders, in the order given."""
         return tuple(e.name for e in self.encoders if e.modality == "vision")
 
+    def holds(self, genotype: Genotype) -> bool:
+        """Whether a design has the modalities of this space; any other is a reference to it."""
+        found = (bool(genotype.text_encoder), bool(genotype.vision_encoder))
+        return found == (bool(self.text_encoders), bool(self.vision_encoders))
+
     def encoder(self, name: str) -> EncoderSpec:
         """The encoder of this name. Raises KeyError."""
         return {e.name: e for e in self.encoders}[name]
@@ -88,14 +103,22 @@ class SearchSpace:
                 Decision(f"operator_{k}", "categorical", self.operators),
                 Decision(f"width_{k}", "categorical", self.widths),
             ]
-        return (
-            *asked,
+        asked += [
             _integers("attention_blocks", *self.attention_blocks),
             Decision("attention_over", "categorical", self.attention_over),
             Decision("text_pooling", "categorical", self.text_poolings),
             Decision("vision_pooling", "categorical", self.vision_poolings),
             Decision("precision", "categorical", self.precisions),
-        )
+        ]
+        return tuple(decision for decision in asked if self._is_asked(decision.name))
+
+    def _is_asked(self, name: str) -> bool:
+        text, vision = bool(self.text_encoders), bool(self.vision_encoders)
+        if name.startswith("text_"):
+            return text
+        if name.startswith("vision_"):
+            return vision
+        return (text and vision) or not name.startswith(("operator_", "attention_over"))
 
     @cached_property
     def size(self) -> int:
@@ -103,7 +126,7 @@ class SearchSpace:
         return math.prod(len(decision.choices) for decision in self.decisions)
 
     def _scale(self, names: tuple[str, ...]) -> int:
-        return max(self.shapes[name].depth for name in names)
+        return max((self.shapes[name].depth for name in names), default=0)
 
     def decode(self, vector: Sequence[Choice]) -> Genotype:
         """The canonical design that a vector of choices spells.
@@ -115,7 +138,7 @@ class SearchSpace:
             raise ValueError(
                 f"a vector of {len(vector)} choices: {self.name} asks {len(self.decisions)}"
             )
-        said: dict[str, Any] = {}
+        said: dict[str, Any] = dict(_AT_REST)
         for decision, choice in zip(self.decisions, vector, strict=True):
             if choice not in decision.choices:
                 raise ValueError(
@@ -127,9 +150,9 @@ class SearchSpace:
         text, vision = said["text_encoder"], said["vision_encoder"]
         points = tuple(
             FusionPoint(
-                self._tap(said[f"text_tap_{k}"], text, self.text_encoders),
-                self._tap(said[f"vision_tap_{k}"], vision, self.vision_encoders),
-                said[f"operator_{k}"],
+                self._tap(said.get(f"text_tap_{k}", 0), text, self.text_encoders),
+                self._tap(said.get(f"vision_tap_{k}", 0), vision, self.vision_encoders),
+                said.get(f"operator_{k}", "concatenation"),
                 said[f"width_{k}"],
             )
             for k in range(1, said["fusion_points"] + 1)
@@ -137,7 +160,7 @@ class SearchSpace:
         design = Genotype(
             text_encoder=text,
             vision_encoder=vision,
-            text_tokens=min(said["text_tokens"], self.shapes[text].max_tokens),
+            text_tokens=min(said["text_tokens"], self.shapes[text].max_tokens) if text else 0,
             points=points,
             attention_blocks=said["attention_blocks"],
             attention_over=said["attention_over"],
@@ -152,16 +175,17 @@ class SearchSpace:
 
         Raises ValueError naming the first property that the space does not offer.
         """
-        text, vision = genotype.text_encoder, genotype.vision_encoder
-        if text is None or vision is None:
-            raise ValueError("a unimodal design is a reference, not a point of a search space")
+        if not self.holds(genotype):
+            which = "a unimodal" if self.text_encoders and self.vision_encoders else "this"
+            raise ValueError(f"{which} design is a reference, not a point of space {self.name}")
+        text, vision = genotype.text_encoder or "", genotype.vision_encoder or ""
         # Designs with fewer points than the space asks for have some that coincide.
         least = self.fusion_points[0]
         points = genotype.points + genotype.points[-1:] * (least - len(genotype.points))
         said: dict[str, Choice] = {
             "text_encoder": text,
             "vision_encoder": vision,
-            "text_tokens": self._tokens_choice(genotype),
+            "text_tokens": self._tokens_choice(genotype) if text else 0,
             "fusion_points": len(points),
             "attention_blocks": genotype.attention_blocks,
             "attention_over": genotype.attention_over,
@@ -208,10 +232,14 @@ class SearchSpace:
                 return design
         raise ValueError(f"space {self.name}: no buildable design in {MAX_SAMPLE_ATTEMPTS} draws")
 
-    def _tap(self, choice: int, encoder: str, of: tuple[str, ...]) -> int:
+    def _tap(self, choice: int, encoder: str | None, of: tuple[str, ...]) -> int:
+        if not encoder:
+            return 0
         return math.ceil(choice * self.shapes[encoder].depth / self._scale(of))
 
     def _tap_choice(self, tap: int, encoder: str, of: tuple[str, ...]) -> int:
+        if not encoder:
+            return 0
         return (tap - 1) * self._scale(of) // self.shapes[encoder].depth + 1
 
     def _tokens_choice(self, genotype: Genotype) -> int:

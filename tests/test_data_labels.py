@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluators.data.entries import Labels
 from evaluators.data.errors import DataError
-from evaluators.data.labels import Labels, read_labels
+from evaluators.data.labels import read_labels
 
 SHARED = Path(os.environ.get("FUSION_NAS_SHARED") or Path(__file__).parents[1] / ".." / "shared")
 MOSI = SHARED / "data" / "mosi" / "label.csv"

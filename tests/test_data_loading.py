@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -33,8 +33,8 @@ def folder(root: Path, modes: list[str] = MODES) -> Path:
     return root
 
 
-def loaded(root: Path, missing: Literal["few", "drop", "error"] = "few") -> DataSet:
-    return load(root, cache=root.parent / "cache", missing=missing)
+def loaded(root: Path, accept_faults: bool = False) -> DataSet:
+    return load(root, cache=root.parent / "cache", accept_faults=accept_faults)
 
 
 def test_a_folder_becomes_samples_in_the_order_of_its_file(tmp_path: Path) -> None:
@@ -62,46 +62,56 @@ def test_images_may_be_of_any_usual_kind(tmp_path: Path, suffix: str) -> None:
     assert loaded(root).samples[0].image.name == f"0000{suffix}"
 
 
-def test_up_to_one_percent_may_lack_a_picture_and_is_told(tmp_path: Path) -> None:
+def test_rows_without_a_picture_are_a_fault_each_and_left_out_where_that_is_accepted(
+    tmp_path: Path,
+) -> None:
     root = folder(tmp_path / "set")
     (root / "images" / "0003.png").unlink()
     (root / "images" / "0150.png").write_bytes(b"not a picture")
-    data = loaded(root)
-    assert len(data.samples) == 198 and [item.id for item in data.dropped] == ["0003", "0150"]
-    assert "no images/0003 with any of" in data.dropped[0].why
-    assert "not a readable image" in data.dropped[1].why
-    assert "2 of 200 rows left out" in data.note
-
-
-def test_more_than_one_percent_is_an_error_that_shows_the_way_out(tmp_path: Path) -> None:
-    root = folder(tmp_path / "set")
-    for number in (3, 5, 150):
-        (root / "images" / f"{number:04d}.png").unlink()
     with pytest.raises(DataError) as caught:
         loaded(root)
-    text = str(caught.value)
-    assert "3 of 200 rows have no usable image (at most 2 may lack one)" in text.splitlines()[0]
-    assert "0003: row 5" in text and "--missing drop" in text
-    assert len(loaded(root, "drop").samples) == 197
+    first, *rows, advice = str(caught.value).splitlines()
+    assert first == (
+        f"{root}: the data fail the check: 2 rows without a usable picture (200 rows in all)"
+    )
+    assert [row.split(":")[:2] for row in rows] == [
+        ["  0003", " label.csv row 5"],
+        ["  0150", " label.csv row 152"],
+    ]
+    assert "no images/0003 with any of" in rows[0] and "not a readable image" in rows[1]
+    assert "--accept-faults" in advice
+    data = loaded(root, accept_faults=True)
+    assert len(data.samples) == 198 and [item.id for item in data.dropped] == ["0003", "0150"]
+    assert [fault.kind for fault in data.faults] == ["picture", "picture"]
+    assert "2 of 200 rows left out" in data.note
+    assert "The data fail the check and were used all the same: 2 rows without" in data.note
 
 
-def test_not_one_may_be_missing_where_that_is_asked(tmp_path: Path) -> None:
+def test_data_that_pass_have_no_faults_and_the_same_fingerprint_either_way(tmp_path: Path) -> None:
     root = folder(tmp_path / "set")
-    assert len(loaded(root, "error").samples) == 200
+    assert loaded(root) == loaded(root, accept_faults=True)
+    assert not loaded(root).faults and "fail" not in loaded(root).note
+
+
+def test_faults_are_part_of_the_fingerprint(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
     (root / "images" / "0003.png").unlink()
-    with pytest.raises(DataError, match="none may lack one"):
-        loaded(root, "error")
+    faulty = loaded(root, accept_faults=True)
+    labels = (root / "label.csv").read_text().splitlines()
+    (root / "label.csv").write_text("\n".join(labels[:4] + labels[5:]))
+    clean = loaded(root)
+    assert clean.samples == faulty.samples and clean.fingerprint != faulty.fingerprint
 
 
-def test_nothing_left_is_an_error_even_when_dropping(tmp_path: Path) -> None:
+def test_nothing_left_is_an_error_even_where_faults_are_accepted(tmp_path: Path) -> None:
     root = folder(tmp_path / "set")
     for number in range(120, 160):
         (root / "images" / f"{number:04d}.png").unlink()
     with pytest.raises(DataError, match="no usable sample is left in valid"):
-        loaded(root, "drop")
+        loaded(root, accept_faults=True)
     shutil.rmtree(root / "images")
-    with pytest.raises(DataError, match="there is no folder images in it"):
-        loaded(root, "drop")
+    with pytest.raises(DataError, match=r"there is no folder images in it; .* --text-only"):
+        loaded(root)
 
 
 def test_a_class_without_any_usable_training_picture_is_an_error(tmp_path: Path) -> None:
@@ -109,12 +119,29 @@ def test_a_class_without_any_usable_training_picture_is_an_error(tmp_path: Path)
     for number in range(0, 120, 2):
         (root / "images" / f"{number:04d}.png").unlink()
     with pytest.raises(DataError, match="no usable sample of class 'no' is left in train"):
-        loaded(root, "drop")
+        loaded(root, accept_faults=True)
 
 
-def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'some' is unknown; use few, drop, error"):
-        load(tmp_path, cache=tmp_path, missing="some")  # type: ignore[arg-type]
+def test_unknown_modalities_are_refused(tmp_path: Path) -> None:
+    for wrong in ((), ("audio",), ("text", "audio")):
+        with pytest.raises(ValueError, match="give some of text, vision"):
+            load(tmp_path, cache=tmp_path, modalities=wrong)  # type: ignore[arg-type]
+
+
+def test_texts_alone_need_no_picture_and_look_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(tmp_path / "set")
+    both = loaded(root)
+    shutil.rmtree(root / "images")
+    monkeypatch.setattr("evaluators.data.pictures.Pictures.find", None)
+    texts = load(root, cache=tmp_path / "cache", modalities=("text",))
+    assert [replace(sample, image=None) for sample in both.samples] == list(texts.samples)
+    assert texts.modalities == ("text",) and both.modalities == ("text", "vision")
+    assert texts.fingerprint != both.fingerprint
+    assert not texts.faults and texts.note.startswith("Texts alone, no pictures")
+    with pytest.raises(DataError, match=r"0000: the data were read without pictures"):
+        _ = texts.samples[0].picture
 
 
 def test_places_without_labels_are_named(tmp_path: Path) -> None:
@@ -187,7 +214,7 @@ def test_real_folders_load_whole(
     root = SHARED / "data" / name
     if not root.is_dir():
         pytest.skip(f"no data at {root}")
-    data = load(root, cache=tmp_path, missing="error")
+    data = load(root, cache=tmp_path)
     assert [len(data.split(split)) for split in ("train", "valid", "test")] == counts
     assert data.classes == classes and data.kind == "folder"
     assert read_image(data.samples[0].image, 16).dtype == np.uint8

@@ -1,33 +1,12 @@
-"""Accuracy is a mean over samples, with the interval that its sample size earns."""
+"""A share of samples has the interval that its sample size earns."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators.data import Sample, accuracy, wilson
-
-
-def clip(score: float | None, label: int | None = None) -> Sample:
-    index = label if label is not None else int(score is not None and score >= 0)
-    return Sample("a", "a", "", index, score, "test", Path("a.png"))
-
-
-def test_zero_counts_as_non_negative_and_is_left_out_of_the_non_zero_accuracy() -> None:
-    samples = [clip(-1.0), clip(0.0), clip(0.0), clip(2.0)]
-    shares = accuracy(np.array([0, 0, 1, 0]), samples)
-    assert (shares["accuracy"].right, shares["accuracy"].count) == (2, 4)
-    assert (shares["accuracy_nonzero"].right, shares["accuracy_nonzero"].count) == (1, 2)
-    assert float(shares["accuracy"]) == 0.5
-
-
-def test_samples_without_scores_have_one_accuracy() -> None:
-    shares = accuracy(np.array([2, 1]), [clip(None, 2), clip(None, 0)])
-    assert set(shares) == {"accuracy"} and shares["accuracy"].value == 0.5
+from evaluators.data import wilson
 
 
 def test_the_interval_is_wilsons() -> None:
@@ -50,14 +29,3 @@ def test_the_interval_holds_the_mean_and_mirrors(counts: tuple[int, int]) -> Non
 def test_counts_that_are_no_share_are_refused(right: int, count: int) -> None:
     with pytest.raises(ValueError, match="is no share"):
         wilson(right, count)
-
-
-@pytest.mark.parametrize("predicted", [np.array([1]), np.array([[0, 1]]), np.array([0.2, 0.9])])
-def test_predictions_must_be_one_class_index_per_sample(predicted: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="give one class index each"):
-        accuracy(predicted, [clip(1.0), clip(1.0)])
-
-
-def test_no_samples_have_no_accuracy() -> None:
-    with pytest.raises(ValueError, match="no samples"):
-        accuracy(np.array([], dtype=int), [])

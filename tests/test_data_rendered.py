@@ -151,7 +151,7 @@ def test_a_set_that_lost_a_file_says_how_to_get_it_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = small(tmp_path, monkeypatch)
-    data.samples[0].image.unlink()
+    data.samples[0].picture.unlink()
     with pytest.raises(DataError, match=r"remove the folder .* to have it drawn again"):
         rendered(tmp_path)
 

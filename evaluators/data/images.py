@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_JPEG_END = b"\xff\xd9"
 
 
 def read_image(path: Path, size: int) -> npt.NDArray[np.uint8]:
@@ -38,6 +39,14 @@ def check_image(path: Path) -> None:
     """Decode the whole picture; raises DataError, naming the file, if that fails."""
     with _decoded(path):
         pass
+
+
+def check_jpeg(path: Path) -> None:
+    """`check_image`, and that the file goes on to JPEG's end mark: a decoder fills in what is
+    missing at the end. Raises DataError, naming the file."""
+    check_image(path)
+    if not path.read_bytes().endswith(_JPEG_END):
+        raise DataError(f"{path}: breaks off before its end; replace the file")
 
 
 def _bilinear() -> int:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluators.data.clips import RULE, middle_jpeg
+from evaluators.data.entries import Entry, Layout
 from evaluators.data.errors import DataError
 from evaluators.data.files import FileIndex, sha256_of, write_whole
-from evaluators.data.images import SUFFIXES, check_image
-from evaluators.data.labels import Entry, Layout
+from evaluators.data.images import SUFFIXES, check_image, check_jpeg
+from evaluators.data.meld import CLIP_FOLDERS, clip_paths
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 CLIP_SUFFIX = ".mp4"
@@ -26,9 +27,10 @@ class Picture:
 class Pictures:
     """Finds and checks the pictures of one data folder.
 
-    A file in `Frames/VIDEO/` is preferred to the clip in `Raw/VIDEO/`. Frames taken from clips
-    are kept under `cache/frames/<rule>/<SHA-256 of the clip's whole content>.jpg`, so the same
-    clip is decoded once, wherever it lies and however often a run was broken off.
+    A file in `Frames/` is preferred to the clip. Frames taken from clips are kept under
+    `cache/frames/<rule>/<SHA-256 of the clip's whole content>.jpg`, so the same clip is decoded
+    once, wherever it lies and however often a run was broken off. A kept frame that is not whole
+    is made again, and named in `mended`.
     """
 
     def __init__(self, root: Path, layout: Layout, cache: Path) -> None:
@@ -36,6 +38,7 @@ class Pictures:
         self._layout = layout
         self._frames = cache / "frames" / RULE
         self._index = FileIndex(cache, root)
+        self.mended: list[str] = []
 
     def find(self, entry: Entry) -> Picture:
         """Raises DataError if the entry has no picture, or a broken one.
@@ -49,23 +52,23 @@ class Pictures:
         if image is not None:
             return Picture(image, self._checked(image))
         if clip is not None:
-            return self._frame(clip)
+            return self._frame(entry, clip)
         raise DataError(f"no {self.wanted(entry)}")
 
     def wanted(self, entry: Entry) -> str:
         """Where the picture of an entry is looked for, in words."""
-        video = "/".join(entry.names)
+        name = "/".join(entry.names)
         if self._layout == "folder":
-            return f"images/{video} with any of {', '.join(SUFFIXES)}"
-        frames = f"Frames/{video} with any of {', '.join(FRAME_SUFFIXES)}"
-        return f"{frames} and no Raw/{video}{CLIP_SUFFIX}"
+            return f"images/{name} with any of {', '.join(SUFFIXES)}"
+        clip = self._clips(entry)[0].relative_to(self._root).as_posix()
+        return f"Frames/{name} with any of {', '.join(FRAME_SUFFIXES)} and no {clip}"
 
     def save(self) -> None:
         """Keep what was learnt about the files for the next load."""
         self._index.save()
 
     def _image(self, entry: Entry) -> Path | None:
-        clips = self._layout == "clips"
+        clips = self._layout != "folder"
         folder = self._root.joinpath("Frames" if clips else "images", *entry.names[:-1])
         for suffix in FRAME_SUFFIXES if clips else SUFFIXES:
             for written in (suffix, suffix.upper()):
@@ -75,11 +78,16 @@ class Pictures:
         return None
 
     def _clip(self, entry: Entry) -> Path | None:
+        return next((clip for clip in self._clips(entry) if clip.is_file()), None)
+
+    def _clips(self, entry: Entry) -> tuple[Path, ...]:
+        """Where the clip of an entry may lie; nowhere in a folder of images."""
         if self._layout == "folder":
-            return None
-        video, name = entry.names
-        clip = self._root / "Raw" / video / (name + CLIP_SUFFIX)
-        return clip if clip.is_file() else None
+            return ()
+        first, name = entry.names
+        if self._layout == "meld":
+            return clip_paths(self._root, entry.split, name)
+        return (self._root / "Raw" / first / (name + CLIP_SUFFIX),)
 
     def _checked(self, path: Path) -> str:
         """The content key of an image, which is decoded once and then remembered as good."""
@@ -90,13 +98,37 @@ class Pictures:
             self._index.remember(path, key)
         return key
 
-    def _frame(self, clip: Path) -> Picture:
+    def _frame(self, entry: Entry, clip: Path) -> Picture:
         key = self._index.key(clip) or _key(clip)
         frame = self._frames / f"{key}.jpg"
-        if not frame.is_file():
+        kept = frame.is_file()
+        if not kept or not self._whole(frame):
             write_whole(frame, middle_jpeg(clip))
+            if kept:
+                self.mended.append(
+                    f"{entry.where}: {entry.id}: the kept frame {frame} was not whole and has been "
+                    "made again from its clip"
+                )
         self._index.remember(clip, key)
         return Picture(frame, f"{RULE}:{key}")
+
+    def _whole(self, frame: Path) -> bool:
+        """Whether a kept frame is a whole picture; looked into once while it stays unchanged."""
+        if self._index.key(frame) is not None:
+            return True
+        try:
+            check_jpeg(frame)
+        except DataError:
+            return False
+        self._index.remember(frame, frame.stem)
+        return True
+
+
+def folders(layout: Layout) -> tuple[str, ...]:
+    """The folders that hold pictures or clips in a layout."""
+    if layout == "folder":
+        return ("images",)
+    return ("Raw", "Frames") if layout == "clips" else (*CLIP_FOLDERS.values(), "Frames")
 
 
 def _key(path: Path) -> str:

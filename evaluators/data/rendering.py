@@ -91,7 +91,7 @@ def rendered(cache: Path, seed: int = 0) -> DataSet:
             f"{folder}: cannot be drawn there ({error}); free space or use another cache"
         ) from error
     try:
-        return load(folder, cache=cache, missing="error")
+        return load(folder, cache=cache)
     except DataError as error:
         advice = f"remove the folder {folder} to have it drawn again"
         raise DataError(error.heading, error.problems, advice) from error

@@ -7,28 +7,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from evaluators.data.errors import DataError
+
 Split = Literal["train", "valid", "test"]
-Kind = Literal["mosi", "folder", "rendered"]
-Missing = Literal["few", "drop", "error"]
+Kind = Literal["mosi", "meld", "folder", "rendered"]
+Modality = Literal["text", "vision"]
+FaultKind = Literal["two splits", "fold", "stranger", "count", "picture"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One row of a data set, with a picture that was there and readable when it was loaded."""
+    """One row of a data set; its picture, where there is one, was readable when it was loaded."""
 
     id: str
-    """Unique in the data set: `VIDEO/CLIP`, or the id of an image+text folder."""
+    """Unique in the data set: `VIDEO/CLIP`, `SPLIT/UTTERANCE`, or the id of a folder of images."""
     group: str
-    """What folds must not cut through: the video, or the id itself."""
+    """What folds must not cut through: the video, the dialogue, or the id itself."""
     text: str
     label: int
     """Index into the classes of the data set."""
     score: float | None
     """Sentiment in -3..3, only in MOSI's layout."""
     split: Split
-    image: Path
-    """Absolute path of the picture (in MOSI's layout: of the frame)."""
+    image: Path | None
+    """Absolute path of the picture (of clips: of the frame); None where only texts were read."""
+
+    @property
+    def picture(self) -> Path:
+        """`image`, for whoever cannot do without. Raises DataError where only texts were read."""
+        if self.image is None:
+            raise DataError(
+                f"{self.id}: the data were read without pictures; leave out --text-only"
+            )
+        return self.image
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,15 @@ class Dropped:
 
     id: str
     why: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that keeps a study from starting unless it is told to."""
+
+    kind: FaultKind
+    text: str
+    """What is wrong, with file and row, or with the split."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +71,26 @@ class DataSet:
     note: str
     """One sentence that every table and page about this data prints."""
     fingerprint: str
-    """SHA-256 (hex) over ids, groups, texts, labels, scores, splits and picture contents."""
+    """SHA-256 (hex) over ids, groups, texts, labels, scores, splits, picture contents, the
+    modalities where vision is not read, and how many faults of which kind there are."""
+    modalities: tuple[Modality, ...] = ("text", "vision")
+    """What was read: without "vision" no sample has an image."""
+    published: str = ""
+    """Name of the published data set that this is a copy of, where that is known."""
+    faults: tuple[Fault, ...] = ()
+    """What is wrong and was accepted; empty for data that passed the check."""
     dropped: tuple[Dropped, ...] = ()
+    mended: tuple[str, ...] = field(default=(), compare=False)
+    """Kept frames that were damaged and have been made again, in words."""
     ceilings: Mapping[str, float] | None = field(default=None, hash=False)
     """Bayes-optimal accuracy from "text", "vision" and "both"; known for the rendered set only."""
+    cut_from: str = ""
+    """Of a fold: the fingerprint of the data that it was cut from, whose contents it shares."""
+
+    @property
+    def contents(self) -> str:
+        """The fingerprint of the data that ids are looked up in: alike for all folds of a set."""
+        return self.cut_from or self.fingerprint
 
     def split(self, name: Split) -> tuple[Sample, ...]:
         """The samples of one split, in the order of the file."""

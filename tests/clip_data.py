@@ -1,0 +1,80 @@
+"""Clips and label files in the layouts that data come in, made for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from evaluators.data.known import MOSI
+
+Row = tuple[str, int, float, str]
+"""Video, clip, score, split."""
+STEP = 20
+
+
+class Pipe:
+    """A sink without seeking: what is written there cannot state its duration."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self.content += data
+        return len(data)
+
+
+def film(
+    path: Path,
+    frames: int = 11,
+    form: str = "mp4",
+    noise: bool = False,
+    options: dict[str, str] | None = None,
+    gop: int = 12,
+) -> Path:
+    """A clip of 64x48 at 10 frames a second; frame n is of grey n * 20, its left half brighter."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sink = Pipe()
+    rng = np.random.default_rng(0)
+    target = sink if form == "matroska" else str(path)
+    with av.open(target, "w", format=form, options=options or {}) as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.gop_size = gop
+        for number in range(frames):
+            pixels = np.full((48, 64, 3), STEP * (number % 12), np.uint8)
+            pixels[:, :32] += 15
+            if noise:
+                pixels = rng.integers(0, 256, pixels.shape).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    if sink.content:
+        path.write_bytes(bytes(sink.content))
+    return path
+
+
+def number_of(picture: Image.Image) -> int:
+    """Which frame of `film` a picture is."""
+    return round((np.asarray(picture)[:, -20:].mean() + 3) / STEP)
+
+
+def clips(root: Path, rows: Sequence[Row]) -> Path:
+    """A label.csv in MMSA's layout, without any clip."""
+    lines = [f"{video},{clip},text {clip},{score},,{mode}" for video, clip, score, mode in rows]
+    root.mkdir(parents=True, exist_ok=True)
+    header = "video_id,clip_id,text,label,annotation,mode"
+    (root / "label.csv").write_text("\n".join([header, *lines]))
+    return root
+
+
+def mosi_rows() -> list[Row]:
+    """Rows with CMU-MOSI's videos, folds and counts; texts and clip numbers are made up."""
+    rows: list[Row] = []
+    for split, counts in MOSI.counts.items():
+        scores = [-1.0] * counts["negative"] + [0.0] * counts["zero"] + [1.0] * counts["positive"]
+        videos = [video for video, fold in MOSI.folds.items() if fold == split]
+        rows += [(videos[n % len(videos)], n, score, split) for n, score in enumerate(scores)]
+    return rows
