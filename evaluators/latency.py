@@ -20,6 +20,7 @@ from evaluators.onnx_builder import Artifact, OnnxBuilder
 from evaluators.precision import recipe_of
 from evaluators.weightless import strip_weights
 from search_space.genotype import Genotype
+from search_space.rewrites import folded_blocks
 
 BOARD_TIMING = TimingProtocol()
 """For a board that does nothing else."""
@@ -129,18 +130,22 @@ class LatencyEvaluator:
         self._device.close()
 
     def key(self, genotype: Genotype) -> str:
-        """Design, classes, device, runtime and its version, provider, threads, timing, weights."""
-        runs = self._runs
+        """Design, classes, device, runtime and its version, provider, threads, timing, weights.
+
+        Designs that rewrites bring to one graph have one key.
+        """
+        runs, rewriting = self._runs, self._builder.rewriting
         return content_key(
             "latency",
             {
-                "genotype": genotype.key,
+                "genotype": rewriting.timed(genotype).key,
                 "encoders": self._builder.encoders_of(genotype),
                 "classes": self._builder.classes,
                 "device": self.device().fingerprint,
                 "runtime": [runs.runtime, runs.provider, runs.threads],
                 "timing": runs.timing.as_json(),
                 "weights_seed": runs.weights_seed,
+                **rewriting.key(genotype),
                 **recipe_of(genotype.precision, self._builder.runtime),
             },
         )
@@ -210,6 +215,8 @@ class LatencyEvaluator:
             "sent_sha256": sent.sha256,
             "weights_seed": runs.weights_seed,
             "torch_difference": artifact.max_difference,
+            "rewritten": list(artifact.rewritten),
+            "folded_blocks": folded_blocks(genotype, self._builder.rewriting.rewrites),
             "samples_ms": list(result.samples_ms),
             "block_medians_ms": list(result.block_medians_ms),
             "anchor_ms": list(result.rounds[-1].anchor_ms),

@@ -21,11 +21,13 @@ from evaluators.costs import static_costs
 from evaluators.evaluation import Measure
 from evaluators.onnx_versions import OPSET
 from evaluators.precision import CALIBRATION_SAMPLES, Feed, For, reduce_precision
+from evaluators.rewriting import Rewriting, TextLengths
 from evaluators.trunk_weights import architecture
 from search_space.encoders import EncoderShape, EncoderSpec
 from search_space.genotype import Genotype
 from search_space.loading import describe_vocabulary
 from search_space.network import FusionNetwork, build, input_names
+from search_space.rewrites import NONE, Rewrites, rewrite
 
 PARITY_TOLERANCE = 1e-4
 """Greatest difference from torch, relative to the larger of 1 and the largest logit."""
@@ -41,8 +43,9 @@ class ParityError(Exception):
 class Artifact:
     """One ONNX file that a device can compile.
 
-    max_difference: greatest absolute difference of its logits from torch's over a few inputs;
-    for fp32 it is within PARITY_TOLERANCE, for a reduced precision it is what that costs.
+    max_difference: greatest absolute difference of its logits from those that the network as
+    written gives in torch for a few inputs; for fp32 it is within PARITY_TOLERANCE, for a reduced
+    precision it is what that costs. rewritten: what was rewritten, in words, if anything.
     """
 
     path: Path
@@ -50,6 +53,7 @@ class Artifact:
     inputs: tuple[TensorSpec, ...]
     max_difference: float
     costs: tuple[Measure, ...]
+    rewritten: tuple[str, ...] = ()
 
     def discard(self) -> None:
         """Removes the file."""
@@ -57,9 +61,11 @@ class Artifact:
 
 
 class OnnxBuilder:
-    """Builds designs for a fixed number of classes, batch 1, all shapes static.
+    """Builds designs for a fixed number of classes and batch 1.
 
-    `runtime` is the one that will run them: int8 differs, see `evaluators.precision`.
+    Shapes are static, but for the text where `Rewrites.own_length` is asked for. `runtime` is the
+    one that will run them: int8 differs, see `evaluators.precision`. `text_lengths` tells of the
+    data how long texts have to be.
     """
 
     def __init__(
@@ -69,9 +75,12 @@ class OnnxBuilder:
         classes: int,
         folder: Path,
         runtime: For = "onnxruntime",
+        rewrites: Rewrites = NONE,
+        text_lengths: TextLengths | None = None,
     ) -> None:
         self._encoders, self._shapes, self._folder = encoders, shapes, folder
         self.classes, self.runtime = classes, runtime
+        self.rewriting = Rewriting(rewrites, text_lengths)
 
     def encoders_of(self, genotype: Genotype) -> list[dict[str, Any]]:
         """The architecture of the design's encoders: all of their specification but the weights."""
@@ -87,47 +96,53 @@ class OnnxBuilder:
         """The design as a file named by its SHA-256.
 
         Without a network its weights are random: latency depends on the graph alone. For int8,
-        `calibration` holds inputs (batch 1) that scales are drawn from; without any they come from
-        a few random ones, which gives the same graph with other numbers in it. Raises ValueError
-        for a design that cannot be built, ParityError where ONNX differs from torch.
+        `calibration` holds inputs (batch 1, as the graph takes them) that scales are drawn from;
+        without any they come from a few random ones, which gives the same graph with other numbers
+        in it. Rewrites are applied and compared with the network as written, at the length of its
+        own texts. Raises ValueError for a design that cannot be built, ParityError where ONNX
+        differs from torch.
         """
         if network is None:
             untrained = {n: replace(spec, weights="random") for n, spec in self._encoders.items()}
             network = build(genotype, untrained, self._shapes, self.classes)
-        network = network.cpu().eval()
+        written = network.cpu().eval()
+        network = rewrite(written, genotype, self._shapes, self.rewriting.rewrites)
         self._folder.mkdir(parents=True, exist_ok=True)
         # Quantisation puts files of its own beside the network: all of them go with the folder.
         with TemporaryDirectory(prefix="building-", dir=self._folder) as building:
             temporary = Path(building) / "network.onnx"
-            example = self._random_inputs(genotype, 1)[0]
+            rows = [self.rewriting.fed(genotype, r) for r in self._random_inputs(genotype)]
             with _quiet_export():
                 torch.onnx.export(
                     network,
-                    example,
+                    rows[0],
                     str(temporary),
                     dynamo=False,
                     opset_version=OPSET,
                     input_names=list(input_names(genotype)),
                     output_names=[OUTPUT],
+                    dynamic_axes=self.rewriting.open_axes(genotype),
                 )
             onnx.checker.check_model(str(temporary), full_check=False)
-            difference = self._difference(temporary, genotype, network)
+            difference = self._difference(temporary, genotype, written)
             if genotype.precision != "fp32":
-                rows = calibration or self._random_inputs(genotype, PARITY_SAMPLES)
-                reduce_precision(
-                    temporary, genotype.precision, _feeds(genotype, rows), self.runtime
-                )
-                difference = self._difference(temporary, genotype, network, tolerance=None)
-            costs = static_costs(network, genotype, self._shapes)
+                feeds = _feeds(genotype, calibration or rows)
+                reduce_precision(temporary, genotype.precision, feeds, self.runtime)
+                difference = self._difference(temporary, genotype, written, tolerance=None)
+            costs = static_costs(network, self.rewriting.timed(genotype), self._shapes)
             costs += (Measure("onnx_bytes", temporary.stat().st_size, "B", "lower"),)
             digest = _sha256(temporary)
             # Another worker may build the same network: each has a file of its own to discard.
             path = self._folder / f"{digest}-{uuid4().hex[:8]}.onnx"
             temporary.replace(path)
-        return Artifact(path, digest, self.input_specs(genotype), difference, costs)
+        specs, words = self.input_specs(genotype), self.rewriting.words(genotype)
+        return Artifact(path, digest, specs, difference, costs, words)
 
     def input_specs(self, genotype: Genotype) -> tuple[TensorSpec, ...]:
-        """Names, types and shapes of the graph's inputs, and what a device may fill them with."""
+        """Names, types and shapes of the timed inputs, and what a device may fill them with."""
+        return self._specs(self.rewriting.timed(genotype))
+
+    def _specs(self, genotype: Genotype) -> tuple[TensorSpec, ...]:
         specs: list[TensorSpec] = []
         if genotype.text_encoder:
             size = (1, genotype.text_tokens)
@@ -139,18 +154,22 @@ class OnnxBuilder:
             specs.append(TensorSpec("pixel_values", "float32", (1, 3, side, side), "normal"))
         return tuple(specs)
 
-    def _random_inputs(self, genotype: Genotype, count: int) -> list[tuple[Tensor, ...]]:
-        """Inputs of batch 1 whose texts end at different places, from a fixed seed."""
+    def _random_inputs(self, genotype: Genotype) -> list[tuple[Tensor, ...]]:
+        """A few inputs of batch 1 for the network as written, from a fixed seed.
+
+        Their texts end at different places, none after the longest of the data.
+        """
+        longest = self.rewriting.longest(genotype)
         generator = torch.Generator().manual_seed(0)
         rows = []
-        for k in range(count):
+        for k in range(PARITY_SAMPLES):
             row: list[Tensor] = []
-            for spec in self.input_specs(genotype):
+            for spec in self._specs(genotype):
                 if spec.name == "input_ids":
                     row.append(torch.randint(0, int(spec.high), spec.shape, generator=generator))
                 elif spec.name == "attention_mask":
                     mask = torch.ones(spec.shape, dtype=torch.int64)
-                    mask[:, spec.shape[1] - k * spec.shape[1] // (2 * count) :] = 0
+                    mask[:, longest - k * longest // (2 * PARITY_SAMPLES) :] = 0
                     row.append(mask)
                 else:
                     row.append(torch.randn(spec.shape, generator=generator))
@@ -164,10 +183,10 @@ class OnnxBuilder:
         network: FusionNetwork,
         tolerance: float | None = PARITY_TOLERANCE,
     ) -> float:
-        rows = self._random_inputs(genotype, PARITY_SAMPLES)
+        rows = self._random_inputs(genotype)
         with torch.inference_mode():
             expected = torch.cat([network(*row) for row in rows]).numpy()
-        found = run_onnx(path, rows)
+        found = run_onnx(path, [self.rewriting.fed(genotype, row) for row in rows])
         difference = float(np.abs(found - expected).max())
         allowed = None if tolerance is None else tolerance * max(1.0, float(np.abs(expected).max()))
         if not np.isfinite(found).all():

@@ -2,21 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from evaluators.data import DataSet, Sample, read_image
+from evaluators.loading import made_ahead
 from search_space.encoders import EncoderError, EncoderShape, EncoderSpec
 from search_space.libraries import import_transformers
 from search_space.loading import describe_vocabulary
 from search_space.pixels import normalisation
 
+MOST_DECODERS = 8
+"""Threads that decode pictures, as many as torch computes with, at most."""
+DECODED_AHEAD = 64
 PAD, UNKNOWN, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 
@@ -118,6 +121,7 @@ class Preprocessing:
         self.data = data
         self._shapes = shapes
         self._tokenizers: dict[str, Tokenizer] = {}
+        self._lengths: dict[str, tuple[int, ...]] = {}
 
     def tokenizer(self, spec: EncoderSpec) -> Tokenizer:
         """The encoder's own tokenizer; for random weights without one, learned from train."""
@@ -150,6 +154,13 @@ class Preprocessing:
             )
         return ids, mask
 
+    def text_lengths(self, spec: EncoderSpec) -> tuple[int, ...]:
+        """Tokens of the texts of all samples, as far as the encoder reads; labels are not read."""
+        if spec.name not in self._lengths:
+            _, mask = self.text(spec, self.data.samples, self._shapes[spec.name].max_tokens)
+            self._lengths[spec.name] = tuple(mask.sum(1).tolist())
+        return self._lengths[spec.name]
+
     def pixels(self, spec: EncoderSpec, samples: Sequence[Sample]) -> "Pixels":
         """The samples' pictures at the encoder's size."""
         return Pixels(samples, self._shapes[spec.name].image_size, *normalisation(spec))
@@ -161,36 +172,57 @@ class Preprocessing:
             settings = [self.tokenizer(spec).fingerprint]
         else:
             settings = ["bilinear", self._shapes[spec.name].image_size, *normalisation(spec)]
-        text = json.dumps([self.data.fingerprint, settings])
+        text = json.dumps([self.data.contents, settings])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Pixels:
-    """Pictures of some samples, read when first asked for and normalised batch by batch."""
+    """Pictures of some samples: decoded by background threads, kept as bytes, normalised last."""
 
     def __init__(
         self, samples: Sequence[Sample], size: int, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         self._samples = samples
         self._size = size
-        self._mean = torch.tensor(mean).view(1, 3, 1, 1)
-        self._std = torch.tensor(std).view(1, 3, 1, 1)
+        self._scale = {"cpu": _scale(mean, std)}
 
     @cached_property
     def _all(self) -> Tensor:
-        return torch.from_numpy(np.stack([read_image(s.image, self._size) for s in self._samples]))
+        whole = torch.empty((len(self._samples), 3, self._size, self._size), dtype=torch.uint8)
+        for k, picture in enumerate(self._decoded(self._samples)):
+            whole[k] = picture
+        return whole
 
-    def batch(self, indices: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, S, S) float32 of some samples, all pictures kept in memory."""
-        return self._normalised(self._all[indices])
+    def bytes_of(self, indices: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) uint8 of some samples; all pictures are kept in memory."""
+        return self._all[indices]
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) uint8 as the encoder reads them, float32, channels last.
+
+        Computed where they are.
+        """
+        device = str(pixels.device)
+        if device not in self._scale:  # a copy to a card would be waited for every time
+            self._scale[device] = tuple(part.to(device) for part in self._scale["cpu"])
+        mean, std = self._scale[device]
+        return ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def stream(self, size: int) -> Iterable[Tensor]:
         """Normalised pixels of all samples in order, `size` at a time, none kept."""
+        decoded = self._decoded(self._samples)
         for start in range(0, len(self._samples), size):
-            part = self._samples[start : start + size]
-            pixels = np.stack([read_image(sample.image, self._size) for sample in part])
-            yield self._normalised(torch.from_numpy(pixels))
+            count = min(size, len(self._samples) - start)
+            yield self.normalised(torch.stack([next(decoded) for _ in range(count)]))
 
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        normalised = (pixels.float() / 255 - self._mean) / self._std
-        return normalised.contiguous(memory_format=torch.channels_last)
+    def _decoded(self, samples: Sequence[Sample]) -> Iterator[Tensor]:
+        """Pictures (3, S, S) uint8 in order, some of them decoded before they are asked for."""
+        workers = min(MOST_DECODERS, torch.get_num_threads())
+        return made_ahead(self._decode, samples, DECODED_AHEAD, workers)
+
+    def _decode(self, sample: Sample) -> Tensor:
+        return torch.from_numpy(read_image(sample.picture, self._size))
+
+
+def _scale(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, ...]:
+    return tuple(torch.tensor(part).view(1, 3, 1, 1) for part in (mean, std))

@@ -93,6 +93,8 @@ class Branch(nn.Module):
             AttentionBlock(text if self.over_tokens else fused, residual=self.over_tokens)
             for _ in range(blocks)
         )
+        # What `search_space.rewrites` puts in the place of blocks over one vector.
+        self.folded: nn.Module | None = None
         self.operator = OPERATOR_MODULES[point.operator](text) if text and vision else None
         concatenates = point.operator == "concatenation" and not self.over_tokens
         self.project_fused = (
@@ -136,6 +138,8 @@ class Branch(nn.Module):
             for block in self.blocks:
                 sequence = block(sequence)
             fused = sequence.squeeze(1)
+        if self.folded is not None:
+            fused = self.folded(fused)
         return torch.relu(fused) if self.relu else fused
 
     def _fuse(self, text: Tensor, vision: Tensor, mask: Tensor) -> Tensor:

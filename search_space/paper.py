@@ -17,6 +17,9 @@ SOURCE = "arXiv 2511.21889"
 BERT, MOBILENET, VIT = "bert-base-uncased", "mobilenet_v2_1.4_224", "vit-base-patch16-224"
 DEPTHS = {BERT: 12, MOBILENET: 16, VIT: 12}
 TEXT_WIDTH = 768
+TEST_CLIPS, LATE_CLIPS, LATE_RIGHT = 686, 138, 115
+"""All test clips of CMU-MOSI; those that the late designs' accuracy is from; of these, right with
+MobileNetV2 (84.25 % is a mean of batch accuracies over them)."""
 
 Stage = Literal["late", "intermediate", "early", "text-only", "vision-only"]
 
@@ -136,6 +139,8 @@ def _seeded(design: PaperDesign, space: SearchSpace) -> SeededDesign | None:
     genotype = design.genotype
     text = vision = None
     if genotype.text_encoder:
+        if not space.text_encoders:
+            return None
         text = BERT if BERT in space.text_encoders else space.text_encoders[0]
     if genotype.vision_encoder:
         vision = _vision_encoder(genotype.vision_encoder, space)

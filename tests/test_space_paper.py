@@ -1,15 +1,29 @@
 """The published designs of arXiv 2511.21889, in their own space and carried over to another."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
+from search_space.features import Feature, features_of
 from search_space.genotype import Genotype
+from search_space.loading import load_trunk
 from search_space.named import load_space
-from search_space.network import AttentionBlock, Fusion
-from search_space.paper import BERT, DESIGNS, MOBILENET, VIT, seeded_designs
+from search_space.network import AttentionBlock, Fusion, FusionNetwork, build
+from search_space.paper import (
+    BERT,
+    DESIGNS,
+    LATE_CLIPS,
+    LATE_RIGHT,
+    MOBILENET,
+    VIT,
+    seeded_designs,
+)
 from search_space.rules import fused_width
 from search_space.space import SearchSpace
 
@@ -110,6 +124,238 @@ class TestDesigns:
             design = published(name)
             assert (design.deepest_text_tap, design.deepest_vision_tap) == (12, layers)
             assert design.text_pooling == "pooler"
+
+
+def test_the_late_accuracy_is_of_so_many_clips() -> None:
+    assert round(100 * LATE_RIGHT / LATE_CLIPS, 1) == 83.3
+
+
+def linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def bert(layers: int, pooler: bool) -> int:
+    """Words, positions, two segments and a norm; layers of width 768 and 3072; the pooler."""
+    layer = 4 * linear(768, 768) + linear(768, 3072) + linear(3072, 768) + 2 * 2 * 768
+    embeddings = (30522 + 512 + 2) * 768 + 2 * 768
+    return embeddings + layers * layer + pooler * linear(768, 768)
+
+
+def vit(layers: int, final_norm: bool) -> int:
+    """Patches of 16 x 16 x 3, a class token, 197 positions; layers as BERT's."""
+    layer = 4 * linear(768, 768) + linear(768, 3072) + linear(3072, 768) + 2 * 2 * 768
+    return linear(16 * 16 * 3, 768) + 768 + 197 * 768 + layers * layer + final_norm * 2 * 768
+
+
+def mobilenet(layers: int, final_convolution: bool) -> int:
+    """MobileNetV2 1.4: a stem to 24 channels, then bottlenecks that widen six times inside."""
+    widths = [24] + [32] * 2 + [48] * 3 + [88] * 4 + [136] * 3 + [224] * 3 + [448]
+    stem = (3 * 9 + 2) * 48 + (9 + 2) * 48 + 48 * 24 + 2 * 24
+    inside = [(a + 2 + 9 + 2) * 6 * a + 6 * a * b + 2 * b for a, b in pairwise(widths)]
+    return stem + sum(inside[:layers]) + final_convolution * (448 * 1792 + 2 * 1792)
+
+
+def head(width: int) -> int:
+    return linear(width, 512) + linear(512, 256) + linear(256, 2)
+
+
+def block(width: int) -> int:
+    """Query, key, value and output, the last linear map, and a norm."""
+    return 5 * linear(width, width) + 2 * width
+
+
+def conv_max(width: int) -> int:
+    return linear(width * 9, 64) + 2 * 64
+
+
+PARAMETERS: Mapping[str, tuple[int, int, int]] = {
+    "late-mobilenetv2": (bert(12, True), mobilenet(16, True), head(768 + 1792)),
+    "late-vit": (bert(12, True), vit(12, True), head(768 + 768)),
+    "intermediate-mobilenetv2": (
+        bert(8, False),
+        mobilenet(8, False),
+        conv_max(48) + 2 * conv_max(88) + 2 * linear(832, 512) + block(832) + head(1024 + 832),
+    ),
+    "intermediate-vit": (
+        bert(8, False),
+        vit(8, False),
+        2 * linear(1536, 512) + block(1536) + head(1024 + 1536),
+    ),
+    "early-mobilenetv2": (bert(6, False), mobilenet(6, False), 4 * block(856) + head(856)),
+    "early-vit": (bert(6, False), vit(6, False), 4 * block(1536) + head(1536)),
+    "text-only": (bert(12, True), 0, head(768)),
+    "vision-only-mobilenetv2": (0, mobilenet(16, True), head(1792)),
+    "vision-only-vit": (0, vit(12, True), head(768)),
+}
+"""Weights of (text trunk, vision trunk, fusion and head), worked out from the source by hand."""
+
+HEAD = ["linear", "relu", "dropout", "linear", "relu", "dropout", "linear"]
+BLOCK = ["attention", "linear", "layer_norm"]
+CONV_MAX = ["conv2d", "batch_norm", "relu", "amax"]
+OPERATIONS: Mapping[str, list[str]] = {
+    "late-mobilenetv2": ["cat 768 1792", *HEAD],
+    "late-vit": ["cat 768 768", *HEAD],
+    "intermediate-mobilenetv2": [
+        *([*CONV_MAX, "cat 768 64", "linear", "relu"] * 2),
+        *[*CONV_MAX, "cat 768 64", *BLOCK, "relu"],
+        "cat 512 512 832",
+        *HEAD,
+    ],
+    "intermediate-vit": [
+        *(["cat 768 768", "linear", "relu"] * 2),
+        *["cat 768 768", *BLOCK, "relu"],
+        "cat 512 512 1536",
+        *HEAD,
+    ],
+    "early-mobilenetv2": ["cat 768 88", *(BLOCK * 4), *HEAD],
+    "early-vit": ["cat 768 768", *(BLOCK * 4), *HEAD],
+    "text-only": HEAD,
+    "vision-only-mobilenetv2": HEAD,
+    "vision-only-vit": HEAD,
+}
+"""What happens after the trunks, in order; text stands first in every concatenation."""
+
+CLS = (1, 768)
+FEATURES: Mapping[str, dict[str, tuple[int, ...]]] = {
+    "late-mobilenetv2": {"text-12-pooler": CLS, "vision-16-mean": (1, 1792)},
+    "late-vit": {"text-12-pooler": CLS, "vision-12-cls": CLS},
+    "intermediate-mobilenetv2": {
+        **{f"text-{tap}-cls": CLS for tap in (4, 7, 8)},
+        "vision-4-grid": (1, 48, 28, 28),
+        "vision-7-grid": (1, 88, 14, 14),
+        "vision-8-grid": (1, 88, 14, 14),
+    },
+    "intermediate-vit": {
+        **{f"text-{tap}-cls": CLS for tap in (4, 7, 8)},
+        **{f"vision-{tap}-cls": CLS for tap in (4, 7, 8)},
+    },
+    "early-mobilenetv2": {"text-6-cls": CLS, "vision-6-max": (1, 88)},
+    "early-vit": {"text-6-cls": CLS, "vision-6-cls": CLS},
+    "text-only": {"text-12-pooler": CLS},
+    "vision-only-mobilenetv2": {"vision-16-mean": (1, 1792)},
+    "vision-only-vit": {"vision-12-cls": CLS},
+}
+"""What is read from each trunk, by tap and pooling, for a batch of one."""
+
+
+class Operations(TorchFunctionMode):
+    """Writes down, in order, what a network does to its features."""
+
+    NAMED = ("linear", "conv2d", "batch_norm", "relu", "amax", "dropout", "layer_norm")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.attended: list[tuple[int, int]] = []
+        self._inside = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if self._inside:
+            return func(*args, **(kwargs or {}))
+        if name == "multi_head_attention_forward":
+            keys, heads = args[1].shape[0], args[4]
+            self.seen.append("attention")
+            self.attended.append((keys, heads))
+        elif name == "cat":
+            self.seen.append(" ".join(["cat", *(str(part.shape[1]) for part in args[0])]))
+        elif name in self.NAMED:
+            self.seen.append(name)
+        # What an operation is made of is not an operation of the design.
+        self._inside = True
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self._inside = False
+
+
+def at_full_size(paper: SearchSpace, name: str) -> FusionNetwork:
+    """The published design without memory for its weights."""
+    encoders = {spec.name: spec for spec in paper.encoders}
+    with torch.device("meta"):
+        return build(published(name), encoders, paper.shapes, classes=2)
+
+
+class TestAtFullSize:
+    @pytest.mark.parametrize("name", PUBLISHED)
+    def test_every_part_has_as_many_parameters_as_the_source_has_it(
+        self, paper: SearchSpace, name: str
+    ) -> None:
+        network = at_full_size(paper, name)
+        parts = (network.text, network.vision, network.fusion)
+        counts = tuple(sum(p.numel() for p in part.parameters()) if part else 0 for part in parts)
+        assert counts == PARAMETERS[name]
+
+    def test_whole_encoders_are_of_the_known_sizes(self) -> None:
+        assert bert(12, True) == 109_482_240
+        assert vit(12, True) == 85_798_656
+        assert round((mobilenet(16, True) + linear(1792, 1000)) / 1e6, 2) == 6.11
+
+    @pytest.mark.parametrize("name", PUBLISHED)
+    def test_it_reads_these_features_of_its_trunks(self, paper: SearchSpace, name: str) -> None:
+        wanted = {feature.name for feature in features_of(published(name), paper.shapes)}
+        assert wanted == set(FEATURES[name])
+
+    @pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "text-only"])
+    def test_pictures_of_224_pixels_give_features_of_these_shapes(
+        self, paper: SearchSpace, name: str
+    ) -> None:
+        network = at_full_size(paper, name)
+        assert network.vision is not None
+        with torch.no_grad():
+            found = network.vision(
+                torch.empty(1, 3, 224, 224, device="meta"), network.vision_features
+            )
+        shapes = {feature.name: tuple(value.shape) for feature, value in found.items()}
+        assert shapes == {k: v for k, v in FEATURES[name].items() if k.startswith("vision")}
+
+    def test_texts_give_features_of_these_shapes(self, paper: SearchSpace) -> None:
+        trunk = load_trunk(paper.encoder(BERT), 12)
+        texts = {k: v for shapes in FEATURES.values() for k, v in shapes.items() if "text" in k}
+        ids = torch.ones(1, 32, dtype=torch.int64)
+        read = tuple(_feature(name) for name in sorted(texts))
+        with torch.no_grad():
+            found = trunk(ids, ids, read)
+        assert {feature.name: tuple(value.shape) for feature, value in found.items()} == texts
+
+    @pytest.mark.parametrize("name", PUBLISHED)
+    def test_what_follows_the_trunks_happens_in_this_order(
+        self, paper: SearchSpace, name: str
+    ) -> None:
+        fusion = at_full_size(paper, name).fusion
+        features = {
+            feature: torch.empty(FEATURES[name][feature.name], device="meta")
+            for feature in features_of(published(name), paper.shapes)
+        }
+        fastpath = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with torch.no_grad(), Operations() as operations:
+                logits = fusion(features, None)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fastpath)
+        assert operations.seen == OPERATIONS[name]
+        assert logits.shape == (1, 2)
+        # Four heads over one key; no residual around them.
+        assert set(operations.attended) <= {(1, 4)}
+        blocks = [module for module in fusion.modules() if isinstance(module, AttentionBlock)]
+        assert len(blocks) == len(operations.attended)
+        assert not any(block.residual for block in blocks)
+
+    @pytest.mark.parametrize("name", PUBLISHED)
+    def test_three_tenths_are_dropped_between_the_heads_layers(
+        self, paper: SearchSpace, name: str
+    ) -> None:
+        layers = list(at_full_size(paper, name).fusion.head)
+        assert [type(layer).__name__.lower() for layer in layers] == HEAD
+        assert [layer.p for layer in layers if isinstance(layer, torch.nn.Dropout)] == [0.3, 0.3]
+
+
+def _feature(name: str) -> Feature:
+    modality, tap, form = name.split("-")
+    return Feature(modality, int(tap), form)  # type: ignore[arg-type]
 
 
 class TestAttentionOverOneVector:
