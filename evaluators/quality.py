@@ -3,30 +3,24 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
 
-from evaluators.data import DataSet, Sample, Split, accuracy
-from evaluators.evaluation import Evaluation, Measure, content_key
+from evaluators.data import DataSet, Sample, Split
+from evaluators.evaluation import Evaluation, content_key
+from evaluators.execution import Execution, execution_on, place
+from evaluators.figures import measures_of
 from evaluators.onnx_builder import Artifact, OnnxBuilder, run_onnx
+from evaluators.paired import Right, right_rows
 from evaluators.precision import CALIBRATION_SAMPLES, For, recipe_of
 from evaluators.preprocessing import Pixels, Preprocessing
+from evaluators.regimes import TUNED, Regime, Stage, TrainingProtocol
 from evaluators.tap_features import TapFeatures
-from evaluators.training import (
-    RECIPE,
-    TUNED,
-    Examples,
-    Fit,
-    KeptFeatures,
-    RawInputs,
-    Regime,
-    TrainingProtocol,
-    fit,
-    predict,
-)
+from evaluators.training import RECIPE, Examples, Fit, KeptFeatures, RawInputs, fit, predict
 from evaluators.trunk_weights import (
     TrunkWeights,
     WeightsError,
@@ -38,6 +32,7 @@ from search_space.encoders import EncoderShape, EncoderSpec
 from search_space.features import Feature, features_of
 from search_space.genotype import FusionPoint, Genotype
 from search_space.network import FusionNetwork, new_fusion
+from search_space.rewrites import NONE, Rewrites
 
 ON_FROZEN = "fusion on frozen trunks"
 WHOLE = "whole network"
@@ -62,18 +57,52 @@ class QualityEvaluator:
         progress: Progress | None = None,
         compute_device: str = "cpu",
         runtime: For = "onnxruntime",
+        rewrites: Rewrites = NONE,
+        execution: Execution | None = None,
     ) -> None:
         self.data = data
         self.protocol = protocol
         self._encoders, self._shapes = encoders, shapes
         self._home, self._progress, self._device = home, progress, compute_device
         self._runtime = runtime
+        self._execution = execution or execution_on(compute_device)
         self.preprocessing = Preprocessing(data, shapes)
         self._trunks = TrunkWeights(shapes, home / "trunks", protocol.seed)
         self._features = TapFeatures(
             self.preprocessing, self._trunks, home / "features", progress, compute_device
         )
+        self.builder = OnnxBuilder(
+            encoders,
+            shapes,
+            len(data.classes),
+            home / "artifacts",
+            runtime,
+            rewrites,
+            lambda name: self.preprocessing.text_lengths(encoders[name]),
+        )
         self._raw: dict[tuple[str, Split], Pixels] = {}
+
+    def other(
+        self,
+        data: DataSet | None = None,
+        seed: int | None = None,
+        progress: Progress | None = None,
+    ) -> "QualityEvaluator":
+        """An evaluator like this one, on other data or with another seed."""
+        protocol = self.protocol if seed is None else replace(self.protocol, seed=seed)
+        made = QualityEvaluator(
+            data or self.data,
+            self._encoders,
+            self._shapes,
+            protocol,
+            self._home,
+            progress or self._progress,
+            self._device,
+            self._runtime,
+            execution=self._execution,
+        )
+        made.builder = self.builder  # graphs are for the texts of all data, not of a fold
+        return made
 
     # -- before the first design
 
@@ -101,6 +130,7 @@ class QualityEvaluator:
         conditions = [
             RECIPE,
             self._trunks.loaded_identity(spec),
+            self.data.fingerprint,
             self.preprocessing.fingerprint(spec),
             asdict(self._alone_regime(spec)),
             self.protocol.arithmetic,
@@ -118,15 +148,18 @@ class QualityEvaluator:
         self._trunks.keep_tuned(key, trunk.cpu())
 
     def _alone_regime(self, spec: EncoderSpec) -> Regime:
-        pretrained = spec.weights == "pretrained"
-        return self.protocol.alone_pretrained if pretrained else self.protocol.alone
+        return self.protocol.alone_regime(spec.modality, spec.weights == "pretrained")
 
     def _whole_regime(self, genotype: Genotype) -> Regime:
         pretrained = any(spec.weights == "pretrained" for spec in self._specs(genotype))
-        return self.protocol.whole_pretrained if pretrained else self.protocol.whole
+        return self.protocol.whole_regime(self.stage(genotype), pretrained)
 
     def alone(self, spec: EncoderSpec) -> Genotype:
-        """The unimodal design over a whole encoder, at the longest text that the data need."""
+        """The unimodal design over a whole encoder, at the longest text that the data need.
+
+        Pretrained text is pooled to its mean, which suits encoders trained for one use or another;
+        as published it is the pooler's, which random weights take too.
+        """
         shape = self._shapes[spec.name]
         if spec.modality == "vision":
             pooling = "cls" if shape.has_class_token else "mean"
@@ -134,15 +167,27 @@ class QualityEvaluator:
             return Genotype(None, spec.name, 0, (point,), vision_pooling=pooling)  # type: ignore[arg-type]
         point = FusionPoint(shape.depth, 0)
         pooling = "pooler" if shape.has_pooler else "cls"
+        if spec.weights == "pretrained" and self.protocol.by_stage is None:
+            pooling = "mean"
         return Genotype(spec.name, None, min(512, shape.max_tokens), (point,), text_pooling=pooling)  # type: ignore[arg-type]
 
     # -- one design
 
     def fidelity(self, genotype: Genotype) -> str:
         """How this design is trained here: fusion alone on frozen trunks, or as a whole."""
-        if self.protocol.trunks == "by-stage" and not self._stands_at_the_end(genotype):
-            return WHOLE
-        return ON_FROZEN
+        at_the_end = self._stands_at_the_end(genotype)
+        whole = self.protocol.trains_whole(self.stage(genotype), at_the_end)
+        return WHOLE if whole else ON_FROZEN
+
+    def stage(self, genotype: Genotype) -> Stage:
+        """Where the design fuses."""
+        if genotype.vision_encoder is None:
+            return "text-only"
+        if genotype.text_encoder is None:
+            return "vision-only"
+        if self._stands_at_the_end(genotype):
+            return "late"
+        return "early" if len(genotype.points) == 1 else "intermediate"
 
     def _stands_at_the_end(self, genotype: Genotype) -> bool:
         """Late fusion: every tap is an encoder's own output, so the trunks stay frozen."""
@@ -167,7 +212,15 @@ class QualityEvaluator:
             "trunks": [self._identity(spec) for spec in specs],
             "inputs": [self.preprocessing.fingerprint(spec) for spec in specs],
             **recipe_of(genotype.precision, self._runtime),
+            **self._exported_as(genotype),
         }
+
+    def _exported_as(self, genotype: Genotype) -> dict[str, object]:
+        """What rewrites make of a graph in reduced precision, which is judged by running it."""
+        rewriting = self.builder.rewriting
+        if genotype.precision == "fp32" or rewriting.rewrites == NONE:
+            return {}
+        return {"exported": [rewriting.longest(genotype), rewriting.key(genotype)]}
 
     def _specs(self, genotype: Genotype) -> list[EncoderSpec]:
         return [self._encoders[n] for n in (genotype.text_encoder, genotype.vision_encoder) if n]
@@ -185,28 +238,51 @@ class QualityEvaluator:
         logits are from torch's is in the details. Raises NotFiniteError where training diverges,
         OSError where its weights cannot be kept.
         """
-        module, examples, done, allowed = self._train(genotype)
-        valid = self.data.split("valid")
+        right, details = self._trained_and_judged(genotype, "valid")
+        measures = measures_of(right, self.data.split("valid"))
+        return Evaluation(self.key(genotype), "quality", measures, details)
+
+    def out_of_fold(self, genotype: Genotype) -> tuple[Right, dict[str, Any]]:
+        """`evaluate` on the part of a fold that neither trained nor stopped the design.
+
+        Right answers (1, N) in the order of that part, and the details. The weights are not
+        kept: designs are exported as the standard split trains them. Raises ValueError for data
+        that are no fold: their test split is for the end.
+        """
+        if not self.data.cut_from:
+            raise ValueError(f"{self.data.name} is no fold: its test split is for `test` alone")
+        try:
+            return self._trained_and_judged(genotype, "test")
+        finally:
+            self._weights_file(genotype).unlink(missing_ok=True)
+
+    def _trained_and_judged(self, genotype: Genotype, split: Split) -> tuple[Right, dict[str, Any]]:
+        """Right answers (1, N) of the design, newly trained, and how its training went."""
+        module, valid, done, allowed = self._train(genotype)
+        frozen = self.fidelity(genotype) == ON_FROZEN
+        examples = valid if split == "valid" else self._examples(genotype, split, frozen)
+        samples = self.data.split(split)
         logits = predict(module, examples).cpu().numpy()
         told = {}
         if genotype.precision != "fp32":
-            exported = self._exported_logits(genotype, valid)
+            exported = self._exported_logits(genotype, samples)
             difference = np.abs(exported - logits)
             told["torch_distance_max"] = float(difference.max())
             told["torch_distance_mean"] = float(difference.mean())
             logits = exported
-        details = {
+        right = _right(logits, samples)
+        return right, {
             "fidelity": self.fidelity(genotype),
-            "split": "valid",
+            "split": split,
             "epochs": done.epochs,
             "epochs_allowed": done.epochs_allowed,
             "best_epoch": done.best_epoch,
-            "fusion_epochs": [allowed, self.protocol.fusion.epochs],
+            "fusion_epochs": [allowed, self.protocol.fusion_regime().epochs],
             "seconds": round(done.seconds, 3),
+            "waited_s": round(done.waited_s, 3),
+            "right": right_rows(right),
             **told,
         }
-        measures = self._measures(logits.argmax(1), valid)
-        return Evaluation(self.key(genotype), "quality", measures, details)
 
     def test(self, genotype: Genotype) -> Evaluation:
         """Judges a trained design on the test split; for the end of a study only."""
@@ -216,13 +292,12 @@ class QualityEvaluator:
             on_kept = self.fidelity(genotype) == ON_FROZEN  # one pass serves many designs
             part = network.fusion if on_kept else network
             examples = self._examples(genotype, "test", on_kept)
-            logits = predict(part.to(self._device), examples)
-            predicted = logits.argmax(1).cpu().numpy()
+            logits = predict(part.to(self._device), examples).cpu().numpy()
         else:
-            predicted = self._exported_logits(genotype, samples).argmax(1)
-        return Evaluation(
-            self.test_key(genotype), "test", self._measures(predicted, samples), {"split": "test"}
-        )
+            logits = self._exported_logits(genotype, samples)
+        right = _right(logits, samples)
+        details = {"split": "test", "seed": self.protocol.seed, "right": right_rows(right)}
+        return Evaluation(self.test_key(genotype), "test", measures_of(right, samples), details)
 
     def test_key(self, genotype: Genotype) -> str:
         """The content key of the design's test evaluation."""
@@ -247,17 +322,15 @@ class QualityEvaluator:
         Scales of int8 are calibrated on training inputs. The caller discards it. Raises ParityError
         where ONNX differs from torch.
         """
-        folder, classes = self._home / "artifacts", len(self.data.classes)
-        builder = OnnxBuilder(self._encoders, self._shapes, classes, folder, self._runtime)
         calibration: list[tuple[Tensor, ...]] = []
         if genotype.precision == "int8":
             train = self.data.split("train")
             spread = -(-len(train) // CALIBRATION_SAMPLES)
             calibration = self.inputs(genotype, train[::spread])
-        return builder.build(genotype, self.trained(genotype), calibration)
+        return self.builder.build(genotype, self.trained(genotype), calibration)
 
     def inputs(self, genotype: Genotype, samples: Sequence[Sample]) -> list[tuple[Tensor, ...]]:
-        """What the exported network reads: a tuple of inputs of batch 1, padded, a sample."""
+        """What the exported network reads: a tuple of inputs of batch 1, a sample."""
         return list(self._stream(genotype, samples))
 
     def _stream(
@@ -268,12 +341,12 @@ class QualityEvaluator:
         if genotype.text_encoder:
             spec, length = self._encoders[genotype.text_encoder], genotype.text_tokens
             for tensor in self.preprocessing.text(spec, samples, length):
-                padded = torch.nn.functional.pad(tensor, (0, length - tensor.shape[1]))
-                parts.append([row.unsqueeze(0) for row in padded])
+                parts.append([row.unsqueeze(0) for row in tensor])
         if genotype.vision_encoder:
             spec = self._encoders[genotype.vision_encoder]
             parts.append(self.preprocessing.pixels(spec, samples).stream(1))
-        return zip(*parts, strict=True)
+        fed = self.builder.rewriting.fed
+        return (fed(genotype, row) for row in zip(*parts, strict=True))
 
     # -- how
 
@@ -286,16 +359,21 @@ class QualityEvaluator:
         module: torch.nn.Module = new_fusion(
             genotype, self._shapes, len(self.data.classes), self.protocol.seed
         )
-        train, valid = (self._examples(genotype, split, True) for split in ("train", "valid"))
-        done = self._fit(module, train, valid, self.protocol.fusion, "training fusion")
-        allowed = done.epochs_allowed
-        if self.fidelity(genotype) == WHOLE:
+        regime, fits = self.protocol.fusion_regime(), []
+        allowed, whole = regime.epochs, self.fidelity(genotype) == WHOLE
+        if self.protocol.starts_on_features or not whole:
+            train, valid = (self._examples(genotype, split, True) for split in ("train", "valid"))
+            fits.append(self._fit(module, train, valid, regime, "training fusion"))
+            allowed = fits[0].epochs_allowed
+        if whole:
             network = self._untrained(genotype)
             network.fusion.load_state_dict(module.cpu().state_dict())
             train, valid = (self._examples(genotype, split, False) for split in ("train", "valid"))
-            whole = self._fit(network, train, valid, self._whole_regime(genotype), "training whole")
-            module, done = network, replace(whole, seconds=done.seconds + whole.seconds)
+            regime, module = self._whole_regime(genotype), network
+            fits.append(self._fit(network, train, valid, regime, "training whole"))
         save_state(module.cpu(), self._weights_file(genotype))
+        seconds, waited = sum(f.seconds for f in fits), sum(f.waited_s for f in fits)
+        done = replace(fits[-1], seconds=seconds, waited_s=waited)
         return module.to(self._device), valid, done, allowed
 
     def _fit(
@@ -305,35 +383,39 @@ class QualityEvaluator:
             if self._progress:
                 self._progress(what, epoch, epochs)
 
-        module.to(self._device)
+        place(module, self._device)
         on_kept = isinstance(train, KeptFeatures)
         arithmetic = "fp32" if on_kept else self.protocol.arithmetic
-        return fit(module, train, valid, regime, self.protocol.seed, told, arithmetic)
+        return fit(
+            module, train, valid, regime, self.protocol.seed, told, arithmetic, self._execution
+        )
 
     def _untrained(self, genotype: Genotype) -> FusionNetwork:
         """The network on its trunks' weights, fusion and head newly drawn."""
         fusion = new_fusion(genotype, self._shapes, len(self.data.classes), self.protocol.seed)
         text = vision = None
+        tuned = self.protocol.starts_on_features or self.fidelity(genotype) == ON_FROZEN
         if genotype.text_encoder:
             spec = self._encoders[genotype.text_encoder]
-            text = self._trunks.trunk(spec, genotype.deepest_text_tap)
+            text = self._trunks.trunk(spec, genotype.deepest_text_tap, tuned)
         if genotype.vision_encoder:
             spec = self._encoders[genotype.vision_encoder]
-            vision = self._trunks.trunk(spec, genotype.deepest_vision_tap)
+            vision = self._trunks.trunk(spec, genotype.deepest_vision_tap, tuned)
         return FusionNetwork(genotype, self._shapes, fusion, text, vision)
 
     def _examples(self, genotype: Genotype, split: Split, kept: bool) -> Examples:
-        samples = self.data.split(split)
-        labels = torch.tensor([sample.label for sample in samples])
-        text = pixels = None
-        if genotype.text_encoder:
-            spec = self._encoders[genotype.text_encoder]
-            text = self.preprocessing.text(spec, samples, genotype.text_tokens)
         if kept:
-            return self._kept_features(genotype, samples, labels, text)
-        if genotype.vision_encoder:
-            pixels = self._pixels(genotype.vision_encoder, split)
-        return RawInputs(text, pixels, labels, self._device)
+            return self._kept_features(genotype, split)
+        samples = self.data.split(split)
+        text = self._text(genotype, samples)
+        pixels = self._pixels(genotype.vision_encoder, split) if genotype.vision_encoder else None
+        return RawInputs(text, pixels, _labels(samples), self._device)
+
+    def _text(self, genotype: Genotype, samples: Sequence[Sample]) -> tuple[Tensor, Tensor] | None:
+        if not genotype.text_encoder:
+            return None
+        spec = self._encoders[genotype.text_encoder]
+        return self.preprocessing.text(spec, samples, genotype.text_tokens)
 
     def _pixels(self, encoder: str, split: Split) -> Pixels:
         at = (encoder, split)
@@ -342,13 +424,16 @@ class QualityEvaluator:
             self._raw[at] = self.preprocessing.pixels(self._encoders[encoder], samples)
         return self._raw[at]
 
-    def _kept_features(
-        self,
-        genotype: Genotype,
-        samples: Sequence[Sample],
-        labels: Tensor,
-        text: tuple[Tensor, Tensor] | None,
-    ) -> KeptFeatures:
+    def _kept_features(self, genotype: Genotype, split: Split) -> KeptFeatures:
+        """Features of one split.
+
+        Of a fold they are made over all of its samples and then cut: trunks that are no fold's
+        own give every fold the same features, made once. A fold holds none of the test split.
+        """
+        samples = self.data.split(split)
+        over = self.data.samples if self.data.cut_from else samples
+        text = self._text(genotype, over)
+        mask = text[1] if text else None
         wanted = features_of(genotype, self._shapes)
         found: dict[Feature, Tensor] = {}
         for name in (genotype.text_encoder, genotype.vision_encoder):
@@ -356,9 +441,13 @@ class QualityEvaluator:
                 shape = self._shapes[name]
                 of_trunk = [f for f in wanted if f.modality == shape.modality]
                 found |= self._features.get(
-                    self._encoders[name], shape, of_trunk, samples, text[0].shape[1] if text else 0
+                    self._encoders[name], shape, of_trunk, over, text[0].shape[1] if text else 0
                 )
-        return KeptFeatures(found, text[1] if text else None, labels, self._device)
+        if over is not samples:
+            rows = torch.tensor([k for k, sample in enumerate(over) if sample.split == split])
+            found = {feature: tensor[rows] for feature, tensor in found.items()}
+            mask = None if mask is None else mask[rows]
+        return KeptFeatures(found, mask, _labels(samples), self._device)
 
     def _exported_logits(self, genotype: Genotype, samples: Sequence[Sample]) -> np.ndarray:
         """Logits (N, classes) of the exported network, run in its precision on this CPU."""
@@ -368,11 +457,16 @@ class QualityEvaluator:
         finally:
             artifact.discard()
 
-    def _measures(self, predicted: np.ndarray, samples: Sequence[Sample]) -> tuple[Measure, ...]:
-        return tuple(
-            Measure(name, 100 * share.value, "%", "higher", 100 * share.low, 100 * share.high)
-            for name, share in accuracy(predicted, samples).items()
-        )
-
     def _weights_file(self, genotype: Genotype) -> Path:
         return self._home / "weights" / f"{self.key(genotype)}.safetensors"
+
+
+def _labels(samples: Sequence[Sample]) -> Tensor:
+    return torch.tensor([sample.label for sample in samples])
+
+
+def _right(logits: np.ndarray, samples: Sequence[Sample]) -> Right:
+    """(1, N): 1.0 where the greatest of the logits (N, classes) is the sample's class."""
+    labels = np.array([sample.label for sample in samples])
+    right: Right = (logits.argmax(1) == labels)[None].astype(np.float64)
+    return right

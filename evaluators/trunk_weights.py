@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,10 +73,13 @@ class TrunkWeights:
             self._loaded[spec.name] = digest.hexdigest()
         return self._loaded[spec.name]
 
-    def trunk(self, spec: EncoderSpec, depth: int) -> nn.Module:
-        """A new trunk of the first `depth` layers, in evaluation mode."""
+    def trunk(self, spec: EncoderSpec, depth: int, tuned: bool = True) -> nn.Module:
+        """A new trunk of the first `depth` layers, in evaluation mode.
+
+        Its weights are those tuned alone, where there are any, or with `tuned` False as loaded.
+        """
         trunk = load_trunk(spec, depth, self._seed)
-        if spec.name in self._tuned:
+        if tuned and spec.name in self._tuned:
             load_prefix(trunk, self.tuned_file(self._tuned[spec.name]))
         return trunk
 
@@ -136,5 +138,5 @@ def load_prefix(trunk: nn.Module, path: Path) -> None:
 
 
 def best_copy(module: nn.Module) -> dict[str, torch.Tensor]:
-    """A module's weights as they are now, safe from further training."""
-    return deepcopy(module.state_dict())
+    """A module's weights as they are now, on the host, safe from further training."""
+    return {n: tensor.detach().to("cpu", copy=True) for n, tensor in module.state_dict().items()}

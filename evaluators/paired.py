@@ -1,0 +1,101 @@
+"""Two designs on the same samples: how far apart they are, and whether that can be told at all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluators.evaluation import Evaluation
+
+RESAMPLES = 20_000
+SEED = 0
+"""Of the bootstrap's generator: the same two designs always get the same interval."""
+
+Right = npt.NDArray[np.float64]
+"""Shape (seeds, N): 1.0 where the network of a seed was right about a sample, else 0.0."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """How much more accurate one design is than another on the same samples.
+
+    points: difference of the two accuracies in percent points, the first less the second.
+    low, high: its 95 % interval. count: samples.
+    """
+
+    points: float
+    low: float
+    high: float
+    count: int
+
+    @property
+    def decided(self) -> bool:
+        """Whether the interval leaves zero out: only then these data order the two."""
+        return self.low > 0 or self.high < 0
+
+
+def paired(right_a: Right, right_b: Right) -> Paired:
+    """The difference between two designs and its 95 % interval, by bootstrap over the samples.
+
+    Both are (seeds, N) over the same N samples; seeds are averaged first, and their number may
+    differ. One sample for each of the two and one against are added before samples are drawn
+    (Bonett and Price 2012): without them a handful of differing samples would pass for a proof.
+    The interval says what other samples could bring; how far seeds lie apart is not in it.
+    Raises ValueError where the two are not over the same number of samples.
+    """
+    a, b = checked(right_a), checked(right_b)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(
+            f"{a.shape[1]} samples of one design and {b.shape[1]} of the other: pair designs that "
+            "were judged on the same samples"
+        )
+    differences = a.mean(0) - b.mean(0)
+    low, high = bootstrapped(np.concatenate([differences, [1.0, -1.0]]))
+    points = float(differences.mean())
+    low, high = min(low, points), max(high, points)
+    return Paired(100 * points, 100 * low, 100 * high, a.shape[1])
+
+
+def right_of(evaluation: Evaluation) -> Right:
+    """Which samples a quality or test evaluation found right: (seeds, N), in split order.
+
+    Raises KeyError for an evaluation that does not say.
+    """
+    try:
+        return right_from(evaluation.details["right"])
+    except KeyError as error:
+        raise KeyError(
+            f"a {evaluation.kind} evaluation without details['right']: evaluate the design again"
+        ) from error
+
+
+def right_from(rows: Sequence[str]) -> Right:
+    """The array (seeds, N) that `right_rows` wrote."""
+    digits = [np.frombuffer(row.encode(), np.uint8) for row in rows]
+    return np.stack(digits).astype(np.float64) - ord("0")
+
+
+def right_rows(right: npt.NDArray[np.bool_ | np.floating]) -> list[str]:
+    """(seeds, N) of 0 and 1 as one string of digits a seed."""
+    return ["".join("1" if hit else "0" for hit in row) for row in np.atleast_2d(right)]
+
+
+def checked(right: Right) -> Right:
+    """The same array. Raises ValueError unless it is (seeds, N) and holds something."""
+    if right.ndim != 2 or not right.size:
+        raise ValueError(f"right answers of shape {right.shape}: give (seeds, samples), not empty")
+    return right
+
+
+def bootstrapped(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """2.5th and 97.5th percentile of the mean of as many draws from `values`.
+
+    Drawing samples and counting how often each distinct value came is one multinomial draw.
+    """
+    distinct, counts = np.unique(values.round(9), return_counts=True)
+    drawn = np.random.default_rng(SEED).multinomial(
+        len(values), counts / len(values), size=RESAMPLES
+    )
+    low, high = np.quantile(drawn @ distinct / len(values), [0.025, 0.975])
+    return float(low), float(high)
