@@ -1,177 +1,118 @@
-"""The published designs, timed here at full size, beside the published figures."""
+"""The tables of `fusion-nas paper`, on a terminal of 80 columns and as JSON."""
 
-import json
-from dataclasses import replace
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from evaluators.evaluation import Evaluation
-from evaluators.latency import LatencyEvaluator, Runs
-from evaluators.onnx_builder import OnnxBuilder
-from evaluators.store import EvaluationStore, known_or_new
-from search_space.genotype import MAX_TEXT_TOKENS, MIN_TEXT_TOKENS
-from search_space.named import load_space
-from search_space.paper import SOURCE, SeededDesign, seeded_designs
-from search_space.space import SearchSpace
-from studies import screen
-from studies.lab import local_device
-from studies.settings import (
-    WEIGHTS,
-    UsageError,
-    check_choice,
-    check_range,
-    check_threads,
-    home,
-)
+from evaluators.paired import Paired
+from search_space.paper import SOURCE, SeededDesign
+from studies import jsonout, wording
+from studies.outcome import Value
+from studies.paper_accuracy import Line
+from studies.paper_caveats import Caveat
+from studies.paper_timing import Timed, published_ratio, rankings, ratio_to_late
 from studies.wording import clean
 
-TOKENS = (512, 64)
-"""The paper's text length, and one that its sentences fit into."""
-
-Timed = dict[tuple[str, int], Evaluation]
+UNKNOWN = "-"
 
 
-def time_paper(
-    space_name: str, weights: str, tokens: tuple[int, ...], threads: int, as_json: bool
-) -> None:
-    """Times the designs at each text length and prints latency and ratio to the late design.
-
-    No length stands for TOKENS, as far as the encoders go. Every evaluation is kept, so an
-    interrupted table goes on where it was. Raises UsageError.
-    """
-    check_choice("--weights", weights, WEIGHTS)
-    for length in tokens:
-        check_range("--tokens", length, MIN_TEXT_TOKENS, MAX_TEXT_TOKENS)
-    check_threads(threads)
-    space = load_space(space_name, weights=weights)  # type: ignore[arg-type]
-    encoders = {spec.name: spec for spec in space.encoders}
-    designs = [
-        s for s in seeded_designs(space) if s.genotype.vision_encoder and s.genotype.text_encoder
-    ]
-    tokens = _lengths(tokens, designs, space)
-    where = home()
-    store = EvaluationStore(where / "evaluations.jsonl")
-    builder = OnnxBuilder(encoders, space.shapes, 2, where / "artifacts")
-    device, held = local_device(where)
-    latency = LatencyEvaluator(builder, device, Runs(threads=threads))
-    timed: Timed = {}
-    console = Console(stderr=as_json)
-    with screen.progress(console) as reporter:
-        try:
-            for length in tokens:
-                for k, seeded in enumerate(designs, start=1):
-                    genotype = replace(seeded.genotype, text_tokens=length)
-                    reporter.step(f"timing at {length} tokens", k - 1, len(designs))
-                    evaluation, _ = known_or_new(store, latency, genotype)
-                    timed[seeded.name, length] = evaluation
-        finally:
-            latency.close()
-            held.release()
-    if as_json:
-        print(json.dumps(_as_json(designs, tokens, timed), allow_nan=False))
-    else:
-        _print(designs, tokens, timed, console)
-
-
-def _lengths(
-    given: tuple[int, ...], designs: list[SeededDesign], space: SearchSpace
-) -> tuple[int, ...]:
-    """The text lengths to time at, which every design's text encoder takes. Raises UsageError."""
-    longest = {name: space.shapes[name].max_tokens for name in space.text_encoders}
-    used = {seeded.genotype.text_encoder for seeded in designs}
-    most, name = min((longest[name], name) for name in used if name)
-    for length in given:
-        if length > most:
-            raise UsageError(f"--tokens {length}: {name} takes {MIN_TEXT_TOKENS} to {most}")
-    return given or tuple(dict.fromkeys(min(length, most) for length in TOKENS))
-
-
-def _ratio(
-    seeded: SeededDesign, designs: list[SeededDesign], length: int, timed: Timed
-) -> float | None:
-    """This design's latency over that of late fusion with the same vision encoder."""
-    late = _late_of(seeded, designs)
-    if late is None or timed[late.name, length].infeasible or timed[seeded.name, length].infeasible:
-        return None
-    return (
-        timed[seeded.name, length]["latency_ms"].value
-        / timed[late.name, length]["latency_ms"].value
-    )
-
-
-def _late_of(seeded: SeededDesign, designs: list[SeededDesign]) -> SeededDesign | None:
-    same = seeded.genotype.vision_encoder
-    return next(
-        (d for d in designs if d.design.stage == "late" and d.genotype.vision_encoder == same), None
-    )
-
-
-def _published_ratio(seeded: SeededDesign, designs: list[SeededDesign]) -> float | None:
-    late = _late_of(seeded, designs)
-    own = seeded.design.latency_ms
-    if late is None or own is None or late.design.latency_ms is None:
-        return None
-    return own / late.design.latency_ms
-
-
-def table_of(designs: list[SeededDesign], tokens: tuple[int, ...], timed: Timed) -> Table:
+def latency_table(designs: Sequence[SeededDesign], tokens: Sequence[int], timed: Timed) -> Table:
     """A row a design: latency and ratio to the late design at each length, then the paper's."""
-    table = Table(
-        title=f"Latency of the designs of {SOURCE}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 0, 0, 1),
-        pad_edge=False,
-    )
-    table.add_column("design", overflow="fold")  # a name may take two lines, and is never cut
+    table = _table(f"Latency of the designs of {SOURCE}")
     for heading in (*(f"{length} tokens\nms" for length in tokens), "paper\nms"):
-        table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("of\nlate", justify="right", no_wrap=True)
+        _number(table, heading)
+        _number(table, "of\nlate")
     for seeded in designs:
         cells = [seeded.name]
         for length in tokens:
-            evaluation = timed[seeded.name, length]
-            ratio = _ratio(seeded, designs, length, timed)
-            cells.append(_milliseconds(evaluation))
-            cells.append("-" if ratio is None else f"{ratio:.2f}")
-        own, ratio = seeded.design.latency_ms, _published_ratio(seeded, designs)
-        cells += ["-" if own is None else f"{own:g}", "-" if ratio is None else f"{ratio:.2f}"]
+            cells.append(_milliseconds(timed[seeded.name, length]))
+            cells.append(_share(ratio_to_late(seeded, designs, length, timed)))
+        cells += [_plain(seeded.design.latency_ms), _share(published_ratio(seeded, designs))]
         table.add_row(*cells)
     return table
 
 
-def _print(
-    designs: list[SeededDesign], tokens: tuple[int, ...], timed: Timed, console: Console
-) -> None:
-    console.print(table_of(designs, tokens, timed))
-    console.print(
-        "Random weights: latency depends on the graph alone. Timed by the local agent with ONNX "
-        "Runtime on this machine's CPU, batch 1; the paper's figures are of a Jetson Orin AGX at "
-        "512 tokens. Ratios are to the late design with the same vision encoder.",
-        highlight=False,
-    )
-    doubted = [evaluation.unstable for evaluation in timed.values() if evaluation.unstable]
-    if doubted:
-        console.print(
-            f"? marks a latency that was not stable ({clean(doubted[0])}); the same command times "
-            "it again.",
-            highlight=False,
-            markup=False,
+def latency_of(lines: Sequence[Line]) -> Table:
+    """A row a design: its latency with interval and ratio to late, then the paper's."""
+    table = _table(f"Latency of the designs of {SOURCE}")
+    for heading in ("ms", "95 %", "of\nlate", "paper\nms", "of\nlate"):
+        _number(table, heading)
+    for line in lines:
+        latency, unstable = line.row.latency, line.row.state == "unstable"
+        figure = UNKNOWN if latency is None else wording.ms(latency.value) + "?" * unstable
+        table.add_row(
+            clean(line.row.label),
+            figure,
+            _interval(latency, wording.ms),
+            _share(line.ratio),
+            _plain(line.row.published_latency_ms),
+            _share(line.published_ratio),
         )
+    return table
 
 
-def _milliseconds(evaluation: Evaluation) -> str:
-    if evaluation.infeasible:
-        return "infeasible"
-    return f"{evaluation['latency_ms'].value:.1f}{'?' if evaluation.unstable else ''}"
+def accuracy_of(lines: Sequence[Line], majority_percent: float | None, split: str) -> Table:
+    """A row a design, the majority class last: accuracy, and what it gains on late and on text."""
+    table = _table("Accuracy, and the paired difference to late fusion and to text alone")
+    for heading in (
+        "paper\n%",
+        f"{split}\n%",
+        "95 %",
+        "less late\npoints",
+        "less text-only\npoints",
+    ):
+        _number(table, heading)
+    for line in lines:
+        accuracy = line.row.test_accuracy if split == "test" else line.row.accuracy
+        table.add_row(
+            clean(line.row.label),
+            _plain(line.row.published_accuracy),
+            UNKNOWN if accuracy is None else f"{accuracy.value:.1f}",
+            _interval(accuracy, "{:.1f}".format),
+            _difference(line.to_late),
+            _difference(line.to_text),
+        )
+    if majority_percent is not None:
+        table.add_row("majority class", *(UNKNOWN, f"{majority_percent:.1f}"), *[UNKNOWN] * 3)
+    return table
 
 
-def _as_json(
-    designs: list[SeededDesign], tokens: tuple[int, ...], timed: Timed
-) -> dict[str, object]:
+def verdict_lines(lines: Sequence[Line], majority_percent: float | None) -> list[str]:
+    """`late-vit: dominated by ...`, one for each design."""
+    return [
+        f"{clean(line.row.label)}: {_verdict(line)}{_beside_majority(line, majority_percent)}"
+        for line in lines
+    ]
+
+
+def say(console: Console, text: str, hang: int = 0) -> None:
+    """Prints a paragraph, its further lines `hang` deeper, without colour or markup."""
+    indent = " " * hang
+    for line in textwrap.wrap(
+        clean(text), max(20, console.width), subsequent_indent=indent, break_on_hyphens=False
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def say_all(console: Console, title: str, lines: Iterable[str]) -> None:
+    """Prints a heading and a list; nothing where the list is empty."""
+    listed = list(lines)
+    if listed:
+        console.print()
+        say(console, title)
+        for line in listed:
+            say(console, f"- {line}", hang=2)
+
+
+def timed_json(
+    designs: Sequence[SeededDesign], tokens: Sequence[int], timed: Timed
+) -> dict[str, Any]:
+    """The latency table as plain JSON values, and the stages fastest first."""
     rows = []
     for seeded in designs:
         for length in tokens:
@@ -183,9 +124,99 @@ def _as_json(
                     "infeasible": evaluation.infeasible,
                     "unstable": evaluation.unstable,
                     "measures": {m.name: [m.value, m.low, m.high] for m in evaluation.measures},
-                    "ratio_to_late": _ratio(seeded, designs, length, timed),
+                    "ratio_to_late": ratio_to_late(seeded, designs, length, timed),
                     "published_latency_ms": seeded.design.latency_ms,
-                    "published_ratio_to_late": _published_ratio(seeded, designs),
+                    "published_ratio_to_late": published_ratio(seeded, designs),
                 }
             )
-    return {"source": SOURCE, "rows": rows}
+    fastest = [
+        {"vision_encoder": vision, "text_tokens": length, "fastest_first": list(stages)}
+        for (vision, length), stages in rankings(designs, tokens, timed).items()
+    ]
+    return {"rows": rows, "rankings": fastest}
+
+
+def line_json(line: Line) -> dict[str, Any]:
+    """One design of the table as plain JSON values."""
+    return {
+        **jsonout.row_as_json(line.row),
+        "ratio_to_late": line.ratio,
+        "published_ratio_to_late": line.published_ratio,
+        "points_to_late": jsonout.paired_as_json(line.to_late),
+        "points_to_text_only": jsonout.paired_as_json(line.to_text),
+        "verdict": jsonout.verdict_as_json(line.verdict),
+    }
+
+
+def caveat_json(caveat: Caveat) -> dict[str, Any]:
+    """A caveat with its figures."""
+    return {"name": caveat.name, "text": caveat.text, **caveat.figures}
+
+
+def ranking_lines(
+    designs: Sequence[SeededDesign], tokens: Sequence[int], timed: Timed
+) -> Iterable[str]:
+    """`fastest first with MobileNet at 64 tokens: early, intermediate, late`."""
+    for (vision, length), stages in rankings(designs, tokens, timed).items():
+        yield f"fastest first with {clean(vision)} at {length} tokens: {', '.join(stages)}"
+
+
+def _table(title: str) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+    )
+    table.add_column("design", overflow="fold")  # a name may take two lines, and is never cut
+    return table
+
+
+def _number(table: Table, heading: str) -> None:
+    table.add_column(heading, justify="right", no_wrap=True)
+
+
+def _milliseconds(evaluation: Evaluation) -> str:
+    if evaluation.infeasible:
+        return "infeasible"
+    return f"{evaluation['latency_ms'].value:.1f}{'?' if evaluation.unstable else ''}"
+
+
+def _share(ratio: float | None) -> str:
+    return UNKNOWN if ratio is None else f"{ratio:.2f}"
+
+
+def _plain(published: float | None) -> str:
+    return UNKNOWN if published is None else f"{published:g}"
+
+
+def _interval(value: Value | None, form: Any) -> str:
+    if value is None or value.low is None or value.high is None:
+        return UNKNOWN
+    return f"{form(value.low)}–{form(value.high)}"
+
+
+def _difference(points: Paired | None) -> str:
+    """The difference, and its interval below it."""
+    if points is None:
+        return UNKNOWN
+    return f"{points.points:+.1f}\n{points.low:+.1f} to {points.high:+.1f}"
+
+
+def _verdict(line: Line) -> str:
+    if line.verdict is not None:
+        return wording.verdict(line.verdict)
+    if line.row.state == "complete":
+        return "not decidable: it is not kept which samples were right"
+    return f"{line.row.state}: {clean(line.row.reason)}"
+
+
+def _beside_majority(line: Line, majority_percent: float | None) -> str:
+    accuracy = line.row.accuracy if line.row.test_accuracy is None else line.row.test_accuracy
+    if accuracy is None or accuracy.low is None or majority_percent is None:
+        return ""
+    if accuracy.low > majority_percent:
+        return ""
+    return "; its interval does not lie above the majority class"
