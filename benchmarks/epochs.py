@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from main_job import machine
 
 from evaluators.data import DataSet, rendered
 from evaluators.examples import RawInputs
-from evaluators.execution import CARD_BYTES, execution_on
+from evaluators.execution import CARD_BYTES, execution_on, place
 from evaluators.preprocessing import Preprocessing
 from evaluators.regimes import native_arithmetic
 from evaluators.training import Regime, fit
@@ -66,10 +67,10 @@ def measured(
     """One design, trained for a few epochs; the first is left out of the seconds."""
     (train, valid), decoding_s = inputs_of(genotype, data, space, device)
     encoders = {spec.name: replace(spec, weights="random") for spec in space.encoders}
-    network = build(genotype, encoders, space.shapes, len(data.classes)).to(device)
+    network = build(genotype, encoders, space.shapes, len(data.classes))
+    place(network, device)
     execution = execution_on(device, compiled)
     if device == "cuda":
-        network.to(memory_format=torch.channels_last)
         torch.cuda.reset_peak_memory_stats()
     if compiled:
         execution = replace(execution, compile_from_steps=0)
@@ -84,7 +85,7 @@ def measured(
         native_arithmetic(device),
         execution,
     )
-    epochs = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    epochs = [after - before for before, after in pairwise(ends)]
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
     lengths = train.lengths
     return {
@@ -106,7 +107,12 @@ def all_designs(
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         data = rendered(Path(folder))
-        for seeded in seeded_designs(space):
+        designs = seeded_designs(space)
+        unknown = set(only) - {seeded.name for seeded in designs}
+        if unknown:
+            known = ", ".join(seeded.name for seeded in designs)
+            raise SystemExit(f"--design {', '.join(sorted(unknown))}: choose some of {known}")
+        for seeded in designs:
             if only and seeded.name not in only:
                 continue
             found[seeded.name] = measured(seeded.genotype, data, space, device, compiled)

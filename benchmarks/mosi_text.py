@@ -128,9 +128,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         data = load(args.shared / "data" / "mosi", cache=home / "data", modalities=("text",))
-        found = {
-            trunks: reached(data, space, trunks, range(args.seeds), home) for trunks in REACH
-        }
+        found = {trunks: reached(data, space, trunks, range(args.seeds), home) for trunks in REACH}
     result = {
         "data": data.note,
         "encoder": space.text_encoders[0],

@@ -26,8 +26,9 @@ from search_space.genotype import Genotype
 from search_space.named import load_space
 from studies.lab import DIRECTIONS
 from studies.samplers import SAMPLERS, make_sampler
-from studies.search import Search, Workers
+from studies.search import Search
 from studies.storage import open_storage, quiet_optuna
+from studies.workers import Workers
 
 
 class _Free:

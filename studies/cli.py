@@ -9,6 +9,26 @@ import typer
 
 from studies.device_cli import device_app
 from studies.exits import INTERRUPTED, USAGE, errors
+from studies.flags import (
+    AcceptFaults,
+    Data,
+    Devices,
+    Json,
+    Name,
+    Protocol,
+    Runtime,
+    Space,
+    Storage,
+    Study,
+    TextOnly,
+    Texts,
+    Threads,
+    Timing,
+    Trials,
+    Trunks,
+    Visions,
+    WeightsFlag,
+)
 
 app = typer.Typer(
     name="fusion-nas",
@@ -25,34 +45,6 @@ app.add_typer(device_app, name="device")
 ClickException: Any = typer.BadParameter.__mro__[2]
 """What typer raises for a command line that it cannot read."""
 
-Study = Annotated[str, typer.Option("--study", help="A preset, or a TOML file like one.")]
-Trials = Annotated[
-    int | None, typer.Option("--trials", help="Finished trials in all; the same command resumes.")
-]
-Data = Annotated[
-    str | None,
-    typer.Option("--data", help="CMU-MOSI in MMSA's layout, or a folder of label.csv and images/."),
-]
-Space = Annotated[
-    str | None, typer.Option("--space", help="A search space by name, or a TOML file.")
-]
-Texts = Annotated[
-    list[str] | None,
-    typer.Option("--text-encoder", help="A local folder or a hub id in the cache; repeatable."),
-]
-Visions = Annotated[
-    list[str] | None,
-    typer.Option("--vision-encoder", help="A folder, timm/NAME or hub id; repeatable."),
-]
-WeightsFlag = Annotated[
-    str | None, typer.Option("--weights", help="pretrained or random, for all encoders.")
-]
-Storage = Annotated[
-    str | None, typer.Option("--storage", help="Optuna storage URL; SQLite in ./runs if left out.")
-]
-Name = Annotated[str | None, typer.Option("--name", help="The study's name in the storage.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-
 
 @app.command()
 def run(
@@ -66,37 +58,26 @@ def run(
     text_encoder: Texts = None,
     vision_encoder: Visions = None,
     weights: WeightsFlag = None,
-    trunks: Annotated[
+    trunks: Trunks = None,
+    protocol: Protocol = None,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="On a GPU, compile transformer layers for long trainings."),
+    ] = False,
+    text_only: TextOnly = False,
+    accept_faults: AcceptFaults = False,
+    device: Devices = None,
+    threads: Threads = None,
+    timing: Timing = None,
+    rewrites: Annotated[
         str | None,
         typer.Option(
-            "--trunks", help="auto, frozen, text-tuned, tuned or by-stage: what is trained."
+            "--rewrites",
+            help="Exact rewrites before timing. all: attention over one key folded, texts padded "
+            "to the longest of the data; own-length: folded, nothing padded; none: as written.",
         ),
     ] = None,
-    missing: Annotated[
-        str | None, typer.Option("--missing", help="Clips that are missing: few, drop or error.")
-    ] = None,
-    device: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--device",
-            help="Where designs are timed: local, or a board by name; repeatable for alike boards.",
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", help="Threads of the runtime; 0: its choice.")
-    ] = None,
-    timing: Annotated[
-        str | None,
-        typer.Option(
-            "--timing",
-            help="alone: the device does nothing else, and disturbed readings are taken again; "
-            "shared: it does other work, and only gross doubts count; auto: shared on local.",
-        ),
-    ] = None,
-    runtime: Annotated[
-        str | None,
-        typer.Option("--runtime", help="What runs designs: cpu or cuda (ONNX Runtime), tensorrt."),
-    ] = None,
+    runtime: Runtime = None,
     precision: Annotated[
         list[str] | None,
         typer.Option(
@@ -113,6 +94,20 @@ def run(
         str | None, typer.Option("--sampler", help="tpe, gp, nsga2 or random.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of sampler and training.")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds", help="Trainings of a design whose mean on test is reported, from --seed on."
+        ),
+    ] = None,
+    cv: Annotated[
+        bool,
+        typer.Option(
+            "--cv",
+            help="Choose by 5-fold cross-validation over train and valid, grouped by video, in "
+            "place of the validation split; five trainings a design.",
+        ),
+    ] = False,
     page: Annotated[
         Path | None, typer.Option("--page", help="Where the HTML page goes; ./runs if left out.")
     ] = None,
@@ -129,10 +124,14 @@ def run(
             space=space,
             weights=weights,
             trunks=trunks,
-            missing=missing,
+            protocol=protocol,
+            compile=compiled,
+            text_only=text_only,
+            accept_faults=accept_faults,
             devices=tuple(device) if device else None,
             threads=threads,
             timing=timing,
+            rewrites=rewrites,
             runtime=runtime,
             precisions=tuple(precision) if precision else None,
             latency_limit_ms=latency_limit,
@@ -141,6 +140,8 @@ def run(
             sampler=sampler,
             seed=seed,
             seed_paper=seed_paper,
+            seeds=seeds,
+            cv=cv,
             text_encoders=tuple(text_encoder or ()),
             vision_encoders=tuple(vision_encoder or ()),
         )
@@ -198,21 +199,75 @@ def paper(
     tokens: Annotated[
         list[int] | None,
         typer.Option(
-            "--tokens", help="Text lengths to time at; repeatable. 512 and 64 if left out."
+            "--tokens",
+            help="Text lengths to time at; repeatable. Without data 512 and 64 if left out.",
         ),
     ] = None,
+    data: Data = None,
     space: Annotated[str, typer.Option("--space", help="Space that holds the encoders.")] = "paper",
+    text_encoder: Texts = None,
+    vision_encoder: Visions = None,
     weights: Annotated[
-        str, typer.Option("--weights", help="random is enough for latency.")
-    ] = "random",
-    threads: Annotated[int, typer.Option("--threads", help="0: the runtime's choice.")] = 0,
+        str | None,
+        typer.Option("--weights", help="pretrained or random; without --data random is enough."),
+    ] = None,
+    trunks: Trunks = None,
+    protocol: Protocol = None,
+    text_only: TextOnly = False,
+    accept_faults: AcceptFaults = False,
+    seed: Annotated[int, typer.Option("--seed", help="The first seed of training.")] = 0,
+    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of a design, with --data.")] = 3,
+    device: Devices = None,
+    threads: Threads = None,
+    timing: Timing = None,
+    runtime: Runtime = None,
+    storage: Storage = None,
+    name: Name = None,
     as_json: Json = False,
 ) -> None:
-    """Time the designs of arXiv 2511.21889 at full size beside its own figures."""
+    """The designs of arXiv 2511.21889 beside its figures: timed here; with --data also trained and
+    judged; with --name or --storage as trials of that study."""
     with errors():
-        from studies.paper_table import time_paper
+        from studies.settings import UsageError, load_settings
 
-        time_paper(space, weights, tuple(tokens or ()), threads, as_json)
+        trained = {"--trunks": trunks, "--protocol": protocol, "--accept-faults": accept_faults}
+        made = {"--data": data, "--tokens": tokens, "--device": device, "--weights": weights}
+        encoders = {"--text-encoder": text_encoder, "--vision-encoder": vision_encoder}
+        if name is not None or storage is not None:
+            for flag, value in (made | encoders | trained).items():
+                if value:
+                    raise UsageError(
+                        f"{flag} with --name or --storage: a study is shown as it is; leave one out"
+                    )
+            from studies.paper import show_paper_of_study
+
+            show_paper_of_study(storage, name, as_json)
+            return
+        for flag, value in trained.items():
+            if value and data is None:
+                raise UsageError(f"{flag} without --data: nothing is trained; give --data too")
+        settings = load_settings(
+            "pareto",
+            data=data,
+            space=space,
+            weights=weights if data else weights or "random",
+            trunks=trunks,
+            protocol=protocol,
+            text_only=text_only,
+            accept_faults=accept_faults,
+            seed=seed,
+            seeds=seeds,
+            devices=tuple(device) if device else None,
+            threads=threads,
+            timing=timing,
+            runtime=runtime,
+            rewrites="none",
+            text_encoders=tuple(text_encoder or ()),
+            vision_encoders=tuple(vision_encoder or ()),
+        )
+        from studies.paper import show_paper
+
+        show_paper(settings, tuple(tokens or ()), as_json)
 
 
 @app.command()
@@ -230,14 +285,14 @@ def dashboard(
 
 @data_app.command("check")
 def data_check(
-    path: Annotated[str, typer.Argument(help="A folder with label.csv.")],
-    missing: Annotated[str, typer.Option("--missing", help="few, drop or error.")] = "few",
+    path: Annotated[str, typer.Argument(help="A data folder, or its label.csv.")],
+    text_only: TextOnly = False,
 ) -> None:
     """Read a data folder as a study would, and say everything that is wrong with it."""
     with errors():
-        from studies.commands import show_data
+        from studies.data_commands import show_data
 
-        show_data(path, missing)
+        show_data(path, text_only)
 
 
 def _misread(error: Any) -> str:

@@ -18,10 +18,10 @@ from studies import page as pages
 from studies import screen
 from studies.finish import ARTIFACTS, finish
 from studies.jsonout import as_json
-from studies.lab import Lab, data_label, load_data, open_lab, open_study, study_name
+from studies.lab import Lab, open_lab, open_study, study_name
 from studies.records import SUBJECT, outcome_of
 from studies.samplers import make_sampler
-from studies.search import Search, Workers
+from studies.search import Search
 from studies.settings import (
     MAX_PORT,
     WEIGHTS,
@@ -33,6 +33,7 @@ from studies.settings import (
 )
 from studies.storage import StorageError, default_url, open_storage, quiet_optuna
 from studies.targets import check_page, default_page
+from studies.workers import Workers
 
 
 def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
@@ -51,9 +52,9 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
             check_page(target)
             study = open_study(lab)
             _announce(reporter, lab, study)
-            lab.quality.prepare()
+            lab.selection.prepare()
             seeded = seeded_designs(lab.space)
-            fused = [s for s in seeded if s.genotype.text_encoder and s.genotype.vision_encoder]
+            fused = [s for s in seeded if lab.space.holds(s.genotype)]
             alone = [s for s in seeded if s not in fused]
             workers = Workers(lab.home / "workers")
             try:
@@ -61,17 +62,19 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
                     study,
                     lab.space,
                     lab.latency,
-                    lab.quality,
+                    lab.selection,
                     lab.store,
                     workers,
                     settings.latency_limit_ms,
                     reporter,
                     partial(make_sampler, settings.sampler, settings.seed),
                     fused,
+                    fixed=lab.grid is not None,
                 )
-                if settings.seed_paper:
-                    search.seed(fused)
-                search.run(settings.trials)
+                listed = lab.grid.designs if lab.grid else ()
+                if settings.seed_paper or lab.grid:
+                    search.seed(listed or fused)
+                search.run(settings.trials or len(listed))
             finally:
                 workers.close()
             reporter.line("looking at the test split, once")
@@ -93,6 +96,12 @@ def _announce(reporter: Any, lab: Lab, study: optuna.Study) -> None:
     reporter.line(f"study {study.study_name} in {lab.settings.storage}")
     for label in ("data", "encoders", "training", "device"):
         reporter.line(f"{label}: {conditions[label]}")
+    if lab.grid is not None:
+        reporter.line(f"designs: {conditions['designs']}")
+        for note in lab.grid.notes:
+            reporter.line(note)
+    for text in lab.data.mended:
+        reporter.line(text)
     reporter.line(lab.data.note)
 
 
@@ -179,25 +188,6 @@ def show_space(
     for seeded in seeded_designs(space):
         designs.add_row(seeded.name, seeded.genotype.describe())
     console.print(designs)
-
-
-def show_data(path: str, missing: str) -> None:
-    """Reads a data folder as a run would and prints what it holds. Raises DataError."""
-    settings = Settings("check", "", 1, "tpe", 0, "auto", data=path, missing=missing)
-    console = Console()
-    with screen.progress(console) as reporter:
-        data = load_data(settings, reporter.step)
-    table = Table("split", "samples", *data.classes, "groups", "majority %", title=data_label(data))
-    for split in ("train", "valid", "test"):
-        counts = [str(n) for n in data.counts(split)]
-        total, share = len(data.split(split)), 100 * data.majority(split)[1]
-        table.add_row(split, str(total), *counts, str(len(data.groups(split))), f"{share:.1f}")
-    console.print(table)
-    console.print(data.note, highlight=False)
-    for dropped in data.dropped[:20]:
-        console.print(f"left out: {dropped.id}: {dropped.why}", highlight=False, soft_wrap=True)
-    if len(data.dropped) > 20:
-        console.print(f"and {len(data.dropped) - 20} more")
 
 
 def serve_dashboard(storage: str | None, host: str, port: int) -> None:

@@ -14,7 +14,7 @@ from search_space.pixels import normalisation
 from studies import screen
 from studies.commands import find_study
 from studies.lab import SAME_RESULTS, Lab, check_identity, genotype_of, open_lab
-from studies.records import RECORD, SETTINGS, TESTS
+from studies.records import RECORD, RIGHT, SETTINGS, TESTS
 from studies.settings import Settings, UsageError
 from studies.storage import quiet_optuna
 from studies.targets import check_folder
@@ -79,11 +79,12 @@ def export_trial(storage: str | None, name: str | None, number: int, out: Path |
                 "classes": list(lab.data.classes),
                 "data": lab.data.note,
                 "conditions": study.user_attrs["conditions"],
-                "valid": trial.user_attrs[RECORD],
-                "test": tests,
+                "valid": _figures(trial.user_attrs[RECORD]),
+                "test": tests and _figures(tests),
                 "test_note": LOOKED_AT if tests else NOT_LOOKED_AT,
                 "sha256": artifact.sha256,
                 "greatest_difference_from_torch": artifact.max_difference,
+                "rewritten": list(artifact.rewritten),
                 "inputs": [input_.as_json() for input_ in artifact.inputs],
                 "pixels": _pixel_rule(lab, genotype),
             }
@@ -101,6 +102,11 @@ def export_trial(storage: str | None, name: str | None, number: int, out: Path |
     )
     if not tests:
         console.print(NOT_LOOKED_AT, highlight=False, soft_wrap=True)
+
+
+def _figures(kept: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a trial but for which samples were right: long, and of use in pairs alone."""
+    return {name: value for name, value in kept.items() if name != RIGHT}
 
 
 def _pixel_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
@@ -121,8 +127,9 @@ def _pixel_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
 
 
 def _elsewhere(fields: dict[str, Any]) -> dict[str, Any]:
-    """A study's settings but for its devices, which an export does not need."""
-    kept = {k: v for k, v in fields.items() if k not in ("device", "devices")}
+    """A study's settings but for its devices, which an export does not need, and for one that
+    earlier versions kept."""
+    kept = {k: v for k, v in fields.items() if k not in ("device", "devices", "missing")}
     return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
 
 

@@ -1,23 +1,29 @@
 """What happens when the search is over: references, the one look at test, export, the page."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from evaluators.evaluation import Evaluation
+from evaluators.figures import measures_of
+from evaluators.paired import right_of, right_rows
+from evaluators.quality import QualityEvaluator
 from evaluators.store import known_or_new
 from search_space.genotype import Genotype
 from search_space.paper import SeededDesign
 from studies.lab import Lab, genotype_of
 from studies.outcome import Row
 from studies.records import (
+    CONDITIONS,
     RECORD,
     REFERENCES,
+    RIGHT,
+    SEEDS,
+    SUBJECT,
     TESTS,
-    figures_of,
     outcome_of,
     record_of,
     reference_row,
@@ -28,10 +34,10 @@ ARTIFACTS = "optuna-artifacts"
 
 
 class _Test:
-    """The quality evaluator's look at the test split, as an evaluator of its own."""
+    """A quality evaluator's look at the test split, as an evaluator of its own."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._quality = lab.quality
+    def __init__(self, quality: QualityEvaluator) -> None:
+        self._quality = quality
 
     def key(self, genotype: Genotype) -> str:
         return self._quality.test_key(genotype)
@@ -40,39 +46,65 @@ class _Test:
         return self._quality.test(genotype)
 
 
-def test_figures(lab: Lab, genotype: Genotype) -> dict[str, Any]:
-    """Accuracy on the test split of a design that was trained on train and chosen on valid."""
-    evaluation, _ = known_or_new(lab.store, _Test(lab), genotype)
-    return {m.name: [m.value, m.low, m.high] for m in evaluation.measures}
+def testers(lab: Lab) -> list[QualityEvaluator]:
+    """An evaluator for each seed that the final look is a mean over, the study's own first."""
+    more = range(lab.settings.seed + 1, lab.settings.seed + lab.settings.seeds)
+    return [lab.quality, *(lab.quality.other(seed=seed) for seed in more)]
 
 
-def reference_rows(lab: Lab, designs: Sequence[SeededDesign]) -> list[Row]:
-    """Unimodal designs, timed, trained and tested like all others."""
+def test_figures(
+    lab: Lab, by_seed: Sequence[QualityEvaluator], genotype: Genotype
+) -> dict[str, Any]:
+    """Accuracy on the whole test split of a design that was trained on train, stopped by valid.
+
+    The mean over seeds with its 95 % interval (see `mean_over_seeds` for what that covers), the
+    percentage of each seed, and which samples were right.
+    """
+    found = [known_or_new(lab.store, _Test(one), genotype)[0] for one in by_seed]
+    right = np.concatenate([right_of(evaluation) for evaluation in found])
+    measures = measures_of(right, lab.data.split("test"))
+    return {
+        **{m.name: [m.value, m.low, m.high] for m in measures},
+        SEEDS: (100 * right.mean(1)).tolist(),
+        RIGHT: right_rows(right),
+    }
+
+
+def reference_rows(
+    lab: Lab, by_seed: Sequence[QualityEvaluator], designs: Sequence[SeededDesign]
+) -> tuple[list[Row], dict[str, dict[str, list[str]]]]:
+    """Unimodal designs, timed, trained and tested like all others, and where they were right.
+
+    One that the device cannot run is trained all the same: what one modality reaches stands
+    beside every front.
+    """
     rows = []
+    right: dict[str, dict[str, list[str]]] = {"valid": {}, "test": {}}
     for seeded in designs:
         latency, _ = known_or_new(lab.store, lab.latency, seeded.genotype)
-        if latency.infeasible:
-            continue
-        quality, _ = known_or_new(lab.store, lab.quality, seeded.genotype)
+        quality, _ = known_or_new(lab.store, lab.selection, seeded.genotype)
         record = record_of(
             latency,
             quality,
             seeded.genotype.as_json(),
-            reason=latency.unstable,
+            reason=latency.infeasible or latency.unstable,
             published_accuracy=seeded.design.accuracy_percent,
             published_latency_ms=seeded.design.latency_ms,
         )
-        row = reference_row(seeded.name, seeded.genotype.describe(), seeded.carried_over, record)
-        tests = figures_of(record, test_figures(lab, seeded.genotype))
-        looked = ("test_accuracy", "test_accuracy_nonzero")
-        rows.append(replace(row, **{name: tests[name] for name in looked}))
-    return rows
+        tests = test_figures(lab, by_seed, seeded.genotype)
+        design = seeded.genotype.describe()
+        rows.append(reference_row(seeded.name, design, seeded.carried_over, record, tests))
+        right["valid"][seeded.name] = right_rows(right_of(quality))
+        right["test"][seeded.name] = tests[RIGHT]
+    return rows, right
 
 
 def finish(lab: Lab, study: optuna.Study, references: Sequence[SeededDesign]) -> None:
     """Looks at test for the front and every named design, and keeps what a report needs."""
-    rows = reference_rows(lab, references)
+    by_seed = testers(lab)
+    rows, right = reference_rows(lab, by_seed, references)
     if rows:
+        study.set_user_attr(RIGHT, right)
         study.set_user_attr(REFERENCES, [row_json(row) for row in rows])
     outcome = outcome_of(study)
     shown = [*outcome.front, *(standing.row for standing in outcome.standings)]
@@ -80,12 +112,30 @@ def finish(lab: Lab, study: optuna.Study, references: Sequence[SeededDesign]) ->
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     for row in shown:
         assert row.number is not None
-        if str(row.number) not in tests:
+        if len(tests.get(str(row.number), {}).get(SEEDS, [])) != len(by_seed):
             genotype = genotype_of(trials[row.number].user_attrs[RECORD])
-            tests[str(row.number)] = test_figures(lab, genotype)
+            tests[str(row.number)] = test_figures(lab, by_seed, genotype)
     if tests != study.user_attrs.get(TESTS):
         study.set_user_attr(TESTS, tests)
-    attach(lab, study, shown)
+    _tell_of_test(lab, study)
+    # All designs of a fixed list have names, and a network may take half a gigabyte: the front's
+    # are kept, and `export` builds any other.
+    attach(lab, study, shown if lab.grid is None else outcome.front)
+
+
+def _tell_of_test(lab: Lab, study: optuna.Study) -> None:
+    """Keeps what the majority class reaches on test, and how many trainings a figure is of."""
+    subject = study.user_attrs[SUBJECT]
+    majority = [subject["majority"][0], 100 * lab.data.majority("test")[1]]
+    if majority != subject["majority"]:
+        study.set_user_attr(SUBJECT, {**subject, "majority": majority})
+    first, count = lab.settings.seed, lab.settings.seeds
+    said = f"one training, seed {first}"
+    if count > 1:
+        said = f"mean over {count} trainings, seeds {first} to {first + count - 1}"
+    conditions = {**study.user_attrs[CONDITIONS], "test figures": said}
+    if conditions != study.user_attrs[CONDITIONS]:
+        study.set_user_attr(CONDITIONS, conditions)
 
 
 def attach(lab: Lab, study: optuna.Study, rows: Sequence[Row]) -> None:
@@ -126,5 +176,5 @@ def note_of(row: Row) -> str:
     if row.carried_over:
         lines += ["", row.carried_over]
     if row.accuracy and row.latency:
-        lines += ["", f"{row.accuracy.value:.1f} % on validation, {row.latency.value:.3g} ms"]
+        lines += ["", f"{row.accuracy.value:.1f} % in selection, {row.latency.value:.3g} ms"]
     return "\n".join(lines)

@@ -31,12 +31,13 @@ def front(outcome: Outcome) -> Plot | None:
     if outcome.latency_limit_ms is not None:
         xs.append(outcome.latency_limit_ms)
     log = min(xs) > 0 and max(xs) / min(xs) > LOG_RATIO
-    x_range = _padded([math.log10(x) for x in xs] if log else xs, 0.07)
+    x_range = padded([math.log10(x) for x in xs] if log else xs, 0.07)
     if not log:
         x_range[0] = max(0.0, x_range[0])
     ys = [y for row in shown for y in _ends(row.accuracy, row in on_front)]
-    y_range = _padded([*ys, *lines.values()], 0.06)
+    y_range = padded([*ys, *lines.values()], 0.06)
 
+    chosen = "cross-validated" if outcome.cv else "validation"
     figure = go.Figure()
     others = [row for row in trials if not row.name and row not in on_front]
     figure.add_trace(_points(others, "circle", "var(--faint)", 8))
@@ -64,9 +65,9 @@ def front(outcome: Outcome) -> Plot | None:
         margin={"l": 52, "r": 14, "t": 28, "b": 48},
         xaxis=axis(title="latency, ms", range=x_range, anchor="y2" if rejected else "y")
         | (_log_ticks(x_range) if log else {}),
-        yaxis=axis(title="validation accuracy, %", range=y_range, domain=[0.09, 1])
-        if rejected
-        else axis(title="validation accuracy, %", range=y_range, domain=[0, 1]),
+        yaxis=axis(
+            title=f"{chosen} accuracy, %", range=y_range, domain=[0.09 if rejected else 0, 1]
+        ),
     )
     if rejected:
         figure.update_layout(
@@ -74,10 +75,12 @@ def front(outcome: Outcome) -> Plot | None:
             | {"showgrid": False}
         )
     labels = [Label(f"{name} {y:.1f} %", y, line=True) for name, y in lines.items()]
-    labels += [_label(row, "var(--seeded)") for row in seeded]
+    # All designs of a fixed list have names: too many to write, but for those on the front.
+    named = seeded if outcome.grid is None else [row for row in on_front if row.name]
+    labels += [_label(row, "var(--seeded)") for row in named]
     labels += [_label(row, "var(--reference)") for row in references]
     summary = (
-        f"{len(trials)} complete trials, {len(on_front)} of them on the front, by validation "
+        f"{len(trials)} complete trials, {len(on_front)} of them on the front, by {chosen} "
         f"accuracy and latency. Every figure stands in the tables."
     )
     return Plot("front", figure, 540, summary, tuple(labels))
@@ -89,7 +92,7 @@ def _points(rows: Sequence[Row], symbol: str, colour: str, size: int, bars: bool
         y=[None if row.accuracy is None else row.accuracy.value for row in rows],
         mode="markers",
         hoverinfo="text",
-        hovertext=[_hover(row) for row in rows],
+        hovertext=[hover(row) for row in rows],
         marker={"symbol": symbol, "size": size, "color": colour}
         | {"line": {"color": "var(--surface)", "width": 1}},
     )
@@ -120,9 +123,10 @@ def _step(rows: Sequence[Row], right: float) -> Any:
     return go.Scatter(x=xs, y=ys, mode="lines", hoverinfo="skip", line=line)
 
 
-def _hover(row: Row) -> str:
+def hover(row: Row, more: Iterable[str] = ()) -> str:
+    """What is shown of a row when it is pointed at; `more` are further lines."""
     figures = [
-        ("valid", wording.percent(row.accuracy), "%"),
+        ("selection", wording.percent(row.accuracy), "%"),
         ("test", wording.percent(row.test_accuracy), "%"),
         ("latency", wording.milliseconds(row.latency), "ms"),
         ("parameters", wording.count(row.parameters), ""),
@@ -131,6 +135,7 @@ def _hover(row: Row) -> str:
     number = f" (trial {row.number})" if row.name and row.number is not None else ""
     lines = [f"<b>{escaped(row.label)}</b>{number}"]
     lines += [f"{what} {value} {unit}".rstrip() for what, value, unit in figures if value]
+    lines += map(escaped, more)
     lines += map(escaped, textwrap.wrap(clean(row.fidelity), 56))
     lines += map(escaped, textwrap.wrap(wording.arrows(clean(row.design)), 56))
     lines += map(escaped, textwrap.wrap(clean(row.reason), 56))
@@ -149,7 +154,8 @@ def _ends(value: Value | None, bounds: bool) -> tuple[float, float]:
     return value.low, value.high
 
 
-def _padded(values: Sequence[float], share: float) -> list[float]:
+def padded(values: Sequence[float], share: float) -> list[float]:
+    """The range of an axis that holds the values, with a share of it left at both ends."""
     low, high = min(values), max(values)
     pad = (high - low) * share or max(abs(high) * share, 0.1)
     return [low - pad, high + pad]

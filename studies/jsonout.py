@@ -3,7 +3,9 @@
 import math
 from typing import Any
 
-from studies.outcome import Outcome, Row, Standing, Value
+from evaluators.paired import Paired
+from studies.grid_records import rows_by_name
+from studies.outcome import GridOutcome, Outcome, Row, Standing, Value, Verdict
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -16,6 +18,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "study": outcome.study,
         "title": outcome.title,
         "data": {"name": outcome.data_name, "note": outcome.data_note},
+        "chosen_by": "cross-validation" if outcome.cv else "validation split",
         "majority_percent": {
             "valid": _number(outcome.majority[0]),
             "test": _number(outcome.majority[1]),
@@ -23,6 +26,11 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "ceilings_percent": {name: _number(v) for name, v in outcome.ceilings.items()},
         "latency_limit_ms": _number(outcome.latency_limit_ms),
         "front": [row.number for row in outcome.front],
+        "front_neighbours": [
+            pair
+            and {"points": pair.points, "low": pair.low, "high": pair.high, "samples": pair.count}
+            for pair in outcome.neighbours
+        ],
         "standings": [_standing(standing) for standing in outcome.standings],
         "reference_point": reference
         and {"accuracy_percent": _number(reference[0]), "latency_ms": _number(reference[1])},
@@ -34,14 +42,37 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             objective: {decision: _number(share) for decision, share in shares.items()}
             for objective, shares in outcome.importances.items()
         },
-        "trials": [_row(row) for row in outcome.rows],
-        "references": [_row(row) for row in outcome.references],
+        "trials": [row_as_json(row) for row in outcome.rows],
+        "references": [row_as_json(row) for row in outcome.references],
         "conditions": dict(outcome.conditions),
         "cautions": list(outcome.cautions),
+        "list": outcome.grid and _list(outcome, outcome.grid),
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _list(outcome: Outcome, grid: GridOutcome) -> dict[str, Any]:
+    """A fixed list: its points by trial, and how far each is from what it is held against."""
+    trials = {name: row.number for name, row in rows_by_name(outcome.rows).items()}
+    return {
+        "kind": grid.kind,
+        "about": grid.about,
+        "notes": list(grid.notes),
+        "points": [
+            {
+                "series": point.series,
+                "at": point.at,
+                "name": point.design,
+                "trial": trials.get(point.design),
+                "against": point.against or None,
+                "test_points": paired_as_json(grid.paired.get((point.design, point.against))),
+            }
+            for point in grid.points
+        ],
+    }
+
+
+def row_as_json(row: Row) -> dict[str, Any]:
+    """A row with units in its names."""
     return {
         "number": row.number,
         "name": row.name,
@@ -53,11 +84,13 @@ def _row(row: Row) -> dict[str, Any]:
         "carried_over": row.carried_over,
         "fidelity": row.fidelity,
         "shortened": row.shortened,
+        "folded": row.folded,
         "device": row.device,
         "valid_accuracy_percent": _value(row.accuracy),
         "valid_accuracy_nonzero_percent": _value(row.accuracy_nonzero),
         "test_accuracy_percent": _value(row.test_accuracy),
         "test_accuracy_nonzero_percent": _value(row.test_accuracy_nonzero),
+        "test_accuracy_percent_by_seed": list(row.test_seeds),
         "latency_ms": _value(row.latency),
         "parameters": row.parameters,
         "macs": row.macs,
@@ -78,6 +111,36 @@ def _standing(standing: Standing) -> dict[str, Any]:
         "dominated_by": None if better is None else better.number,
         "points_lost": _number(standing.points_lost),
         "times_slower": _number(standing.times_slower),
+        "verdict": verdict_as_json(standing.verdict),
+    }
+
+
+def verdict_as_json(found: Verdict | None) -> dict[str, Any] | None:
+    """A verdict; `points` and `times_faster` are the rival's over the design's own."""
+    if found is None:
+        return None
+    rival = found.rival
+    return {
+        "kind": found.kind,
+        "split": found.split,
+        "held_against": found.held_against,
+        "rival": None if rival is None else {"name": rival.label, "number": rival.number},
+        "points": paired_as_json(found.points),
+        "times_faster": _value(found.times_faster),
+        "more_samples": found.more_samples,
+        "why": found.why,
+    }
+
+
+def paired_as_json(points: Paired | None) -> dict[str, float | int] | None:
+    """A paired difference in percent points with its bounds."""
+    if points is None:
+        return None
+    return {
+        "value": points.points,
+        "low": points.low,
+        "high": points.high,
+        "samples": points.count,
     }
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,27 @@ from filelock import FileLock, Timeout
 from optuna.study import StudyDirection
 
 from device_agent.protocol import MeasureRequest, MeasureResult
-from evaluators.data import DataSet, load, rendered
+from evaluators.cross_validation import FOLDS, CrossValidatedEvaluator
+from evaluators.data import DataSet, Modality, load, rendered, summary
+from evaluators.data.folds import fold, pool
 from evaluators.device_client import DeviceClient, open_local_device
 from evaluators.device_pool import DevicePool
 from evaluators.devices import LOCAL
+from evaluators.execution import execution_on
 from evaluators.latency import BOARD_TIMING, LOCAL_TIMING, LatencyEvaluator, Runs, TimingDevice
 from evaluators.onnx_builder import OnnxBuilder
 from evaluators.quality import QualityEvaluator
+from evaluators.regimes import named_protocol
 from evaluators.ssh_link import open_ssh_device
 from evaluators.store import EvaluationStore
-from evaluators.training import RECIPE, TrainingProtocol, Trunks
+from evaluators.training import RECIPE, Trunks
 from search_space.encoders import Weights
 from search_space.genotype import Genotype
 from search_space.named import load_space, names
+from search_space.rewrites import BY_NAME
 from search_space.space import SearchSpace
-from studies.protocol import chosen_protocol, resumed_protocol
+from studies.grids import Grid, grid_in
+from studies.protocol import chosen_protocol, in_words, resumed_protocol
 from studies.records import CONDITIONS, IDENTITY, METRICS, PROTOCOL, SETTINGS, SUBJECT
 from studies.samplers import make_sampler
 from studies.settings import PRECISIONS_OF, RUNTIMES, Settings, devices, home
@@ -56,6 +62,19 @@ class Lab:
     builder: OnnxBuilder
     home: Path
     agent_home: FileLock | None
+    step: Step
+    grid: Grid | None = None
+
+    @cached_property
+    def selection(self) -> QualityEvaluator | CrossValidatedEvaluator:
+        """What the search judges designs by: the validation split, or cross-validation.
+
+        Ask for it once the study is open: by then the training protocol is settled. Raises
+        DataError where the data cannot be cut into folds.
+        """
+        if not self.settings.cv:
+            return self.quality
+        return CrossValidatedEvaluator(self.quality, FOLDS, self.step)
 
     def close(self) -> None:
         """Ends the device's agent."""
@@ -104,15 +123,20 @@ def _boards(settings: Settings, where: Path, step: Step) -> DevicePool:
     return DevicePool(openers, where / "device" / "locks", waiting)
 
 
-def load_data(settings: Settings, step: Step) -> DataSet:
-    """The data that the settings name. Raises DataError."""
+def load_data(settings: Settings, step: Step, vision: bool = True) -> DataSet:
+    """The data that the settings name, without pictures unless for `vision`. Raises DataError."""
     cache = home() / "data"
     if settings.data is None:
         step("drawing the rendered data", 0, 1)
         return rendered(cache)
-    missing: Any = settings.missing
-    path = Path(settings.data).expanduser()
-    return load(path, cache=cache, missing=missing, progress=lambda k, n: step("frames", k, n))
+    modalities: tuple[Modality, ...] = ("text", "vision") if vision else ("text",)
+    return load(
+        Path(settings.data).expanduser(),
+        cache=cache,
+        modalities=modalities,
+        accept_faults=settings.accept_faults,
+        progress=lambda k, n: step("frames", k, n),
+    )
 
 
 def load_space_of(settings: Settings) -> SearchSpace:
@@ -120,7 +144,11 @@ def load_space_of(settings: Settings) -> SearchSpace:
     default = "demo" if settings.data is None else "paper"
     weights: Weights | None = settings.weights  # type: ignore[assignment]
     space = load_space(
-        settings.space or default, settings.text_encoders, settings.vision_encoders, weights
+        settings.space or default,
+        settings.text_encoders,
+        settings.vision_encoders,
+        weights,
+        settings.text_only,
     )
     shipped = (settings.space or default) in names()
     own = PRECISIONS_OF.get(settings.runtime, ()) if shipped else ()
@@ -134,24 +162,31 @@ def open_lab(settings: Settings, step: Step) -> Lab:
     Raises DataError, SpaceError, EncoderError, DeviceError.
     """
     where = home()
-    data = load_data(settings, step)
-    space = load_space_of(settings)
+    space, grid = load_space_of(settings), None
+    data = load_data(settings, step, vision=bool(space.vision_encoders))
+    for k in range(FOLDS if settings.cv else 0):
+        fold(data, k, FOLDS)  # what cannot be cut is told before anything is made
+    if settings.grid is not None:
+        space, grid = grid_in(settings.grid, space)
     encoders = {spec.name: spec for spec in space.encoders}
     compute = "cuda" if torch.cuda.is_available() else "cpu"
-    protocol = TrainingProtocol(seed=settings.seed)
+    name: Any = settings.protocol
+    protocol = named_protocol(name, settings.seed)
     runtime: Any = RUNTIMES[settings.runtime][0]
+    rewrites = BY_NAME[settings.rewrites]
+    execution = execution_on(compute, settings.compile)
     quality = QualityEvaluator(
-        data, encoders, space.shapes, protocol, where, step, compute, runtime
+        data, encoders, space.shapes, protocol, where, step, compute, runtime, rewrites, execution
     )
     quality.protocol = chosen_protocol(settings, quality, space, compute)
-    classes = len(data.classes)
-    builder = OnnxBuilder(encoders, space.shapes, classes, where / "artifacts", runtime)
-    latency, held = _latency(settings, builder, where, step)
+    latency, held = open_latency(settings, quality.builder, where, step)
     store = EvaluationStore(where / "evaluations.jsonl")
-    return Lab(settings, data, space, latency, quality, store, builder, where, held)
+    return Lab(
+        settings, data, space, latency, quality, store, quality.builder, where, held, step, grid
+    )
 
 
-def _latency(
+def open_latency(
     settings: Settings, builder: OnnxBuilder, where: Path, step: Step
 ) -> tuple[LatencyEvaluator, FileLock | None]:
     """Where designs are timed, and the lock on the local agent's home where that is here."""
@@ -219,7 +254,7 @@ def open_study(lab: Lab) -> optuna.Study:
         return study
     check_identity(lab, study)
     said = dict(study.user_attrs[CONDITIONS])
-    if settings.sampler not in said["sampler"].replace(",", "").split():
+    if lab.grid is None and settings.sampler not in said["sampler"].replace(",", "").split():
         said["sampler"] += f", then {settings.sampler}"
         study.set_user_attr(CONDITIONS, said)
     return study
@@ -274,7 +309,11 @@ def _identity(lab: Lab) -> dict[str, Any]:
         "threads": lab.settings.threads,
         "runtime": lab.settings.runtime,
         "timing": lab.latency.timing(),
+        "rewrites": lab.settings.rewrites,
         "latency limit": lab.settings.latency_limit_ms,
+        "selection (--cv or not)": f"{FOLDS}-fold" if lab.settings.cv else "valid",
+        "list of designs": lab.grid
+        and _digest([[d.name, d.genotype.key] for d in lab.grid.designs]),
     }
 
 
@@ -292,28 +331,35 @@ def conditions(lab: Lab) -> dict[str, str]:
         for part in (info.board.model, info.board.machine, f"{info.board.cores} cores")
         if part
     )
-    trained = {
-        "frozen": "fusion and head on features of trunks as they were loaded",
-        "text-tuned": "text trunks fine-tuned alone first; fusion and head on features of frozen "
-        "trunks",
-        "tuned": "trunks fine-tuned alone first; fusion and head on features of frozen trunks",
-        "by-stage": "trunks fine-tuned alone first; late designs on those frozen, others whole",
-    }
     split = ", ".join(f"{len(data.split(s))} {s}" for s in ("train", "valid", "test"))
     found = {
         "data": f"{data_label(data)}: {split}; classes {', '.join(data.classes)}",
         "search space": f"{lab.space.name}: {lab.space.size:.3g} vectors "
         f"of {len(lab.space.decisions)} choices",
         "encoders": ", ".join(f"{s.name} ({s.weights} weights)" for s in lab.space.encoders),
-        "training": f"{trained[protocol.trunks]}; trunks in {protocol.arithmetic}; "
-        f"seed {protocol.seed}",
-        "selection": "on the validation split; test is looked at once, at the end",
+        "training": in_words(protocol),
+        "selection": (
+            f"by {FOLDS}-fold cross-validation over the {len(pool(data))} samples of train and "
+            "valid, grouped by video (where there is none, by identical text)"
+            if lab.settings.cv
+            else "on the validation split"
+        )
+        + "; test is looked at once, at the end",
         "device": f"{', '.join(lab.settings.devices)}: {board}",
         "runtime": f"{runtime} {version or '?'}, {provider}, batch 1"
         + (f", {lab.settings.threads or 'all'} threads" if lab.settings.runtime == "cpu" else ""),
         "timing": lab.latency.timing(),
+        "rewrites before timing": _rewrites(lab),
         "sampler": f"{lab.settings.sampler}, seed {lab.settings.seed}",
     }
+    if lab.grid is not None:
+        del found["sampler"]
+        found["designs"] = f"a fixed list of {len(lab.grid.designs)}, none sampled"
+        found["selection"] = "none among designs; test is looked at once, at the end, for them all"
+    if data.faults:
+        found["data check"] = (
+            f"failed, and accepted: {summary(data.faults)}; first, {data.faults[0].text}"
+        )
     if data.dropped:
         found["left out"] = (
             f"{len(data.dropped)} rows, {data.dropped[0].id} first: {data.dropped[0].why}"
@@ -321,9 +367,34 @@ def conditions(lab: Lab) -> dict[str, str]:
     return found
 
 
+def _rewrites(lab: Lab) -> str:
+    """Which exact rewrites designs go through, and what the data mean for them, in words."""
+    rewrites = lab.settings.rewrites
+    if rewrites == "none":
+        return "none: designs are timed as written"
+    lengths = []
+    for name in lab.space.text_encoders:
+        found = lab.quality.preprocessing.text_lengths(lab.space.encoder(name))
+        lengths.append(f"{name} {sum(found) / len(found):.1f}, {max(found)}")
+    padding = {
+        "all": "padding cut to the longest text",
+        "own-length": "each text at its own length, timed at their mean (where a fusion reads "
+        "tokens: padded to the longest)",
+    }
+    return (
+        f"{rewrites}: attention over one key folded, {padding[rewrites]} "
+        f"(tokens of all texts, mean and longest: {'; '.join(lengths)})"
+    )
+
+
 def _subject(lab: Lab) -> dict[str, Any]:
     data = lab.data
     cautions = []
+    if data.faults:
+        cautions.append(
+            "The data failed the check and were used all the same (--accept-faults): "
+            f"{summary(data.faults)}. First: {data.faults[0].text}."
+        )
     stays: dict[Trunks, str] = {
         "frozen": "Trunks stay as they were loaded",
         "text-tuned": "Text trunks are fine-tuned alone, vision trunks stay as they were loaded",
@@ -333,7 +404,12 @@ def _subject(lab: Lab) -> dict[str, Any]:
             f"{stays[lab.quality.protocol.trunks]}: training designs whole would take too long on "
             "this CPU. --trunks by-stage does it all the same."
         )
-    bound = lab.quality.protocol.fusion.max_macs
+    if lab.quality.protocol.by_stage is not None:
+        cautions.append(
+            "Designs are trained as published, each stage by settings of its own: differences "
+            "between stages are differences of training too. --protocol fair trains all alike."
+        )
+    bound = lab.quality.protocol.fusion_regime().max_macs
     if bound is not None:
         cautions.append(
             f"On a CPU the training of one design's fusion is bounded at {bound:.0e} "
@@ -344,11 +420,28 @@ def _subject(lab: Lab) -> dict[str, Any]:
         "title": lab.settings.title,
         "data_name": data_label(data),
         "data_note": data.note,
-        "majority": [100 * data.majority(split)[1] for split in ("valid", "test")],
+        "cv": lab.settings.cv,
+        "majority": [100 * _majority(data, lab.settings.cv), None],
         "ceilings": {k: 100 * v for k, v in (data.ceilings or {}).items()},
         "latency_limit_ms": lab.settings.latency_limit_ms,
         "cautions": cautions,
+        **({} if lab.grid is None else {"grid": _grid(lab.grid, lab.settings)}),
     }
+
+
+def _grid(grid: Grid, settings: Settings) -> dict[str, Any]:
+    """What a report needs of a fixed list, as plain JSON values."""
+    points = [asdict(point) for point in grid.points]
+    about = " ".join(settings.about.split())
+    return {"kind": grid.kind, "about": about, "points": points, "notes": list(grid.notes)}
+
+
+def _majority(data: DataSet, cv: bool) -> float:
+    """Share of the most frequent class among the samples that the search chooses by."""
+    if not cv:
+        return data.majority("valid")[1]
+    labels = [sample.label for sample in pool(data)]
+    return max(map(labels.count, set(labels))) / len(labels)
 
 
 def genotype_of(record: dict[str, Any]) -> Genotype:

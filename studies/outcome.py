@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from evaluators.paired import Paired
+
 State = Literal["complete", "infeasible", "unstable", "failed"]
+Split = Literal["valid", "test"]
+Kind = Literal["on the front", "dominated", "not decidable"]
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,13 @@ class Row:
     """One trial, or one unimodal reference (which has no number: it is outside the search).
 
     accuracy, accuracy_nonzero, test_accuracy, test_accuracy_nonzero: percent of samples, the
-    first two on validation. latency: ms of one inference. `name` is that of a seeded design or
-    reference, else empty. `carried_over` says how a published design was brought onto these
-    encoders. `reason` says why a trial is infeasible, unstable (its latency could not be read
+    first two on validation; the last two are means over `test_seeds`, the percentages that the
+    trainings of each seed reached. latency: ms of one inference. `name` is that of a seeded
+    design or reference, else empty. `carried_over` says how a published design was brought onto
+    these encoders. `reason` says why a trial is infeasible, unstable (its latency could not be read
     well enough to be compared; it was not trained) or failed. `fidelity` says how it was
-    trained, `shortened` what a bound on training took from it, `device` by which device it was
+    trained, `shortened` what a bound on training took from it, `folded` which attention
+    blocks cannot attend and were timed in a simpler form, `device` by which device it was
     timed.
     """
 
@@ -39,12 +45,14 @@ class Row:
     accuracy_nonzero: Value | None = None
     test_accuracy: Value | None = None
     test_accuracy_nonzero: Value | None = None
+    test_seeds: tuple[float, ...] = ()
     latency: Value | None = None
     parameters: int | None = None
     macs: int | None = None
     onnx_bytes: int | None = None
     fidelity: str = ""
     shortened: str = ""
+    folded: str = ""
     duplicate_of: int | None = None
     reason: str = ""
     device: str = ""
@@ -58,11 +66,33 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What these data decide about a design; `studies.verdict` has the rules.
+
+    kind: decided either way, or not. split: the samples that it was judged on. held_against:
+    number of other designs. rival: the one that dominates it, or that it cannot be told apart
+    from. points: the rival's accuracy less its own, over the same samples. times_faster: its own
+    latency over the rival's, with bounds. more_samples: roughly how many would decide between the
+    two; None where that is not the question. why: what keeps it from being decided.
+    """
+
+    kind: Kind
+    split: Split
+    held_against: int
+    rival: Row | None = None
+    points: Paired | None = None
+    times_faster: Value | None = None
+    more_samples: int | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Standing:
     """Where a named design stands against the front.
 
-    On the front, or dominated by the trial that beats it by most, with how much accuracy (in
-    points) and latency (as a ratio, its own over the other's) that trial gains.
+    By the means: on the front, or dominated by the trial that beats it by most, with how much
+    accuracy (in points) and latency (as a ratio, its own over the other's) that trial gains.
+    `verdict` is what of this the data decide; None where it is not kept which samples were right.
     """
 
     row: Row
@@ -70,6 +100,35 @@ class Standing:
     dominated_by: Row | None = None
     points_lost: float = 0.0
     times_slower: float = 1.0
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """One point of a fixed list's plot: the design of this name, at `at` of a series.
+
+    against: the design that it is held against; empty for the one that others are held against.
+    """
+
+    series: str
+    at: int | str
+    design: str
+    against: str = ""
+
+
+@dataclass(frozen=True)
+class GridOutcome:
+    """A study of a fixed list of designs.
+
+    kind: which list. about: in words, what it compares. paired: by (design, against), how much
+    more accurate the first is on the same test samples; holds what is known so far.
+    """
+
+    kind: str
+    about: str
+    points: tuple[GridPoint, ...]
+    notes: tuple[str, ...] = ()
+    paired: Mapping[tuple[str, str], Paired] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,18 +136,23 @@ class Outcome:
     """A whole study.
 
     rows: trials in order of number. references: unimodal designs and the like. front: rows that
-    no other complete row beats, fastest first; duplicates are left out. hypervolume: after each
+    no other complete row beats, fastest first; duplicates are left out. cv: designs were chosen by
+    cross-validation over train and valid, so that "validation" means those. neighbours: how much
+    more accurate each design of the front is than the next faster one, on test where all of them
+    were looked at there, else on validation; None where that is not kept. hypervolume: after each
     complete trial, in percent-points times ms left of the reference point; empty until two
-    designs are known. majority: percent that the most frequent class reaches on (valid, test).
+    designs are known. majority: percent that the most frequent class reaches on (valid, test), the
+    latter None until test is looked at.
     ceilings: percent that the best possible classifier reaches, where the data say so.
     conditions: everything a reader needs to repeat it, label to words, in the order to show.
+    grid: what a study of a fixed list compares; None for a search.
     """
 
     study: str
     title: str
     data_name: str
     data_note: str
-    majority: tuple[float, float]
+    majority: tuple[float, float | None]
     ceilings: Mapping[str, float]
     rows: tuple[Row, ...]
     references: tuple[Row, ...]
@@ -100,3 +164,6 @@ class Outcome:
     conditions: Mapping[str, str]
     latency_limit_ms: float | None = None
     cautions: tuple[str, ...] = ()
+    cv: bool = False
+    neighbours: tuple[Paired | None, ...] = ()
+    grid: GridOutcome | None = None

@@ -4,26 +4,27 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import plotly.offline
 
-from studies import front_plot, plots, tables, wording
+from studies import front_plot, grid_page, grid_plots, plots, tables, wording
 from studies.look import CSS, SCRIPT
 from studies.outcome import Outcome
 from studies.plotting import Plot
 
-_SECTIONS = (
-    ("front", "Accuracy against latency"),
-    ("designs", "Designs in figures"),
-    ("course", "Course of the search"),
-    ("decisions", "What mattered"),
-    ("trials", "Every trial"),
-    ("conditions", "Conditions"),
-)
+_SECTIONS = {
+    "list": "What was compared",
+    "front": "Accuracy against latency",
+    "designs": "Designs in figures",
+    "course": "Course of the search",
+    "decisions": "What mattered",
+    "trials": "Every trial",
+    "conditions": "Conditions",
+}
 _MARKS = (
     ("front", "front, with 95 % intervals", '<circle cx="11" cy="7" r="4.5"/><path d="M0 7h22"/>'),
     ("seeded", "seeded design", '<path d="M11 0l7 7-7 7-7-7z"/>'),
@@ -35,22 +36,10 @@ _MARKS = (
 
 def render(outcome: Outcome) -> str:
     """One HTML page that needs nothing but itself: no network, no other file."""
-    front = front_plot.front(outcome)
-    course = plots.hypervolume(outcome)
-    bars = plots.importances(outcome)
-    parallel = plots.parallel(outcome)
-    drawn = [p for p in (front, course, *(plot for _, plot in bars), parallel) if p]
-    sections = (
-        _front(outcome, front),
-        _note(outcome) + tables.designs(outcome),
-        _course(outcome, course),
-        _decisions(outcome, bars, parallel),
-        _note(outcome) + tables.trials(outcome),
-        _conditions(outcome),
-    )
+    sections, drawn = _sections(outcome)
     body = "".join(
-        f'<section aria-labelledby="{key}"><h2 id="{key}">{title}</h2>{content}</section>'
-        for (key, title), content in zip(_SECTIONS, sections, strict=True)
+        f'<section aria-labelledby="{key}"><h2 id="{key}">{_SECTIONS[key]}</h2>{content}</section>'
+        for key, content in sections.items()
     )
     scripts = [_script(plotly.offline.get_plotlyjs()), _script(SCRIPT)] if drawn else []
     policy = _policy(scripts, compiles=any(plot.webgl for plot in drawn))
@@ -60,11 +49,32 @@ def render(outcome: Outcome) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         f"<title>{_words(outcome.title)}</title><style>{CSS}</style></head><body>"
-        f"{_header(outcome)}<main>{body}</main>"
+        f"{_header(outcome, tuple(sections))}<main>{body}</main>"
         + (f'<script type="application/json" id="plots">{_data(drawn)}</script>' if drawn else "")
         + "".join(f"<script>{script}</script>" for script in scripts)
         + "</body></html>\n"
     )
+
+
+def _sections(outcome: Outcome) -> tuple[dict[str, str], list[Plot]]:
+    """What the page holds, by section, and the plots in it.
+
+    A fixed list is compared; the course of a search and what mattered in it it does not have.
+    """
+    listed, front = grid_plots.plot(outcome), front_plot.front(outcome)
+    drawn = [listed, front]
+    found = {} if outcome.grid is None else {"list": grid_page.section(outcome, listed, _figure)}
+    found["front"] = _front(outcome, front)
+    found["designs"] = _note(outcome) + tables.designs(outcome)
+    if outcome.grid is None:
+        course, bars = plots.hypervolume(outcome), plots.importances(outcome)
+        parallel = plots.parallel(outcome)
+        drawn += [course, *(plot for _, plot in bars), parallel]
+        found["course"] = _course(outcome, course)
+        found["decisions"] = _decisions(outcome, bars, parallel)
+    found["trials"] = _note(outcome) + tables.trials(outcome)
+    found["conditions"] = _conditions(outcome)
+    return found, [plot for plot in drawn if plot]
 
 
 def write(outcome: Outcome, path: Path) -> None:
@@ -78,8 +88,8 @@ def write(outcome: Outcome, path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _header(outcome: Outcome) -> str:
-    links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title in _SECTIONS)
+def _header(outcome: Outcome, sections: Iterable[str]) -> str:
+    links = "".join(f'<li><a href="#{key}">{_SECTIONS[key]}</a></li>' for key in sections)
     told = [escape(sentence) for sentence in wording.how_to_read(outcome)]
     cautions = [f"<strong>Caution:</strong> {_words(caution)}" for caution in outcome.cautions]
     why = wording.emptiness(outcome)
@@ -112,7 +122,7 @@ def _front(outcome: Outcome, plot: Plot | None) -> str:
     marks = "".join(
         f'<li><svg viewBox="0 0 22 14" aria-hidden="true" fill="var(--{name})" '
         f'stroke="var(--{name})" stroke-width="1.5">{shape}</svg>{words}</li>'
-        for name, words, shape in _MARKS
+        for name, words, shape in _marks(outcome)
         if used[name]
     )
     return (
@@ -120,6 +130,13 @@ def _front(outcome: Outcome, plot: Plot | None) -> str:
         + (", and the best that these data allow" if outcome.ceilings else "")
         + f'.</p><ul class="legend">{marks}</ul>{_figure(plot)}'
     )
+
+
+def _marks(outcome: Outcome) -> Iterator[tuple[str, str, str]]:
+    """Colour, words and shape of what the front's plot shows."""
+    for name, words, shape in _MARKS:
+        listed = name == "seeded" and outcome.grid is not None
+        yield name, "design of the list" if listed else words, shape
 
 
 def _course(outcome: Outcome, plot: Plot | None) -> str:

@@ -6,7 +6,14 @@ from typing import Any
 
 from evaluators.costs import static_costs
 from evaluators.quality import QualityEvaluator
-from evaluators.training import TUNED, Regime, TrainingProtocol, Trunks, native_arithmetic
+from evaluators.regimes import (
+    NOT_FOLLOWED,
+    TUNED,
+    TrainingProtocol,
+    Trunks,
+    native_arithmetic,
+    protocol_from_json,
+)
 from search_space.encoders import Modality
 from search_space.genotype import MIN_TEXT_TOKENS
 from search_space.network import build
@@ -35,17 +42,23 @@ def chosen_protocol(
 ) -> TrainingProtocol:
     """The evaluator's protocol with trunks and arithmetic for this machine.
 
-    The settings' trunks win over its choice. Trunks are multiplied in bf16 where the processor
-    does that in hardware and they are wide enough to gain from it.
+    The settings' trunks win over its choice; the paper's protocol says itself what is trained, so
+    no machine changes it. Trunks are multiplied in bf16 or fp16 where the processor does that in
+    hardware and they are wide enough to gain from it.
+
+    A fixed list holds late designs against others, which by-stage would train otherwise: there
+    all are trained on trunks that were tuned alone, but by the paper's protocol.
     """
     given: Trunks | None = None if settings.trunks == "auto" else settings.trunks  # type: ignore[assignment]
     native = native_arithmetic(compute_device)
+    published = quality.protocol.by_stage is not None
+    whole: Trunks = "by-stage" if settings.grid is None or published else "tuned"
     if compute_device == "cuda":
-        return replace(quality.protocol, trunks=given or "by-stage", arithmetic=native)
+        return replace(quality.protocol, trunks=given or whole, arithmetic=native)
     epoch = epoch_macs(quality, space)
     small = sum(epoch.values()) <= WHOLE_TRAINING_MACS
     affordable: Trunks = "text-tuned" if epoch["text"] <= TEXT_TUNING_MACS else "frozen"
-    trunks = given or ("by-stage" if small else affordable)
+    trunks = given or (whole if small or published else affordable)
     return replace(
         quality.protocol,
         trunks=trunks,
@@ -59,10 +72,12 @@ def resumed_protocol(
 ) -> TrainingProtocol:
     """The protocol that a study began with, under the seed and trunks that are asked for now.
 
-    Another machine, or a later one, would choose other trunks, arithmetic or bounds.
+    Another machine, or a later one, would choose other trunks, arithmetic or bounds. A protocol
+    of another name is not the study's, and stays as it was asked for.
     """
-    regimes = {name: Regime(**fields) for name, fields in known.items() if isinstance(fields, dict)}
-    began = TrainingProtocol(**{**known, **regimes})
+    began = protocol_from_json(known)
+    if began.name != own.name:
+        return own
     asked = began.trunks if trunks == "auto" else own.trunks
     return replace(began, seed=own.seed, trunks=asked)
 
@@ -81,3 +96,22 @@ def epoch_macs(quality: QualityEvaluator, space: SearchSpace) -> dict[Modality, 
         macs = {m.name: m.value for m in static_costs(network, genotype, space.shapes)}["macs"]
         dearest[spec.modality] = max(dearest[spec.modality], BACKWARD * macs * len(train))
     return dearest
+
+
+TRAINED: dict[Trunks, str] = {
+    "frozen": "fusion and head on features of trunks as they were loaded",
+    "text-tuned": "text trunks fine-tuned alone first; fusion and head on features of frozen "
+    "trunks",
+    "tuned": "trunks fine-tuned alone first; fusion and head on features of frozen trunks",
+    "by-stage": "trunks fine-tuned alone first; late designs on those frozen, others whole",
+}
+
+
+def in_words(protocol: TrainingProtocol) -> str:
+    """How designs are trained, for people who would repeat it."""
+    said = f"{protocol.name} protocol: {TRAINED[protocol.trunks]}"
+    if protocol.by_stage is None:
+        said += ", all designs by the same settings"
+    else:
+        said += f", each stage by the settings of arXiv 2511.21889. Not followed: {NOT_FOLLOWED}"
+    return f"{said}; trunks in {protocol.arithmetic}; seed {protocol.seed}"

@@ -3,7 +3,7 @@
 Reading needs Optuna alone: a report can be made without data, device or torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,20 +11,28 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.evaluation import Evaluation
+from evaluators.paired import Right, right_from
+from studies.cautions import cautions_of, neighbours
 from studies.front import (
-    dominates,
     hypervolume_history,
     pareto_front,
     reference_point,
     standing,
 )
-from studies.outcome import Outcome, Row, State, Value
+from studies.grid_records import grid_outcome
+from studies.outcome import Outcome, Row, Split, State, Value
+from studies.verdict import RightBySplit, with_verdicts
 from studies.wording import counted
 
 RECORD, NAME, CARRIED_OVER, WORKER, DESIGN = "record", "name", "carried_over", "worker", "design"
 CONDITIONS, IDENTITY, SETTINGS = "conditions", "identity", "settings"
 PROTOCOL = "training protocol"
 SUBJECT, REFERENCES, TESTS = "subject", "references", "test"
+SEEDS = "seeds"
+"""Of the test figures by trial: percent of each seed's training."""
+RIGHT = "right"
+"""Of records, and of the test figures by trial: which samples were right. Of the study: the same
+of its references, by split and name."""
 UNSTABLE = "unstable"
 METRICS = ["accuracy_percent", "latency_ms"]
 MIN_TRIALS_FOR_IMPORTANCE = 8
@@ -46,12 +54,17 @@ def record_of(
             record[measure.name] = [measure.value, measure.low, measure.high]
     if quality is not None:
         record["fidelity"] = quality.details["fidelity"]
+        record[RIGHT] = quality.details.get(RIGHT)
         allowed, asked = quality.details["fusion_epochs"]
         if allowed < asked:
             record["shortened"] = f"fusion trained for at most {allowed} of {asked} epochs"
     if latency is not None:
         record["onnx_sha256"] = latency.details.get("onnx_sha256", "")
         record["device"] = latency.details.get("device", "")
+        if blocks := latency.details.get("folded_blocks"):
+            record["folded"] = (
+                f"{counted(blocks, 'attention block')} over one key, which cannot attend: folded"
+            )
         if latency.unstable:
             record[UNSTABLE] = latency.unstable
     return record
@@ -72,18 +85,38 @@ def figures_of(record: Mapping[str, Any], tests: Mapping[str, Any] | None = None
         "accuracy_nonzero": value(record, "accuracy_nonzero"),
         "test_accuracy": value(tests, "accuracy"),
         "test_accuracy_nonzero": value(tests, "accuracy_nonzero"),
+        "test_seeds": tuple(tests.get(SEEDS, ())),
         "latency": value(record, "latency_ms"),
         "parameters": whole("parameters"),
         "macs": whole("macs"),
         "onnx_bytes": whole("onnx_bytes"),
         "fidelity": record.get("fidelity", ""),
         "shortened": record.get("shortened", ""),
+        "folded": record.get("folded", ""),
         "device": record.get("device", ""),
         "published_accuracy": record.get("published_accuracy"),
         "published_latency_ms": record.get("published_latency_ms"),
         "reason": record.get("reason", ""),
         "duplicate_of": record.get("duplicate_of"),
     }
+
+
+def rights(study: optuna.Study, split: Split = "test") -> dict[int | str, Right]:
+    """Which samples each design was right about: (seeds, N), by trial number or reference's name.
+
+    "valid": the samples that the search chose by, for every complete trial; under
+    cross-validation all of train and valid. "test": for the designs that the study's end looked
+    at. N and the order of samples are the same throughout; designs of which it is not kept are
+    left out.
+    """
+    kept: dict[int | str, Any] = dict(study.user_attrs.get(RIGHT, {}).get(split, {}))
+    if split == "test":
+        tests = study.user_attrs.get(TESTS, {})
+        kept |= {int(number): figures.get(RIGHT) for number, figures in tests.items()}
+    else:
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        kept |= {t.number: t.user_attrs.get(RECORD, {}).get(RIGHT) for t in complete}
+    return {who: right_from(rows) for who, rows in kept.items() if rows}
 
 
 def is_unstable(trial: FrozenTrial) -> bool:
@@ -107,10 +140,19 @@ def row_of(trial: FrozenTrial, tests: Mapping[str, Any]) -> Row:
     )
 
 
-def reference_row(name: str, design: str, carried_over: str, record: Mapping[str, Any]) -> Row:
-    """A design outside the search, such as text alone."""
-    state: State = "unstable" if record.get(UNSTABLE) else "complete"
-    return Row(None, state, design, name=name, carried_over=carried_over, **figures_of(record))
+def reference_row(
+    name: str,
+    design: str,
+    carried_over: str,
+    record: Mapping[str, Any],
+    tests: Mapping[str, Any] | None = None,
+) -> Row:
+    """A design outside the search, such as text alone; `tests` holds its test figures."""
+    state: State = "complete" if "latency_ms" in record else "infeasible"
+    if record.get(UNSTABLE):
+        state = "unstable"
+    figures = figures_of(record, tests)
+    return Row(None, state, design, name=name, carried_over=carried_over, **figures)
 
 
 def row_json(row: Row) -> dict[str, Any]:
@@ -122,7 +164,7 @@ def row_from_json(fields: Mapping[str, Any]) -> Row:
     """The row that `row_json` wrote."""
     names = ("accuracy", "accuracy_nonzero", "test_accuracy", "test_accuracy_nonzero", "latency")
     values = {name: Value(**fields[name]) if fields.get(name) else None for name in names}
-    return Row(**{**fields, **values})
+    return Row(**{**fields, **values, "test_seeds": tuple(fields.get("test_seeds", ()))})
 
 
 def rows_of(study: optuna.Study) -> tuple[Row, ...]:
@@ -146,83 +188,39 @@ def outcome_of(study: optuna.Study) -> Outcome:
     rows = rows_of(study)
     references = tuple(row_from_json(r) for r in study.user_attrs.get(REFERENCES, []))
     subject = study.user_attrs[SUBJECT]
-    reference = reference_point(rows)
+    grid = grid_outcome(subject.get("grid"), rows, rights(study))
+    # A list is given, not searched: neither its course nor its decisions mean anything.
+    reference = None if grid else reference_point(rows)
     named = [row for row in rows if row.name and row.state == "complete"]
+    front = pareto_front(rows)
+    by_split: RightBySplit = {"valid": rights(study, "valid"), "test": rights(study, "test")}
+    tested = all(row.number in by_split["test"] for row in front)
+    right = by_split["test" if tested else "valid"]
     return Outcome(
         study=study.study_name,
         title=subject["title"],
         data_name=subject["data_name"],
         data_note=subject["data_note"],
         majority=tuple(subject["majority"]),
+        cv=subject.get("cv", False),
         ceilings=subject["ceilings"],
         rows=rows,
         references=references,
-        front=pareto_front(rows),
-        standings=tuple(standing(row, rows) for row in named),
+        front=front,
+        standings=with_verdicts(
+            [standing(row, rows) for row in named],
+            (*front, *references),
+            by_split,
+        ),
         hypervolume=hypervolume_history(rows, reference),
         reference_point=reference,
-        importances=_importances(study),
+        importances={} if grid else _importances(study),
         conditions=study.user_attrs[CONDITIONS],
         latency_limit_ms=subject["latency_limit_ms"],
-        cautions=cautions_of(rows, subject, references),
+        cautions=cautions_of(rows, subject, references, right),
+        neighbours=neighbours(front, right),
+        grid=grid,
     )
-
-
-def cautions_of(
-    rows: Sequence[Row], subject: Mapping[str, Any], references: Sequence[Row] = ()
-) -> tuple[str, ...]:
-    """What a reader must know before believing the front."""
-    found = [*subject.get("cautions", [])]
-    failed = [row for row in rows if row.state == "failed"]
-    if failed:
-        found.append(
-            f"{len(failed)} trials failed and are on no front; trial {failed[0].number}: "
-            f"{failed[0].reason or 'no reason was kept'}"
-        )
-    unstable = [row for row in rows if row.state == "unstable"]
-    if unstable:
-        found.append(
-            f"{counted(len(unstable), 'trial')} had no stable latency: on no front, not trained, "
-            f"to be timed again when the design comes up again. {unstable[0].label}: "
-            f"{unstable[0].reason}"
-        )
-    front = pareto_front(rows)
-    for row in references:
-        if row.state == "unstable":
-            found.append(f"The latency of {row.label} is not stable: {row.reason}")
-            continue
-        beaten = [other for other in front if dominates(row, other)]
-        if beaten:
-            found.append(
-                f"{row.label}, outside the search, dominates {len(beaten)} of "
-                f"{counted(len(front), 'design')} on the front, {beaten[0].label} first: one "
-                "modality alone is no less accurate and no slower."
-            )
-    if len({row.fidelity for row in rows if row.fidelity}) > 1:
-        found.append(
-            "Late designs train fusion and head on frozen trunks, all others are trained whole; "
-            "both start from trunks that were fine-tuned alone."
-        )
-    shortened = [row for row in rows if row.shortened]
-    if shortened:
-        first = ", ".join(row.label for row in shortened[:5])
-        found.append(
-            f"{counted(len(shortened), 'trial')} ({first}{', ...' if len(shortened) > 5 else ''}) "
-            "had a fusion so dear that it got fewer epochs than the others: their accuracy is "
-            "what this bound allows."
-        )
-    best = [row for row in front if row.accuracy]
-    if len(best) > 1:
-        top = max(best, key=lambda row: row.accuracy.value if row.accuracy else 0)
-        if top.accuracy and top.accuracy.low is not None:
-            tied = [r for r in best if r.accuracy and r.accuracy.value >= top.accuracy.low]
-            if len(tied) > 1:
-                found.append(
-                    f"{len(tied)} of the {len(best)} designs on the front lie within the 95 % "
-                    f"interval of the most accurate one ({top.accuracy.low:.1f} to "
-                    f"{top.accuracy.high:.1f} %): these data do not order them."
-                )
-    return tuple(found)
 
 
 def _importances(study: optuna.Study) -> dict[str, dict[str, float]]:

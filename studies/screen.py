@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from rich.text import Text
 
-from studies import wording
+from studies import grid_wording, wording
 from studies.outcome import Outcome, Row
 from studies.wording import clean
 
@@ -29,20 +29,26 @@ def show(outcome: Outcome, console: Console) -> None:
     paper.say(wording.emptiness(outcome), "bold")
     if outcome.front:
         paper.head("Front, fastest first")
-        _figures(outcome.front, paper)
+        _figures(outcome.front, paper, outcome.cv)
     named = [row for row in outcome.rows if row.name]
-    if named:
+    if outcome.grid is not None:
+        paper.head("The list")
+        for line in grid_wording.told(outcome):
+            paper.say(line, hang=4)
+    elif named:
         paper.head("Named designs")
         for row in named:
             paper.say(f"{row.label}: {wording.standing_of(row, outcome)}", hang=4)
-    if outcome.references:
+    if outcome.rows:
         paper.head("References, outside the search")
-        _figures(outcome.references, paper)
+        _figures((*outcome.references, wording.majority_row(outcome)), paper, outcome.cv)
     paper.head("Bounds")
     for line in _bounds(outcome):
         paper.say(line, hang=4)
     paper.head("To read this")
-    for sentence in (*wording.how_to_read(outcome), *_carried_over(named), *outcome.cautions):
+    listed = (*grid_wording.readings(outcome), *outcome.grid.notes) if outcome.grid else ()
+    carried = () if outcome.grid else _carried_over(named)
+    for sentence in (*wording.how_to_read(outcome), *listed, *carried, *outcome.cautions):
         paper.say(f"- {sentence}", hang=2)
 
 
@@ -73,7 +79,7 @@ class _Paper:
         self.console.print(line, highlight=False, no_wrap=True, overflow="ignore", crop=False)
 
 
-def _figures(rows: tuple[Row, ...], paper: _Paper) -> None:
+def _figures(rows: tuple[Row, ...], paper: _Paper, cv: bool) -> None:
     """A head line, then two lines a row: its figures, and its design below them."""
     cells = [
         (
@@ -84,7 +90,7 @@ def _figures(rows: tuple[Row, ...], paper: _Paper) -> None:
         )
         for row in rows
     ]
-    heads = ("valid %", "test %", "ms", "params")
+    heads = ("cv %" if cv else "valid %", "test %", "ms", "params")
     widths = [max(len(heads[k]), *(len(c[k]) for c in cells)) for k in range(len(heads))]
     labels = [clean(row.label) for row in rows]
     room = max(10, paper.console.width - sum(widths) - 2 * len(widths))
@@ -92,7 +98,9 @@ def _figures(rows: tuple[Row, ...], paper: _Paper) -> None:
 
     def line(label: str, figures: tuple[str, ...], style: str) -> Text:
         right = "".join(f"  {f:>{w}}" for f, w in zip(figures, widths, strict=True))
-        return Text.assemble((label.ljust(widest), style), (right, "dim" if not label else ""))
+        made = Text.assemble((label.ljust(widest), style), (right, "dim" if not label else ""))
+        made.rstrip()
+        return made
 
     paper.put(line("", heads, ""))
     for row, label, figures in zip(rows, labels, cells, strict=True):
@@ -101,11 +109,23 @@ def _figures(rows: tuple[Row, ...], paper: _Paper) -> None:
             label = " "
         paper.put(line(label, figures, "bold"))
         paper.say(row.design, "dim", indent=4)
+        paper.say(_tested(row), "dim", indent=4)
+        if row.folded:
+            paper.say(row.folded, "dim", indent=4)
+
+
+def _tested(row: Row) -> str:
+    """The test figure in full, beneath the one of the line; empty where there is none."""
+    if row.test_accuracy is None or row.test_accuracy.low is None:
+        return ""
+    parts = [f"test {wording.percent(row.test_accuracy, '-')}"]
+    if row.test_accuracy_nonzero is not None:
+        parts.append(f"non-zero {wording.percent(row.test_accuracy_nonzero, '-')}")
+    return ", ".join(part for part in (*parts, wording.over_seeds(row)) if part)
 
 
 def _bounds(outcome: Outcome) -> Iterator[str]:
-    valid, test = outcome.majority
-    yield f"Majority class: {valid:.1f} % of validation, {test:.1f} % of test."
+    yield f"Majority class: {wording.majority(outcome)}."
     if outcome.ceilings:
         best = ", ".join(f"{name} {value:.1f} %" for name, value in outcome.ceilings.items())
         yield f"Best possible, as the data are made: {best}."

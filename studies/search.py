@@ -1,26 +1,19 @@
 """The loop: ask, decode, time, train, tell. One trial in one direction, resumable at any point."""
 
-import hashlib
-import os
-import socket
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.device_client import DeviceError
 from evaluators.device_pool import DeviceAway, DevicesDiffer, WrongAgent
-from evaluators.evaluation import Evaluation, NotFiniteError
+from evaluators.evaluation import Evaluation, Evaluator, NotFiniteError
 from evaluators.latency import LatencyEvaluator, MeasureError
 from evaluators.onnx_builder import ParityError
-from evaluators.quality import QualityEvaluator
 from evaluators.ssh_connect import HostKeyChanged, HostKeyUnknown
 from evaluators.ssh_keys import LogInFailed
 from evaluators.store import EvaluationStore, known_or_new
@@ -38,6 +31,7 @@ from studies.records import (
     record_of,
 )
 from studies.wording import counted
+from studies.workers import Workers
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 FAILURES_IN_A_ROW = 3
@@ -75,60 +69,46 @@ class Reporter(Protocol):
         ...
 
 
-class Workers:
-    """Tells live workers from dead ones by locks that die with their process.
+class Seed(Protocol):
+    """A design to be tried under a name of its own."""
 
-    Only workers of one host and one home can be told apart; all others count as alive. `turn` is
-    held by the worker that asks for a trial or takes one over, `asking` lies there meanwhile.
-    """
+    @property
+    def name(self) -> str:
+        """What the trial is called."""
+        ...
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        home = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-        self.host = f"{socket.gethostname()}-{home}"
-        self.name = f"{self.host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.turn = FileLock(folder / "turn.lock")
-        self.asking = folder / "asking"
-        self._lock = FileLock(self._file(self.name))
-        self._lock.acquire()
+    @property
+    def genotype(self) -> Genotype:
+        """The design."""
+        ...
 
-    def _file(self, name: str) -> Path:
-        return self._folder / f"{name.replace(':', '-')}.lock"
-
-    def is_dead(self, name: str) -> bool:
-        """Whether a worker of this host and home has ended."""
-        if name == self.name or name.partition(":")[0] != self.host:
-            return False
-        lock = FileLock(self._file(name))
-        try:
-            with lock.acquire(timeout=0):
-                return True
-        except Timeout:
-            return False
-
-    def close(self) -> None:
-        """Ends this worker."""
-        self._lock.release()
-        self._file(self.name).unlink(missing_ok=True)
+    @property
+    def carried_over(self) -> str:
+        """How a published design was brought into the space; else empty."""
+        ...
 
 
 class Search:
-    """Drives one Optuna study to a number of finished trials."""
+    """Drives one Optuna study to a number of finished trials.
+
+    A study of a fixed list (`fixed`) tries the seeded designs alone: nothing is ever sampled.
+    """
 
     def __init__(
         self,
         study: optuna.Study,
         space: SearchSpace,
         latency: LatencyEvaluator,
-        quality: QualityEvaluator,
+        quality: Evaluator,
         store: EvaluationStore,
         workers: Workers,
         latency_limit_ms: float | None,
         reporter: Reporter,
         sampler: Callable[[int], optuna.samplers.BaseSampler],
         seeded: Sequence[SeededDesign] = (),
+        fixed: bool = False,
     ) -> None:
+        self._fixed = fixed
         self._study, self._space, self._sampler = study, space, sampler
         self._latency, self._quality, self._store = latency, quality, store
         self._workers, self._limit, self._reporter = workers, latency_limit_ms, reporter
@@ -136,7 +116,7 @@ class Search:
         self._distributions = distributions(space)
         self._failed_in_a_row = self._unstable_in_a_row = 0
 
-    def seed(self, designs: Sequence[SeededDesign]) -> None:
+    def seed(self, designs: Sequence[Seed]) -> None:
         """Queues designs as named trials, each once however often it is called.
 
         One whose trial failed or was unstable is queued again; one that the space does not offer
@@ -177,7 +157,9 @@ class Search:
             except FOR_A_PERSON as error:
                 self._leave(trial)
                 raise _stopped("the device needs a person", error) from error
-            self._reporter.trial(len(self._finished()), total, self._told(trial.number))
+            trials = self._study.get_trials(deepcopy=False)
+            finished = [trial for trial in trials if trial.state in FINISHED]
+            self._reporter.trial(self._counted(finished), total, _told(trials[trial.number]))
         self._tell_of_waiting()
 
     def _leave(self, trial: optuna.Trial) -> None:
@@ -192,9 +174,10 @@ class Search:
             trials = self._study.get_trials(deepcopy=False)
             seeded = len({trial.user_attrs.get(NAME) for trial in trials} - {None})
             still = "still waits" if len(waiting) == 1 else "still wait"
+            what = "listed design" if self._fixed else "seeded design"
             self._reporter.line(
-                f"{len(waiting)} of {counted(seeded, 'seeded design')} {still}: "
-                f"--trials {self._count() + len(waiting)} or more"
+                f"{len(waiting)} of {counted(seeded, what)} {still}: "
+                f"--trials {self._count(trials) + len(waiting)} or more"
             )
 
     def _next(self, total: int) -> optuna.Trial | None:
@@ -203,40 +186,66 @@ class Search:
         Workers of one home take turns, so they neither take the same trial nor ask too many.
         """
         with self._workers.turn:
-            for frozen in self._cut_off():
+            trials = self._study.get_trials(deepcopy=False)
+            for frozen in self._cut_off(trials):
                 trial = self._take_over(frozen)
                 if trial is not None:
                     return trial
-            if self._count() >= total:
+                trials = self._study.get_trials(deepcopy=False)
+            if self._count(trials) >= total:
                 return None
             self._workers.asking.write_text(self._study.study_name, encoding="utf-8")
-            asked = len(self._study.get_trials(deepcopy=False))
-            self._study.sampler = self._sampler(asked)
-            trial = self._study.ask(self._distributions)
-            trial.set_user_attr(WORKER, self._workers.name)
+            self._study.sampler = self._sampler(len(trials))
+            trial = self._queued() if self._fixed else self._study.ask(self._distributions)
+            if trial is not None:
+                trial.set_user_attr(WORKER, self._workers.name)
             self._workers.asking.unlink()
             return trial
 
-    def _finished(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=FINISHED)
+    def _queued(self) -> optuna.Trial | None:
+        """The first design of the list that nobody has taken; `ask` would draw one after the last.
 
-    def _running(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        Workers of several homes take no turns, so looking first and asking then is not enough.
+        """
+        number = self._study._pop_waiting_trial_id()
+        if number is None:
+            return None
+        trial = optuna.Trial(self._study, number)
+        self._decide(trial)
+        return trial
 
-    def _count(self) -> int:
+    def _decide(self, trial: optuna.Trial) -> None:
+        """Makes every decision of the trial that is not made yet."""
+        for decision in self._space.decisions:
+            if decision.kind == "integer":
+                low, high = int(decision.choices[0]), int(decision.choices[-1])
+                trial.suggest_int(decision.name, low, high)
+            else:
+                trial.suggest_categorical(decision.name, decision.choices)
+
+    def _count(self, trials: Sequence[FrozenTrial]) -> int:
         """Trials that are finished, or in the hands of another live worker.
 
-        Read at once: a trial that ends between two readings would be in neither.
+        Of one reading: a trial that ends between two would be in neither.
         """
-        counted = (*FINISHED, TrialState.RUNNING)
-        return len(self._study.get_trials(deepcopy=False, states=counted))
+        states = (*FINISHED, TrialState.RUNNING)
+        return self._counted([trial for trial in trials if trial.state in states])
 
-    def _cut_off(self) -> list[FrozenTrial]:
+    def _counted(self, trials: Sequence[FrozenTrial]) -> int:
+        """Of a fixed list designs are counted: one that is timed again after an unstable reading
+        is not two."""
+        if not self._fixed:
+            return len(trials)
+        return len({trial.user_attrs.get(NAME) for trial in trials if not is_unstable(trial)})
+
+    def _cut_off(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Trials whose worker died in the middle, also in the middle of asking for it."""
         asking = self._workers.asking
         died_asking = asking.is_file() and asking.read_text("utf-8") == self._study.study_name
         found = []
-        for trial in self._running():
+        for trial in trials:
+            if trial.state is not TrialState.RUNNING:
+                continue
             worker = trial.user_attrs.get(WORKER)
             if worker is not None:
                 dead = self._workers.is_dead(worker)
@@ -259,16 +268,12 @@ class Search:
             self._study.tell(trial, state=TrialState.FAIL)
             return None
         trial.set_user_attr(ATTEMPTS, attempts + 1)
-        for decision in self._space.decisions:
-            if decision.kind == "integer":
-                low, high = int(decision.choices[0]), int(decision.choices[-1])
-                trial.suggest_int(decision.name, low, high)
-            else:
-                trial.suggest_categorical(decision.name, decision.choices)
+        self._decide(trial)
         return trial
 
     def _finish(self, trial: optuna.Trial) -> None:
-        genotype = self._space.decode([trial.params[d.name] for d in self._space.decisions])
+        params = trial.params  # a copy each time it is asked for
+        genotype = self._space.decode([params[d.name] for d in self._space.decisions])
         trial.set_user_attr(DESIGN, genotype.describe())
         violations = self._space.violations(genotype)
         _constrain(trial, "violations", float(len(violations)))
@@ -316,7 +321,7 @@ class Search:
             said["published_latency_ms"] = design.latency_ms
         same = [
             t.number
-            for t in self._finished()
+            for t in self._study.get_trials(deepcopy=False, states=FINISHED)
             if t.number < number
             and t.user_attrs.get(RECORD, {}).get("key") == genotype.key
             and not is_unstable(t)
@@ -366,16 +371,17 @@ class Search:
             row = f"{FAILURES_IN_A_ROW} trials in a row failed, the last"
             raise _stopped(row, error) from error
 
-    def _told(self, number: int) -> str:
-        trial = self._study.get_trials(deepcopy=False)[number]
-        name = trial.user_attrs.get(NAME, "")
-        record = trial.user_attrs.get(RECORD, {})
-        who = f"{name}: " if name else ""
-        if trial.state is TrialState.COMPLETE:
-            accuracy, latency = trial.values
-            again = f" (as trial {record['duplicate_of']})" if "duplicate_of" in record else ""
-            return f"{who}{accuracy:.1f} %, {latency:.3g} ms{again}"
-        return f"{who}{record.get('reason', 'failed')}"
+
+def _told(trial: FrozenTrial) -> str:
+    """What a trial came to, in a line."""
+    name = trial.user_attrs.get(NAME, "")
+    record = trial.user_attrs.get(RECORD, {})
+    who = f"{name}: " if name else ""
+    if trial.state is TrialState.COMPLETE:
+        accuracy, latency = trial.values
+        again = f" (as trial {record['duplicate_of']})" if "duplicate_of" in record else ""
+        return f"{who}{accuracy:.1f} %, {latency:.3g} ms{again}"
+    return f"{who}{record.get('reason', 'failed')}"
 
 
 def _stopped(what: str, error: Exception) -> SearchStopped:

@@ -12,13 +12,17 @@ import platformdirs
 
 from evaluators.devices import LOCAL, Devices, DevicesError
 from search_space.genotype import PRECISIONS, Precision
+from studies.grids import kinds
 from studies.samplers import SAMPLERS
 from studies.storage import default_url
 
 _PRESETS = files("studies") / "presets"
-_KEYS = {"title": str, "trials": int, "sampler": str, "seed": int, "trunks": str}
+_BOTH = {"title": str, "seed": int, "trunks": str}
+_KEYS = {**_BOTH, "trials": int, "sampler": str}
+_GRID_KEYS = {**_BOTH, "grid": str, "about": str}
+"""What a preset of a fixed list of designs says in place of trials and sampler."""
 TRUNKS = ("auto", "frozen", "text-tuned", "tuned", "by-stage")
-MISSING = ("few", "drop", "error")
+PROTOCOLS = ("fair", "paper")
 WEIGHTS = ("pretrained", "random")
 RUNTIMES = {
     "cpu": ("onnxruntime", "CPUExecutionProvider"),
@@ -33,10 +37,12 @@ PRECISIONS_OF: dict[str, tuple[Precision, ...]] = {
 """What the spaces that come with the toolkit, made for a CPU, hold for other runtimes."""
 MAX_SEED = 2**32 - 1
 """What samplers can tell apart."""
+MAX_SEEDS = 100
 MAX_THREADS = 1024
 """What the device agent takes."""
 MAX_PORT = 2**16 - 1
 TIMINGS = ("auto", "alone", "shared")
+REWRITES = ("all", "none", "own-length")
 
 
 class UsageError(Exception):
@@ -64,16 +70,19 @@ def check_threads(threads: int) -> None:
 @dataclass(frozen=True)
 class Settings:
     """Everything that a run is told. `space` None stands for `demo` with the rendered data and
-    `paper` with any other; `data` None for the rendered data; no `precisions` for the space's."""
+    `paper` with any other; `data` None for the rendered data; no `precisions` for the space's.
+    `grid` names a fixed list of designs to run in place of a search, all of it where `trials` is
+    None; `about` says what it compares."""
 
     preset: str
     title: str
-    trials: int
+    trials: int | None
     sampler: str
     seed: int
     trunks: str
     data: str | None = None
-    missing: str = "few"
+    accept_faults: bool = False
+    text_only: bool = False
     space: str | None = None
     text_encoders: tuple[str, ...] = ()
     vision_encoders: tuple[str, ...] = ()
@@ -81,31 +90,56 @@ class Settings:
     devices: tuple[str, ...] = (LOCAL,)
     threads: int = 0
     timing: str = "auto"
+    rewrites: str = "all"
     runtime: str = "cpu"
     precisions: tuple[Precision, ...] = ()
     latency_limit_ms: float | None = None
     storage: str = ""
     name: str | None = None
     seed_paper: bool = False
+    protocol: str = "fair"
+    compile: bool = False
+    cv: bool = False
+    seeds: int = 1
+    grid: str | None = None
+    about: str = ""
 
     def __post_init__(self) -> None:
         checks = (
             ("--sampler", self.sampler, tuple(SAMPLERS)),
             ("--trunks", self.trunks, TRUNKS),
-            ("--missing", self.missing, MISSING),
+            ("--protocol", self.protocol, PROTOCOLS),
             ("--weights", self.weights or "random", WEIGHTS),
             ("--timing", self.timing, TIMINGS),
+            ("--rewrites", self.rewrites, REWRITES),
             ("--runtime", self.runtime, tuple(RUNTIMES)),
             *(("--precision", precision, PRECISIONS) for precision in self.precisions),
         )
         for flag, value, known in checks:
             check_choice(flag, value, known)
         check_threads(self.threads)
-        if self.trials < 1:
+        if self.grid is not None:
+            check_choice("grid", self.grid, kinds())
+        if self.trials is not None and self.trials < 1:
             raise UsageError(f"--trials {self.trials}: give 1 or more; it is the study's total")
         if self.latency_limit_ms is not None and not 0 < self.latency_limit_ms < inf:
             raise UsageError(f"--latency-limit {self.latency_limit_ms}: give milliseconds above 0")
         check_range("--seed", self.seed, 0, MAX_SEED)
+        check_range("--seeds", self.seeds, 1, MAX_SEEDS)
+        if self.seed + self.seeds - 1 > MAX_SEED:
+            raise UsageError(
+                f"--seed {self.seed} with --seeds {self.seeds}: the last seed is over {MAX_SEED}; "
+                "give a smaller --seed"
+            )
+        if self.rewrites == "own-length" and self.runtime == "tensorrt":
+            raise UsageError(
+                "--rewrites own-length with --runtime tensorrt: its engines take texts of one "
+                "length; give all"
+            )
+        if self.text_only and self.vision_encoders:
+            raise UsageError(
+                f"--text-only with --vision-encoder {self.vision_encoders[0]}: give one of them"
+            )
         self._check_devices()
         if self.data is not None and not Path(self.data).expanduser().exists():
             raise UsageError(
@@ -148,16 +182,21 @@ def load_settings(preset: str, **flags: Any) -> Settings:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"study {preset}: not TOML ({error})") from error
-    wrong = [f"{key} is not a setting" for key in fields.keys() - _KEYS.keys()]
-    wrong += [f"{key} is missing" for key in _KEYS.keys() - fields.keys()]
+    keys = _GRID_KEYS if "grid" in fields else _KEYS
+    wrong = [f"{key} is not a setting" for key in fields.keys() - keys.keys()]
+    wrong += [f"{key} is missing" for key in keys.keys() - fields.keys()]
     wrong += [
-        f"{key} = {value!r} is not {_KEYS[key].__name__}"
+        f"{key} = {value!r} is not {keys[key].__name__}"
         for key, value in fields.items()
-        if key in _KEYS and type(value) is not _KEYS[key]
+        if key in keys and type(value) is not keys[key]
     ]
     if wrong:
         raise UsageError(f"study {preset}: " + "; ".join(sorted(wrong)))
     given = {key: value for key, value in flags.items() if value is not None}
+    if "grid" in fields:
+        _check_no_search(preset, given)
+        # Such lists compare designs as they are written.
+        fields |= {"trials": None, "sampler": "random", "rewrites": "none"}
     settings = Settings(
         **{"preset": Path(preset).stem, "storage": default_url(), **fields, **given}
     )
@@ -165,6 +204,16 @@ def load_settings(preset: str, **flags: Any) -> Settings:
         if name != LOCAL:
             _check_known(name)
     return settings
+
+
+def _check_no_search(preset: str, given: dict[str, Any]) -> None:
+    """Raises UsageError for flags of a search that a fixed list of designs has no use for."""
+    for flag in ("sampler", "seed_paper"):
+        if given.get(flag):
+            raise UsageError(
+                f"--{flag.replace('_', '-')}: study {preset} tries a fixed list of designs; "
+                "leave this flag out"
+            )
 
 
 def _check_known(name: str) -> None:

@@ -16,15 +16,18 @@ def designs(outcome: Outcome) -> str:
     seeded = [row for row in outcome.rows if row.name and row.number not in shown]
     groups = (
         ("On the front, fastest first", front),
-        ("Seeded designs that are not on the front", seeded),
-        ("References, outside the search", list(outcome.references)),
+        (
+            f"{'Seeded' if outcome.grid is None else 'Listed'} designs that are not on the front",
+            seeded,
+        ),
+        ("References, outside the search", [*outcome.references, wording.majority_row(outcome)]),
     )
-    if not any(rows for _, rows in groups):
+    if not any((*front, *seeded, *outcome.references)):
         return "<p>There is no design to show yet.</p>"
     columns: list[tuple[str, str, Cell]] = [
-        ("Valid, %", "number", lambda r: _accuracy(r.accuracy, r.accuracy_nonzero)),
-        ("Test, %", "number", lambda r: _accuracy(r.test_accuracy, r.test_accuracy_nonzero)),
-        ("Latency, ms", "number", lambda r: _value(wording.milliseconds(r.latency))),
+        (_chosen(outcome), "number", lambda r: _accuracy(r.accuracy, r.accuracy_nonzero)),
+        ("Test, %", "number", _tested),
+        ("Latency, ms", "number", lambda r: figure(wording.milliseconds(r.latency))),
         ("Parameters, MACs, ONNX", "number", _size),
         ("Where it stands", "said", lambda r: escape(wording.standing_of(r, outcome))),
         ("In words", "words", _design),
@@ -44,7 +47,7 @@ def designs(outcome: Outcome) -> str:
     caption = "Accuracy is the share of samples classified rightly, latency that of one inference."
     if any(row.accuracy_nonzero or row.test_accuracy_nonzero for _, rs in groups for row in rs):
         caption += " “Non-zero” leaves out samples of score 0."
-    return _table("Designs", caption, "Design", columns, body) + _held_against(outcome)
+    return framed("Designs", caption, "Design", _heads(columns), body) + _held_against(outcome)
 
 
 def trials(outcome: Outcome) -> str:
@@ -53,16 +56,23 @@ def trials(outcome: Outcome) -> str:
         return "<p>No trial has been run yet.</p>"
     columns: list[tuple[str, str, Cell]] = [
         ("State", "said", _state),
-        ("Valid, %", "number", lambda r: _value(wording.percent(r.accuracy))),
-        ("Test, %", "number", lambda r: _value(wording.percent(r.test_accuracy))),
-        ("Latency, ms", "number", lambda r: _value(wording.milliseconds(r.latency))),
+        (_chosen(outcome), "number", lambda r: figure(wording.percent(r.accuracy))),
+        ("Test, %", "number", lambda r: figure(wording.percent(r.test_accuracy))),
+        ("Latency, ms", "number", lambda r: figure(wording.milliseconds(r.latency))),
         ("Parameters", "number", lambda r: wording.count(r.parameters)),
-        ("Fidelity", "", lambda r: _words(r.fidelity)),
-        ("In words", "words", lambda r: _words(wording.arrows(r.design))),
+        ("Fidelity", "", lambda r: words(r.fidelity)),
+        ("In words", "words", lambda r: words(wording.arrows(r.design))),
     ]
-    body = "<tbody>" + "".join(_line(row, columns) for row in outcome.rows) + "</tbody>"
-    caption = "Every trial in the order in which it was asked for."
-    table = _table("Every trial", caption, "Trial", columns, body)
+    held_against = (*outcome.references, wording.majority_row(outcome))
+    body = "".join(
+        "<tbody>" + "".join(_line(row, columns) for row in rows) + "</tbody>"
+        for rows in (outcome.rows, held_against)
+    )
+    caption = (
+        "Every trial in the order in which it was asked for, then the references, outside the "
+        "search."
+    )
+    table = framed("Every trial", caption, "Trial", _heads(columns), body)
     return f"<details><summary>{escape(wording.tally(outcome))}</summary>{table}</details>"
 
 
@@ -73,15 +83,20 @@ def _line(row: Row, columns: Sequence[tuple[str, str, Cell]]) -> str:
     )
     number = "" if row.number is None or not row.name else f"<small> trial {row.number}</small>"
     mark = ' class="mark"' if row.name and row.number is not None else ""
-    return f'<tr><th scope="row"><span{mark}>{_words(row.label)}</span>{number}</th>{cells}</tr>'
+    return f'<tr><th scope="row"><span{mark}>{words(row.label)}</span>{number}</th>{cells}</tr>'
 
 
-def _table(
-    label: str, caption: str, first: str, columns: Sequence[tuple[str, str, Cell]], body: str
+def _heads(columns: Sequence[tuple[str, str, Cell]]) -> list[tuple[str, str]]:
+    return [(title, style) for title, style, _ in columns]
+
+
+def framed(
+    label: str, caption: str, first: str, columns: Sequence[tuple[str, str]], body: str
 ) -> str:
+    """A table that scrolls by itself; columns are (title, style), `body` holds its rows."""
     heads = "".join(
         f'<th scope="col"{f" class={style}" if style else ""}>{escape(title)}</th>'
-        for title, style, _ in columns
+        for title, style in columns
     )
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>'
@@ -91,14 +106,11 @@ def _table(
 
 
 def _held_against(outcome: Outcome) -> str:
-    valid, test = outcome.majority
-    said = (
-        f"Always naming the most frequent class: {valid:.1f} % of validation, {test:.1f} % of test."
-    )
+    said = f"Always naming the most frequent class: {wording.majority(outcome)}."
     if outcome.ceilings:
         best = ", ".join(f"{name} {value:.1f} %" for name, value in outcome.ceilings.items())
         said += f" The best that these data allow: {best}."
-    return f"<p>{_words(said)}</p>"
+    return f"<p>{words(said)}</p>"
 
 
 def _size(row: Row) -> str:
@@ -108,30 +120,44 @@ def _size(row: Row) -> str:
 
 
 def _design(row: Row) -> str:
-    notes = [_words(note) for note in (row.fidelity, row.shortened, row.carried_over) if note]
-    return _words(wording.arrows(row.design)) + "".join(f"<small>{note}</small>" for note in notes)
+    notes = [
+        words(note) for note in (row.fidelity, row.shortened, row.folded, row.carried_over) if note
+    ]
+    return words(wording.arrows(row.design)) + "".join(f"<small>{note}</small>" for note in notes)
 
 
 def _state(row: Row) -> str:
     notes = [row.reason] if row.reason else []
     if row.duplicate_of is not None:
         notes.append(f"same design as trial {row.duplicate_of}")
-    return row.state + "".join(f"<small>{_words(note)}</small>" for note in notes)
+    return row.state + "".join(f"<small>{words(note)}</small>" for note in notes)
 
 
 def _accuracy(value: Value | None, nonzero: Value | None) -> str:
-    said = _value(wording.percent(value))
+    said = figure(wording.percent(value))
     if nonzero is None:
         return said
-    figure, _, interval = wording.percent(nonzero).partition(" ")
-    return f"{said}<small>non-zero {figure}</small><small>{interval}</small>"
+    first, _, interval = wording.percent(nonzero).partition(" ")
+    return f"{said}<small>non-zero {first}</small><small>{interval}</small>"
 
 
-def _value(said: str) -> str:
+def _tested(row: Row) -> str:
+    seeds = wording.over_seeds(row)
+    said = _accuracy(row.test_accuracy, row.test_accuracy_nonzero)
+    return said + (f"<small>{seeds}</small>" if seeds else "")
+
+
+def _chosen(outcome: Outcome) -> str:
+    """The head of the column that the search chose by."""
+    return "Cross-validated, %" if outcome.cv else "Valid, %"
+
+
+def figure(said: str) -> str:
     """The figure, and its interval beneath it."""
-    figure, _, interval = said.partition(" ")
-    return figure + (f"<small>{interval}</small>" if interval else "")
+    first, _, interval = said.partition(" ")
+    return first + (f"<small>{interval}</small>" if interval else "")
 
 
-def _words(text: str) -> str:
+def words(text: str) -> str:
+    """Text as the page can hold it."""
     return escape(wording.clean(text), quote=True)

@@ -1,9 +1,10 @@
 """How a study's values are put into words, alike on screen and page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
-from studies.outcome import Outcome, Row, Standing, Value
+from evaluators.paired import Paired
+from studies.outcome import Outcome, Row, Standing, Value, Verdict
 
 SOURCE_OF_PUBLISHED = "arXiv 2511.21889"
 
@@ -57,7 +58,14 @@ def overlap(one: Value | None, other: Value | None) -> bool:
 
 
 def standing(where: Standing) -> str:
-    """`on the front`, or by which trial it is dominated and by how much."""
+    """`on the front`, or by which trial it is dominated and by how much, as far as it is decided.
+
+    By the means alone where it is not kept which samples were right.
+    """
+    if where.verdict is not None:
+        same = where.row.duplicate_of
+        said = verdict(where.verdict)
+        return said + (f" (same design as trial {same})" if same is not None else "")
     if where.on_front:
         same = where.row.duplicate_of
         return "on the front" + (f" (same design as trial {same})" if same is not None else "")
@@ -72,6 +80,41 @@ def standing(where: Standing) -> str:
     if overlap(where.row.accuracy, better.accuracy):
         said += " (accuracy intervals overlap)"
     return said
+
+
+def verdict(found: Verdict) -> str:
+    """A verdict with its figures: `dominated by trial 4: +3.1 points (+1.2 to +5.0), ...`."""
+    if found.kind == "on the front":
+        others = counted(found.held_against, "other")
+        return f"on the front: of {others}, each is decidedly slower or less accurate"
+    if found.rival is None:
+        return f"not decidable: {clean(found.why)}"
+    rival = clean(found.rival.label)
+    said = f"dominated by {rival}: " if found.kind == "dominated" else f"not decidable: {rival} "
+    said += ", ".join(part for part in (_points(found.points), _times(found.times_faster)) if part)
+    if found.kind == "dominated":
+        return said
+    said += f"; {clean(found.why)}"
+    if found.more_samples is not None:
+        said += f"; about {found.more_samples:,} more samples would tell the two apart"
+    return said
+
+
+def _points(points: Paired | None) -> str:
+    """`+1.3 points (+0.1 to +2.5)`."""
+    return "" if points is None else difference(points)
+
+
+def difference(pair: Paired) -> str:
+    """`+1.3 points (+0.1 to +2.5)`."""
+    return f"{pair.points:+.1f} points ({pair.low:+.1f} to {pair.high:+.1f})"
+
+
+def _times(times: Value | None) -> str:
+    """`2.31 times as fast (2.25 to 2.38)`."""
+    if times is None or times.low is None or times.high is None:
+        return ""
+    return f"{ms(times.value)} times as fast ({ms(times.low)} to {ms(times.high)})"
 
 
 def standing_of(row: Row, outcome: Outcome) -> str:
@@ -120,7 +163,10 @@ def emptiness(outcome: Outcome) -> str:
 def how_to_read(outcome: Outcome) -> tuple[str, ...]:
     """What every reader must know before reading a figure of this outcome."""
     rows = (*outcome.rows, *outcome.references)
-    said = ["The search chose by validation accuracy alone."]
+    chosen = "cross-validated" if outcome.cv else "validation"
+    said = [f"The search chose by {chosen} accuracy alone."]
+    if outcome.grid is not None:
+        said = ["The designs are a fixed list: none was chosen by its accuracy."]
     if any(row.test_accuracy for row in rows):
         said[0] = said[0][:-1] + "; test data were looked at once, at the end."
     else:
@@ -130,18 +176,64 @@ def how_to_read(outcome: Outcome) -> tuple[str, ...]:
             "Brackets hold 95 % intervals; where two overlap, nothing is claimed about which of "
             "the two is better."
         )
-    settled = unsettled(outcome.front)
+    settled = unsettled(outcome)
     return (*said, settled) if settled else tuple(said)
 
 
-def unsettled(front: Sequence[Row]) -> str:
-    """How many neighbours on the front are closer than their intervals; empty where none are."""
-    pairs = list(pairwise(front))
-    close = sum(overlap(a.accuracy, b.accuracy) for a, b in pairs)
+def unsettled(outcome: Outcome) -> str:
+    """How many neighbours on the front are not told apart; empty where all are.
+
+    By paired intervals where it is kept which samples were right, else by whether the two
+    intervals overlap.
+    """
+    pairs = list(pairwise(outcome.front))
+    known = [pair for pair in outcome.neighbours if pair is not None]
+    by_pairs = len(known) == len(pairs)
+    if by_pairs:
+        close = sum(not pair.decided for pair in known)
+    else:
+        close = sum(overlap(a.accuracy, b.accuracy) for a, b in pairs)
     if not close:
         return ""
     which = f"{close} of {counted(len(pairs), 'neighbouring pair')}"
+    if by_pairs:
+        return (
+            f"On the front, the paired accuracy intervals of {which} hold zero: their order is "
+            "not settled."
+        )
     return f"On the front, the accuracy intervals of {which} overlap: their order is not settled."
+
+
+def majority_row(outcome: Outcome) -> Row:
+    """What always naming the most frequent class reaches, as a row beside the references."""
+    valid, test = outcome.majority
+    return Row(
+        None,
+        "complete",
+        "always the most frequent class",
+        name="majority class",
+        accuracy=Value(valid),
+        test_accuracy=None if test is None else Value(test),
+    )
+
+
+def majority(outcome: Outcome) -> str:
+    """`52.4 % of validation, 51.7 % of test`."""
+    valid, test = outcome.majority
+    said = f"{valid:.1f} % of {'train and valid' if outcome.cv else 'validation'}"
+    return said if test is None else f"{said}, {test:.1f} % of test"
+
+
+def chosen_by(outcome: Outcome) -> str:
+    """What the accuracy is that a search chooses by."""
+    return "by cross-validation" if outcome.cv else "that on validation"
+
+
+def over_seeds(row: Row) -> str:
+    """`3 seeds: 78.1 to 79.4`; empty for a single training."""
+    if len(row.test_seeds) < 2:
+        return ""
+    return f"{len(row.test_seeds)} seeds: {min(row.test_seeds):.1f} to {max(row.test_seeds):.1f}"
 
 
 def published(row: Row) -> str:

@@ -154,7 +154,9 @@ def network_of(genotype: Genotype, shapes: dict[str, EncoderShape]) -> tuple[Any
             pooling = genotype.vision_pooling
             vision_pooling = pooling if pooling in ("cls", "mean") else "max"
         read = text_feature(genotype, point, shapes), vision_feature(genotype, point)
-        branches.append((*read, over_tokens, text_pooling, vision_pooling, repr(branch)))
+        learns_nothing = getattr(branch.operator, "function", None)  # not told by repr
+        told = over_tokens, text_pooling, vision_pooling, repr(branch), learns_nothing
+        branches.append((*read, *told))
     return (
         (genotype.text_encoder, genotype.vision_encoder, genotype.text_tokens),
         (features_of(genotype, shapes), genotype.precision, repr(fusion.head)),

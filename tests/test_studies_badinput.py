@@ -87,7 +87,7 @@ def one_line(said: Said, code: int, *words: str) -> None:
 
 
 BAD_FLAGS = [
-    (("--study", "nosuch"), ("no study 'nosuch'", "choose pareto")),
+    (("--study", "nosuch"), ("no study 'nosuch'", "choose ", "pareto")),
     (("--space", "nosuch"), ("'nosuch'", "choose demo or paper")),
     (("--data", "nowhere"), ("--data nowhere", "label.csv")),
     (("--trials", "0"), ("--trials 0", "give 1 or more")),
@@ -97,12 +97,14 @@ BAD_FLAGS = [
     (("--latency-limit", "inf"), ("--latency-limit inf", "above 0")),
     (("--seed", "-1"), ("--seed -1", "0 to 4294967295")),
     (("--seed", "100000000000000000000"), ("--seed 100000000000000000000", "0 to 4294967295")),
+    (("--seeds", "0"), ("--seeds 0", "1 to 100")),
+    (("--seed", "4294967295", "--seeds", "2"), ("--seeds 2", "smaller --seed")),
     (("--threads", "-1"), ("--threads -1", "0 (the runtime's choice) to 1024")),
     (("--threads", "5000"), ("--threads 5000", "0 (the runtime's choice) to 1024")),
     (("--sampler", "x"), ("--sampler 'x'", "tpe, gp, nsga2, random")),
     (("--timing", "x"), ("--timing 'x'", "auto, alone, shared")),
     (("--trunks", "x"), ("--trunks 'x'", "auto, frozen, text-tuned, tuned, by-stage")),
-    (("--missing", "x"), ("--missing 'x'", "few, drop, error")),
+    (("--text-only", "--vision-encoder", "x"), ("--text-only", "--vision-encoder x", "one of")),
     (("--weights", "x"), ("--weights 'x'", "pretrained, random")),
     (("--device", "x"), ("--device 'x'", "local")),
     (("--nonsense",), ("--nonsense", "--help")),
@@ -198,8 +200,8 @@ def test_a_picture_that_cannot_be_read(command: Command, place: Place, kind: str
     said = command(*RUN)
     assert said.code == exits.DATA and "Traceback" not in said.err
     first, *_ = said.err.splitlines()
-    assert "1 of 64 rows have no usable image" in first
-    assert "train03" in said.err and "--missing drop" in said.err
+    assert "the data fail the check: 1 row without a usable picture (64 rows in all)" in first
+    assert "train03: label.csv row 5" in said.err and "--accept-faults" in said.err
 
 
 @pytest.mark.parametrize(

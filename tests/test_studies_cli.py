@@ -125,7 +125,8 @@ def test_an_export_looks_at_no_test_data_that_the_study_has_not_looked_at(
     assert place.kept() == kept
     done = place.finish(place.command("export", "1"))
     card = json.loads((place.folder / "export-1" / "card.json").read_text(encoding="utf-8"))
-    assert card["test"] == tests["1"] and "no figures of test" not in done.stdout
+    assert card["test"] == {name: v for name, v in tests["1"].items() if name != "right"}
+    assert "right" not in card["valid"] and "no figures of test" not in done.stdout
 
 
 def test_export_refuses_data_that_have_changed_since(finished: Place, tmp_path: Path) -> None:
@@ -154,3 +155,22 @@ def test_data_check_counts_what_a_run_would_read(finished: Place) -> None:
     assert "One image and one text per sample, 2 classes." in done.stdout
     for split, count in SPLITS.items():
         assert any(split in line and str(count) in line for line in done.stdout.splitlines())
+
+
+def test_paper_shows_the_published_designs_of_a_study_with_their_verdicts(
+    finished: Place,
+) -> None:
+    done = finished.finish(finished.command("paper", "--storage", finished.url, "--json"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    names = [design["name"] for design in found["designs"]]
+    assert names[:3] == ["late-tiny-vit", "intermediate-tiny-vit", "early-tiny-vit"]
+    assert names[3:] == ["text-only", "vision-only-tiny-vit"]
+    assert all(design["verdict"]["split"] == "test" for design in found["designs"])
+    report = json.loads(finished.finish(finished.command("report", "--json")).stdout)
+    verdicts = {standing["name"]: standing["verdict"] for standing in report["standings"]}
+    assert verdicts == {design["name"]: design["verdict"] for design in found["designs"][:3]}
+    assert {caveat["name"] for caveat in found["caveats"]} == {
+        "subset of test",
+        "confounded training",
+    }

@@ -1,11 +1,15 @@
 """Pareto front, standing and hypervolume, each against the plainest reckoning there is."""
 
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_outcome import sample
 
+from studies.cautions import cautions_of, neighbours
 from studies.front import (
     dominates,
     hypervolume,
@@ -16,7 +20,7 @@ from studies.front import (
     standing,
 )
 from studies.outcome import Row, Value
-from studies.records import cautions_of
+from studies.wording import unsettled
 
 
 def row(number: int, accuracy: int, latency: int, **more: object) -> Row:
@@ -126,8 +130,48 @@ def test_a_reference_that_dominates_designs_on_the_front_is_a_caution() -> None:
     alone = [row(0, 70, 4, name="vision-only"), row(0, 60, 4, name="text-only")]
     said = cautions_of(front, {}, alone)
     assert said == (
-        "vision-only, outside the search, dominates 1 of 3 designs on the front, trial 1 first: "
-        "one modality alone is no less accurate and no slower.",
+        "vision-only, outside the search, is by the means no less accurate and no slower than 1 "
+        "of 3 designs on the front, trial 1 first; these data do not decide whether it is better.",
     )
     unknown = Row(None, "unstable", "", name="text-only", latency=Value(1), reason="hot")
     assert cautions_of(front, {}, [unknown]) == ("The latency of text-only is not stable: hot",)
+
+
+def test_that_a_reference_dominates_is_claimed_where_the_same_samples_say_so() -> None:
+    def timed(number: int, accuracy: float, ms: float, name: str = "") -> Row:
+        latency = Value(ms, 0.99 * ms, 1.01 * ms)
+        return replace(row(number, accuracy, ms, name=name), latency=latency)
+
+    front = [timed(0, 50, 3), timed(1, 70, 9)]
+    alone = replace(timed(0, 75, 4, name="text-only"), number=None)
+    right = np.ones((1, 200))
+    right[0, :60] = 0
+    better, alike = np.ones((1, 200)), right.copy()
+    better[0, :40] = 0
+    alike[0, :2], alike[0, 60:62] = 1, 0
+    first = right * 0
+    said = cautions_of(front, {}, [alone], {0: first, 1: right, "text-only": better})
+    assert said == (
+        "text-only, outside the search, dominates 1 of 2 designs on the front, trial 1 first: one "
+        "modality alone is no slower and, over the same samples, no less accurate.",
+    )
+    (said_of_alike,) = cautions_of(front, {}, [alone], {0: first, 1: right, "text-only": alike})
+    assert "these data do not decide whether it is better" in said_of_alike
+
+
+def test_neighbours_on_the_front_are_told_apart_by_the_same_samples_or_not_at_all() -> None:
+    front = [row(0, 50, 3), row(1, 51, 5), row(2, 90, 9)]
+    rng = np.random.default_rng(0)
+    right = {
+        k: (rng.random((1, 400)) < share).astype(float) for k, share in enumerate((0.5, 0.51, 0.9))
+    }
+    close, apart = neighbours(front, right)
+    assert close and not close.decided and apart and apart.low > 0
+    assert neighbours(front, {0: right[0], 2: right[2]}) == (None, None)
+    (said,) = cautions_of(front, {}, (), {**right, 2: right[1]})
+    assert said.startswith("2 of the 2 other designs on the front cannot be told from trial 2")
+    outcome = replace(sample(), front=tuple(front), neighbours=(close, apart))
+    assert unsettled(outcome) == (
+        "On the front, the paired accuracy intervals of 1 of 2 neighbouring pairs hold zero: their "
+        "order is not settled."
+    )

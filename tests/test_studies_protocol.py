@@ -11,12 +11,15 @@ from test_evaluators_contract import QUICK, demo, design, image_folder, quality
 from torch import nn
 
 import studies.protocol as chosen
+from evaluators.examples import Batch
 from evaluators.quality import ON_FROZEN, QualityEvaluator
+from evaluators.regimes import named_protocol
 from evaluators.training import Regime, TrainingProtocol, Trunks, affordable_epochs
+from studies.cautions import cautions_of
 from studies.outcome import Row
-from studies.protocol import chosen_protocol, epoch_macs, resumed_protocol
-from studies.records import cautions_of, figures_of, record_of
-from studies.settings import Settings, load_settings
+from studies.protocol import chosen_protocol, epoch_macs, in_words, resumed_protocol
+from studies.records import figures_of, record_of
+from studies.settings import Settings, UsageError, load_settings
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +28,8 @@ def evaluator(tmp_path_factory: pytest.TempPathFactory) -> QualityEvaluator:
     return quality(data, tmp_path_factory.mktemp("home"), TrainingProtocol())
 
 
-def settings(trunks: str = "auto") -> Settings:
-    return load_settings("pareto", trunks=trunks)
+def settings(trunks: str = "auto", study: str = "pareto") -> Settings:
+    return load_settings(study, trunks=trunks)
 
 
 def choice(
@@ -72,11 +75,50 @@ def test_a_gpu_trains_whole_and_without_a_bound(
     assert (found.trunks, found.arithmetic, found.fusion.max_macs) == ("by-stage", "bf16", None)
 
 
+@pytest.mark.parametrize("compute", ["cpu", "cuda"])
+def test_designs_of_a_fixed_list_are_all_trained_alike(
+    evaluator: QualityEvaluator, monkeypatch: pytest.MonkeyPatch, compute: str
+) -> None:
+    monkeypatch.setattr(chosen, "epoch_macs", lambda *_: {"text": 4e11, "vision": 5e11})
+    found = chosen_protocol(settings(study="depth-or-merge"), evaluator, demo(), compute)
+    assert found.trunks == "tuned"
+
+
 @pytest.mark.parametrize("trunks", get_args(Trunks))
 def test_trunks_that_are_asked_for_win(
     evaluator: QualityEvaluator, monkeypatch: pytest.MonkeyPatch, trunks: str
 ) -> None:
     assert choice(evaluator, monkeypatch, 1e15, 1e15, trunks).trunks == trunks
+
+
+def test_no_machine_shortens_the_papers_protocol(
+    evaluator: QualityEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluator, "protocol", named_protocol("paper", 0))
+    found = choice(evaluator, monkeypatch, 1e15, 1e15)
+    assert (found.name, found.trunks, found.arithmetic) == ("paper", "by-stage", "bf16")
+    assert found.fusion_regime().max_macs is None
+    assert choice(evaluator, monkeypatch, 1e15, 1e15, "frozen").trunks == "frozen"
+    assert choice(evaluator, monkeypatch, 1e9, 1e9).arithmetic == "fp32"
+
+
+def test_a_study_says_by_which_protocol_it_trains() -> None:
+    fair, paper = (in_words(named_protocol(name, 4)) for name in ("fair", "paper"))
+    assert fair.startswith("fair protocol: ") and "all designs by the same settings" in fair
+    assert paper.startswith("paper protocol: ") and "augmentation, which is not described" in paper
+    assert fair.endswith("seed 4")
+
+
+def test_a_study_does_not_go_on_by_another_protocol() -> None:
+    began = json.loads(json.dumps(asdict(named_protocol("fair", 0))))
+    asked = named_protocol("paper", 0)
+    assert resumed_protocol(asked, "auto", began) == asked
+    assert resumed_protocol(named_protocol("fair", 0), "auto", began).name == "fair"
+
+
+def test_an_unknown_protocol_is_refused() -> None:
+    with pytest.raises(UsageError, match="--protocol 'best': choose one of fair, paper"):
+        load_settings("pareto", protocol="best")
 
 
 def test_an_epoch_of_the_built_in_encoders_is_small(evaluator: QualityEvaluator) -> None:
@@ -97,16 +139,15 @@ def test_another_machine_goes_on_as_the_study_began() -> None:
 
 
 class Texts:
-    """Texts of two lengths; `logits` costs what the longest of a batch does."""
+    """Texts of two lengths; a batch costs what its longest does."""
 
     def __init__(self, short: int, long: int) -> None:
         self.lengths = torch.tensor([4] * short + [400] * long)
         self.labels = torch.zeros(short + long, dtype=torch.int64)
 
-    def logits(self, module: nn.Module, indices: torch.Tensor) -> torch.Tensor:
-        longest = int(self.lengths[indices].max())
-        said: torch.Tensor = module(torch.zeros(len(indices), longest, 8)).mean(1)
-        return said
+    def batch(self, indices: torch.Tensor) -> Batch:
+        read = torch.zeros(len(indices), int(self.lengths[indices].max()), 8)
+        return Batch(self.labels[indices], lambda module: module(read).mean(1))
 
 
 def test_a_bound_gives_epochs_by_the_texts_mean_length_in_any_order() -> None:
@@ -152,7 +193,7 @@ def test_the_network_that_is_tested_stands_where_its_inputs_are(
     monkeypatch.setattr(evaluator, "_device", "meta")
     monkeypatch.setattr(
         "evaluators.quality.predict",
-        lambda module, examples: examples.logits(module, torch.arange(2)),
+        lambda module, examples: examples.batch(torch.arange(2)).logits(module),
     )
     with pytest.raises(NotImplementedError, match="meta"):  # all went there; nothing comes back
         evaluator.test(design())

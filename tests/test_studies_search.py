@@ -19,6 +19,7 @@ from evaluators.latency import MeasureError
 from evaluators.ssh_connect import HostKeyChanged
 from evaluators.ssh_keys import LogInFailed
 from search_space.genotype import Genotype
+from studies.cautions import cautions_of
 from studies.exits import DEVICE, HOST_KEY, errors
 from studies.front import pareto_front
 from studies.records import (
@@ -27,7 +28,6 @@ from studies.records import (
     RECORD,
     UNSTABLE,
     WORKER,
-    cautions_of,
     reference_row,
     rows_of,
 )
@@ -36,9 +36,9 @@ from studies.search import (
     MAX_ATTEMPTS,
     UNSTABLE_IN_A_ROW,
     SearchStopped,
-    Workers,
     distributions,
 )
+from studies.workers import Workers
 
 
 @pytest.fixture
@@ -356,7 +356,7 @@ def test_what_is_not_finite_is_never_told_and_never_kept(bench: Bench, value: fl
 def killed_worker(bench: Bench, trial: optuna.Trial, sign: bool = True) -> None:
     """Leaves a trial as a worker of this home does that was killed."""
     program = (
-        "import os, sys; from pathlib import Path; from studies.search import Workers\n"
+        "import os, sys; from pathlib import Path; from studies.workers import Workers\n"
         "print(Workers(Path(sys.argv[1])).name, flush=True); os.kill(os.getpid(), 9)"
     )
     command = [sys.executable, "-c", program, str(bench.home / "workers")]

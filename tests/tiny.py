@@ -22,9 +22,11 @@ from search_space.genotype import Genotype
 from search_space.named import load_space
 from search_space.paper import seeded_designs
 from search_space.space import SearchSpace
+from studies.grids import GridDesign, grid_in
 from studies.samplers import make_sampler
-from studies.search import Search, Workers
+from studies.search import Search
 from studies.storage import open_storage, quiet_optuna
+from studies.workers import Workers
 
 SPLITS = {"train": 40, "valid": 12, "test": 12}
 WORDS = {"dark": ("dim", "night", "black"), "light": ("bright", "day", "white")}
@@ -125,8 +127,12 @@ class Place:
 
     def run(self, *arguments: str) -> list[str]:
         """`fusion-nas run` on the tiny data and space."""
+        return self.command("run", *self.flags(), *arguments)
+
+    def flags(self) -> tuple[str, ...]:
+        """What `run` is given: the tiny data and space, frozen trunks, one thread."""
         given = ("--data", str(self.data), "--space", str(self.folder / "tiny.toml"))
-        return self.command("run", *given, "--trunks", "frozen", "--threads", "1", *arguments)
+        return (*given, "--trunks", "frozen", "--threads", "1")
 
     def finish(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
@@ -252,12 +258,18 @@ class Quiet:
 class Bench:
     """A search over the tiny space with a fake device and fake training, on a real storage."""
 
-    def __init__(self, folder: Path, url: str = "", limit_ms: float | None = None) -> None:
+    def __init__(
+        self, folder: Path, url: str = "", limit_ms: float | None = None, grid: str = ""
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         quiet_optuna()
         self.home, self.limit_ms = folder, limit_ms
         self.url = url or f"sqlite:///{folder / 'studies.db'}"
         self.space = tiny_space(folder)
+        self.listed: tuple[GridDesign, ...] = ()
+        if grid:
+            self.space, found = grid_in(grid, self.space)
+            self.listed = found.designs
         self.latency, self.quality, self.told = FakeLatency(), FakeQuality(), Quiet()
         self.store = EvaluationStore(folder / "evaluations.jsonl")
         self.study = optuna.create_study(
@@ -284,6 +296,7 @@ class Bench:
             self.told,
             partial(make_sampler, sampler, 0),
             self.seeded,
+            fixed=bool(self.listed),
         )
 
     @property
