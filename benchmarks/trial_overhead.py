@@ -24,7 +24,7 @@ from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.store import EvaluationStore
 from search_space.genotype import Genotype
 from search_space.named import load_space
-from studies.lab import DIRECTIONS
+from studies.identity import DIRECTIONS
 from studies.samplers import SAMPLERS, make_sampler
 from studies.search import Search
 from studies.storage import open_storage, quiet_optuna

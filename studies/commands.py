@@ -17,8 +17,9 @@ from search_space.paper import seeded_designs
 from studies import page as pages
 from studies import screen
 from studies.finish import ARTIFACTS, finish
+from studies.identity import open_study, study_name
 from studies.jsonout import as_json
-from studies.lab import Lab, open_lab, open_study, study_name
+from studies.lab import Lab, open_lab
 from studies.records import SUBJECT, outcome_of
 from studies.samplers import make_sampler
 from studies.search import Search

@@ -13,8 +13,9 @@ from search_space.genotype import Genotype
 from search_space.pixels import normalisation
 from studies import screen
 from studies.commands import find_study
-from studies.lab import SAME_RESULTS, Lab, check_identity, genotype_of, open_lab
-from studies.records import RECORD, RIGHT, SETTINGS, TESTS
+from studies.identity import SAME_RESULTS, check_identity
+from studies.lab import Lab, open_lab
+from studies.records import RECORD, RIGHT, SETTINGS, TESTS, genotype_of
 from studies.settings import Settings, UsageError
 from studies.storage import quiet_optuna
 from studies.targets import check_folder

@@ -14,7 +14,7 @@ from evaluators.quality import QualityEvaluator
 from evaluators.store import known_or_new
 from search_space.genotype import Genotype
 from search_space.paper import SeededDesign
-from studies.lab import Lab, genotype_of
+from studies.lab import Lab
 from studies.outcome import Row
 from studies.records import (
     CONDITIONS,
@@ -24,6 +24,7 @@ from studies.records import (
     SEEDS,
     SUBJECT,
     TESTS,
+    genotype_of,
     outcome_of,
     record_of,
     reference_row,

@@ -13,7 +13,8 @@ from search_space.paper import SOURCE, SeededDesign, seeded_designs
 from search_space.rewrites import NONE
 from studies import screen
 from studies.commands import find_study
-from studies.lab import Lab, conditions, data_label, load_space_of, open_lab
+from studies.identity import conditions, data_label
+from studies.lab import Lab, load_space_of, open_lab
 from studies.outcome import Split
 from studies.paper_accuracy import (
     Line,

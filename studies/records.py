@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.evaluation import Evaluation
 from evaluators.paired import Right, right_from
+from search_space.genotype import Genotype
 from studies.cautions import cautions_of, neighbours
 from studies.front import (
     hypervolume_history,
@@ -241,3 +242,8 @@ def _importances(study: optuna.Study) -> dict[str, dict[str, float]]:
             study, target=target, evaluator=evaluator
         )
     return found
+
+
+def genotype_of(record: dict[str, Any]) -> Genotype:
+    """The design that a trial's record holds."""
+    return Genotype.from_json(record["genotype"])
