@@ -150,9 +150,14 @@ class QualityEvaluator:
     def _alone_regime(self, spec: EncoderSpec) -> Regime:
         return self.protocol.alone_regime(spec.modality, spec.weights == "pretrained")
 
+    def _fusion_regime(self, genotype: Genotype) -> Regime:
+        return self.protocol.fusion_regime(self._is_pretrained(genotype))
+
     def _whole_regime(self, genotype: Genotype) -> Regime:
-        pretrained = any(spec.weights == "pretrained" for spec in self._specs(genotype))
-        return self.protocol.whole_regime(self.stage(genotype), pretrained)
+        return self.protocol.whole_regime(self.stage(genotype), self._is_pretrained(genotype))
+
+    def _is_pretrained(self, genotype: Genotype) -> bool:
+        return any(spec.weights == "pretrained" for spec in self._specs(genotype))
 
     def alone(self, spec: EncoderSpec) -> Genotype:
         """The unimodal design over a whole encoder, at the longest text that the data need.
@@ -277,7 +282,7 @@ class QualityEvaluator:
             "epochs": done.epochs,
             "epochs_allowed": done.epochs_allowed,
             "best_epoch": done.best_epoch,
-            "fusion_epochs": [allowed, self.protocol.fusion_regime().epochs],
+            "fusion_epochs": [allowed, self._fusion_regime(genotype).epochs],
             "seconds": round(done.seconds, 3),
             "waited_s": round(done.waited_s, 3),
             "right": right_rows(right),
@@ -359,7 +364,7 @@ class QualityEvaluator:
         module: torch.nn.Module = new_fusion(
             genotype, self._shapes, len(self.data.classes), self.protocol.seed
         )
-        regime, fits = self.protocol.fusion_regime(), []
+        regime, fits = self._fusion_regime(genotype), []
         allowed, whole = regime.epochs, self.fidelity(genotype) == WHOLE
         if self.protocol.starts_on_features or not whole:
             train, valid = (self._examples(genotype, split, True) for split in ("train", "valid"))

@@ -1,7 +1,7 @@
 """How networks are trained, as values: regimes of single trainings, and the named protocols."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -65,6 +65,9 @@ ALONE_PRETRAINED = Regime(4, 2, 32, 5e-4, 1e-4, average_from=2)
 """Chosen on CMU-MOSI's train and valid clips with all-MiniLM-L6-v2, out of fold, one seed: for
 trunks a rate of 1e-4 before 5e-5 and 2e-4 (79.7, 78.5, 77.3 % in two folds of five: a hint), and
 the mean of weights, for it lowers the loss in all of three folds (at equal accuracy)."""
+FUSION_PRETRAINED = Regime(8, 8, 64, 1e-3, 0.0, average_from=2)
+"""Chosen likewise, on features of the frozen encoder, by 5-fold cross-validation with two seeds:
+77.3 % over ten text-only designs, where 24 epochs without the mean reach 76.6 %."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +102,19 @@ class TrainingProtocol:
     wash those weights out. `arithmetic` is that of training trunks: "bf16" and "fp16" are autocast
     with weights and optimiser in fp32; evaluation is always fp32.
 
-    `by_stage`, where given, stands in place of the five common regimes. Then designs that are
+    `by_stage`, where given, stands in place of the common regimes. Then designs that are
     trained whole, and unimodal ones are too, start from the trunks as they were loaded.
     """
 
     trunks: Trunks = "by-stage"
     seed: int = 0
     arithmetic: Arithmetic = "fp32"
-    alone: Regime = field(default_factory=lambda: Regime(9, 3, 32, 1e-3, 1e-3))
+    alone: Regime = Regime(9, 3, 32, 1e-3, 1e-3)
     alone_pretrained: Regime = ALONE_PRETRAINED
-    fusion: Regime = field(default_factory=lambda: Regime(24, 4, 64, 1e-3, 0.0))
-    whole: Regime = field(default_factory=lambda: Regime(2, 2, 64, 5e-4, 5e-4))
-    whole_pretrained: Regime = field(default_factory=lambda: Regime(3, 2, 32, 2e-4, 5e-5))
+    fusion: Regime = Regime(24, 4, 64, 1e-3, 0.0)
+    fusion_pretrained: Regime = FUSION_PRETRAINED
+    whole: Regime = Regime(2, 2, 64, 5e-4, 5e-4)
+    whole_pretrained: Regime = Regime(3, 2, 32, 2e-4, 5e-5)
     name: ProtocolName = "fair"
     by_stage: StageRegimes | None = None
 
@@ -120,9 +124,19 @@ class TrainingProtocol:
             return self.by_stage.of("text-only" if modality == "text" else "vision-only")
         return self.alone_pretrained if pretrained else self.alone
 
-    def fusion_regime(self) -> Regime:
+    def fusion_regime(self, pretrained: bool) -> Regime:
         """How fusion and head are trained on features of frozen trunks."""
-        return self.fusion if self.by_stage is None else self.by_stage.late
+        if self.by_stage is not None:
+            return self.by_stage.late
+        return self.fusion_pretrained if pretrained else self.fusion
+
+    def bounded(self, max_macs: float) -> "TrainingProtocol":
+        """The same with a bound on every training of a fusion; published ones have none."""
+        return replace(
+            self,
+            fusion=replace(self.fusion, max_macs=max_macs),
+            fusion_pretrained=replace(self.fusion_pretrained, max_macs=max_macs),
+        )
 
     def whole_regime(self, stage: Stage, pretrained: bool) -> Regime:
         """How a design of this stage is trained whole."""

@@ -228,7 +228,7 @@ def _subject(lab: Lab) -> dict[str, Any]:
             "Designs are trained as published, each stage by settings of its own: differences "
             "between stages are differences of training too. --protocol fair trains all alike."
         )
-    bound = lab.quality.protocol.fusion_regime().max_macs
+    bound = lab.quality.protocol.fusion_regime(pretrained=True).max_macs
     if bound is not None:
         cautions.append(
             f"On a CPU the training of one design's fusion is bounded at {bound:.0e} "

@@ -9,6 +9,7 @@ from evaluators.quality import QualityEvaluator
 from evaluators.regimes import (
     NOT_FOLLOWED,
     TUNED,
+    Arithmetic,
     TrainingProtocol,
     Trunks,
     native_arithmetic,
@@ -59,12 +60,9 @@ def chosen_protocol(
     small = sum(epoch.values()) <= WHOLE_TRAINING_MACS
     affordable: Trunks = "text-tuned" if epoch["text"] <= TEXT_TUNING_MACS else "frozen"
     trunks = given or (whole if small or published else affordable)
-    return replace(
-        quality.protocol,
-        trunks=trunks,
-        arithmetic="fp32" if small or not TUNED[trunks] else native,
-        fusion=replace(quality.protocol.fusion, max_macs=CPU_FUSION_MACS[trunks]),
-    )
+    arithmetic: Arithmetic = "fp32" if small or not TUNED[trunks] else native
+    bounded = quality.protocol.bounded(CPU_FUSION_MACS[trunks])
+    return replace(bounded, trunks=trunks, arithmetic=arithmetic)
 
 
 def resumed_protocol(

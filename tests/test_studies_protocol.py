@@ -65,7 +65,7 @@ def test_a_cpu_trains_as_much_as_it_can_bear(
 ) -> None:
     found = choice(evaluator, monkeypatch, text, vision)
     assert (found.trunks, found.arithmetic) == (trunks, arithmetic)
-    assert found.fusion.max_macs is not None
+    assert found.fusion.max_macs == found.fusion_pretrained.max_macs is not None
 
 
 def test_a_gpu_trains_whole_and_without_a_bound(
@@ -97,7 +97,7 @@ def test_no_machine_shortens_the_papers_protocol(
     monkeypatch.setattr(evaluator, "protocol", named_protocol("paper", 0))
     found = choice(evaluator, monkeypatch, 1e15, 1e15)
     assert (found.name, found.trunks, found.arithmetic) == ("paper", "by-stage", "bf16")
-    assert found.fusion_regime().max_macs is None
+    assert found.fusion_regime(pretrained=True).max_macs is None
     assert choice(evaluator, monkeypatch, 1e15, 1e15, "frozen").trunks == "frozen"
     assert choice(evaluator, monkeypatch, 1e9, 1e9).arithmetic == "fp32"
 
