@@ -3,7 +3,7 @@
 Reading needs Optuna alone: a report can be made without data, device or torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -35,6 +35,7 @@ RIGHT = "right"
 """Of records, and of the test figures by trial: which samples were right. Of the study: the same
 of its references, by split and name."""
 UNSTABLE = "unstable"
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 METRICS = ["accuracy_percent", "latency_ms"]
 MIN_TRIALS_FOR_IMPORTANCE = 8
 
@@ -98,7 +99,6 @@ def figures_of(record: Mapping[str, Any], tests: Mapping[str, Any] | None = None
         "published_accuracy": record.get("published_accuracy"),
         "published_latency_ms": record.get("published_latency_ms"),
         "reason": record.get("reason", ""),
-        "duplicate_of": record.get("duplicate_of"),
     }
 
 
@@ -172,16 +172,36 @@ def rows_of(study: optuna.Study) -> tuple[Row, ...]:
     """All finished trials in order of number."""
     tests = study.user_attrs.get(TESTS, {})
     finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    finished.sort(key=lambda t: t.number)
+    first = first_of_each(finished)
+    return tuple(
+        replace(row_of(trial, tests), duplicate_of=duplicate_of(trial, first)) for trial in finished
+    )
+
+
+def first_of_each(trials: Iterable[FrozenTrial]) -> dict[str, int]:
+    """Each design's key and the number of the first trial, in their order, that settled it."""
     first: dict[str, int] = {}
-    rows = []
-    for trial in sorted(finished, key=lambda t: t.number):
-        row = row_of(trial, tests)
-        key = trial.user_attrs.get(RECORD, {}).get("key")
-        if key and row.state == "complete" and first.setdefault(key, trial.number) != trial.number:
-            # Two workers may have had the same design in hand at once, neither knowing it.
-            row = replace(row, duplicate_of=first[key])
-        rows.append(row)
-    return tuple(rows)
+    for trial in trials:
+        if key := _settled_key(trial):
+            first.setdefault(key, trial.number)
+    return first
+
+
+def duplicate_of(trial: FrozenTrial, first: Mapping[str, int]) -> int | None:
+    """The number of an earlier trial of the same design, of `first_of_each`.
+
+    It is seen when trials are read: two workers may have one design in hand, neither knowing it.
+    """
+    number = first.get(_settled_key(trial))
+    return None if number == trial.number else number
+
+
+def _settled_key(trial: FrozenTrial) -> str:
+    """The key of a design that need not be tried again; else empty."""
+    if trial.state not in FINISHED or is_unstable(trial):
+        return ""
+    return str(trial.user_attrs.get(RECORD, {}).get("key", ""))
 
 
 def outcome_of(study: optuna.Study) -> Outcome:

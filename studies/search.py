@@ -23,17 +23,19 @@ from search_space.space import SearchSpace
 from studies.records import (
     CARRIED_OVER,
     DESIGN,
+    FINISHED,
     NAME,
     RECORD,
     UNSTABLE,
     WORKER,
+    duplicate_of,
+    first_of_each,
     is_unstable,
     record_of,
 )
 from studies.wording import counted
 from studies.workers import Workers
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 FAILURES_IN_A_ROW = 3
 UNSTABLE_IN_A_ROW = 20
 """A device that is unsteady for an hour may be steady later; one that is so for longer is not."""
@@ -159,7 +161,7 @@ class Search:
                 raise _stopped("the device needs a person", error) from error
             trials = self._study.get_trials(deepcopy=False)
             finished = [trial for trial in trials if trial.state in FINISHED]
-            self._reporter.trial(self._counted(finished), total, _told(trials[trial.number]))
+            self._reporter.trial(self._counted(finished), total, _told(trial.number, trials))
         self._tell_of_waiting()
 
     def _leave(self, trial: optuna.Trial) -> None:
@@ -280,7 +282,7 @@ class Search:
         if violations:
             self._infeasible(trial, genotype, None, "; ".join(violations))
             return
-        more = self._said_of(genotype, trial.number)
+        more = self._said_of(genotype)
         try:
             latency, known = known_or_new(self._store, self._latency, genotype)
             if latency.unstable:
@@ -312,21 +314,14 @@ class Search:
             return ""
         return f"{median:.3f} ms is over the latency limit of {self._limit:g} ms"
 
-    def _said_of(self, genotype: Genotype, number: int) -> dict[str, Any]:
-        """The first earlier trial of the same design, and what was published for it."""
+    def _said_of(self, genotype: Genotype) -> dict[str, Any]:
+        """The design's key, by which it is known again, and what was published for it."""
         said: dict[str, Any] = {}
         design = self._published.get(genotype.key)
         if design is not None:
             said["published_accuracy"] = design.accuracy_percent
             said["published_latency_ms"] = design.latency_ms
-        same = [
-            t.number
-            for t in self._study.get_trials(deepcopy=False, states=FINISHED)
-            if t.number < number
-            and t.user_attrs.get(RECORD, {}).get("key") == genotype.key
-            and not is_unstable(t)
-        ]
-        return {**said, "key": genotype.key, **({"duplicate_of": same[0]} if same else {})}
+        return {**said, "key": genotype.key}
 
     def _infeasible(
         self,
@@ -372,14 +367,16 @@ class Search:
             raise _stopped(row, error) from error
 
 
-def _told(trial: FrozenTrial) -> str:
+def _told(number: int, trials: Sequence[FrozenTrial]) -> str:
     """What a trial came to, in a line."""
+    trial = trials[number]
     name = trial.user_attrs.get(NAME, "")
     record = trial.user_attrs.get(RECORD, {})
     who = f"{name}: " if name else ""
     if trial.state is TrialState.COMPLETE:
         accuracy, latency = trial.values
-        again = f" (as trial {record['duplicate_of']})" if "duplicate_of" in record else ""
+        same = duplicate_of(trial, first_of_each(trials))
+        again = "" if same is None else f" (as trial {same})"
         return f"{who}{accuracy:.1f} %, {latency:.3g} ms{again}"
     return f"{who}{record.get('reason', 'failed')}"
 
