@@ -101,7 +101,7 @@ def confounding(lab: Lab, late: Line, early: Line, designs: Sequence[SeededDesig
     name: ProtocolName = "fair" if lab.settings.protocol == "paper" else "paper"
     quality = lab.quality.other()
     quality.protocol = named_protocol(name, lab.settings.seed)
-    asked = replace(lab.settings, protocol=name)
+    asked = replace(lab.settings, protocol=name, trunks="auto")
     compute = "cuda" if torch.cuda.is_available() else "cpu"
     quality.protocol = chosen_protocol(asked, quality, lab.space, compute)
     genotypes = {design.name: design.genotype for design in designs}

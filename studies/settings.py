@@ -118,6 +118,11 @@ class Settings:
         for flag, value, known in checks:
             check_choice(flag, value, known)
         check_threads(self.threads)
+        if self.protocol == "paper" and self.trunks not in ("auto", "by-stage"):
+            raise UsageError(
+                f"--trunks {self.trunks}: --protocol paper says itself which trunks are trained; "
+                "leave --trunks out"
+            )
         if self.grid is not None:
             check_choice("grid", self.grid, kinds())
         if self.trials is not None and self.trials < 1:
@@ -208,7 +213,7 @@ def load_settings(preset: str, **flags: Any) -> Settings:
 
 def _check_no_search(preset: str, given: dict[str, Any]) -> None:
     """Raises UsageError for flags of a search that a fixed list of designs has no use for."""
-    for flag in ("sampler", "seed_paper"):
+    for flag in ("sampler", "seed_paper", "cv"):
         if given.get(flag):
             raise UsageError(
                 f"--{flag.replace('_', '-')}: study {preset} tries a fixed list of designs; "

@@ -173,8 +173,8 @@ def how_to_read(outcome: Outcome) -> tuple[str, ...]:
         said[0] = said[0][:-1] + "; test data have not been looked at."
     if any(_has_bounds(row) for row in rows):
         said.append(
-            "Brackets hold 95 % intervals; where two overlap, nothing is claimed about which of "
-            "the two is better."
+            "Brackets hold the 95 % interval of one design; which of two is better is claimed by "
+            "paired intervals over the same samples alone."
         )
     settled = unsettled(outcome)
     return (*said, settled) if settled else tuple(said)
