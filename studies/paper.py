@@ -104,7 +104,7 @@ def show_paper_of_study(storage: str | None, name: str | None, json_only: bool) 
     outcome = outcome_of(study)
     right: RightBySplit = {"valid": rights(study, "valid"), "test": rights(study, "test")}
     designs, verdicts, split = named_in(outcome, right)
-    if not designs:
+    if all(design.row.number is None for design in designs):  # references alone, or nothing
         raise UsageError(
             f"study {study.study_name!r} holds none of the designs of {SOURCE}: run it with "
             "--seed-paper, or give --data"
