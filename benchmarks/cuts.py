@@ -8,7 +8,6 @@ moments drawn from the seed. Prints one JSON object; `--out FILE` keeps it.
 """
 
 import argparse
-import json
 import os
 import platform
 import subprocess
@@ -23,6 +22,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).par
 
 from cutting import Board, cut_at_random  # noqa: E402
 from faulty import FaultyRuntime  # noqa: E402
+from main_job import show  # noqa: E402
 from sshd import missing, start_sshd  # noqa: E402
 
 
@@ -69,10 +69,7 @@ def main() -> None:
         "seed": args.seed,
         "machine": about,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    show(result, args.out)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ share is an upper bound of the card's idle time. Without a card, full size is no
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from main_job import machine
+from main_job import machine, show
 
 from evaluators.data import DataSet, rendered
 from evaluators.examples import RawInputs
@@ -145,10 +144,7 @@ def main() -> None:
         "designs": designs,
         "machine": about,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    show(result, args.out)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def show(result: dict[str, Any], out: Path | None) -> None:
+    """Prints a result, and keeps it where a file is given."""
+    text = json.dumps(result, indent=2)
+    print(text)
+    if out:
+        out.write_text(text + "\n", encoding="utf-8")
+
+
 def command(job: str, shared: Path) -> list[str]:
     """The command line of one job."""
     program = str(Path(sys.executable).with_name("fusion-nas"))
@@ -93,10 +101,7 @@ def main() -> None:
         "majority_percent": outcome["majority_percent"],
         "machine": about,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    show(result, args.out)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ leaves those clips out; intervals are over clips with seeds averaged. `--threads
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from main_job import machine
+from main_job import machine, show
 
 from evaluators.cross_validation import CrossValidatedEvaluator
 from evaluators.data import DataSet, load
@@ -165,10 +164,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "machine": about,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    show(result, args.out)
 
 
 if __name__ == "__main__":

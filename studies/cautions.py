@@ -101,8 +101,7 @@ def _of_training(rows: Sequence[Row]) -> list[str]:
     found = []
     if len({row.fidelity for row in rows if row.fidelity}) > 1:
         found.append(
-            "Late designs train fusion and head on frozen trunks, all others are trained whole; "
-            "both start from trunks that were fine-tuned alone."
+            "Late designs train fusion and head on frozen trunks, all others are trained whole."
         )
     shortened = [row for row in rows if row.shortened]
     if shortened:

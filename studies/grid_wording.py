@@ -49,7 +49,10 @@ def readings(outcome: Outcome) -> Iterator[str]:
     )
     missing = absent(outcome)
     if missing:
-        yield f"Not complete: {', '.join(missing)}. The same command tries again."
+        yield (
+            f"Not complete: {', '.join(missing)}. The same command tries again what failed or was "
+            "not stable."
+        )
     known = outcome.grid.paired
     if not known:
         yield (

@@ -154,7 +154,10 @@ def confounded_training(
     figures |= _figures(protocol, here)
     name = "paper" if protocol == "fair" else "fair"
     if other is None:
-        text += f"; the same command with --protocol {name} shows what training alone changes."
+        text += (
+            f"; the same under --protocol {name} (for a study: a new one, with another --name) "
+            "shows what training alone changes."
+        )
     else:
         moved = here.points - other.points
         text += f", under {name} {_points(other)}: training alone moves it by {moved:+.1f}."

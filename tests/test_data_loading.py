@@ -45,7 +45,7 @@ def test_a_folder_becomes_samples_in_the_order_of_its_file(tmp_path: Path) -> No
     assert (first.id, first.group, first.text, first.label) == ("0000", "0000", "text 0", 0)
     assert first.image.is_absolute() and read_image(first.image, 4).shape == (3, 4, 4)
     assert data.counts("train") == (60, 60) and data.majority("train") == (0, 0.5)
-    assert data.ceilings is None and not data.dropped and data.empty_texts == 0
+    assert data.ceilings is None and not data.dropped
     assert pickle.loads(pickle.dumps(data)) == data
 
 

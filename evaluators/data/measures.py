@@ -19,9 +19,6 @@ class Share:
     right: int
     count: int
 
-    def __float__(self) -> float:
-        return self.value
-
 
 def wilson(right: int, count: int) -> Share:
     """The share `right / count` with its 95 % Wilson score interval.

@@ -117,8 +117,3 @@ class DataSet:
     def groups(self, split: Split) -> tuple[str, ...]:
         """The distinct groups of one split, sorted."""
         return tuple(sorted({sample.group for sample in self.split(split)}))
-
-    @property
-    def empty_texts(self) -> int:
-        """How many samples have a text of nothing but white space. They are kept."""
-        return sum(not sample.text.strip() for sample in self.samples)
