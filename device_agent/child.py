@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from device_agent.checks import ProtocolError
 from device_agent.streams import HostGone
+from device_agent.wire import parse_json
 
 MAX_ANSWER_BYTES = 2**20
 GRACE_S = 1.0
@@ -41,14 +43,14 @@ def run_child(
     """Run a command in a session of its own; when this returns, its whole group was killed.
 
     Args:
-        command: what to run; its standard error is this process's, its standard input ends when
-            this process does.
+        command: what to run; it answers with one JSON object and ends. Its standard error is this
+            process's, its standard input ends when this process does.
         deadline_s: after which it is killed with all that it started.
         host: file descriptor that becomes readable when the host is gone, or None.
         inherited: file descriptors that the child gets too.
 
     Raises:
-        HostGone: `host` became readable before the child had answered.
+        HostGone: `host` became readable before the child had written all of its answer.
     """
     kills = _memory_kills()
     child = subprocess.Popen(
@@ -60,10 +62,9 @@ def run_child(
         pass_fds=inherited,
     )
     assert child.stdin and child.stdout
-    end_s = time.monotonic() + deadline_s
+    pipe, answer = child.stdout.fileno(), bytearray()
     try:
-        answer = _read_answer(child.stdout.fileno(), end_s, host)
-        if answer is None:
+        if not _read_answer(pipe, answer, time.monotonic() + deadline_s, host):
             return Ended(
                 b"", f"the deadline of {deadline_s:g} s passed, and it was killed: give it longer"
             )
@@ -73,7 +74,14 @@ def run_child(
             code = child.wait(timeout=GRACE_S)
         except subprocess.TimeoutExpired:
             code = 0  # It answered and closed; what it still does is of no interest.
-        return Ended(answer, "") if code == 0 else _failed(code, kills)
+        return Ended(bytes(answer), "") if code == 0 else _failed(code, kills)
+    except HostGone:
+        # A child that has answered takes a while to end. What is done is not lost for that.
+        _kill_group(child)
+        _read_answer(pipe, answer, time.monotonic() + GRACE_S, None)
+        if not _is_whole(answer):
+            raise
+        return Ended(bytes(answer), "")
     finally:
         _kill_group(child)
         child.stdin.close()
@@ -127,24 +135,35 @@ def _watch(agent: int, watched: int) -> NoReturn:
             os._exit(0)
 
 
-def _read_answer(pipe: int, end_s: float, host: int | None) -> bytes | None:
-    """Read until the child closes `pipe` or writes too much; None when the deadline passed."""
-    answer = b""
+def _read_answer(pipe: int, answer: bytearray, end_s: float, host: int | None) -> bool:
+    """Read until the child closes `pipe` or writes too much; False when the deadline passed.
+
+    Raises:
+        HostGone: `host` became readable; `answer` holds what was read before.
+    """
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
     if host is not None:
         poll.register(host, select.POLLIN)
     while (left_s := end_s - time.monotonic()) > 0:
         ready = [fd for fd, _ in poll.poll(left_s * 1000)]
-        # The answer first: what is done is not lost because the host left.
         if pipe in ready:
             chunk = os.read(pipe, 2**16)
             answer += chunk
             if not chunk or len(answer) > MAX_ANSWER_BYTES:
-                return answer
+                return True
         elif host is not None and host in ready:
             raise HostGone("the host ended the link or spoke out of turn while a job ran")
-    return None
+    return False
+
+
+def _is_whole(answer: bytearray) -> bool:
+    """Return whether an answer was written to its end: of a JSON object no beginning is JSON."""
+    try:
+        parse_json(bytes(answer))
+    except ProtocolError:
+        return False
+    return True
 
 
 def _kill_group(child: "subprocess.Popen[bytes]") -> None:

@@ -21,11 +21,12 @@ from evaluators.device_client import DeviceClient, LocalTransport
 
 MARK = "to be broken"
 QUICK = TimingProtocol(
-    warmup_min_runs=1, warmup_min_s=0.0, warmup_max_s=0.1, min_repeats=6, max_repeats=12,
+    warmup_min_runs=1, warmup_min_s=0.0, warmup_max_s=10.0, min_repeats=6, max_repeats=12,
     min_time_s=0.0, max_time_s=1.0, interval_share=100.0, block_tolerance=100.0,
     anchor_tolerance=100.0, anchor_runs=3, others_cores=1e6, watch_board=False, retries=0,
     steady_runs=1, steady_tolerance=1.0,
 )  # fmt: skip
+"""Trusts every reading, on a busy machine too: one that is not trusted is taken again."""
 
 WRAPPER = """
 import ctypes, hashlib, importlib, json, os, signal, sys, time
@@ -86,7 +87,7 @@ class InferenceSession(real.InferenceSession):
         if self._name:
             break_at("compile", self._name)
             leave = os._exit
-            os._exit = lambda code: (log("done", self._name), leave(code))
+            os._exit = lambda code: (break_at("done", self._name), leave(code))
         super().__init__(model, *others, **named)
 
     def run(self, *given):
@@ -119,7 +120,10 @@ class FaultyRuntime:
         self.breaks()
 
     def breaks(self, times: int = 10**9, **faults: Any) -> None:
-        """Break at `load`, `compile` or `run` in this way, so many times; a number sleeps."""
+        """Break at `load`, `compile`, `run` or `done` so many times; a number sleeps.
+
+        `done` is when a job has answered and is about to end.
+        """
         (self._site / "events").unlink(missing_ok=True)
         given = {event: (fault, times) for event, fault in faults.items()}
         (self._site / "faults.json").write_text(json.dumps(given))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from device_agent import child
 from device_agent.child import HostGone, own_command, run_child
 
 SLEEPER = "import time; time.sleep(600)"
@@ -88,6 +89,47 @@ def test_a_host_that_leaves_takes_the_child_with_it(tmp_path: Path) -> None:
     os.close(here)
     if pids.exists():
         assert within(2.0, lambda: all(map(is_gone, pids.read_text().split())))
+
+
+ANSWERS = """
+import os, sys, time
+os.write(1, sys.argv[1].encode())
+os.write(int(sys.argv[2]), b"out of turn")
+time.sleep(600)
+"""
+
+
+def test_a_whole_answer_is_kept_though_the_host_left_before_the_child_ended() -> None:
+    here, there = os.pipe()
+    ended = run_child(python(ANSWERS, '{"done": [1]}', there), 20.0, here, inherited=(there,))
+    assert (ended.answer, ended.problem) == (b'{"done": [1]}', "")
+    os.close(here)
+    os.close(there)
+
+
+def test_a_torn_answer_goes_with_the_host() -> None:
+    here, there = os.pipe()
+    with pytest.raises(HostGone):
+        run_child(python(ANSWERS, '{"done": [1', there), 20.0, here, inherited=(there,))
+    os.close(here)
+    os.close(there)
+
+
+def test_an_answer_written_while_the_host_is_found_gone_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, there = os.pipe()
+    os.write(there, b"out of turn")
+    kill = child._kill_group
+
+    def late(process: "subprocess.Popen[bytes]") -> None:
+        process.wait()
+        kill(process)
+
+    monkeypatch.setattr(child, "_kill_group", late)
+    assert run_child(python("print('{}')"), 20.0, here).answer == b"{}\n"
+    os.close(here)
+    os.close(there)
 
 
 def test_a_job_that_is_no_job_is_told_so(tmp_path: Path) -> None:
