@@ -31,7 +31,7 @@ from evaluators.trunk_weights import (
 from search_space.encoders import EncoderShape, EncoderSpec
 from search_space.features import Feature, features_of
 from search_space.genotype import FusionPoint, Genotype
-from search_space.network import FusionNetwork, new_fusion
+from search_space.network import Fusion, FusionNetwork, new_fusion
 from search_space.rewrites import NONE, Rewrites
 
 ON_FROZEN = "fusion on frozen trunks"
@@ -259,7 +259,7 @@ class QualityEvaluator:
         try:
             return self._trained_and_judged(genotype, "test")
         finally:
-            self._weights_file(genotype).unlink(missing_ok=True)
+            self.forget_weights(genotype)
 
     def _trained_and_judged(self, genotype: Genotype, split: Split) -> tuple[Right, dict[str, Any]]:
         """Right answers (1, N) of the design, newly trained, and how its training went."""
@@ -292,12 +292,11 @@ class QualityEvaluator:
     def test(self, genotype: Genotype) -> Evaluation:
         """Judges a trained design on the test split; for the end of a study only."""
         samples = self.data.split("test")
-        network = self.trained(genotype)
         if genotype.precision == "fp32":
             on_kept = self.fidelity(genotype) == ON_FROZEN  # one pass serves many designs
-            part = network.fusion if on_kept else network
+            part = self._trained_part(genotype).to(self._device)
             examples = self._examples(genotype, "test", on_kept)
-            logits = predict(part.to(self._device), examples).cpu().numpy()
+            logits = predict(part, examples).cpu().numpy()
         else:
             logits = self._exported_logits(genotype, samples)
         right = _right(logits, samples)
@@ -310,16 +309,16 @@ class QualityEvaluator:
 
     def trained(self, genotype: Genotype) -> FusionNetwork:
         """The whole network with its trained weights; trained again where they are not kept."""
-        self.prepare()
-        file = self._weights_file(genotype)
+        part = self._trained_part(genotype)
+        if isinstance(part, FusionNetwork):
+            return part
         network = self._untrained(genotype)
-        part = network if self.fidelity(genotype) == WHOLE else network.fusion
-        try:
-            load_prefix(part, file)
-        except (FileNotFoundError, WeightsError):
-            self._train(genotype)
-            load_prefix(part, file)
+        network.fusion.load_state_dict(part.state_dict())
         return network.eval()
+
+    def forget_weights(self, genotype: Genotype) -> None:
+        """Removes what is kept of the design's training; asked for again, it is trained again."""
+        self._weights_file(genotype).unlink(missing_ok=True)
 
     def artifact(self, genotype: Genotype) -> Artifact:
         """The trained design as ONNX in its precision: the graph that is timed, with its weights.
@@ -361,9 +360,7 @@ class QualityEvaluator:
         Last the epochs that the protocol's bound left to the fusion.
         """
         self.prepare()
-        module: torch.nn.Module = new_fusion(
-            genotype, self._shapes, len(self.data.classes), self.protocol.seed
-        )
+        module: torch.nn.Module = self._new_fusion(genotype)
         regime, fits = self._fusion_regime(genotype), []
         allowed, whole = regime.epochs, self.fidelity(genotype) == WHOLE
         if self.protocol.starts_on_features or not whole:
@@ -397,7 +394,6 @@ class QualityEvaluator:
 
     def _untrained(self, genotype: Genotype) -> FusionNetwork:
         """The network on its trunks' weights, fusion and head newly drawn."""
-        fusion = new_fusion(genotype, self._shapes, len(self.data.classes), self.protocol.seed)
         text = vision = None
         tuned = self.protocol.starts_on_features or self.fidelity(genotype) == ON_FROZEN
         if genotype.text_encoder:
@@ -406,7 +402,26 @@ class QualityEvaluator:
         if genotype.vision_encoder:
             spec = self._encoders[genotype.vision_encoder]
             vision = self._trunks.trunk(spec, genotype.deepest_vision_tap, tuned)
-        return FusionNetwork(genotype, self._shapes, fusion, text, vision)
+        return FusionNetwork(genotype, self._shapes, self._new_fusion(genotype), text, vision)
+
+    def _new_fusion(self, genotype: Genotype) -> Fusion:
+        return new_fusion(genotype, self._shapes, len(self.data.classes), self.protocol.seed)
+
+    def _trained_part(self, genotype: Genotype) -> torch.nn.Module:
+        """What is trained of a design, the fusion or the whole network, with its trained weights.
+
+        Trained again where they are not kept.
+        """
+        self.prepare()
+        whole = self.fidelity(genotype) == WHOLE
+        part = self._untrained(genotype) if whole else self._new_fusion(genotype)
+        file = self._weights_file(genotype)
+        try:
+            load_prefix(part, file)
+        except (FileNotFoundError, WeightsError):
+            self._train(genotype)
+            load_prefix(part, file)
+        return part.eval()
 
     def _examples(self, genotype: Genotype, split: Split, kept: bool) -> Examples:
         if kept:

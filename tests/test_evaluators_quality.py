@@ -167,6 +167,19 @@ def test_the_test_figure_is_told_apart_from_validation(frozen: QualityEvaluator)
 # -- keys
 
 
+def test_judging_on_kept_features_loads_no_trunk(
+    frozen: QualityEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen.evaluate(design())
+    frozen.test(design())
+    loaded: list[str] = []
+    monkeypatch.setattr(TrunkWeights, "trunk", lambda *_: loaded.append("a trunk"))
+    frozen.test(design())
+    frozen.forget_weights(design())
+    frozen.test(design())
+    assert loaded == []
+
+
 def test_the_key_changes_with_data_protocol_seed_and_weights(data: DataSet, tmp_path: Path) -> None:
     first = data.samples[0]
     worded = replace(
