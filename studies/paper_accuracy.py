@@ -10,7 +10,7 @@ from studies.finish import reference_rows, testers
 from studies.lab import Lab
 from studies.outcome import Outcome, Row, Split, Verdict
 from studies.screen import Reporter
-from studies.verdict import Judged, RightBySplit, judged, verdict, verdict_of
+from studies.verdict import Judged, RightBySplit, judged, split_of, verdict, verdict_on
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,17 @@ def judge_designs(
 def named_in(
     outcome: Outcome, right: RightBySplit
 ) -> tuple[tuple[Judged, ...], dict[str, Verdict | None], Split]:
-    """The published designs of a study and its references, verdicts by name, and what is shown.
+    """The published designs of a study and its references, verdicts by name, and the split of all.
 
-    They are held against the front of the study, and against the references.
+    They are held against the front of the study, and against the references. Table and verdicts
+    are on test where every design concerned was looked at there, else on validation.
     """
     named = [row for row in outcome.rows if row.duplicate_of is None and is_published(row.name)]
     rows = [*named, *(row for row in outcome.references if is_published(row.name))]
     held = (*outcome.front, *outcome.references)
-    verdicts = {row.name: verdict_of(row, held, right) for row in rows}
-    # Test, where any of them has been looked at there.
-    split: Split = "test" if any(row.number in right["test"] for row in named) else "valid"
+    trained = [row for row in rows if row.state == "complete"]
+    split = split_of((*trained, *held), right) or "valid"
+    verdicts = {row.name: verdict_on(split, row, held, right) for row in rows}
     return tuple(judged(row, right[split]) for row in rows), verdicts, split
 
 
