@@ -9,6 +9,7 @@ from search_space.paper import SeededDesign, Stage
 from studies.finish import reference_rows, testers
 from studies.lab import Lab
 from studies.outcome import Outcome, Row, Split, Verdict
+from studies.paper_timing import ratio
 from studies.screen import Reporter
 from studies.verdict import Judged, RightBySplit, judged, split_of, verdict, verdict_on
 
@@ -85,8 +86,10 @@ def lines_of(designs: Sequence[Judged], verdicts: Mapping[str, Verdict | None]) 
             Line(
                 design.row,
                 design.right,
-                _ratio(design.row, late.row if late else None),
-                _published_ratio(design.row, late.row if late else None),
+                ratio(_ms(design.row), _ms(late.row if late else None)),
+                ratio(
+                    design.row.published_latency_ms, late.row.published_latency_ms if late else None
+                ),
                 _difference(design, late),
                 _difference(design, text),
                 verdicts.get(design.row.name),
@@ -121,16 +124,8 @@ def parted(name: str) -> tuple[Stage, str]:
     raise ValueError(f"{name} is none of the published designs")
 
 
-def _ratio(own: Row, late: Row | None) -> float | None:
-    if late is None or own.latency is None or late.latency is None:
-        return None
-    return own.latency.value / late.latency.value
-
-
-def _published_ratio(own: Row, late: Row | None) -> float | None:
-    if late is None or own.published_latency_ms is None or late.published_latency_ms is None:
-        return None
-    return own.published_latency_ms / late.published_latency_ms
+def _ms(row: Row | None) -> float | None:
+    return None if row is None or row.latency is None else row.latency.value
 
 
 def _difference(own: Judged, other: Judged | None) -> Paired | None:

@@ -20,8 +20,9 @@ standard deviation, beyond what the interval of each accounts for.
 
 Measured by `benchmarks/repeats.py`, on two x86 cores each. alone: 23 readings of six networks at
 full size that passed every check of a board's timing (`2026-11-21-latency-truth.json`). shared: 38
-readings of five small networks under a load of 6 to 9 (`2026-11-25-repeats.json`); with less other
-work there is less.
+readings of five small networks under a load of 6 to 9 (`2026-11-25-repeats.json`). It hangs on
+that load: under one of 10 it was 0.29 (`2026-11-25-repeats-again.json`); an idle machine was not
+at hand.
 """
 
 MOST_SAMPLES = 1_000_000
