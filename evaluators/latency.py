@@ -210,6 +210,7 @@ class LatencyEvaluator:
         kept = result.as_json()
         details = {
             "device": self._device.name,
+            "timing": "alone" if runs.timing.watch_board else "shared",
             "board": self._device.hello().as_json()["board"],
             "onnx_sha256": artifact.sha256,
             "sent_sha256": sent.sha256,

@@ -1,16 +1,20 @@
 """Two designs on the same samples: how far apart they are, and whether that can be told at all."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from evaluators.data.measures import Z_95
 from evaluators.evaluation import Evaluation
 
 RESAMPLES = 20_000
 SEED = 0
 """Of the bootstrap's generator: the same two designs always get the same interval."""
+MIN_SEEDS = 3
+"""Trainings of a design from which its spread between seeds is estimated."""
 
 Right = npt.NDArray[np.float64]
 """Shape (seeds, N): 1.0 where the network of a seed was right about a sample, else 0.0."""
@@ -21,13 +25,22 @@ class Paired:
     """How much more accurate one design is than another on the same samples.
 
     points: difference of the two accuracies in percent points, the first less the second.
-    low, high: its 95 % interval. count: samples.
+    low, high: its 95 % interval. count: samples. seeds: trainings of the design that has fewer.
+    seeds_half: half the width that the interval would have were there samples without end, in
+    percent points: what the spread between seeds brings to it.
     """
 
     points: float
     low: float
     high: float
     count: int
+    seeds: int = 1
+    seeds_half: float = 0.0
+
+    @property
+    def covers_seeds(self) -> bool:
+        """Whether the interval holds what other seeds of training could bring."""
+        return self.seeds >= MIN_SEEDS
 
     @property
     def decided(self) -> bool:
@@ -36,13 +49,17 @@ class Paired:
 
 
 def paired(right_a: Right, right_b: Right) -> Paired:
-    """The difference between two designs and its 95 % interval, by bootstrap over the samples.
+    """The difference between two designs and its 95 % interval, over samples and seeds.
 
     Both are (seeds, N) over the same N samples; seeds are averaged first, and their number may
-    differ. One sample for each of the two and one against are added before samples are drawn
-    (Bonett and Price 2012): without them a handful of differing samples would pass for a proof.
-    The interval says what other samples could bring; how far seeds lie apart is not in it.
-    Raises ValueError where the two are not over the same number of samples.
+    differ. What other samples could bring is a bootstrap over them. One sample for each of the two
+    and one against are added before samples are drawn (Bonett and Price 2012): without them a
+    handful of differing samples would pass for a proof.
+
+    Where both have MIN_SEEDS trainings or more, the variance between seeds is added to that of the
+    samples, and Student's quantile is taken at the degrees of freedom of such a sum (Satterthwaite
+    1946): three seeds tell their spread but roughly. With fewer trainings the interval says
+    nothing of other seeds. Raises ValueError where the two are not over the same number of samples.
     """
     a, b = checked(right_a), checked(right_b)
     if a.shape[1] != b.shape[1]:
@@ -53,8 +70,43 @@ def paired(right_a: Right, right_b: Right) -> Paired:
     differences = a.mean(0) - b.mean(0)
     low, high = bootstrapped(np.concatenate([differences, [1.0, -1.0]]))
     points = float(differences.mean())
-    low, high = min(low, points), max(high, points)
-    return Paired(100 * points, 100 * low, 100 * high, a.shape[1])
+    down, up = max(0.0, points - low), max(0.0, high - points)
+    seeds, seeds_half = min(len(a), len(b)), 0.0
+    if seeds >= MIN_SEEDS:
+        parts = [(variance_of_seeds(one) / len(one), len(one) - 1) for one in (a, b)]
+        between = sum(variance for variance, _ in parts)
+        quantile = _student(((down + up) / (2 * Z_95)) ** 2 + between, parts)
+        seeds_half = quantile * math.sqrt(between)
+        down, up = (math.hypot(quantile / Z_95 * half, seeds_half) for half in (down, up))
+    return Paired(
+        100 * points,
+        100 * (points - down),
+        100 * (points + up),
+        a.shape[1],
+        seeds,
+        100 * seeds_half,
+    )
+
+
+def variance_of_seeds(right: Right) -> float:
+    """Variance of accuracy (a share) between seeds, (seeds, N), beyond what samples make of it.
+
+    Two-way analysis of variance, samples by seeds, one answer each: seeds that are right on other
+    samples, equally often, differ by chance alone, and the samples' own bootstrap has that.
+    """
+    seeds, count = right.shape
+    means = right.mean(1, keepdims=True)
+    rest = right - right.mean(0) - means + right.mean()
+    by_chance = float((rest**2).sum()) / ((seeds - 1) * max(1, count - 1)) / count
+    return float(max(0.0, means.var(ddof=1) - by_chance))
+
+
+def _student(total: float, parts: Sequence[tuple[float, int]]) -> float:
+    """97.5th percentile for a sum of variances, of which `parts` have few degrees of freedom."""
+    from scipy.special import stdtrit  # where there is one training it is never needed
+
+    weights = sum(variance**2 / freedom for variance, freedom in parts)
+    return float(stdtrit(total**2 / weights, 0.975)) if weights > 0 else Z_95
 
 
 def right_of(evaluation: Evaluation) -> Right:

@@ -204,7 +204,10 @@ def paper(
         ),
     ] = None,
     data: Data = None,
-    space: Annotated[str, typer.Option("--space", help="Space that holds the encoders.")] = "paper",
+    space: Annotated[
+        str | None,
+        typer.Option("--space", help="Space that holds the encoders; paper if left out."),
+    ] = None,
     text_encoder: Texts = None,
     vision_encoder: Visions = None,
     weights: Annotated[
@@ -215,8 +218,13 @@ def paper(
     protocol: Protocol = None,
     text_only: TextOnly = False,
     accept_faults: AcceptFaults = False,
-    seed: Annotated[int, typer.Option("--seed", help="The first seed of training.")] = 0,
-    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of a design, with --data.")] = 3,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="The first seed of training; 0 if left out.")
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", help="Trainings of a design, with --data; 3 if left out."),
+    ] = None,
     device: Devices = None,
     threads: Threads = None,
     timing: Timing = None,
@@ -230,12 +238,23 @@ def paper(
     with errors():
         from studies.settings import UsageError, load_settings
 
-        trained = {"--trunks": trunks, "--protocol": protocol, "--accept-faults": accept_faults}
-        made = {"--data": data, "--tokens": tokens, "--device": device, "--weights": weights}
-        encoders = {"--text-encoder": text_encoder, "--vision-encoder": vision_encoder}
+        trained: dict[str, object] = {"--trunks": trunks, "--protocol": protocol}
+        trained |= {"--accept-faults": accept_faults, "--seed": seed, "--seeds": seeds}
+        made: dict[str, object] = {
+            "--data": data,
+            "--tokens": tokens,
+            "--device": device,
+            "--weights": weights,
+        }
+        made |= {"--space": space, "--text-only": text_only, "--threads": threads}
+        made |= {"--timing": timing, "--runtime": runtime}
+        encoders: dict[str, object] = {
+            "--text-encoder": text_encoder,
+            "--vision-encoder": vision_encoder,
+        }
         if name is not None or storage is not None:
             for flag, value in (made | encoders | trained).items():
-                if value:
+                if _was_given(value):
                     raise UsageError(
                         f"{flag} with --name or --storage: a study is shown as it is; leave one out"
                     )
@@ -244,19 +263,19 @@ def paper(
             show_paper_of_study(storage, name, as_json)
             return
         for flag, value in trained.items():
-            if value and data is None:
+            if _was_given(value) and data is None:
                 raise UsageError(f"{flag} without --data: nothing is trained; give --data too")
         settings = load_settings(
             "pareto",
             data=data,
-            space=space,
+            space=space or "paper",
             weights=weights if data else weights or "random",
             trunks=trunks,
             protocol=protocol,
             text_only=text_only,
             accept_faults=accept_faults,
-            seed=seed,
-            seeds=seeds,
+            seed=0 if seed is None else seed,
+            seeds=3 if seeds is None else seeds,
             devices=tuple(device) if device else None,
             threads=threads,
             timing=timing,
@@ -268,6 +287,11 @@ def paper(
         from studies.paper import show_paper
 
         show_paper(settings, tuple(tokens or ()), as_json)
+
+
+def _was_given(value: object) -> bool:
+    """Whether a flag was given, be it 0."""
+    return value is not None and value is not False and value != []
 
 
 @app.command()

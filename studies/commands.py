@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import torch
 from filelock import FileLock
 from rich.console import Console
 from rich.table import Table
@@ -40,8 +41,10 @@ from studies.workers import Workers
 def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
     """Runs a study to its total and shows it.
 
-    Raises what `open_lab`, `open_study` and `Search.run` raise.
+    Raises what `open_lab`, `open_study` and `Search.run` raise, and UsageError for a flag that
+    could do nothing here.
     """
+    _check_useful(settings)
     quiet_optuna()
     check_page(page or default_page(settings.name or settings.preset))
     signal.signal(signal.SIGTERM, _as_interrupt)
@@ -85,6 +88,18 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
         finally:
             lab.close()
     _show(study, target, json_only)
+
+
+def _check_useful(settings: Settings) -> None:
+    """Raises UsageError for flags that could do nothing here."""
+    if settings.accept_faults and settings.data is None:
+        raise UsageError(
+            "--accept-faults without --data: the rendered data have no faults; leave it out"
+        )
+    if settings.compile and not torch.cuda.is_available():
+        raise UsageError(
+            "--compile: no CUDA GPU is found here, and on a CPU nothing is compiled; leave it out"
+        )
 
 
 def _as_interrupt(_signal: int, _frame: Any) -> None:

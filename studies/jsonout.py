@@ -129,6 +129,7 @@ def verdict_as_json(found: Verdict | None) -> dict[str, Any] | None:
         "times_faster": _value(found.times_faster),
         "more_samples": found.more_samples,
         "why": found.why,
+        "covers_seeds": found.covers_seeds,
     }
 
 
@@ -141,6 +142,7 @@ def paired_as_json(points: Paired | None) -> dict[str, float | int] | None:
         "low": points.low,
         "high": points.high,
         "samples": points.count,
+        "seeds": points.seeds,
     }
 
 

@@ -8,6 +8,7 @@ from evaluators.paired import Paired
 
 State = Literal["complete", "infeasible", "unstable", "failed"]
 Split = Literal["valid", "test"]
+Timing = Literal["alone", "shared"]
 Kind = Literal["on the front", "dominated", "not decidable"]
 
 
@@ -32,7 +33,8 @@ class Row:
     well enough to be compared; it was not trained) or failed. `fidelity` says how it was
     trained, `shortened` what a bound on training took from it, `folded` which attention
     blocks cannot attend and were timed in a simpler form, `device` by which device it was
-    timed.
+    timed, `timing` with what care: a board that did nothing else, or a machine that did; where
+    it is not kept, the latter.
     """
 
     number: int | None
@@ -56,6 +58,7 @@ class Row:
     duplicate_of: int | None = None
     reason: str = ""
     device: str = ""
+    timing: Timing = "shared"
     published_accuracy: float | None = None
     published_latency_ms: float | None = None
 
@@ -73,7 +76,9 @@ class Verdict:
     number of other designs. rival: the one that dominates it, or that it cannot be told apart
     from. points: the rival's accuracy less its own, over the same samples. times_faster: its own
     latency over the rival's, with bounds. more_samples: roughly how many would decide between the
-    two; None where that is not the question. why: what keeps it from being decided.
+    two; None where that is not the question. why: what keeps it from being decided. covers_seeds:
+    whether accuracies are apart beyond what other seeds of training could bring; None where none
+    were compared.
     """
 
     kind: Kind
@@ -84,6 +89,7 @@ class Verdict:
     times_faster: Value | None = None
     more_samples: int | None = None
     why: str = ""
+    covers_seeds: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from evaluators.paired import paired
+from evaluators.paired import MIN_SEEDS, paired
 from evaluators.store import EvaluationStore
 from search_space.paper import SOURCE, SeededDesign, seeded_designs
 from search_space.rewrites import NONE
@@ -120,6 +120,11 @@ def show_paper_of_study(storage: str | None, name: str | None, json_only: bool) 
     notes = [f"study {outcome.study}: {outcome.title}", outcome.data_note, *_carried_over(lines)]
     notes += [f"{key}: {said[key]}" for key in STATED if key in said]
     notes.append("Each design is held against the study's front and the unimodal designs.")
+    if split == "valid":
+        notes.append(
+            "Table and verdicts are on validation: test is shown once it has been looked at for "
+            "every design that is compared."
+        )
     _show(
         Shown(
             tuple(note for note in notes if note),
@@ -202,7 +207,7 @@ def _show(shown: Shown, console: Console, json_only: bool) -> None:
         say_all(
             console,
             f"Verdicts, on {shown.split}",
-            verdict_lines(shown.lines, shown.majority_percent),
+            verdict_lines(shown.lines, shown.majority_percent, shown.split),
         )
     if shown.timed:
         console.print(latency_table(shown.designs, shown.tokens, shown.timed))
@@ -256,9 +261,10 @@ def _carried_over(lines: Sequence[Line]) -> list[str]:
 def _seeds(settings: Settings) -> str:
     last = settings.seed + settings.seeds - 1
     seeds = f"seeds {settings.seed} to {last}" if settings.seeds > 1 else f"seed {settings.seed}"
+    over = "samples and seeds" if settings.seeds >= MIN_SEEDS else "the samples alone"
     return (
-        f"Accuracies are means over {seeds} on all of test; intervals are over the samples. No "
-        "order is claimed where a paired interval holds zero."
+        f"Accuracies are means over {seeds} on all of test, with intervals over the samples; "
+        f"paired intervals are over {over}. No order is claimed where one holds zero."
     )
 
 

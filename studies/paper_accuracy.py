@@ -9,8 +9,9 @@ from search_space.paper import SeededDesign, Stage
 from studies.finish import reference_rows, testers
 from studies.lab import Lab
 from studies.outcome import Outcome, Row, Split, Verdict
+from studies.paper_timing import ratio
 from studies.screen import Reporter
-from studies.verdict import Judged, RightBySplit, judged, verdict, verdict_of
+from studies.verdict import Judged, RightBySplit, judged, split_of, verdict, verdict_on
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,17 @@ def judge_designs(
 def named_in(
     outcome: Outcome, right: RightBySplit
 ) -> tuple[tuple[Judged, ...], dict[str, Verdict | None], Split]:
-    """The published designs of a study and its references, verdicts by name, and what is shown.
+    """The published designs of a study and its references, verdicts by name, and the split of all.
 
-    They are held against the front of the study, and against the references.
+    They are held against the front of the study, and against the references. Table and verdicts
+    are on test where every design concerned was looked at there, else on validation.
     """
     named = [row for row in outcome.rows if row.duplicate_of is None and is_published(row.name)]
     rows = [*named, *(row for row in outcome.references if is_published(row.name))]
     held = (*outcome.front, *outcome.references)
-    verdicts = {row.name: verdict_of(row, held, right) for row in rows}
-    # Test, where any of them has been looked at there.
-    split: Split = "test" if any(row.number in right["test"] for row in named) else "valid"
+    trained = [row for row in rows if row.state == "complete"]
+    split = split_of((*trained, *held), right) or "valid"
+    verdicts = {row.name: verdict_on(split, row, held, right) for row in rows}
     return tuple(judged(row, right[split]) for row in rows), verdicts, split
 
 
@@ -84,8 +86,10 @@ def lines_of(designs: Sequence[Judged], verdicts: Mapping[str, Verdict | None]) 
             Line(
                 design.row,
                 design.right,
-                _ratio(design.row, late.row if late else None),
-                _published_ratio(design.row, late.row if late else None),
+                ratio(_ms(design.row), _ms(late.row if late else None)),
+                ratio(
+                    design.row.published_latency_ms, late.row.published_latency_ms if late else None
+                ),
                 _difference(design, late),
                 _difference(design, text),
                 verdicts.get(design.row.name),
@@ -120,16 +124,8 @@ def parted(name: str) -> tuple[Stage, str]:
     raise ValueError(f"{name} is none of the published designs")
 
 
-def _ratio(own: Row, late: Row | None) -> float | None:
-    if late is None or own.latency is None or late.latency is None:
-        return None
-    return own.latency.value / late.latency.value
-
-
-def _published_ratio(own: Row, late: Row | None) -> float | None:
-    if late is None or own.published_latency_ms is None or late.published_latency_ms is None:
-        return None
-    return own.published_latency_ms / late.published_latency_ms
+def _ms(row: Row | None) -> float | None:
+    return None if row is None or row.latency is None else row.latency.value
 
 
 def _difference(own: Judged, other: Judged | None) -> Paired | None:

@@ -12,7 +12,7 @@ from evaluators.evaluation import Evaluation
 from evaluators.paired import Paired
 from search_space.paper import SOURCE, SeededDesign
 from studies import jsonout, wording
-from studies.outcome import Value
+from studies.outcome import Split, Value
 from studies.paper_accuracy import Line
 from studies.paper_caveats import Caveat
 from studies.paper_timing import Timed, published_ratio, rankings, ratio_to_late
@@ -56,7 +56,7 @@ def latency_of(lines: Sequence[Line]) -> Table:
     return table
 
 
-def accuracy_of(lines: Sequence[Line], majority_percent: float | None, split: str) -> Table:
+def accuracy_of(lines: Sequence[Line], majority_percent: float | None, split: Split) -> Table:
     """A row a design, the majority class last: accuracy, and what it gains on late and on text."""
     table = _table("Accuracy, and the paired difference to late fusion and to text alone")
     for heading in (
@@ -68,7 +68,7 @@ def accuracy_of(lines: Sequence[Line], majority_percent: float | None, split: st
     ):
         _number(table, heading)
     for line in lines:
-        accuracy = line.row.test_accuracy if split == "test" else line.row.accuracy
+        accuracy = _accuracy(line, split)
         table.add_row(
             clean(line.row.label),
             _plain(line.row.published_accuracy),
@@ -82,10 +82,11 @@ def accuracy_of(lines: Sequence[Line], majority_percent: float | None, split: st
     return table
 
 
-def verdict_lines(lines: Sequence[Line], majority_percent: float | None) -> list[str]:
-    """`late-vit: dominated by ...`, one for each design."""
+def verdict_lines(lines: Sequence[Line], majority_percent: float | None, split: Split) -> list[str]:
+    """`late-vit: dominated by ...`, one for each design; the majority is that of the split."""
     return [
-        f"{clean(line.row.label)}: {_verdict(line)}{_beside_majority(line, majority_percent)}"
+        f"{clean(line.row.label)}: {_verdict(line)}"
+        + _beside_majority(_accuracy(line, split), majority_percent)
         for line in lines
     ]
 
@@ -213,8 +214,11 @@ def _verdict(line: Line) -> str:
     return f"{line.row.state}: {clean(line.row.reason)}"
 
 
-def _beside_majority(line: Line, majority_percent: float | None) -> str:
-    accuracy = line.row.accuracy if line.row.test_accuracy is None else line.row.test_accuracy
+def _accuracy(line: Line, split: Split) -> Value | None:
+    return line.row.test_accuracy if split == "test" else line.row.accuracy
+
+
+def _beside_majority(accuracy: Value | None, majority_percent: float | None) -> str:
     if accuracy is None or accuracy.low is None or majority_percent is None:
         return ""
     if accuracy.low > majority_percent:

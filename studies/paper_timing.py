@@ -72,21 +72,24 @@ def ratio_to_late(
 ) -> float | None:
     """This design's latency over that of late fusion with the same vision encoder."""
     late = late_of(seeded, designs)
-    if late is None or timed[late.name, length].infeasible or timed[seeded.name, length].infeasible:
+    if late is None:
         return None
-    return (
-        timed[seeded.name, length]["latency_ms"].value
-        / timed[late.name, length]["latency_ms"].value
-    )
+    return ratio(_ms(timed[seeded.name, length]), _ms(timed[late.name, length]))
 
 
 def published_ratio(seeded: SeededDesign, designs: Sequence[SeededDesign]) -> float | None:
     """The same of the published latencies."""
     late = late_of(seeded, designs)
-    own = seeded.design.latency_ms
-    if late is None or own is None or late.design.latency_ms is None:
-        return None
-    return own / late.design.latency_ms
+    return ratio(seeded.design.latency_ms, late.design.latency_ms if late else None)
+
+
+def ratio(own_ms: float | None, late_ms: float | None) -> float | None:
+    """One latency over that of late fusion; None where either is missing."""
+    return None if own_ms is None or late_ms is None else own_ms / late_ms
+
+
+def _ms(evaluation: Evaluation) -> float | None:
+    return None if evaluation.infeasible else evaluation["latency_ms"].value
 
 
 def late_of(seeded: SeededDesign, designs: Sequence[SeededDesign]) -> SeededDesign | None:

@@ -63,6 +63,7 @@ def record_of(
     if latency is not None:
         record["onnx_sha256"] = latency.details.get("onnx_sha256", "")
         record["device"] = latency.details.get("device", "")
+        record["timing"] = latency.details.get("timing", "shared")
         if blocks := latency.details.get("folded_blocks"):
             record["folded"] = (
                 f"{counted(blocks, 'attention block')} over one key, which cannot attend: folded"
@@ -96,6 +97,7 @@ def figures_of(record: Mapping[str, Any], tests: Mapping[str, Any] | None = None
         "shortened": record.get("shortened", ""),
         "folded": record.get("folded", ""),
         "device": record.get("device", ""),
+        "timing": record.get("timing", "shared"),
         "published_accuracy": record.get("published_accuracy"),
         "published_latency_ms": record.get("published_latency_ms"),
         "reason": record.get("reason", ""),

@@ -5,13 +5,25 @@ excludes the other one.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from evaluators.data.measures import Z_95
 from evaluators.paired import Paired, Right, paired
-from studies.outcome import Row, Split, Standing, Value, Verdict
+from studies.outcome import Row, Split, Standing, Timing, Value, Verdict
+
+BETWEEN_READINGS: Mapping[Timing, float] = {"alone": 0.016, "shared": 0.18}
+"""How far readings of one network that were taken at different times lie apart: their relative
+standard deviation, beyond what the interval of each accounts for.
+
+Measured by `benchmarks/repeats.py`, on two x86 cores each. alone: 23 readings of six networks at
+full size that passed every check of a board's timing (`2026-11-21-latency-truth.json`). shared: 38
+readings of five small networks under a load of 6 to 9 (`2026-11-25-repeats.json`). It hangs on
+that load: under one of 10 it was 0.29 (`2026-11-25-repeats-again.json`); an idle machine was not
+at hand.
+"""
 
 MOST_SAMPLES = 1_000_000
 """Designs that only more samples than this could tell apart count as alike."""
@@ -34,7 +46,7 @@ class Comparison:
     """One rival held against a design.
 
     points: the rival's accuracy less the design's, over the same samples. speed: the design's
-    latency over the rival's, with bounds from the two intervals. Either is None where it cannot
+    latency over the rival's, with bounds as `speed` has them. Either is None where it cannot
     be had, and `missing` then says why; points also where the rival is slower anyway. alike: both
     were right on the same samples, equally often.
     """
@@ -78,23 +90,38 @@ def with_verdicts(
 ) -> tuple[Standing, ...]:
     """Standings with a verdict against `held` (the front and the references), each.
 
-    On test where every design concerned was looked at there, else on validation; without a verdict
-    where neither is kept for all of them.
+    All on test where every design concerned was looked at there, else on validation; without
+    verdicts where neither is kept for all of them.
     """
+    split = split_of((*(standing.row for standing in standings), *held), right)
+    if split is None:
+        return tuple(standings)
     return tuple(
-        replace(standing, verdict=verdict_of(standing.row, held, right)) for standing in standings
+        replace(standing, verdict=verdict_on(split, standing.row, held, right))
+        for standing in standings
     )
 
 
-def verdict_of(own: Row, held: Sequence[Row], right: RightBySplit) -> Verdict | None:
-    """The verdict on one row, as `with_verdicts` has it."""
-    others = [row for row in held if row.label != own.label]
+def split_of(rows: Iterable[Row], right: RightBySplit) -> Split | None:
+    """Test where it is kept of every row which samples there were right, else validation, or None.
+
+    What is compared and shown together is on one split.
+    """
+    rows = list(rows)
     splits: tuple[Split, Split] = ("test", "valid")
     for split in splits:
-        known = [judged(row, right[split]) for row in (own, *others)]
-        if all(one.right is not None for one in known):
-            return verdict(known[0], known[1:], split)
+        if all(judged(row, right[split]).right is not None for row in rows):
+            return split
     return None
+
+
+def verdict_on(split: Split, own: Row, held: Sequence[Row], right: RightBySplit) -> Verdict | None:
+    """The verdict on one row by the samples of this split; None where they are not kept for all."""
+    others = [row for row in held if row.label != own.label]
+    known = [judged(row, right[split]) for row in (own, *others)]
+    if any(one.right is None for one in known):
+        return None
+    return verdict(known[0], known[1:], split)
 
 
 def judged(row: Row, right: Mapping[int | str, Right]) -> Judged:
@@ -105,8 +132,9 @@ def judged(row: Row, right: Mapping[int | str, Right]) -> Judged:
 def verdict(own: Judged, others: Sequence[Judged], split: Split) -> Verdict:
     """Where a design stands among others, as far as the samples of `split` decide it.
 
-    Latencies are apart where their 95 % intervals are; the very same reading is a tie. Accuracies
-    are apart where the paired 95 % interval does not hold zero.
+    Latencies are apart where the 95 % interval of their ratio, over readings at other times too,
+    leaves 1 out (`speed`); the very same reading is a tie. Accuracies are
+    apart where the paired 95 % interval does not hold zero.
 
     dominated: a rival is no slower and more accurate. A faster one that is about as accurate may
     well be the better choice, but no interval proves that it loses nothing. The rival is chosen
@@ -132,7 +160,8 @@ def verdict(own: Judged, others: Sequence[Judged], split: Split) -> Verdict:
         return _found("dominated", chosen, split, len(running))
     open_ = [comparison for comparison in compared if not comparison.excluded]
     if not open_:
-        return Verdict("on the front", split, len(running))
+        seeds = _covers_seeds(compared)
+        return Verdict("on the front", split, len(running), covers_seeds=seeds)
     shown = chosen or max(open_, key=_closeness)
     return _found("not decidable", shown, split, len(running))
 
@@ -148,30 +177,41 @@ def compare(own: Judged, rival: Judged) -> Comparison:
 
 
 def speed(own: Row, rival: Row) -> Value | None:
-    """How many times faster than `own` a rival is, with the bounds of the two intervals.
+    """How many times faster than `own` a rival is, and the 95 % interval of that ratio.
 
-    None where a latency is missing, unstable or without an interval.
+    In the logarithm, in quadrature: the half-widths of the two intervals, and what two readings
+    differ by that are not of one moment, 1.96 times the BETWEEN_READINGS of each. The very same
+    reading is a tie, 1 without any width. None where a latency is missing, unstable or without an
+    interval.
     """
     a, b = own.latency, rival.latency
     if a is None or b is None or "unstable" in (own.state, rival.state):
         return None
-    if a.low is None or a.high is None or b.low is None or b.high is None or b.low <= 0:
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return None
+    if min(a.low, b.low) <= 0:
         return None
     if a == b:  # two readings never agree to the last digit: this is one, of one graph
         return Value(1.0, 1.0, 1.0)
-    return Value(a.value / b.value, a.low / b.high, a.high / b.low)
+    ratio = a.value / b.value
+    between = [Z_95 * BETWEEN_READINGS[row.timing] for row in (own, rival)]
+    up = math.hypot(math.log(a.high / a.value), math.log(b.value / b.low), *between)
+    down = math.hypot(math.log(a.value / a.low), math.log(b.high / b.value), *between)
+    return Value(ratio, ratio * math.exp(-down), ratio * math.exp(up))
 
 
 def samples_to_decide(points: Paired) -> int | None:
     """Roughly how many more samples would part an interval from zero, to two digits.
 
-    Its width shrinks with the root of their number; the difference is taken to stay. None where
-    it is decided, or where the two are too alike for MOST_SAMPLES.
+    What samples bring to its width shrinks with the root of their number, what seeds bring stays,
+    and so, it is taken, does the difference. None where it is decided, where the seeds alone keep
+    it open, or where the two are too alike for MOST_SAMPLES.
     """
     half = (points.high - points.low) / 2
-    if points.decided or points.points == 0 or half == 0:
+    room = points.points**2 - points.seeds_half**2
+    if points.decided or room <= 0 or half == 0:
         return None
-    more = points.count * ((half / abs(points.points)) ** 2 - 1)
+    more = points.count * ((half**2 - points.seeds_half**2) / room - 1)
     if more > MOST_SAMPLES:
         return None
     step = 10.0 ** max(0, math.floor(math.log10(max(1.0, more))) - 1)
@@ -210,7 +250,13 @@ def _found(kind: str, comparison: Comparison, split: Split, held_against: int) -
         times_faster=comparison.speed,
         more_samples=samples_to_decide(points) if undecided and points else None,
         why=_why(comparison) if undecided else "",
+        covers_seeds=_covers_seeds([comparison]),
     )
+
+
+def _covers_seeds(compared: Sequence[Comparison]) -> bool | None:
+    known = [comparison.points for comparison in compared if comparison.points is not None]
+    return all(points.covers_seeds for points in known) if known else None
 
 
 def _why(comparison: Comparison) -> str:
@@ -218,11 +264,13 @@ def _why(comparison: Comparison) -> str:
         return comparison.missing
     reasons = []
     if not comparison.no_slower:
-        reasons.append("the two latencies are not apart")
+        reasons.append("the two latencies are no further apart than readings of one network")
     if comparison.alike:
         reasons.append("both were right on the same samples")
     elif comparison.points is not None and not comparison.points.decided:
-        reasons.append("the paired interval holds zero")
+        by_seeds = comparison.points.seeds_half >= abs(comparison.points.points) > 0
+        alone = ", for the spread between seeds alone" if by_seeds else ""
+        reasons.append("the paired interval holds zero" + alone)
     return ", and ".join(reasons)
 
 

@@ -84,9 +84,20 @@ def standing(where: Standing) -> str:
 
 def verdict(found: Verdict) -> str:
     """A verdict with its figures: `dominated by trial 4: +3.1 points (+1.2 to +5.0), ...`."""
+    said = _verdict(found)
+    return said + ("; other seeds of training are not covered" * (found.covers_seeds is False))
+
+
+def _verdict(found: Verdict) -> str:
     if found.kind == "on the front":
-        others = counted(found.held_against, "other")
-        return f"on the front: of {others}, each is decidedly slower or less accurate"
+        if found.held_against == 0:
+            return "on the front: there is no other design to hold it against"
+        if found.held_against == 1:
+            return "on the front: the one other is decidedly slower or less accurate"
+        return (
+            f"on the front: of {found.held_against} others, each is decidedly slower or less "
+            "accurate"
+        )
     if found.rival is None:
         return f"not decidable: {clean(found.why)}"
     rival = clean(found.rival.label)

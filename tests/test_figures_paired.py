@@ -67,6 +67,51 @@ def test_the_interval_holds_the_truth_nineteen_times_in_twenty() -> None:
     assert 0.93 <= kept / 300 <= 0.98
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.1, 0.2])
+def test_with_three_seeds_the_interval_holds_what_other_seeds_bring_too(spread: float) -> None:
+    """Two designs of one true accuracy; each training is better or worse as a whole by `spread`
+    standard deviations of a sample's difficulty: 0, some 2.4 and 4.8 points."""
+    rng = np.random.default_rng(0)
+    kept = kept_by_samples = 0
+    for _ in range(150):
+        easy = 1.0 + rng.standard_normal(300)
+        own = 0.3 * rng.standard_normal(300)
+        a, b = (
+            np.array(
+                [
+                    easy + sign * own + spread * rng.standard_normal() + noise > 0
+                    for noise in 0.5 * rng.standard_normal((3, 300))
+                ],
+                dtype=np.float64,
+            )
+            for sign in (1, -1)
+        )
+        found = paired(a, b)
+        alone = paired(a.mean(0, keepdims=True), b.mean(0, keepdims=True))
+        kept += found.low <= 0 <= found.high
+        kept_by_samples += alone.low <= 0 <= alone.high
+        assert found.low <= alone.low + 1e-9 and found.high >= alone.high - 1e-9
+    assert 0.91 <= kept / 150 <= 0.99
+    assert kept_by_samples / 150 < 0.9 or spread == 0.0
+
+
+def test_one_or_two_seeds_say_nothing_of_others_and_tell_so() -> None:
+    three = answers("1100", "1010", "1001")
+    assert paired(three, three[::-1]).covers_seeds
+    for few in (three[:1], three[:2]):
+        found = paired(three, few)
+        assert not found.covers_seeds and found.seeds == len(few) and found.seeds_half == 0
+
+
+def test_seeds_that_are_right_equally_often_add_nothing() -> None:
+    rng = np.random.default_rng(0)
+    one = (rng.random(300) < 0.8).astype(float)
+    other = (rng.random(300) < 0.7).astype(float)
+    thrice = paired(np.repeat(one[None], 3, axis=0), np.repeat(other[None], 3, axis=0))
+    once = paired(one[None], other[None])
+    assert (thrice.low, thrice.high, thrice.seeds_half) == (once.low, once.high, 0.0)
+
+
 def test_seeds_are_averaged_and_may_differ_in_number() -> None:
     three = answers("1100", "1010", "1001")
     one = answers("1000")

@@ -122,6 +122,18 @@ def test_a_flag_that_cannot_be_meant(
     one_line(command(*RUN, *flags), exits.USAGE, *words)
 
 
+def test_compile_where_there_is_no_card_to_compile_for(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    one_line(command(*RUN, "--compile"), exits.USAGE, "--compile", "no CUDA GPU", "leave it out")
+
+
+def test_accepting_faults_of_data_that_have_none(command: Command) -> None:
+    said = command("run", "--space", "tiny.toml", "--accept-faults")
+    one_line(said, exits.USAGE, "--accept-faults without --data", "leave it out")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

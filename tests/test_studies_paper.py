@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 from rich.console import Console
+from sample_outcome import sample
 from tiny import new_place, write_space
 from typer.testing import CliRunner
 
@@ -21,9 +22,9 @@ from search_space.named import load_space
 from search_space.paper import DESIGNS, SeededDesign, seeded_designs
 from search_space.space import SearchSpace
 from studies.cli import app
-from studies.outcome import Row, Value
+from studies.outcome import Outcome, Row, Value
 from studies.paper import show_paper
-from studies.paper_accuracy import is_published, lines_of, parted, verdicts_among
+from studies.paper_accuracy import is_published, lines_of, named_in, parted, verdicts_among
 from studies.paper_caveats import (
     At,
     attention_over_one_key,
@@ -36,7 +37,7 @@ from studies.paper_caveats import (
 from studies.paper_table import accuracy_of, latency_of, latency_table, verdict_lines
 from studies.paper_timing import Timed, fused, lengths, rankings
 from studies.settings import UsageError, load_settings
-from studies.verdict import Judged
+from studies.verdict import Judged, RightBySplit
 
 SAMPLES = 686
 
@@ -154,6 +155,8 @@ def judged_designs() -> list[Judged]:
     found = []
     for k, published in enumerate(DESIGNS):
         share, at = shares.get(published.stage, 0.45), ms.get(published.stage, 2.0) + k / 10
+        if published.name == "late-vit":
+            at += 5.0
         percent = Value(100 * share, 100 * share - 3, 100 * share + 3)
         row = Row(
             None,
@@ -163,6 +166,7 @@ def judged_designs() -> list[Judged]:
             accuracy=percent,
             test_accuracy=percent,
             latency=Value(at, at - 0.01, at + 0.01),
+            timing="alone",
             published_accuracy=published.accuracy_percent,
             published_latency_ms=published.latency_ms,
         )
@@ -203,9 +207,10 @@ class TestAccuracies:
     def test_verdicts_say_by_whom_and_by_how_much_and_what_does_not_beat_the_majority(
         self,
     ) -> None:
-        said = dict(line.split(": ", 1) for line in verdict_lines(self.lines, 55.2))
+        said = dict(line.split(": ", 1) for line in verdict_lines(self.lines, 55.2, "test"))
         assert said["late-mobilenetv2"] == (
-            "on the front: of 8 others, each is decidedly slower or less accurate"
+            "on the front: of 8 others, each is decidedly slower or less accurate; other seeds of "
+            "training are not covered"
         )
         assert said["intermediate-vit"].startswith("dominated by text-only: +8.0 points (+")
         assert said["vision-only-vit"].endswith(
@@ -218,7 +223,7 @@ class TestAccuracies:
         row = replace(first.row, state="infeasible", latency=None, reason="no kernel for it")
         designs = [replace(first, row=row), *self.designs[1:]]
         lines = lines_of(designs, verdicts_among(designs, "test"))
-        assert verdict_lines(lines, 55.2)[0] == (
+        assert verdict_lines(lines, 55.2, "test")[0] == (
             "late-mobilenetv2: not decidable: late-mobilenetv2 has no latency: no kernel for it"
         )
         assert lines[2].ratio is None
@@ -227,6 +232,62 @@ class TestAccuracies:
         assert parted("vision-only-small-vit") == ("vision-only", "small-vit")
         assert parted("text-only") == ("text-only", "")
         assert is_published("early-vit") and not is_published("latest") and not is_published("")
+
+
+class TestOfAStudy:
+    """The named designs of a study: table and verdicts are on one split."""
+
+    @staticmethod
+    def outcome() -> Outcome:
+        """Late and early named, a nameless design on the front, text alone beside them."""
+
+        def row(number: int | None, name: str, ms: float) -> Row:
+            valid, test = Value(70.0, 65.0, 75.0), Value(60.0, 55.0, 65.0)
+            latency = Value(ms, ms * 0.99, ms * 1.01)
+            return Row(
+                number,
+                "complete",
+                "",
+                name=name,
+                accuracy=valid,
+                test_accuracy=None if number == 1 else test,
+                latency=latency,
+                timing="alone",
+            )
+
+        rows = (row(0, "late-vit", 20.0), row(1, "early-vit", 10.0), row(2, "", 5.0))
+        references = (row(None, "text-only", 8.0),)
+        return replace(sample(), rows=rows, references=references, front=rows[2:])
+
+    def test_where_one_design_was_not_looked_at_on_test_all_is_on_validation(self) -> None:
+        everyone: dict[int | str, Right] = {
+            **{0: right(0.7), 1: right(0.6), 2: right(0.8)},
+            "text-only": right(0.75),
+        }
+        known: RightBySplit = {
+            "valid": everyone,
+            "test": {who: answers for who, answers in everyone.items() if who != 1},
+        }
+        designs, verdicts, split = named_in(self.outcome(), known)
+        assert split == "valid"
+        assert [v.split for v in verdicts.values() if v is not None] == ["valid"] * 3
+        said = text_of(accuracy_of(lines_of(designs, verdicts), 55.2, split))
+        assert "valid" in said and "60.0" not in said
+
+        _, verdicts, split = named_in(self.outcome(), {**known, "test": everyone})
+        assert split == "test"
+        assert [v.split for v in verdicts.values() if v is not None] == ["test"] * 3
+
+    def test_a_design_without_a_figure_on_the_split_shown_has_a_dash(self) -> None:
+        lines = lines_of([Judged(self.outcome().rows[1], None)], {})
+        cells = [line.split() for line in text_of(accuracy_of(lines, 55.2, "test")).splitlines()]
+        assert ["early-vit", "-", "-", "-", "-", "-"] in cells
+
+    def test_the_majority_that_a_design_is_held_against_is_that_of_the_split_shown(self) -> None:
+        """65 to 75 % on validation lies above 62 % of it; 55 to 65 % on test is not looked at."""
+        lines = lines_of([Judged(self.outcome().rows[0], None)], {})
+        assert "majority" not in verdict_lines(lines, 62.0, "valid")[0]
+        assert "majority" in verdict_lines(lines, 62.0, "test")[0]
 
 
 class TestCaveats:
@@ -348,6 +409,24 @@ class TestTrainedAndJudged:
             (
                 ("--data", "here", "--name", "some"),
                 "--data with --name or --storage: a study is shown as it is; leave one out",
+            ),
+            *(
+                (
+                    (flag, *value, *of_study),
+                    f"{flag} with --name or --storage: a study is shown as it is; leave one out",
+                )
+                for flag, *value in (
+                    *(("--seed", "0"), ("--seeds", "3"), ("--threads", "0"), ("--text-only",)),
+                    *(("--timing", "shared"), ("--runtime", "cpu"), ("--space", "paper")),
+                )
+                for of_study in (("--name", "some"), ("--storage", "sqlite:///no.db"))
+            ),
+            *(
+                (
+                    (flag, *value),
+                    f"{flag} without --data: nothing is trained; give --data too",
+                )
+                for flag, *value in (("--seed", "0"), ("--seeds", "5"), ("--accept-faults",))
             ),
             (
                 ("--protocol", "paper"),
