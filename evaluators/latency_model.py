@@ -21,14 +21,14 @@ from evaluators.latency_features import LatencyFeatures
 from search_space.genotype import Genotype
 
 Array = npt.NDArray[np.float64]
-MISFITS = tuple(0.01 * 1.6**k for k in range(-1, 10))
+MISFITS = tuple(0.006 * 1.6**k for k in reversed(range(11)))
 """Relative deviations of readings from the sum of parts among which one is found."""
 EXPECTED_MISFIT, MISFIT_SPREAD = 0.03, 0.8
 """Of these, what is expected before any reading, and the deviation of its logarithm."""
 FREEDOM = 5.0
 """Degrees of freedom of Student's t."""
 STEPS = 60
-CONVERGED = 1e-8
+CONVERGED = 1e-6
 POOL = 1500
 """So many candidates are weighed at once; of more, as many drawn."""
 
@@ -78,7 +78,10 @@ class LatencyModel:
         costs = features.of([one.genotype for one in ordered])
         targets = np.log([one.ms for one in ordered])
         noise = np.array([one.half_width / 1.96 for one in ordered])
-        fits = [_Fit.of(costs, beliefs, targets, noise, misfit) for misfit in MISFITS]
+        fits: list[_Fit] = []
+        for misfit in MISFITS:  # each fit starts where the one before ended, close by
+            start = fits[-1].effects if fits else np.zeros(beliefs.shape[1])
+            fits.append(_Fit.of(costs, beliefs, targets, noise, misfit, start))
         best = max(fits, key=lambda one: one.evidence)
         # Few readings leave open how large the misfit is: larger ones count as they are probable.
         odds = np.exp([one.evidence - best.evidence for one in fits])
@@ -127,9 +130,12 @@ class _Fit:
     evidence: float
 
     @staticmethod
-    def of(costs: Array, beliefs: Array, targets: Array, noise: Array, misfit: float) -> "_Fit":
+    def of(
+        costs: Array, beliefs: Array, targets: Array, noise: Array, misfit: float, start: Array
+    ) -> "_Fit":
+        """The fit that Gauss-Newton reaches from these effects."""
         variance = noise**2 + misfit**2
-        effects = np.zeros(beliefs.shape[1])
+        effects = start
         loss = np.inf
         for _ in range(STEPS):
             expected, slopes = _sum_of_parts(costs, beliefs, effects)
