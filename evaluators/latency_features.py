@@ -1,0 +1,303 @@
+"""What of a design takes time on a device: parts whose times add up, and what is known of each.
+
+Each part has a nominal cost in ms, its work at the rates of NOMINAL_PER_MS, which are those of one
+thread of an x86 core; how much slower or faster a device is at it is left to be learnt. Parts of
+one kind of work, of one encoder or of one precision are expected to be slow or fast together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluators.rewriting import Rewriting
+from evaluators.trunk_work import TrunkWork, Work
+from search_space.features import text_feature, vision_feature, vision_tokens
+from search_space.genotype import PRECISIONS, FusionPoint, Genotype, Precision
+from search_space.network import HEAD_WIDTHS
+from search_space.rewrites import folded_blocks
+from search_space.rules import (
+    ATTENTION_HEADS,
+    CONV_MAX_WIDTH,
+    Shapes,
+    branch_widths,
+    fused_width,
+    own_widths,
+    reads_tokens,
+)
+
+Array = npt.NDArray[np.float64]
+NOMINAL_PER_MS = Work(
+    linear=3e7,
+    convolution=3e7,
+    depthwise=6e6,
+    attention=1e7,
+    elements=1.5e6,
+    weights=4e6,
+    operators=300.0,
+)
+CONSTANT_MS = 0.05
+DEVICE_SD, KIND_SD, OWNER_SD, OWN_SD = 2.0, 0.5, 0.25, 0.3
+CONSTANT_SD = 1.5
+"""Of natural logarithms: what a device, a kind of work, an encoder and a part are expected to
+differ by from their nominal cost."""
+PRECISION_SD, PRECISION_KIND_SD, PRECISION_OWN_SD, SAME_SD = 0.5, 0.25, 0.15, 0.02
+"""The same for a precision: as a whole, on a kind of work, on a part, on a part it leaves alone."""
+_FUSION = ("tokens", "token attention", "vectors", "convolution", "pooling", "operators")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that takes time: the kinds of its work with their shares, and whose it is.
+
+    quantised: whether dynamic quantisation changes it: products of tokens with weights, and what
+    stands between them. own_sd: what it is expected to differ by from others of its kind.
+    """
+
+    name: str
+    owner: str
+    shares: tuple[tuple[str, float], ...]
+    quantised: bool = False
+    own_sd: float = OWN_SD
+
+    def changed_by(self, precision: Precision) -> bool:
+        """Whether this part is another computation in this precision than in fp32."""
+        if precision == "int8-dynamic":
+            return self.quantised
+        return precision != "fp32"
+
+
+class LatencyFeatures:
+    """Turns designs into the nominal costs of their parts, one column a part and precision.
+
+    Costs are those of the graph after its rewrites, at the length that it is timed at.
+    """
+
+    def __init__(self, trunks: TrunkWork, rewriting: Rewriting) -> None:
+        self._trunks, self._rewriting = trunks, rewriting
+        self._parts = [Part("constant", "network", (), own_sd=CONSTANT_SD)]
+        for name in trunks.names:
+            self._parts += self._trunk_parts(name)
+        for kind, quantised in zip(_FUSION, (True, True, False, False, False, False), strict=True):
+            works = _FUSION_KINDS[kind]
+            shares = tuple((work, 1 / len(works)) for work in works)
+            self._parts.append(Part(f"fusion {kind}", "fusion", shares, quantised))
+        self._at = {part.name: k for k, part in enumerate(self._parts)}
+
+    @property
+    def columns(self) -> int:
+        """How many numbers describe a design."""
+        return len(self._parts) * len(PRECISIONS)
+
+    def of(self, genotypes: Sequence[Genotype]) -> Array:
+        """Nominal ms (N, columns) of each design. Raises ValueError for an unknown encoder."""
+        found = np.zeros((len(genotypes), len(PRECISIONS), len(self._parts)))
+        for row, genotype in zip(found, genotypes, strict=True):
+            for name, ms in self._costs(genotype).items():
+                row[PRECISIONS.index(genotype.precision), self._at[name]] += ms
+        return found.reshape(len(genotypes), self.columns)
+
+    def beliefs(self) -> Array:
+        """What is believed of each column before any reading: (columns, effects).
+
+        The logarithm of a column's time over its nominal cost is its row times effects that are
+        independent, of mean 0 and deviation 1.
+        """
+        rows: list[dict[str, float]] = []
+        for precision in PRECISIONS:
+            for part in self._parts:
+                row = {"device": DEVICE_SD, f"part {part.name}": part.own_sd}
+                row[f"owner {part.owner}"] = OWNER_SD
+                changed = part.changed_by(precision)
+                for kind, share in part.shares:
+                    row[f"kind {kind}"] = KIND_SD * share
+                    if changed:
+                        row[f"{precision} {kind}"] = PRECISION_KIND_SD * share
+                if changed:
+                    row[precision] = PRECISION_SD
+                if precision != "fp32":
+                    own = PRECISION_OWN_SD if changed else SAME_SD
+                    row[f"{precision} part {part.name}"] = own
+                rows.append(row)
+        effects = list(dict.fromkeys(name for row in rows for name in row))
+        return np.array([[row.get(name, 0.0) for name in effects] for row in rows])
+
+    def _trunk_parts(self, name: str) -> list[Part]:
+        shape = self._trunks.shapes[name]
+        if shape.modality == "text":
+            kinds = {"linear": True, "attention": False, "elements": True, "layers": True}
+            return [
+                Part(f"{name} {kind}", name, ((works, 1.0),), quantised)
+                for (kind, quantised), works in zip(
+                    kinds.items(), ("linear", "attention", "elements", "weights"), strict=True
+                )
+            ]
+        parts = []
+        for tap in range(1, shape.depth + 1):
+            linear, rest = self._of_layer(name, tap)
+            parts += [
+                Part(f"{name} {tap} {which}", name, tuple(_shares(costs)), which == "linear")
+                for which, costs in (("linear", linear), ("rest", rest))
+                if sum(costs.values())
+            ]
+        return parts
+
+    def _of_layer(self, name: str, tap: int) -> tuple[dict[str, float], dict[str, float]]:
+        """Nominal ms of what a layer's linear products take, and of all the rest, by kind."""
+        prefix = self._trunks.prefix
+        costs = _nominal(prefix(name, tap).less(prefix(name, tap - 1)))
+        linear = {"linear": costs.pop("linear")}
+        return linear, costs
+
+    def _costs(self, genotype: Genotype) -> dict[str, float]:
+        genotype = self._rewriting.timed(genotype)
+        for name, modality in (
+            (genotype.text_encoder, "text"),
+            (genotype.vision_encoder, "vision"),
+        ):
+            if name and name not in self._trunks.shapes:
+                known = ", ".join(self._trunks.names)
+                raise ValueError(
+                    f"{modality} encoder {name!r} is unknown to this latency model: "
+                    f"choose one of {known}"
+                )
+        costs = {"constant": CONSTANT_MS}
+        if name := genotype.text_encoder:
+            work = self._trunks.prefix(name, genotype.deepest_text_tap, genotype.text_tokens)
+            nominal = _nominal(work)
+            costs |= {f"{name} {k}": nominal[k] for k in ("linear", "attention", "elements")}
+            costs[f"{name} layers"] = nominal["weights"] + nominal["operators"]
+        if name := genotype.vision_encoder:
+            for tap in range(1, genotype.deepest_vision_tap + 1):
+                for which, found in zip(("linear", "rest"), self._of_layer(name, tap), strict=True):
+                    if ms := sum(found.values()):
+                        costs[f"{name} {tap} {which}"] = ms
+        return costs | self._fusion_costs(genotype)
+
+    def _fusion_costs(self, genotype: Genotype) -> dict[str, float]:
+        tokens, conv, pooled = Work(), Work(), Work()
+        width = sum(fused_width(genotype, p, self._trunks.shapes) for p in genotype.points)
+        first, second = HEAD_WIDTHS
+        vectors = Work(weights=width * first + first * second, operators=5)
+        for point in genotype.points:
+            of_tokens, of_vectors, of_conv, of_pooling = self._point(genotype, point)
+            tokens, vectors = _sum(tokens, of_tokens), _sum(vectors, of_vectors)
+            conv, pooled = _sum(conv, of_conv), _sum(pooled, of_pooling)
+        token, vector = _nominal(tokens), _nominal(vectors)
+        operators = sum(_nominal(one)["operators"] for one in (tokens, vectors, conv, pooled))
+        return {
+            "fusion tokens": token["linear"] + token["weights"],
+            "fusion token attention": token["attention"] + token["elements"],
+            "fusion vectors": vector["weights"] + vector["elements"],
+            "fusion convolution": _nominal(conv)["convolution"],
+            "fusion pooling": _nominal(pooled)["elements"],
+            "fusion operators": operators,
+        }
+
+    def _point(self, genotype: Genotype, point: FusionPoint) -> tuple[Work, Work, Work, Work]:
+        """Work of one fusion point over tokens, on vectors, of convolutions, and of poolings."""
+        shapes = self._trunks.shapes
+        own = own_widths(genotype, point, shapes)
+        text, vision = branch_widths(genotype, point, shapes)
+        fused = fused_width(genotype, point, shapes)
+        tokens, vectors, conv = Work(operators=2), Work(elements=fused, operators=3), Work()
+        cells = _cells(genotype, point, shapes)
+        pooled = Work(elements=cells, operators=2)
+        seen = vision_feature(genotype, point)
+        if seen is not None and seen.form == "grid":
+            side = cells / shapes[str(genotype.vision_encoder)].widths[point.vision_tap - 1]
+            conv = Work(convolution=9 * cells * CONV_MAX_WIDTH)
+            pooled = Work(elements=2 * side * CONV_MAX_WIDTH, operators=3)
+        said = text_feature(genotype, point, shapes)
+        if said is not None and said.form == "pooler":
+            vectors = _sum(vectors, _gemm(own[0], own[0]))
+        if reads_tokens(genotype, point):
+            sizes = (
+                genotype.text_tokens,
+                vision_tokens(shapes[str(genotype.vision_encoder)], point.vision_tap),
+            )
+            for count, before, after in zip(sizes, own, (text, vision), strict=True):
+                if before != after or point.width:
+                    tokens = _sum(tokens, _product(count, before, after))
+            if genotype.attends_over_tokens(point):
+                for _ in range(genotype.attention_blocks):
+                    tokens = _sum(tokens, _attention(sum(sizes), sum(sizes), text))
+                    tokens = _sum(tokens, _product(sum(sizes), text, text))
+            if point.operator == "cross-attention":
+                tokens = _sum(tokens, _attention(*sizes, text))
+        elif text and vision and point.operator != "concatenation":
+            for before, after in zip(own, (text, vision), strict=True):
+                if before != after or point.width:
+                    vectors = _sum(vectors, _gemm(before, after))
+        if point.operator == "gated":
+            vectors = _sum(vectors, _gemm(2 * text, text))
+        if point.operator == "concatenation" and point.width and not tokens.linear:
+            vectors = _sum(vectors, _gemm(text + vision, point.width))
+        last = point == genotype.points[-1]
+        if last and genotype.attention_over == "pooled":
+            folded = folded_blocks(genotype, self._rewriting.rewrites)
+            products = folded + 5 * (genotype.attention_blocks - folded)
+            vectors = _sum(vectors, _gemm(products * fused, fused, 2 * products))
+        return tokens, vectors, conv, pooled
+
+
+_FUSION_KINDS = {
+    "tokens": ("linear",),
+    "token attention": ("attention", "elements"),
+    "vectors": ("weights",),
+    "convolution": ("convolution",),
+    "pooling": ("elements",),
+    "operators": ("operators",),
+}
+
+
+def _cells(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> float:
+    """Values in the feature map that a point reads; 0 without one."""
+    if genotype.vision_encoder is None:
+        return 0.0
+    shape = shapes[genotype.vision_encoder]
+    height, width = shape.sides[point.vision_tap - 1]
+    return float(shape.widths[point.vision_tap - 1] * height * width)
+
+
+def _nominal(work: Work) -> dict[str, float]:
+    """Milliseconds of each kind of work at the nominal rates."""
+    rates = vars(NOMINAL_PER_MS)
+    return {kind: amount / rates[kind] for kind, amount in vars(work).items()}
+
+
+def _shares(costs: dict[str, float]) -> list[tuple[str, float]]:
+    total = sum(costs.values())
+    return [(kind, ms / total) for kind, ms in costs.items() if ms]
+
+
+def _sum(one: Work, other: Work) -> Work:
+    more = vars(other)
+    return Work(**{kind: amount + more[kind] for kind, amount in vars(one).items()})
+
+
+def _gemm(inputs: float, outputs: float, operators: float = 1) -> Work:
+    """A product of one vector with weights."""
+    return Work(weights=inputs * outputs, elements=outputs, operators=operators)
+
+
+def _product(count: int, inputs: int, outputs: int) -> Work:
+    """A product of tokens with weights."""
+    return Work(
+        linear=count * inputs * outputs,
+        weights=inputs * outputs,
+        elements=count * outputs,
+        operators=2,
+    )
+
+
+def _attention(queries: int, keys: int, width: int) -> Work:
+    """An attention module and its norm."""
+    return Work(
+        linear=2 * (queries + keys) * width * width,
+        attention=2 * queries * keys * width,
+        weights=4 * width * width,
+        elements=3 * ATTENTION_HEADS * queries * keys + 4 * (queries + keys) * width,
+        operators=25,
+    )
