@@ -13,7 +13,6 @@ import platform
 import statistics
 import tempfile
 import time
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from evaluators.store import EvaluationStore
 from search_space.genotype import Genotype
 from search_space.named import load_space
 from studies.identity import DIRECTIONS
-from studies.samplers import SAMPLERS, make_sampler
+from studies.samplers import SAMPLERS, sampler_maker
 from studies.search import Search
 from studies.storage import open_storage, quiet_optuna
 from studies.workers import Workers
@@ -71,7 +70,7 @@ def measure(folder: Path, trials: int, sampler: str) -> list[float]:
     for name in ("new", "known"):
         study = optuna.create_study(storage=storage, study_name=name, directions=DIRECTIONS)
         workers, clock = Workers(folder / "workers"), _Clock()
-        draw = partial(make_sampler, sampler, 0)
+        draw = sampler_maker(sampler, 0, space)
         Search(study, space, latency, quality, store, workers, None, clock, draw).run(trials)
         workers.close()
     return [1000 * (b - a) for a, b in zip(clock.times, clock.times[1:], strict=False)]

@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from studies.identity import open_study, study_name
 from studies.jsonout import as_json
 from studies.lab import Lab, open_lab
 from studies.records import SUBJECT, outcome_of
-from studies.samplers import make_sampler
+from studies.samplers import sampler_maker
 from studies.search import Search
 from studies.settings import (
     MAX_PORT,
@@ -71,7 +70,7 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
                     workers,
                     settings.latency_limit_ms,
                     reporter,
-                    partial(make_sampler, settings.sampler, settings.seed),
+                    sampler_maker(settings.sampler, settings.seed, lab.space),
                     fused,
                     fixed=lab.grid is not None,
                 )

@@ -20,7 +20,6 @@ from studies.grids import Grid
 from studies.lab import Lab
 from studies.protocol import in_words, resumed_protocol
 from studies.records import CONDITIONS, IDENTITY, METRICS, PROTOCOL, SETTINGS, SUBJECT
-from studies.samplers import make_sampler
 from studies.settings import RUNTIMES, Settings
 from studies.storage import StorageError, open_storage
 
@@ -54,7 +53,6 @@ def open_study(lab: Lab) -> optuna.Study:
         study_name=name,
         directions=DIRECTIONS,
         load_if_exists=True,
-        sampler=make_sampler(settings.sampler, settings.seed, 0),
     )
     known = study.user_attrs.get(IDENTITY)
     if known is None:

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.device_client import DeviceError
@@ -20,6 +19,7 @@ from evaluators.store import EvaluationStore, known_or_new
 from search_space.genotype import Genotype
 from search_space.paper import SeededDesign
 from search_space.space import SearchSpace
+from studies.ehvi import EnumeratedEhviSampler, SpaceExhausted
 from studies.records import (
     CARRIED_OVER,
     DESIGN,
@@ -33,6 +33,7 @@ from studies.records import (
     is_unstable,
     record_of,
 )
+from studies.samplers import distributions
 from studies.wording import counted
 from studies.workers import Workers
 
@@ -147,10 +148,18 @@ class Search:
     def run(self, total: int) -> None:
         """Goes on until the study has `total` finished trials, first with those cut off.
 
+        Ends before the total, and says so, when the sampler has no untried design left.
         Raises StoreError, and SearchStopped when several trials in a row fail, many are unstable,
         or the device needs a person.
         """
-        while (trial := self._next(total)) is not None:
+        while True:
+            try:
+                trial = self._next(total)
+            except SpaceExhausted as end:
+                self._reporter.line(f"{end}: no more trials")
+                break
+            if trial is None:
+                break
             try:
                 self._finish(trial)
             except KeyboardInterrupt:
@@ -186,6 +195,7 @@ class Search:
         """A trial that was cut off, else a new one, signed; None once there are enough.
 
         Workers of one home take turns, so they neither take the same trial nor ask too many.
+        Raises SpaceExhausted, before a trial is made for it.
         """
         with self._workers.turn:
             trials = self._study.get_trials(deepcopy=False)
@@ -196,8 +206,11 @@ class Search:
                 trials = self._study.get_trials(deepcopy=False)
             if self._count(trials) >= total:
                 return None
-            self._workers.asking.write_text(self._study.study_name, encoding="utf-8")
             self._study.sampler = self._sampler(len(trials))
+            waiting = any(trial.state is TrialState.WAITING for trial in trials)
+            if isinstance(self._study.sampler, EnumeratedEhviSampler) and not waiting:
+                self._study.sampler.check_untried(trials)
+            self._workers.asking.write_text(self._study.study_name, encoding="utf-8")
             trial = self._queued() if self._fixed else self._study.ask(self._distributions)
             if trial is not None:
                 trial.set_user_attr(WORKER, self._workers.name)
@@ -259,19 +272,24 @@ class Search:
         return found
 
     def _take_over(self, frozen: FrozenTrial) -> optuna.Trial | None:
-        """The trial, decided where it was not yet; None after too many attempts, told as failed."""
+        """The trial, decided where it was not yet; None, told as failed, after too many attempts
+        and where no design is left for it."""
         self._study.sampler = self._sampler(frozen.number)
         trial = optuna.Trial(self._study, frozen._trial_id)
         trial.set_user_attr(WORKER, self._workers.name)
         attempts = int(frozen.user_attrs.get(ATTEMPTS, 1))
         if attempts >= MAX_ATTEMPTS:
-            reason = f"its worker ended in the middle of it {attempts} times"
-            trial.set_user_attr(RECORD, {"reason": reason})
-            self._study.tell(trial, state=TrialState.FAIL)
-            return None
+            return self._give_up(trial, f"its worker ended in the middle of it {attempts} times")
         trial.set_user_attr(ATTEMPTS, attempts + 1)
-        self._decide(trial)
+        try:
+            self._decide(trial)
+        except SpaceExhausted as end:
+            return self._give_up(trial, str(end))
         return trial
+
+    def _give_up(self, trial: optuna.Trial, reason: str) -> None:
+        trial.set_user_attr(RECORD, {"reason": reason})
+        self._study.tell(trial, state=TrialState.FAIL)
 
     def _finish(self, trial: optuna.Trial) -> None:
         params = trial.params  # a copy each time it is asked for
@@ -392,16 +410,3 @@ def _constrain(trial: optuna.Trial, key: str, value: float) -> None:
     """Sets a constraint, once: Optuna warns of a second time, as after a trial was cut off."""
     if key not in trial.constraints:
         trial.set_constraint(key, value)
-
-
-def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """The decisions of a space as Optuna asks them: all of them, every time."""
-    found: dict[str, BaseDistribution] = {}
-    for decision in space.decisions:
-        if decision.kind == "integer":
-            found[decision.name] = IntDistribution(
-                int(decision.choices[0]), int(decision.choices[-1])
-            )
-        else:
-            found[decision.name] = CategoricalDistribution(decision.choices)
-    return found

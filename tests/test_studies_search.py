@@ -31,12 +31,11 @@ from studies.records import (
     reference_row,
     rows_of,
 )
-from studies.samplers import SAMPLERS, make_sampler
+from studies.samplers import SAMPLERS, distributions, sampler_maker
 from studies.search import (
     MAX_ATTEMPTS,
     UNSTABLE_IN_A_ROW,
     SearchStopped,
-    distributions,
 )
 from studies.workers import Workers
 
@@ -140,12 +139,11 @@ def test_a_sampler_draws_the_same_after_a_cut_as_without_one(tmp_path: Path) -> 
     assert [t.params for t in whole.trials] == [t.params for t in cut.trials]
 
 
-def test_workers_that_start_together_draw_apart() -> None:
-    study = optuna.create_study()
-    drawn = []
+def test_workers_that_start_together_draw_apart(bench: Bench) -> None:
+    make, drawn = sampler_maker("random", 0, bench.space), []
     for trial in range(3):
-        study.sampler = make_sampler("random", 0, trial)
-        drawn.append(study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}).params["x"])
+        bench.study.sampler = make(trial)
+        drawn.append(tuple(bench.study.ask(distributions(bench.space)).params.items()))
     assert len(set(drawn)) == 3
 
 

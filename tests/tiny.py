@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from search_space.named import load_space
 from search_space.paper import seeded_designs
 from search_space.space import SearchSpace
 from studies.grids import GridDesign, grid_in
-from studies.samplers import make_sampler
+from studies.samplers import sampler_maker
 from studies.search import Search
 from studies.storage import open_storage, quiet_optuna
 from studies.workers import Workers
@@ -294,7 +293,7 @@ class Bench:
             workers,
             self.limit_ms,
             self.told,
-            partial(make_sampler, sampler, 0),
+            sampler_maker(sampler, 0, self.space),
             self.seeded,
             fixed=bool(self.listed),
         )
