@@ -20,6 +20,7 @@ from studies.finish import ARTIFACTS, finish
 from studies.identity import open_study, study_name
 from studies.jsonout import as_json
 from studies.lab import Lab, open_lab
+from studies.latency_prediction import LearntLatency
 from studies.records import SUBJECT, outcome_of
 from studies.samplers import sampler_maker
 from studies.search import Search
@@ -60,6 +61,9 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
             fused = [s for s in seeded if lab.space.holds(s.genotype)]
             alone = [s for s in seeded if s not in fused]
             workers = Workers(lab.home / "workers")
+            latency = None
+            if settings.sampler == "ehvi":
+                latency = LearntLatency(study, lab.space, lab.builder.rewriting)
             try:
                 search = Search(
                     study,
@@ -70,7 +74,7 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
                     workers,
                     settings.latency_limit_ms,
                     reporter,
-                    sampler_maker(settings.sampler, settings.seed, lab.space),
+                    sampler_maker(settings.sampler, settings.seed, lab.space, latency),
                     fused,
                     fixed=lab.grid is not None,
                 )
