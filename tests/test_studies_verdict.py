@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from evaluators.evaluation import Evaluation
 from evaluators.paired import Paired, Right
 from studies import wording
 from studies.jsonout import verdict_as_json
 from studies.outcome import Row, Standing, Timing, Value
-from studies.records import figures_of
+from studies.records import figures_of, record_of
 from studies.verdict import (
     BETWEEN_READINGS,
     Judged,
@@ -322,6 +323,9 @@ class TestSpeed:
 
     def test_a_latency_of_which_it_is_not_kept_how_it_was_read_counts_as_shared(self) -> None:
         assert Row(0, "complete", "").timing == "shared"
+        board = Evaluation("k", "latency", details={"timing": "alone"})
+        assert figures_of(record_of(board, None, {}))["timing"] == "alone"
+        assert figures_of(record_of(Evaluation("k", "latency"), None, {}))["timing"] == "shared"
         assert figures_of({"latency_ms": [1.0, 0.9, 1.1]})["timing"] == "shared"
 
     def test_without_intervals_there_is_none(self) -> None:
