@@ -85,6 +85,7 @@ def test_a_latency_is_the_median_of_its_samples_within_its_interval(
     assert details["provider"] == "CPUExecutionProvider" and details["runtime_version"]
     assert len(details["block_medians_ms"]) == 2 and details["board_before"]
     assert details["board"] == evaluator.device().as_json()["board"]
+    assert details["timing"] == "shared", "no board was watched for disturbances"
     names = {measure.name for measure in found.measures}
     assert names >= {"compile_s", "parameters", "macs", "weight_bytes", "onnx_bytes"}
     assert left_behind(home, evaluator) == []
@@ -135,9 +136,11 @@ def test_a_device_slower_for_a_whole_trial_than_in_an_earlier_one_is_not_trusted
     alone = replace(QUICK_TIMING, anchor_tolerance=0.03, watch_board=True, retries=0)
     evaluator = latency(tmp_path, replace(RUNS, timing=alone))
     try:
-        found = [evaluator.evaluate(design()).unstable for _ in range(5)]
+        evaluations = [evaluator.evaluate(design()) for _ in range(5)]
     finally:
         evaluator.close()
+    assert {one.details["timing"] for one in evaluations} == {"alone"}
+    found = [one.unstable for one in evaluations]
     assert [bool(said) for said in found] == [False, False, True, False, True]
     assert "20.0 % slower than in an earlier trial on local (1.2 against 1 ms; 3 %" in found[2]
     assert "(1 against 0.9 ms" in found[4]
