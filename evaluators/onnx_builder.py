@@ -233,8 +233,9 @@ def run_onnx(path: Path, rows: Iterable[tuple[Tensor, ...]]) -> np.ndarray:
 def run_joined(graph: Joined, rows: Iterable[tuple[Tensor, ...]]) -> np.ndarray:
     """The same for a graph in memory; its large weights are read where they lie."""
     options, given = _session_options(), graph.outside()
-    # For a few runs: a pool of threads and fused kernels take longer to make than they save.
+    # For a few runs: threads, fused kernels and packed weights take longer to make than they save.
     options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.disable_prepacking", "1")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.add_external_initializers(list(given), list(given.values()))
     content = b"".join(graph.chunks("outside"))

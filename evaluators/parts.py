@@ -152,7 +152,7 @@ class Joined:
         graph = [*self.nodes, _field(_NAME, b"main_graph"), *weights, self.ends]
         # In the order of their numbers, as protobuf writes them.
         head = onnx.ModelProto(ir_version=IR_VERSION, producer_name="fusion-nas")
-        tail = onnx.ModelProto(opset_import=[helper.make_opsetid("", OPSET)])
+        tail = onnx.ModelProto(opset_import=[onnx.OperatorSetIdProto(version=OPSET)])
         size = _tag(_GRAPH, sum(map(len, graph)))
         return [head.SerializeToString(), size, *graph, tail.SerializeToString()]
 
