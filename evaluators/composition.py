@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -46,6 +47,8 @@ from search_space.rules import Shapes, branch_widths, fused_width, own_widths, r
 RECIPE = 1
 """Goes up whenever a part would become another graph."""
 OUTPUT = "logits"
+KEPT_BRANCHES, KEPT_HEADS = 64, 16
+"""So many of the last ones stay in memory; any other is read from its file."""
 Row = tuple[Tensor, ...]
 
 
@@ -100,7 +103,8 @@ class _BranchOf(nn.Module):
 class Composer:
     """Composes designs over some encoders for a number of classes; parts lie in a folder.
 
-    Loaded parts, trunks and their features stay in memory.
+    Trunks stay in memory, in torch and as parts (twice: as they are written and as they are run),
+    with all their features; of branches and heads the last ones do.
     """
 
     def __init__(
@@ -265,6 +269,7 @@ class Composer:
             },
         )
         if key not in self._branches:
+            _make_room(self._branches, KEPT_BRANCHES)
             self._branches[key] = self._new_branch(key, genotype, k, sizes, masked)
         return self._branches[key]
 
@@ -316,6 +321,7 @@ class Composer:
                 export(head, (torch.zeros(1, width),), file, ["fused"], [OUTPUT], {})
 
             key = _key("head", [width, self._classes])
+            _make_room(self._heads, KEPT_HEADS)
             self._heads[width] = head, self._store.get(key, "head", make)
         return self._heads[width]
 
@@ -340,6 +346,11 @@ def every_feature(shape: EncoderShape) -> tuple[Feature, ...]:
     if shape.has_pooler:
         found.append(Feature(shape.modality, shape.depth, "pooler"))
     return tuple(found)
+
+
+def _make_room(kept: dict[Any, Any], most: int) -> None:
+    while len(kept) >= most:
+        del kept[next(iter(kept))]
 
 
 def _encoders_of(genotype: Genotype) -> list[tuple[str, Modality]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
+from weakref import WeakValueDictionary
 
 import onnx
 import onnxruntime
@@ -55,6 +56,14 @@ class Weight:
         name, tensor.name = tensor.name, ""
         content = hashlib.sha256(tensor.SerializeToString()).digest()
         tensor.name = name
+        if (name, content) not in _known:
+            _known[name, content] = made = Weight._made(tensor, content)
+            return made
+        return _known[name, content]
+
+    @staticmethod
+    def _made(tensor: TensorProto, content: bytes) -> "Weight":
+        name = tensor.name
         whole, fill = _field(_INITIALIZER, tensor.SerializeToString()), fill_for(tensor)
         if fill is None:
             return Weight(name, content, whole, whole, whole, None)
@@ -65,6 +74,10 @@ class Weight:
         tensor.external_data.add(key="location", value="in memory")
         outside = _field(_INITIALIZER, tensor.SerializeToString())
         return Weight(name, content, whole, light, outside, values)
+
+
+_known: WeakValueDictionary[tuple[str, bytes], Weight] = WeakValueDictionary()
+"""Weights of the parts in memory: a trunk's are there once, for all text lengths."""
 
 
 class Part:
@@ -99,7 +112,9 @@ class Part:
             elif node.op_type == "Identity" and node.input[0] in inputs:
                 self.alias[node.output[0]] = node.input[0]
             else:
-                self._nodes.append(node)
+                # A node of its own: one that is part of the model would keep all of that.
+                self._nodes.append(NodeProto())
+                self._nodes[-1].CopyFrom(node)
         self._bytes = [_field(_NODE, node.SerializeToString()) for node in self._nodes]
         self._cuts: dict[tuple[str, ...], tuple[list[int], list[str]]] = {}
 
