@@ -6,7 +6,9 @@ are those of `load_trunk` at any depth; a branch's are drawn from its place amon
 head's anew, so that both depend on nothing that they are not keyed by.
 
 What is composed is compared with torch: the trunks run once for all taps and designs, the fusion
-for each design; the composed graph runs whole in ONNX Runtime.
+for each design; the composed graph runs whole in ONNX Runtime. After its basic optimisations the
+operators are those of the exported design, but for attention blocks over MobileNetV2's tokens: each
+keeps a `Where` over the padding mask, of which the exported design has one for all.
 """
 
 import hashlib
