@@ -17,10 +17,10 @@ length as likely. Times are wall clock, one thread, of one process; each design 
 Ratios are medians over the designs of one design's own ratio. `over all designs` counts the export
 of parts: it is the sum of all exports, or of all builds as before, over that of all first builds.
 `operators`: designs whose graph holds other operators than the exported one, as written and after
-the optimisations that ONNX Runtime makes for every device; `--compared` says of how many. As written
-they differ where the exporter lost a shape that a part knows (MobileNetV2's averaged tokens): it
-then computes sizes in the graph. Optimised, attention over such tokens keeps one `Where` over the
-padding mask a block, where the exported graph has one for all blocks.
+the optimisations that ONNX Runtime makes for every device; `--compared` says of how many. Those as
+written differ where the exporter lost a shape that a part knows (MobileNetV2's averaged tokens):
+it then computes sizes in the graph. Optimised, attention over such tokens keeps one `Where` over
+the padding mask a block, where the exported graph has one for all blocks.
 """
 
 import argparse
