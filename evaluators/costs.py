@@ -38,10 +38,15 @@ def static_costs(
     """
     parameters = sum(p.numel() for p in network.parameters())
     macs = count_macs(lambda: network(*example_inputs(genotype, shapes)))
+    return costs_told(parameters, macs, genotype.precision)
+
+
+def costs_told(parameters: int, macs: int, precision: Precision) -> tuple[Measure, ...]:
+    """The static costs of a network whose parameters and MACs are known."""
     return (
         Measure("parameters", parameters, "", "lower"),
         Measure("macs", macs, "", "lower"),
-        Measure("weight_bytes", parameters * BYTES_PER_WEIGHT[genotype.precision], "B", "lower"),
+        Measure("weight_bytes", parameters * BYTES_PER_WEIGHT[precision], "B", "lower"),
     )
 
 

@@ -1,11 +1,8 @@
 """From a design to one ONNX file: exported, checked, compared with torch, named by its content."""
 
 import hashlib
-import logging
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,13 +10,18 @@ from uuid import uuid4
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from torch import Tensor
 
 from device_agent.protocol import TensorSpec
-from evaluators.costs import static_costs
+from evaluators.artifacts import Artifact as Artifact
+from evaluators.artifacts import ParityError as ParityError
+from evaluators.composition import OUTPUT, Composer
+from evaluators.costs import costs_told, static_costs
 from evaluators.evaluation import Measure
-from evaluators.onnx_versions import OPSET
+from evaluators.exporting import export
+from evaluators.parts import Joined
 from evaluators.precision import CALIBRATION_SAMPLES, Feed, For, reduce_precision
 from evaluators.rewriting import Rewriting, TextLengths
 from evaluators.trunk_weights import architecture
@@ -28,36 +30,14 @@ from search_space.genotype import Genotype
 from search_space.loading import describe_vocabulary
 from search_space.network import FusionNetwork, build, input_names
 from search_space.rewrites import NONE, Rewrites, rewrite
+from search_space.rules import violations
 
 PARITY_TOLERANCE = 1e-4
 """Greatest difference from torch, relative to the larger of 1 and the largest logit."""
 PARITY_SAMPLES = 3
-OUTPUT = "logits"
-
-
-class ParityError(Exception):
-    """An exported network gives other outputs than the network it came from."""
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """One ONNX file that a device can compile.
-
-    max_difference: greatest absolute difference of its logits from those that the network as
-    written gives in torch for a few inputs; for fp32 it is within PARITY_TOLERANCE, for a reduced
-    precision it is what that costs. rewritten: what was rewritten, in words, if anything.
-    """
-
-    path: Path
-    sha256: str
-    inputs: tuple[TensorSpec, ...]
-    max_difference: float
-    costs: tuple[Measure, ...]
-    rewritten: tuple[str, ...] = ()
-
-    def discard(self) -> None:
-        """Removes the file."""
-        self.path.unlink(missing_ok=True)
+COMPOSED_TOLERANCE = 1e-5
+"""The same for a composed graph."""
+_PROVIDERS = ["CPUExecutionProvider"]
 
 
 class OnnxBuilder:
@@ -77,10 +57,14 @@ class OnnxBuilder:
         runtime: For = "onnxruntime",
         rewrites: Rewrites = NONE,
         text_lengths: TextLengths | None = None,
+        parts: Path | None = None,
     ) -> None:
         self._encoders, self._shapes, self._folder = encoders, shapes, folder
         self.classes, self.runtime = classes, runtime
         self.rewriting = Rewriting(rewrites, text_lengths)
+        self._composer = (
+            None if parts is None else Composer(encoders, shapes, classes, parts, self.rewriting)
+        )
 
     def encoders_of(self, genotype: Genotype) -> list[dict[str, Any]]:
         """The architecture of the design's encoders: all of their specification but the weights."""
@@ -92,16 +76,56 @@ class OnnxBuilder:
         genotype: Genotype,
         network: FusionNetwork | None = None,
         calibration: Sequence[tuple[Tensor, ...]] = (),
+        weights: bool = True,
     ) -> Artifact:
         """The design as a file named by its SHA-256.
 
-        Without a network its weights are random: latency depends on the graph alone. For int8,
-        `calibration` holds inputs (batch 1, as the graph takes them) that scales are drawn from;
-        without any they come from a few random ones, which gives the same graph with other numbers
-        in it. Rewrites are applied and compared with the network as written, at the length of its
-        own texts. Raises ValueError for a design that cannot be built, ParityError where ONNX
-        differs from torch.
+        Without a network its weights are random: latency depends on the graph alone. Such a design
+        is composed of kept parts (`evaluators.composition`) where it is of fp32 and the builder has
+        a folder for them; with `weights` False its file is without the large ones, as
+        `evaluators.weightless` has it. Any other design is exported whole: with trained weights, in
+        a reduced precision, or where there is no such folder. For int8, `calibration` holds inputs
+        (batch 1, as the graph takes them) that scales are drawn from; without any they come from a
+        few random ones, which gives the same graph with other numbers in it. Rewrites are applied
+        and compared with the network as written, at the length of its own texts. Raises ValueError
+        for a design that cannot be built, ParityError where ONNX differs from torch.
         """
+        if network is None and genotype.precision == "fp32" and self._composer is not None:
+            return self._compose(self._composer, genotype, weights)
+        return self._export(genotype, network, calibration)
+
+    def _compose(self, composer: Composer, genotype: Genotype, weights: bool) -> Artifact:
+        if found := violations(genotype, self._shapes):
+            raise ValueError("; ".join(found))
+        rows = self._random_inputs(genotype)
+        fed = [self.rewriting.fed(genotype, row) for row in rows]
+        composed = composer.compose(genotype, fed[0])
+        logits, expected = run_joined(composed.graph, fed), composer.expected(genotype, rows)
+        difference = _compared(genotype, logits, expected, COMPOSED_TOLERANCE)
+        whole_bytes = sum(map(len, composed.graph.chunks("whole")))
+        chunks = composed.graph.chunks("whole" if weights else "light")
+        digest = hashlib.sha256()
+        for chunk in chunks:
+            digest.update(chunk)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{digest.hexdigest()}-{uuid4().hex[:8]}.onnx"
+        try:
+            with open(path, "wb") as file:
+                file.writelines(chunks)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        costs = costs_told(composed.parameters, composed.macs, genotype.precision)
+        costs += (Measure("onnx_bytes", whole_bytes, "B", "lower"),)
+        specs, words = self.input_specs(genotype), self.rewriting.words(genotype)
+        return Artifact(path, digest.hexdigest(), specs, difference, costs, words, not weights)
+
+    def _export(
+        self,
+        genotype: Genotype,
+        network: FusionNetwork | None,
+        calibration: Sequence[tuple[Tensor, ...]],
+    ) -> Artifact:
         if network is None:
             untrained = {n: replace(spec, weights="random") for n, spec in self._encoders.items()}
             network = build(genotype, untrained, self._shapes, self.classes)
@@ -112,17 +136,8 @@ class OnnxBuilder:
         with TemporaryDirectory(prefix="building-", dir=self._folder) as building:
             temporary = Path(building) / "network.onnx"
             rows = [self.rewriting.fed(genotype, r) for r in self._random_inputs(genotype)]
-            with _quiet_export():
-                torch.onnx.export(
-                    network,
-                    rows[0],
-                    str(temporary),
-                    dynamo=False,
-                    opset_version=OPSET,
-                    input_names=list(input_names(genotype)),
-                    output_names=[OUTPUT],
-                    dynamic_axes=self.rewriting.open_axes(genotype),
-                )
+            axes = self.rewriting.open_axes(genotype)
+            export(network, rows[0], temporary, input_names(genotype), [OUTPUT], axes)
             onnx.checker.check_model(str(temporary), full_check=False)
             difference = self._difference(temporary, genotype, written)
             if genotype.precision != "fp32":
@@ -187,28 +202,53 @@ class OnnxBuilder:
         with torch.inference_mode():
             expected = torch.cat([network(*row) for row in rows]).numpy()
         found = run_onnx(path, [self.rewriting.fed(genotype, row) for row in rows])
-        difference = float(np.abs(found - expected).max())
-        allowed = None if tolerance is None else tolerance * max(1.0, float(np.abs(expected).max()))
-        if not np.isfinite(found).all():
-            raise ParityError(
-                f"{genotype.describe()}: its ONNX in {genotype.precision} gives logits that are "
-                "not finite numbers; nothing was measured. choose another precision"
-            )
-        if allowed is not None and difference > allowed:
-            raise ParityError(
-                f"{genotype.describe()}: its ONNX differs from torch by {difference:.2e} "
-                f"(allowed {allowed:.1e}); nothing was measured. please report it"
-            )
-        return difference
+        return _compared(genotype, found, expected, tolerance)
+
+
+def _compared(
+    genotype: Genotype, found: np.ndarray, expected: np.ndarray, tolerance: float | None
+) -> float:
+    """The greatest difference. Raises ParityError where it is not allowed."""
+    difference = float(np.abs(found - expected).max())
+    allowed = None if tolerance is None else tolerance * max(1.0, float(np.abs(expected).max()))
+    if not np.isfinite(found).all():
+        raise ParityError(
+            f"{genotype.describe()}: its ONNX in {genotype.precision} gives logits that are "
+            "not finite numbers; nothing was measured. choose another precision"
+        )
+    if allowed is not None and difference > allowed:
+        raise ParityError(
+            f"{genotype.describe()}: its ONNX differs from torch by {difference:.2e} "
+            f"(allowed {allowed:.1e}); nothing was measured. please report it"
+        )
+    return difference
 
 
 def run_onnx(path: Path, rows: Iterable[tuple[Tensor, ...]]) -> np.ndarray:
     """Logits (N, classes) of inputs of batch 1, run one by one on this machine's CPU."""
-    import onnxruntime
+    options = _session_options()
+    return _run(onnxruntime.InferenceSession(str(path), options, _PROVIDERS), rows)
 
+
+def run_joined(graph: Joined, rows: Iterable[tuple[Tensor, ...]]) -> np.ndarray:
+    """The same for a graph in memory; its large weights are read where they lie."""
+    options, given = _session_options(), graph.outside()
+    # For a few runs: threads, fused kernels and packed weights take longer to make than they save.
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.add_external_initializers(list(given), list(given.values()))
+    content = b"".join(graph.chunks("outside"))
+    return _run(onnxruntime.InferenceSession(content, options, _PROVIDERS), rows)
+
+
+def _session_options() -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return options
+
+
+def _run(session: Any, rows: Iterable[tuple[Tensor, ...]]) -> np.ndarray:
     names = [entry.name for entry in session.get_inputs()]
     outputs: list[Any] = [
         session.run([OUTPUT], {n: t.contiguous().numpy() for n, t in zip(names, row, strict=True)})[
@@ -223,21 +263,6 @@ def _feeds(genotype: Genotype, rows: Sequence[tuple[Tensor, ...]]) -> Iterator[F
     names = input_names(genotype)
     for row in rows[:CALIBRATION_SAMPLES]:
         yield {n: t.contiguous().numpy() for n, t in zip(names, row, strict=True)}
-
-
-@contextmanager
-def _quiet_export() -> Iterator[None]:
-    """Export without the fused attention that has no ONNX form, and without tracer's remarks."""
-    fastpath, disabled = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
-    torch.backends.mha.set_fastpath_enabled(False)
-    logging.disable(max(disabled, logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-        torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
 def _sha256(path: Path) -> str:

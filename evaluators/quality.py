@@ -79,6 +79,7 @@ class QualityEvaluator:
             runtime,
             rewrites,
             lambda name: self.preprocessing.text_lengths(encoders[name]),
+            home / "parts",
         )
         self._raw: dict[tuple[str, Split], Pixels] = {}
 

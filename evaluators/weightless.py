@@ -16,7 +16,7 @@ import onnx
 from onnx import numpy_helper
 
 from device_agent.fill import FORMATS, Fill
-from evaluators.onnx_builder import Artifact
+from evaluators.artifacts import Artifact
 
 KEPT_BYTES = 4096
 """Tensors of up to so many bytes stay: shapes, axes, scales, biases."""
@@ -32,11 +32,9 @@ def strip_weights(artifact: Artifact) -> Artifact:
     """
     model = onnx.load(str(artifact.path), load_external_data=False)
     for tensor in model.graph.initializer:
-        fill = _fill_for(tensor)
+        fill = fill_for(tensor)
         if fill is not None:
-            for field in ("raw_data", "float_data", "int32_data"):
-                tensor.ClearField(field)
-            tensor.doc_string = str(fill)
+            without_values(tensor, fill)
     content = model.SerializeToString(deterministic=True)
     digest = hashlib.sha256(content).hexdigest()
     path = artifact.path.with_name(f"{digest}-{uuid4().hex[:8]}.onnx")
@@ -45,10 +43,17 @@ def strip_weights(artifact: Artifact) -> Artifact:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return replace(artifact, path=Path(path), sha256=digest)
+    return replace(artifact, path=Path(path), sha256=digest, weightless=True)
 
 
-def _fill_for(tensor: onnx.TensorProto) -> Fill | None:
+def without_values(tensor: onnx.TensorProto, fill: Fill) -> None:
+    """Leaves a tensor's values out and tells how they are to be drawn."""
+    for field in ("raw_data", "float_data", "int32_data"):
+        tensor.ClearField(field)
+    tensor.doc_string = str(fill)
+
+
+def fill_for(tensor: onnx.TensorProto) -> Fill | None:
     """From where to where a tensor's values may be drawn; None where it is to stay."""
     if tensor.data_type not in FORMATS:
         return None

@@ -1,6 +1,7 @@
 """The network that a genotype spells: trunks, fusion, head."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -181,16 +182,7 @@ class Fusion(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(Branch(genotype, p, shapes) for p in genotype.points)
         width = sum(fused_width(genotype, point, shapes) for point in genotype.points)
-        first, second = HEAD_WIDTHS
-        self.head = nn.Sequential(
-            nn.Linear(width, first),
-            nn.ReLU(),
-            nn.Dropout(HEAD_DROPOUT),
-            nn.Linear(first, second),
-            nn.ReLU(),
-            nn.Dropout(HEAD_DROPOUT),
-            nn.Linear(second, classes),
-        )
+        self.head = _head(width, classes)
 
     def forward(self, features: Features, mask: Tensor | None) -> Tensor:
         """Features of the trunks and the text's mask (B, L) to logits (B, classes)."""
@@ -198,6 +190,19 @@ class Fusion(nn.Module):
         fused = branches[0] if len(branches) == 1 else torch.cat(branches, dim=1)
         logits: Tensor = self.head(fused)
         return logits
+
+
+def _head(width: int, classes: int) -> nn.Sequential:
+    first, second = HEAD_WIDTHS
+    return nn.Sequential(
+        nn.Linear(width, first),
+        nn.ReLU(),
+        nn.Dropout(HEAD_DROPOUT),
+        nn.Linear(first, second),
+        nn.ReLU(),
+        nn.Dropout(HEAD_DROPOUT),
+        nn.Linear(second, classes),
+    )
 
 
 class FusionNetwork(nn.Module):
@@ -263,9 +268,27 @@ def build(
 
 def new_fusion(genotype: Genotype, shapes: Shapes, classes: int, seed: int) -> Fusion:
     """Fusion and head with weights drawn from `seed`; the global random state is left as it was."""
+    with _drawn_from(seed):
+        return Fusion(genotype, shapes, classes)
+
+
+def new_branch(genotype: Genotype, point: FusionPoint, shapes: Shapes, seed: int) -> Branch:
+    """One branch alone, as `new_fusion`: its weights depend on nothing but its own shapes."""
+    with _drawn_from(seed):
+        return Branch(genotype, point, shapes)
+
+
+def new_head(width: int, classes: int, seed: int) -> nn.Sequential:
+    """The head alone, as `new_fusion`: (B, width) to (B, classes)."""
+    with _drawn_from(seed):
+        return _head(width, classes)
+
+
+@contextmanager
+def _drawn_from(seed: int) -> Iterator[None]:
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     try:
-        return Fusion(genotype, shapes, classes)
+        yield
     finally:
         torch.random.set_rng_state(state)

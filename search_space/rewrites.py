@@ -65,10 +65,15 @@ def rewrite(
     fusion: Fusion = deepcopy(network.fusion)
     for branch in fusion.branches:
         assert isinstance(branch, Branch)
-        if len(branch.blocks):
-            branch.folded = fold(list(branch.blocks))  # type: ignore[arg-type]
-            branch.blocks = nn.ModuleList()
+        fold_branch(branch)
     return FusionNetwork(genotype, shapes, fusion, network.text, network.vision).eval()
+
+
+def fold_branch(branch: Branch) -> None:
+    """Folds a branch's attention blocks over one key, in place; those over tokens stay."""
+    if len(branch.blocks) and not branch.over_tokens:
+        branch.folded = fold(list(branch.blocks))  # type: ignore[arg-type]
+        branch.blocks = nn.ModuleList()
 
 
 @torch.no_grad()
