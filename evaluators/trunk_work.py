@@ -77,11 +77,11 @@ class TrunkWork:
         return Work(**tally.found)
 
 
-class _Tally(TorchDispatchMode):
+class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what runs while it is entered."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: dict[str, float] = dict.fromkeys(vars(Work()), 0.0)
 
     def __torch_dispatch__(
