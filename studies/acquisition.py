@@ -36,7 +36,7 @@ def expected_improvement(mean: Floats, sd: Floats, best: Floats) -> Floats:
     sd = np.maximum(sd, 1e-12)
     z = (mean - best) / sd
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-    return np.maximum(sd * (density + z * ndtr(z)), 0.0)
+    return np.asarray(np.maximum(sd * (density + z * ndtr(z)), 0.0))
 
 
 def expected_hypervolume_improvement(

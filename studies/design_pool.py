@@ -44,8 +44,9 @@ class DesignPool:
             self._offer(vectors)
         else:
             self.grow()
-        varied = np.ptp(np.array([self._features[i] for i in self.offered]), axis=0) > 0
-        self._columns = np.flatnonzero(varied)
+        table = np.array([self._features[i] for i in self.offered])
+        _, first = np.unique(table, axis=1, return_index=True)
+        self._columns = np.array([k for k in sorted(first) if np.ptp(table[:, k]) > 0])
 
     def grow(self) -> bool:
         """Draws BLOCK more vectors to offer; False if none of them spells a new design."""

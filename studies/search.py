@@ -279,12 +279,14 @@ class Search:
         trial.set_user_attr(WORKER, self._workers.name)
         attempts = int(frozen.user_attrs.get(ATTEMPTS, 1))
         if attempts >= MAX_ATTEMPTS:
-            return self._give_up(trial, f"its worker ended in the middle of it {attempts} times")
+            self._give_up(trial, f"its worker ended in the middle of it {attempts} times")
+            return None
         trial.set_user_attr(ATTEMPTS, attempts + 1)
         try:
             self._decide(trial)
         except SpaceExhausted as end:
-            return self._give_up(trial, str(end))
+            self._give_up(trial, str(end))
+            return None
         return trial
 
     def _give_up(self, trial: optuna.Trial, reason: str) -> None:

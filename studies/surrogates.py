@@ -35,19 +35,20 @@ class Prior:
     high: float
 
 
-AMPLITUDE = Prior(1.0, 1.0, 0.05, 20.0)
-SLOPE = Prior(0.5, 1.0, 1e-3, 20.0)
+ALONE = Prior(2.0, 1.0, 0.05, 50.0)
+TOGETHER = Prior(0.1, 1.0, 1e-3, 10.0)
 LENGTH = Prior(1.5, 0.7, 0.1, 20.0)
-ACCURACY_NOISE = Prior(0.05, 1.0, 1e-4, 1.0)
+ACCURACY_NOISE = Prior(0.02, 1.0, 1e-4, 1.0)
 LATENCY_NOISE = Prior(1e-3, 1.0, 1e-5, 0.1)
 
 
 class Surrogate:
-    """A Gaussian process of one figure: a linear trend and a smooth departure from it.
+    """A Gaussian process of one figure: a sum over the features, and a smooth departure from it.
 
-    Kernel: DotProduct + Matérn 5/2 with a length scale a feature + white noise, on the figure
-    brought to mean 0 and deviation 1. The hyperparameters are those of greatest posterior density
-    under the priors above (in units of that deviation); the noise is estimated with them.
+    Kernel: additive Matérn 5/2 + Matérn 5/2 of all features + white noise, with a length scale a
+    feature, on the figure brought to mean 0 and deviation 1. The hyperparameters are those of
+    greatest posterior density under the priors above (in units of that deviation); the noise is
+    estimated with them. `evidence` is the log of that density with that of the values.
     """
 
     def __init__(self, features: Floats, values: Floats, noise: Prior) -> None:
@@ -56,23 +57,26 @@ class Surrogate:
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import (
             ConstantKernel,
-            DotProduct,
             Kernel,
             Matern,
             WhiteKernel,
         )
 
+        from studies.additive import AdditiveMatern
+
         self._mean = float(values.mean())
         self._scale = float(values.std()) or 1.0
         self._features, self._values = features, (values - self._mean) / self._scale
-        priors = (SLOPE, AMPLITUDE, *(LENGTH for _ in range(features.shape[1])), noise)
+        lengths = [LENGTH] * features.shape[1]
+        priors = (ALONE, *lengths, TOGETHER, *lengths, noise)
 
         def box(prior: Prior) -> tuple[float, float]:
             return prior.low, prior.high
 
         kernel: Kernel = (
-            ConstantKernel(SLOPE.median, box(SLOPE)) * DotProduct(1.0, "fixed")
-            + ConstantKernel(AMPLITUDE.median, box(AMPLITUDE))
+            ConstantKernel(ALONE.median, box(ALONE))
+            * AdditiveMatern(np.full(features.shape[1], LENGTH.median), box(LENGTH))
+            + ConstantKernel(TOGETHER.median, box(TOGETHER))
             * Matern(np.full(features.shape[1], LENGTH.median), box(LENGTH), nu=2.5)
             + WhiteKernel(noise.median, box(noise))
         )
@@ -83,7 +87,8 @@ class Surrogate:
             warnings.simplefilter("ignore", ConvergenceWarning)
             fitted.fit(features[some], self._values[some])
         self._kernel = fitted.kernel_
-        self.noise = float(np.sqrt(fitted.kernel_.k2.noise_level)) * self._scale
+        self.evidence = -_penalty(priors, self._kernel.theta)[0]
+        self.evidence += fitted.log_marginal_likelihood_value_ - len(some) * np.log(self._scale)
         self._condition()
 
     def believe(self, features: Floats) -> None:
@@ -111,20 +116,50 @@ class Surrogate:
         self._weights = cho_solve((self._factor, True), self._values)
 
 
+class LatencySurrogate:
+    """Latencies as trials tell them: of ms, or of log ms where that explains them better.
+
+    Layers add up in ms; encoders and precisions multiply. Which of the two holds is told by the
+    evidence of both.
+    """
+
+    def __init__(self, features: Floats, ms: Floats) -> None:
+        """Fits features (N, D) to ms (N,)."""
+        self._sums = Surrogate(features, ms, LATENCY_NOISE)
+        self._logs = Surrogate(features, np.log(ms), LATENCY_NOISE)
+        some = _evenly(len(ms), FITTED_AT_MOST)
+        self._adds_up = self._sums.evidence > self._logs.evidence - np.log(ms[some]).sum()
+        self._least = 0.5 * float(ms.min())
+
+    def predict(self, features: Floats) -> tuple[Floats, Floats]:
+        """(median ms, relative standard deviation) at (N, D): (N,) each."""
+        if self._adds_up:
+            mean, sd = self._sums.predict(features)
+            ms = np.maximum(mean, self._least)
+            return ms, np.minimum(sd / ms, 1.0)
+        log_ms, log_sd = self._logs.predict(features)
+        return np.exp(log_ms), np.minimum(log_sd, 1.0)
+
+
+def _penalty(priors: Sequence[Prior], theta: Any) -> tuple[float, Any]:
+    """How far figures, as logs, are from their priors, and the slope of that."""
+    spread = np.array([prior.spread for prior in priors])
+    off = (theta - np.log([prior.median for prior in priors])) / spread
+    return 0.5 * float(off @ off), off / spread
+
+
 def _evenly(count: int, most: int) -> Any:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def _under(priors: Sequence[Prior]) -> Callable[..., tuple[Any, float]]:
     """An optimizer for scikit-learn that adds the priors to the likelihood."""
-    middle = np.log([prior.median for prior in priors])
-    spread = np.array([prior.spread for prior in priors])
 
     def optimize(objective: Any, start: Any, bounds: Any) -> tuple[Any, float]:
         def loss(theta: Any) -> tuple[float, Any]:
             value, slope = objective(theta, eval_gradient=True)
-            off = (theta - middle) / spread
-            return value + 0.5 * float(off @ off), slope + off / spread
+            more, steeper = _penalty(priors, theta)
+            return value + more, slope + steeper
 
         found = minimize(
             loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": STEPS}
