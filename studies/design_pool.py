@@ -14,7 +14,7 @@ from studies.acquisition import Floats
 
 ENUMERABLE = 20_000
 """Spaces of at most so many vectors are enumerated whole."""
-BLOCK = 4_096
+BLOCK = 2_048
 """Designs that are drawn at once from a space that is larger."""
 
 

@@ -17,8 +17,8 @@ from studies.surrogates import ACCURACY_NOISE, LatencyPrediction, LatencySurroga
 START = 6
 """Designs that are spread over the space, cheap to dear, before a model is asked."""
 COMPLETE_AT_LEAST = 3
-MODELLED_AT_MOST = 300
-NEAR_THE_FRONT = 200
+MODELLED_AT_MOST = 200
+NEAR_THE_FRONT = 130
 """Of the modelled trials; the others are spread evenly over the study."""
 WORST_ACCURACY, SLOWER_THAN_THE_SLOWEST = 0.0, 1.1
 """The reference point, as `studies.front.reference_point` has it."""
