@@ -101,7 +101,7 @@ BAD_FLAGS = [
     (("--seed", "4294967295", "--seeds", "2"), ("--seeds 2", "smaller --seed")),
     (("--threads", "-1"), ("--threads -1", "0 (the runtime's choice) to 1024")),
     (("--threads", "5000"), ("--threads 5000", "0 (the runtime's choice) to 1024")),
-    (("--sampler", "x"), ("--sampler 'x'", "tpe, gp, nsga2, random")),
+    (("--sampler", "x"), ("--sampler 'x'", "tpe, ehvi, gp, nsga2, random")),
     (("--timing", "x"), ("--timing 'x'", "auto, alone, shared")),
     (("--trunks", "x"), ("--trunks 'x'", "auto, frozen, text-tuned, tuned, by-stage")),
     (("--text-only", "--vision-encoder", "x"), ("--text-only", "--vision-encoder x", "one of")),

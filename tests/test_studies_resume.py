@@ -95,11 +95,11 @@ def test_the_same_command_again_does_nothing_twice(place: Place) -> None:
 
 
 def test_a_resumed_study_may_change_its_sampler_and_says_so(place: Place) -> None:
-    done = place.finish(place.run("--trials", "6", "--sampler", "random", "--json"))
+    done = place.finish(place.run("--trials", "6", "--sampler", "ehvi", "--json"))
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
     assert len(outcome["trials"]) == 6
-    assert outcome["conditions"]["sampler"] == "tpe, seed 0, then random"
+    assert outcome["conditions"]["sampler"] == "tpe, seed 0, then ehvi"
 
 
 def test_two_runs_at_once_share_home_device_and_study(place: Place) -> None:
