@@ -338,8 +338,9 @@ def last_line(said: Said, code: int, *words: str) -> None:
 def test_an_onnx_that_differs_from_torch(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from evaluators import onnx_builder
 
-    run_onnx = onnx_builder.run_onnx
+    run_onnx, run_joined = onnx_builder.run_onnx, onnx_builder.run_joined
     monkeypatch.setattr(onnx_builder, "run_onnx", lambda path, rows: run_onnx(path, rows) + 0.1)
+    monkeypatch.setattr(onnx_builder, "run_joined", lambda made, rows: run_joined(made, rows) + 0.1)
     said = command("export", "0", "--out", "out")
     last_line(said, exits.NUMBERS, "its ONNX differs from torch by 1.00e-01")
     assert not Path("out").exists()
