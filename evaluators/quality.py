@@ -361,7 +361,7 @@ class QualityEvaluator:
         Last the epochs that the protocol's bound left to the fusion.
         """
         self.prepare()
-        module: torch.nn.Module = self._new_fusion(genotype)
+        module: torch.nn.Module = self.new_fusion(genotype)
         regime, fits = self._fusion_regime(genotype), []
         allowed, whole = regime.epochs, self.fidelity(genotype) == WHOLE
         if self.protocol.starts_on_features or not whole:
@@ -403,9 +403,10 @@ class QualityEvaluator:
         if genotype.vision_encoder:
             spec = self._encoders[genotype.vision_encoder]
             vision = self._trunks.trunk(spec, genotype.deepest_vision_tap, tuned)
-        return FusionNetwork(genotype, self._shapes, self._new_fusion(genotype), text, vision)
+        return FusionNetwork(genotype, self._shapes, self.new_fusion(genotype), text, vision)
 
-    def _new_fusion(self, genotype: Genotype) -> Fusion:
+    def new_fusion(self, genotype: Genotype) -> Fusion:
+        """Fusion and head with the weights that every training of this design starts from."""
         return new_fusion(genotype, self._shapes, len(self.data.classes), self.protocol.seed)
 
     def _trained_part(self, genotype: Genotype) -> torch.nn.Module:
@@ -415,7 +416,7 @@ class QualityEvaluator:
         """
         self.prepare()
         whole = self.fidelity(genotype) == WHOLE
-        part = self._untrained(genotype) if whole else self._new_fusion(genotype)
+        part = self._untrained(genotype) if whole else self.new_fusion(genotype)
         file = self._weights_file(genotype)
         try:
             load_prefix(part, file)
@@ -426,7 +427,7 @@ class QualityEvaluator:
 
     def _examples(self, genotype: Genotype, split: Split, kept: bool) -> Examples:
         if kept:
-            return self._kept_features(genotype, split)
+            return self.kept_features(genotype, split)
         samples = self.data.split(split)
         text = self._text(genotype, samples)
         pixels = self._pixels(genotype.vision_encoder, split) if genotype.vision_encoder else None
@@ -445,7 +446,7 @@ class QualityEvaluator:
             self._raw[at] = self.preprocessing.pixels(self._encoders[encoder], samples)
         return self._raw[at]
 
-    def _kept_features(self, genotype: Genotype, split: Split) -> KeptFeatures:
+    def kept_features(self, genotype: Genotype, split: Split) -> KeptFeatures:
         """Features of one split.
 
         Of a fold they are made over all of its samples and then cut: trunks that are no fold's

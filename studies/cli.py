@@ -108,6 +108,21 @@ def run(
             "place of the validation split; five trainings a design.",
         ),
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Probe designs in closed form first; train those that few others beat in both.",
+        ),
+    ] = False,
+    few_readings: Annotated[
+        bool,
+        typer.Option(
+            "--few-readings",
+            help="Train first, and time only what may stand on the front, as a latency model "
+            "tells that learns from the readings so far.",
+        ),
+    ] = False,
     page: Annotated[
         Path | None, typer.Option("--page", help="Where the HTML page goes; ./runs if left out.")
     ] = None,
@@ -142,6 +157,8 @@ def run(
             seed_paper=seed_paper,
             seeds=seeds,
             cv=cv,
+            probe=probe,
+            few_readings=few_readings,
             text_encoders=tuple(text_encoder or ()),
             vision_encoders=tuple(vision_encoder or ()),
         )
@@ -292,6 +309,32 @@ def paper(
 def _was_given(value: object) -> bool:
     """Whether a flag was given, be it 0."""
     return value is not None and value is not False and value != []
+
+
+@app.command()
+def table(
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", help="A Parquet file like the one shipped, in its place."),
+    ] = None,
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option("--sampler", help="Replay studies with tpe, ehvi, gp, nsga2 or random."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Studies of each sampler; 5 if left out.")
+    ] = None,
+    trials: Trials = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Print how the table was made and what it is not for.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """A space whose every design was trained and timed: its front, or samplers replayed on it."""
+    with errors():
+        from studies.table_commands import show_table
+
+        show_table(file, sampler or (), seeds, trials, card, as_json)
 
 
 @app.command()

@@ -12,10 +12,12 @@ from filelock import FileLock
 from rich.console import Console
 from rich.table import Table
 
+from evaluators.probe import ProbeEvaluator
 from search_space.named import load_space
 from search_space.paper import seeded_designs
 from studies import page as pages
 from studies import screen
+from studies.early_stopping import EarlyStopping
 from studies.finish import ARTIFACTS, finish
 from studies.identity import open_study, study_name
 from studies.jsonout import as_json
@@ -62,8 +64,12 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
             alone = [s for s in seeded if s not in fused]
             workers = Workers(lab.home / "workers")
             latency = None
-            if settings.sampler == "ehvi":
+            if settings.sampler == "ehvi" or settings.few_readings:
                 latency = LearntLatency(study, lab.space, lab.builder.rewriting)
+            early = EarlyStopping(
+                ProbeEvaluator(lab.quality) if settings.probe else None,
+                latency if settings.few_readings else None,
+            )
             try:
                 search = Search(
                     study,
@@ -77,6 +83,7 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
                     sampler_maker(settings.sampler, settings.seed, lab.space, latency),
                     fused,
                     fixed=lab.grid is not None,
+                    early=early,
                 )
                 listed = lab.grid.designs if lab.grid else ()
                 if settings.seed_paper or lab.grid:

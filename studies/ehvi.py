@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from studies.acquisition import Floats, ehvi_with_uncertain_latency, front_of
 from studies.design_pool import DesignPool
-from studies.records import RECORD
+from studies.records import PREDICTED, RECORD, STOPPED
 from studies.surrogates import ACCURACY_NOISE, LatencyPrediction, LatencySurrogate, Surrogate
 
 START = 6
@@ -33,9 +33,10 @@ class SpaceExhausted(Exception):
 class History:
     """A study so far, designs as indices of the pool.
 
-    accuracy (percent) and latency (ms) are those of `complete`, (N,). over: timed, over the
-    latency limit, their ms in over_ms. rejected: infeasible or unstable otherwise. pending: in the
-    hands of workers. limit_ms: the study's latency limit, else infinite.
+    accuracy (percent) and latency (ms) are those of `complete`, (N,); there the latency of one that
+    was trained and not timed is the predicted one. over: timed, over the latency limit, their ms in
+    over_ms. rejected: infeasible or unstable otherwise. stopped: by the probe, before training.
+    pending: in the hands of workers. limit_ms: the study's latency limit, else infinite.
     """
 
     complete: list[int]
@@ -44,6 +45,7 @@ class History:
     over: list[int]
     over_ms: list[float]
     rejected: list[int]
+    stopped: list[int]
     pending: list[int]
     failed: list[int]
     limit_ms: float
@@ -51,7 +53,7 @@ class History:
     @property
     def begun(self) -> list[int]:
         """Designs that were tried or are being tried; those whose trial failed are not."""
-        return [*self.complete, *self.over, *self.rejected, *self.pending]
+        return [*self.complete, *self.over, *self.rejected, *self.stopped, *self.pending]
 
 
 class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
@@ -134,6 +136,7 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         over: list[int] = []
         over_ms: list[float] = []
         rejected: list[int] = []
+        stopped: list[int] = []
         pending: list[int] = []
         failed: list[int] = []
         limit = np.inf
@@ -150,6 +153,12 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
                 over.append(design)
                 over_ms.append(trial.user_attrs[RECORD]["latency_ms"][0])
                 limit = over_ms[-1] - trial.constraints[LIMIT]
+            elif (record := trial.user_attrs.get(RECORD, {})).get(STOPPED):
+                if "accuracy" in record:  # trained, and not timed: both are nearly known
+                    complete.append(design)
+                    values.append((record["accuracy"][0], record[PREDICTED][0]))
+                else:
+                    stopped.append(design)
             elif trial.state is TrialState.PRUNED:
                 rejected.append(design)
             elif trial.state is TrialState.RUNNING:
@@ -158,7 +167,9 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
                 failed.append(design)
         told = np.array(values, dtype=float).reshape(-1, 2)
         accuracy, latency = told.T
-        return History(complete, accuracy, latency, over, over_ms, rejected, pending, failed, limit)
+        return History(
+            complete, accuracy, latency, over, over_ms, rejected, stopped, pending, failed, limit
+        )
 
     def _untried(self, history: History) -> list[int]:
         """Designs to choose from. Raises SpaceExhausted."""

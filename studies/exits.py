@@ -82,6 +82,7 @@ def _exit_code(error: Exception) -> int | None:
     names = {kind.__name__ for kind in type(error).__mro__}
     by_name = {
         "SpaceError": USAGE,
+        "TableError": USAGE,
         "DevicesError": USAGE,
         "MeasureError": DEVICE,
         "StorageError": STORAGE,

@@ -26,6 +26,9 @@ from studies.storage import StorageError, open_storage
 SAME_RESULTS = ("data", "space", "training protocol or seed")
 """The parts of a study's identity that trained networks depend on."""
 
+EVERY_STAGE = "every feasible design is timed and trained"
+"""Of a study that stops none early."""
+
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
 
 
@@ -71,10 +74,28 @@ def open_study(lab: Lab) -> optuna.Study:
         return study
     check_identity(lab, study)
     said = dict(study.user_attrs[CONDITIONS])
-    if lab.grid is None and settings.sampler not in said["sampler"].replace(",", "").split():
-        said["sampler"] += f", then {settings.sampler}"
+    if lab.grid is None:
+        if settings.sampler not in said["sampler"].replace(",", "").split():
+            said["sampler"] += f", then {settings.sampler}"
+        stages = _stages(settings)
+        if stages not in said.get("stages", EVERY_STAGE).split("; then "):
+            said["stages"] = f"{said.get('stages', EVERY_STAGE)}; then {stages}"
+    if said != study.user_attrs[CONDITIONS]:
         study.set_user_attr(CONDITIONS, said)
     return study
+
+
+def _stages(settings: Settings) -> str:
+    """Which designs are trained and timed, in words."""
+    said = []
+    if settings.probe:
+        said.append(
+            "trained: after a closed-form probe on frozen trunks, designs that few others beat in "
+            "probe accuracy and latency"
+        )
+    if settings.few_readings:
+        said.append("timed: after training, designs that may stand on the front")
+    return ", ".join(said) or EVERY_STAGE
 
 
 def check_identity(lab: Lab, study: optuna.Study, parts: Sequence[str] | None = None) -> None:
@@ -168,9 +189,10 @@ def conditions(lab: Lab) -> dict[str, str]:
         "timing": lab.latency.timing(),
         "rewrites before timing": _rewrites(lab),
         "sampler": f"{lab.settings.sampler}, seed {lab.settings.seed}",
+        "stages": _stages(lab.settings),
     }
     if lab.grid is not None:
-        del found["sampler"]
+        del found["sampler"], found["stages"]
         found["designs"] = f"a fixed list of {len(lab.grid.designs)}, none sampled"
         found["selection"] = "none among designs; test is looked at once, at the end, for them all"
     if data.faults:

@@ -47,6 +47,12 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "conditions": dict(outcome.conditions),
         "cautions": list(outcome.cautions),
         "list": outcome.grid and _list(outcome, outcome.grid),
+        "rungs": outcome.rungs
+        and {
+            "probed": outcome.rungs.probed,
+            "trained": outcome.rungs.trained,
+            "kendall_tau": outcome.rungs.tau,
+        },
     }
 
 
@@ -92,6 +98,8 @@ def row_as_json(row: Row) -> dict[str, Any]:
         "test_accuracy_nonzero_percent": _value(row.test_accuracy_nonzero),
         "test_accuracy_percent_by_seed": list(row.test_seeds),
         "latency_ms": _value(row.latency),
+        "probe_accuracy_percent": _value(row.probe_accuracy),
+        "predicted_latency_ms": _value(row.predicted_latency),
         "parameters": row.parameters,
         "macs": row.macs,
         "onnx_bytes": row.onnx_bytes,

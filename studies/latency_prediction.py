@@ -38,6 +38,12 @@ class LearntLatency:
         self._costs |= zip(new, self._features.of(list(new.values())), strict=True)
         return self._model.predict(np.array([self._costs[g.key] for g in designs]))
 
+    @property
+    def readings(self) -> int:
+        """How many readings it has learnt from."""
+        self._learn()
+        return self._learnt
+
     def _learn(self) -> None:
         timed = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
         readings = [r for r in map(_reading, timed.values()) if r is not None]

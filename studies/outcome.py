@@ -6,7 +6,7 @@ from typing import Literal
 
 from evaluators.paired import Paired
 
-State = Literal["complete", "infeasible", "unstable", "failed"]
+State = Literal["complete", "stopped", "infeasible", "unstable", "failed"]
 Split = Literal["valid", "test"]
 Timing = Literal["alone", "shared"]
 Kind = Literal["on the front", "dominated", "not decidable"]
@@ -30,11 +30,13 @@ class Row:
     trainings of each seed reached. latency: ms of one inference. `name` is that of a seeded
     design or reference, else empty. `carried_over` says how a published design was brought onto
     these encoders. `reason` says why a trial is infeasible, unstable (its latency could not be read
-    well enough to be compared; it was not trained) or failed. `fidelity` says how it was
-    trained, `shortened` what a bound on training took from it, `folded` which attention
-    blocks cannot attend and were timed in a simpler form, `device` by which device it was
-    timed, `timing` with what care: a board that did nothing else, or a machine that did; where
-    it is not kept, the latter.
+    well enough to be compared; it was not trained), stopped (before it was trained or timed, since
+    others promise more) or failed. probe_accuracy: percent of validation that the probe reached.
+    predicted_latency: ms that a design was taken to need before it was timed, if it was.
+    `fidelity` says how it was trained, `shortened` what a bound on training took from it, `folded`
+    which attention blocks cannot attend and were timed in a simpler form, `device` by which device
+    it was timed, `timing` with what care: a board that did nothing else, or a machine that did;
+    where it is not kept, the latter.
     """
 
     number: int | None
@@ -49,6 +51,8 @@ class Row:
     test_accuracy_nonzero: Value | None = None
     test_seeds: tuple[float, ...] = ()
     latency: Value | None = None
+    probe_accuracy: Value | None = None
+    predicted_latency: Value | None = None
     parameters: int | None = None
     macs: int | None = None
     onnx_bytes: int | None = None
@@ -138,6 +142,19 @@ class GridOutcome:
 
 
 @dataclass(frozen=True)
+class Rungs:
+    """How a study's stages went.
+
+    probed, trained: designs, the second among the first. tau: Kendall's tau-b of their ranks by
+    probe and by training, over the trained ones; None where those are too few or all alike.
+    """
+
+    probed: int
+    trained: int
+    tau: float | None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A whole study.
 
@@ -151,7 +168,8 @@ class Outcome:
     latter None until test is looked at.
     ceilings: percent that the best possible classifier reaches, where the data say so.
     conditions: everything a reader needs to repeat it, label to words, in the order to show.
-    grid: what a study of a fixed list compares; None for a search.
+    grid: what a study of a fixed list compares; None for a search. rungs: how the stages of a study
+    with a probe went, else None.
     """
 
     study: str
@@ -173,3 +191,4 @@ class Outcome:
     cv: bool = False
     neighbours: tuple[Paired | None, ...] = ()
     grid: GridOutcome | None = None
+    rungs: Rungs | None = None

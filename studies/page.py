@@ -92,12 +92,13 @@ def _header(outcome: Outcome, sections: Iterable[str]) -> str:
     links = "".join(f'<li><a href="#{key}">{_SECTIONS[key]}</a></li>' for key in sections)
     told = [escape(sentence) for sentence in wording.how_to_read(outcome)]
     cautions = [f"<strong>Caution:</strong> {_words(caution)}" for caution in outcome.cautions]
-    why = wording.emptiness(outcome)
+    why, rungs = wording.emptiness(outcome), wording.rungs(outcome)
     return (
         f'<header><p class="study">Study {_words(outcome.study)}</p>'
         f"<h1>{_words(outcome.title)}</h1>"
         f"<p>Data: {_words(outcome.data_name)}</p>{_note(outcome)}"
         f"<p>{escape(wording.tally(outcome))}.</p>"
+        + (f"<p>{escape(rungs)}.</p>" if rungs else "")
         + (f"<p><strong>{escape(why)}</strong></p>" if why else "")
         + _list([*told, *cautions])
         + f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>'

@@ -3,12 +3,14 @@
 Reading needs Optuna alone: a report can be made without data, device or torch.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import kendalltau
 
 from evaluators.evaluation import Evaluation
 from evaluators.paired import Right, right_from
@@ -21,7 +23,7 @@ from studies.front import (
     standing,
 )
 from studies.grid_records import grid_outcome
-from studies.outcome import Outcome, Row, Split, State, Value
+from studies.outcome import Outcome, Row, Rungs, Split, State, Value
 from studies.verdict import RightBySplit, with_verdicts
 from studies.wording import counted
 
@@ -35,6 +37,12 @@ RIGHT = "right"
 """Of records, and of the test figures by trial: which samples were right. Of the study: the same
 of its references, by split and name."""
 UNSTABLE = "unstable"
+PROBE, PREDICTED, STOPPED = "probe_accuracy", "predicted_ms", "stopped"
+"""Of records: percent that the probe reached; the latency in ms that was gone by before timing,
+with its bounds; whether the design was stopped before its last stage."""
+AGAIN = "again"
+"""Of a trial that times a design which an earlier trial trained: the design's key. It is none of
+the study's total."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 METRICS = ["accuracy_percent", "latency_ms"]
 MIN_TRIALS_FOR_IMPORTANCE = 8
@@ -44,11 +52,12 @@ def record_of(
     latency: Evaluation | None,
     quality: Evaluation | None,
     genotype: Mapping[str, Any],
+    probe: Evaluation | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """What a trial keeps: the design, its evaluations without raw samples, and more."""
     record: dict[str, Any] = {"genotype": dict(genotype), **more}
-    for evaluation in (latency, quality):
+    for evaluation in (latency, probe, quality):
         if evaluation is None:
             continue
         record[f"{evaluation.kind}_key"] = evaluation.key
@@ -90,6 +99,8 @@ def figures_of(record: Mapping[str, Any], tests: Mapping[str, Any] | None = None
         "test_accuracy_nonzero": value(tests, "accuracy_nonzero"),
         "test_seeds": tuple(tests.get(SEEDS, ())),
         "latency": value(record, "latency_ms"),
+        "probe_accuracy": value(record, PROBE),
+        "predicted_latency": value(record, PREDICTED),
         "parameters": whole("parameters"),
         "macs": whole("macs"),
         "onnx_bytes": whole("onnx_bytes"),
@@ -130,7 +141,8 @@ def is_unstable(trial: FrozenTrial) -> bool:
 def row_of(trial: FrozenTrial, tests: Mapping[str, Any]) -> Row:
     """One finished trial as a row; `tests` holds the test figures by trial number."""
     record = trial.user_attrs.get(RECORD, {})
-    pruned = "unstable" if is_unstable(trial) else "infeasible"
+    pruned = "stopped" if record.get(STOPPED) else "infeasible"
+    pruned = "unstable" if is_unstable(trial) else pruned
     states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: pruned}
     return Row(
         number=trial.number,
@@ -165,7 +177,8 @@ def row_json(row: Row) -> dict[str, Any]:
 
 def row_from_json(fields: Mapping[str, Any]) -> Row:
     """The row that `row_json` wrote."""
-    names = ("accuracy", "accuracy_nonzero", "test_accuracy", "test_accuracy_nonzero", "latency")
+    accuracies = ("accuracy", "accuracy_nonzero", "test_accuracy", "test_accuracy_nonzero")
+    names = (*accuracies, "latency", "probe_accuracy", "predicted_latency")
     values = {name: Value(**fields[name]) if fields.get(name) else None for name in names}
     return Row(**{**fields, **values, "test_seeds": tuple(fields.get("test_seeds", ()))})
 
@@ -201,9 +214,10 @@ def duplicate_of(trial: FrozenTrial, first: Mapping[str, int]) -> int | None:
 
 def _settled_key(trial: FrozenTrial) -> str:
     """The key of a design that need not be tried again; else empty."""
-    if trial.state not in FINISHED or is_unstable(trial):
+    record = trial.user_attrs.get(RECORD, {})
+    if trial.state not in FINISHED or is_unstable(trial) or record.get(STOPPED):
         return ""
-    return str(trial.user_attrs.get(RECORD, {}).get("key", ""))
+    return str(record.get("key", ""))
 
 
 def outcome_of(study: optuna.Study) -> Outcome:
@@ -243,6 +257,7 @@ def outcome_of(study: optuna.Study) -> Outcome:
         cautions=cautions_of(rows, subject, references, right),
         neighbours=neighbours(front, right),
         grid=grid,
+        rungs=rungs_of(rows),
     )
 
 
@@ -264,6 +279,23 @@ def _importances(study: optuna.Study) -> dict[str, dict[str, float]]:
             study, target=target, evaluator=evaluator
         )
     return found
+
+
+def rungs_of(rows: Sequence[Row]) -> Rungs | None:
+    """How the stages of a study that probed agree; None for one that did not."""
+    probed = [row for row in rows if row.probe_accuracy and row.duplicate_of is None]
+    if not probed:
+        return None
+    both = [
+        (row.probe_accuracy.value, row.accuracy.value)
+        for row in probed
+        if row.probe_accuracy and row.accuracy
+    ]
+    tau = None
+    if len(both) >= MIN_TRIALS_FOR_IMPORTANCE:
+        found = float(kendalltau(*zip(*both, strict=True))[0])
+        tau = found if math.isfinite(found) else None
+    return Rungs(len(probed), len(both), tau)
 
 
 def genotype_of(record: dict[str, Any]) -> Genotype:

@@ -26,6 +26,8 @@ def show(outcome: Outcome, console: Console) -> None:
     paper.say(f"Data: {outcome.data_name}")
     paper.say(outcome.data_note, "bold yellow")
     paper.say(wording.tally(outcome) + ".")
+    if said := wording.rungs(outcome):
+        paper.say(said + ".")
     paper.say(wording.emptiness(outcome), "bold")
     if outcome.front:
         paper.head("Front, fastest first")

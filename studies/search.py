@@ -19,13 +19,18 @@ from evaluators.store import EvaluationStore, known_or_new
 from search_space.genotype import Genotype
 from search_space.paper import SeededDesign
 from search_space.space import SearchSpace
+from studies.early_stopping import EarlyStopping
 from studies.ehvi import EnumeratedEhviSampler, SpaceExhausted
 from studies.records import (
+    AGAIN,
     CARRIED_OVER,
     DESIGN,
     FINISHED,
     NAME,
+    PREDICTED,
+    PROBE,
     RECORD,
+    STOPPED,
     UNSTABLE,
     WORKER,
     duplicate_of,
@@ -110,8 +115,9 @@ class Search:
         sampler: Callable[[int], optuna.samplers.BaseSampler],
         seeded: Sequence[SeededDesign] = (),
         fixed: bool = False,
+        early: EarlyStopping | None = None,
     ) -> None:
-        self._fixed = fixed
+        self._fixed, self._early = fixed, early or EarlyStopping()
         self._study, self._space, self._sampler = study, space, sampler
         self._latency, self._quality, self._store = latency, quality, store
         self._workers, self._limit, self._reporter = workers, latency_limit_ms, reporter
@@ -148,30 +154,55 @@ class Search:
     def run(self, total: int) -> None:
         """Goes on until the study has `total` finished trials, first with those cut off.
 
-        Ends before the total, and says so, when the sampler has no untried design left.
+        Ends before the total, and says so, when the sampler has no untried design left. At the end
+        those of the designs that were trained and not timed are timed that may add to the front.
         Raises StoreError, and SearchStopped when several trials in a row fail, many are unstable,
         or the device needs a person.
         """
-        while True:
-            try:
-                trial = self._next(total)
-            except SpaceExhausted as end:
-                self._reporter.line(f"{end}: no more trials")
-                break
-            if trial is None:
-                break
-            try:
-                self._finish(trial)
-            except KeyboardInterrupt:
-                self._leave(trial)
-                raise
-            except FOR_A_PERSON as error:
-                self._leave(trial)
-                raise _stopped("the device needs a person", error) from error
-            trials = self._study.get_trials(deepcopy=False)
-            finished = [trial for trial in trials if trial.state in FINISHED]
-            self._reporter.trial(self._counted(finished), total, _told(trial.number, trials))
+        while trial := self._next_or_end(total):
+            self._take(trial, total)
+        while trial := self._next_to_time():
+            self._take(trial, total)
         self._tell_of_waiting()
+
+    def _next_or_end(self, total: int) -> optuna.Trial | None:
+        """As `_next`; None, which is said, also where the sampler has no untried design left."""
+        try:
+            return self._next(total)
+        except SpaceExhausted as end:
+            self._reporter.line(f"{end}: no more trials")
+            return None
+
+    def _take(self, trial: optuna.Trial, total: int) -> None:
+        try:
+            self._finish(trial)
+        except KeyboardInterrupt:
+            self._leave(trial)
+            raise
+        except FOR_A_PERSON as error:
+            self._leave(trial)
+            raise _needs_mending("the device needs a person", error) from error
+        trials = self._study.get_trials(deepcopy=False)
+        finished = [trial for trial in trials if trial.state in FINISHED]
+        self._reporter.trial(self._counted(finished), total, _told(trial.number, trials))
+
+    def _next_to_time(self) -> optuna.Trial | None:
+        """A trial for the trained design that is to be timed next, signed; None for none."""
+        with self._workers.turn:
+            trials = self._study.get_trials(deepcopy=False)
+            found = self._early.next_to_time(trials)
+            if found is None:
+                return None
+            said = {AGAIN: found.user_attrs[RECORD]["key"], WORKER: self._workers.name}
+            made = optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=found.params,
+                distributions=found.distributions,
+                user_attrs=said,
+            )
+            # Not queued: a design that waits for a greater total would come first.
+            number = self._study._storage.create_new_trial(self._study._study_id, made)
+            return optuna.Trial(self._study, number)
 
     def _leave(self, trial: optuna.Trial) -> None:
         """Leaves a trial to the next run: being interrupted is no fault of the trial."""
@@ -248,9 +279,9 @@ class Search:
 
     def _counted(self, trials: Sequence[FrozenTrial]) -> int:
         """Of a fixed list designs are counted: one that is timed again after an unstable reading
-        is not two."""
+        is not two. Nor is one that was trained and is timed at the end."""
         if not self._fixed:
-            return len(trials)
+            return sum(AGAIN not in trial.user_attrs for trial in trials)
         return len({trial.user_attrs.get(NAME) for trial in trials if not is_unstable(trial)})
 
     def _cut_off(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -304,25 +335,79 @@ class Search:
             return
         more = self._said_of(genotype)
         try:
-            latency, known = known_or_new(self._store, self._latency, genotype)
-            if latency.unstable:
-                self._unstable(trial, genotype, latency, **more)
-                return
-            if not known:
-                self._unstable_in_a_row = 0
-            reason = latency.infeasible or self._over_limit(trial, latency)
-            if reason:
-                self._infeasible(trial, genotype, latency, reason, **more)
-                return
-            quality, _ = known_or_new(self._store, self._quality, genotype)
+            self._judge(trial, genotype, more)
         except FOR_A_PERSON:
             raise
         except (MeasureError, ParityError, NotFiniteError, DeviceError) as error:
             self._failed(trial, genotype, error)
+
+    def _judge(self, trial: optuna.Trial, genotype: Genotype, more: dict[str, Any]) -> None:
+        """Takes a design through its stages, the cheaper first, and tells what it came to.
+
+        Timed, probed, trained; the first is left to the end where the model knows enough. Designs
+        with a name go through all of them, and so do those that are timed at the end.
+        """
+        early, others = self._early, self._others(trial)
+        named = NAME in trial.user_attrs or AGAIN in trial.user_attrs
+        latency, predicted = None, None
+        if not named and self._store.get(self._latency.key(genotype)) is None:
+            predicted = early.predicted(genotype, self._limit)
+        if predicted is not None:
+            ms, more[PREDICTED] = predicted.ms, [predicted.ms, predicted.low, predicted.high]
+        elif latency := self._timed(trial, genotype, more):
+            ms = latency["latency_ms"].value
+        else:
+            return
+        if early.probe is not None:
+            probe, _ = known_or_new(self._store, early.probe, genotype)
+            more["probe"] = probe
+            why = "" if named else early.after_probe(probe[PROBE].value, ms, others)
+            if why:
+                self._stopped(trial, genotype, latency, None, why, more)
+                return
+        quality, _ = known_or_new(self._store, self._quality, genotype)
+        if latency is None:
+            why = f"not timed: a predicted {ms:.3g} ms has not been worth a reading"
+            self._stopped(trial, genotype, None, quality, why, more)
             return
         record = record_of(latency, quality, genotype.as_json(), **more)
         trial.set_user_attr(RECORD, record)
         self._study.tell(trial, [quality["accuracy"].value, latency["latency_ms"].value])
+        self._failed_in_a_row = 0
+
+    def _timed(
+        self, trial: optuna.Trial, genotype: Genotype, more: dict[str, Any]
+    ) -> Evaluation | None:
+        """The design's latency; None where that ended its trial, which is then told."""
+        latency, known = known_or_new(self._store, self._latency, genotype)
+        if latency.unstable:
+            self._unstable(trial, genotype, latency, **more)
+            return None
+        if not known:
+            self._unstable_in_a_row = 0
+        reason = latency.infeasible or self._over_limit(trial, latency)
+        if reason:
+            self._infeasible(trial, genotype, latency, reason, **more)
+            return None
+        return latency
+
+    def _others(self, trial: optuna.Trial) -> list[FrozenTrial]:
+        trials = self._study.get_trials(deepcopy=False)
+        return [other for other in trials if other.number != trial.number]
+
+    def _stopped(
+        self,
+        trial: optuna.Trial,
+        genotype: Genotype,
+        latency: Evaluation | None,
+        quality: Evaluation | None,
+        reason: str,
+        more: dict[str, Any],
+    ) -> None:
+        """Ends a trial before its last stage: on no front, and known to the sampler."""
+        said = {"reason": reason, STOPPED: True, **more}
+        trial.set_user_attr(RECORD, record_of(latency, quality, genotype.as_json(), **said))
+        self._study.tell(trial, state=TrialState.PRUNED)
         self._failed_in_a_row = 0
 
     def _over_limit(self, trial: optuna.Trial, latency: Evaluation) -> str:
@@ -375,7 +460,7 @@ class Search:
             hint = "keep other work off the device, cool it, fix its clocks"
             error = MeasureError(f"{latency.unstable}: {hint}")
             row = f"the device is unsteady, {UNSTABLE_IN_A_ROW} readings in a row, the last"
-            raise _stopped(row, error) from error
+            raise _needs_mending(row, error) from error
 
     def _failed(self, trial: optuna.Trial, genotype: Genotype, error: Exception) -> None:
         reason = " ".join(str(error).split())
@@ -384,7 +469,7 @@ class Search:
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= FAILURES_IN_A_ROW:
             row = f"{FAILURES_IN_A_ROW} trials in a row failed, the last"
-            raise _stopped(row, error) from error
+            raise _needs_mending(row, error) from error
 
 
 def _told(number: int, trials: Sequence[FrozenTrial]) -> str:
@@ -401,7 +486,7 @@ def _told(number: int, trials: Sequence[FrozenTrial]) -> str:
     return f"{who}{record.get('reason', 'failed')}"
 
 
-def _stopped(what: str, error: Exception) -> SearchStopped:
+def _needs_mending(what: str, error: Exception) -> SearchStopped:
     reason = " ".join(str(error).split())
     return SearchStopped(
         f"{what}: {reason}; once that is mended, the same command goes on from here"

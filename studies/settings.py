@@ -100,6 +100,8 @@ class Settings:
     protocol: str = "fair"
     compile: bool = False
     cv: bool = False
+    probe: bool = False
+    few_readings: bool = False
     seeds: int = 1
     grid: str | None = None
     about: str = ""
@@ -213,7 +215,7 @@ def load_settings(preset: str, **flags: Any) -> Settings:
 
 def _check_no_search(preset: str, given: dict[str, Any]) -> None:
     """Raises UsageError for flags of a search that a fixed list of designs has no use for."""
-    for flag in ("sampler", "seed_paper", "cv"):
+    for flag in ("sampler", "seed_paper", "cv", "probe", "few_readings"):
         if given.get(flag):
             raise UsageError(
                 f"--{flag.replace('_', '-')}: study {preset} tries a fixed list of designs; "

@@ -145,7 +145,7 @@ def tally(outcome: Outcome) -> str:
     states = [row.state for row in outcome.rows]
     parts = [
         f"{states.count(state)} {state}"
-        for state in ("complete", "infeasible", "unstable", "failed")
+        for state in ("complete", "stopped", "infeasible", "unstable", "failed")
         if state in states
     ]
     trials = counted(len(states), "trial")
@@ -213,6 +213,17 @@ def unsettled(outcome: Outcome) -> str:
             "not settled."
         )
     return f"On the front, the accuracy intervals of {which} overlap: their order is not settled."
+
+
+def rungs(outcome: Outcome) -> str:
+    """How the probe and training agree; empty for a study without a probe."""
+    found = outcome.rungs
+    if found is None:
+        return ""
+    said = f"{counted(found.probed, 'design')} probed, {found.trained} of them trained"
+    if found.tau is None:
+        return said + "; too few or too alike to say whether both rank them alike"
+    return said + f"; of those the ranks agree with Kendall's tau {found.tau:.2f}"
 
 
 def majority_row(outcome: Outcome) -> Row:

@@ -21,6 +21,7 @@ from search_space.genotype import Genotype
 from search_space.named import load_space
 from search_space.paper import seeded_designs
 from search_space.space import SearchSpace
+from studies.early_stopping import EarlyStopping
 from studies.grids import GridDesign, grid_in
 from studies.samplers import sampler_maker
 from studies.search import Search
@@ -216,7 +217,8 @@ class FakeLatency:
             raise error
         if self.infeasible(genotype):
             return Evaluation(self.key(genotype), "latency", infeasible="no kernel for it")
-        measure = Measure("latency_ms", self.ms(genotype), "ms", "lower")
+        ms = self.ms(genotype)
+        measure = Measure("latency_ms", ms, "ms", "lower", 0.99 * ms, 1.01 * ms)
         unstable = self.unstable(genotype)
         return Evaluation(self.key(genotype), "latency", (measure,), unstable=unstable)
 
@@ -282,7 +284,9 @@ class Bench:
         self.workers = Workers(folder / "workers")
         self.search = self.new_search(self.workers)
 
-    def new_search(self, workers: Workers, sampler: str = "random") -> Search:
+    def new_search(
+        self, workers: Workers, sampler: str = "random", early: EarlyStopping | None = None
+    ) -> Search:
         """The search as a new process would make it."""
         return Search(
             self.study,
@@ -296,6 +300,7 @@ class Bench:
             sampler_maker(sampler, 0, self.space),
             self.seeded,
             fixed=bool(self.listed),
+            early=early,
         )
 
     @property
