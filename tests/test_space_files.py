@@ -115,14 +115,15 @@ def states(spec: EncoderSpec) -> torch.Tensor:
 
 
 class TestShippedSpaces:
-    def test_there_are_two(self) -> None:
-        assert names() == ("demo", "paper")
+    def test_there_are_three(self) -> None:
+        assert names() == ("demo", "fusion-1152", "paper")
 
     @pytest.mark.parametrize(
         ("name", "text", "vision"),
         [
             ("demo", ["small-bert"], ["small-xcit"]),
             ("paper", ["bert-base-uncased"], ["mobilenet_v2_1.4_224", "vit-base-patch16-224"]),
+            ("fusion-1152", ["all-MiniLM-L6-v2"], ["mobilenet_v2_1.0_224"]),
         ],
     )
     def test_random_weights_need_neither_hub_nor_folder(
@@ -224,7 +225,7 @@ class TestSpacesOfYourOwn:
         assert str(caught.value).count("vision_encoder") == 1
 
     def test_an_unknown_name_says_what_there_is(self) -> None:
-        with pytest.raises(SpaceError, match="no search space 'papper': choose demo or paper"):
+        with pytest.raises(SpaceError, match="no search space 'papper': choose demo or fusion-1152 or paper"):
             load_space("papper")
 
     def test_a_file_that_is_not_toml_is_refused_in_words(self, tmp_path: Path) -> None:
