@@ -22,7 +22,7 @@ Measured by `benchmarks/repeats.py`, on two x86 cores each. alone: 23 readings o
 full size that passed every check of a board's timing (`2026-11-21-latency-truth.json`). shared: the
 root mean square of five runs of 38 to 50 readings of five small networks on a virtual machine
 (`2026-11-25-repeats*.json`): 0.13, 0.31 and 0.33 with nothing else running there, 0.18 and 0.29
-under loads of 6 to 10. Its own load hardly matters; what others do on the same cores, it cannot see.
+under loads of 6 to 10. What others do on the same cores it cannot see.
 """
 
 MOST_SAMPLES = 1_000_000

@@ -6,6 +6,7 @@ from itertools import pairwise
 from evaluators.paired import Paired
 from studies.outcome import Outcome, Row, Standing, Value, Verdict
 
+NEAREST_MISSES = 3
 SOURCE_OF_PUBLISHED = "arXiv 2511.21889"
 
 
@@ -165,10 +166,30 @@ def emptiness(outcome: Outcome) -> str:
         every = "every one was" if len(outcome.rows) > 1 else "it was"
         states = {row.state for row in outcome.rows}
         how = f"{every} {' or '.join(sorted(states))}"
-        return f"There {what} {counted(len(outcome.rows), 'trial')}, and {how}: no front yet."
+        said = f"There {what} {counted(len(outcome.rows), 'trial')}, and {how}: no front yet."
+        return said + _nearest_misses(outcome)
     if complete == 1:
         return "Only one trial is complete: one design is a point, not a front."
     return ""
+
+
+def _nearest_misses(outcome: Outcome) -> str:
+    """Of a latency limit that nothing meets, the designs that came nearest; else empty."""
+    limit = outcome.latency_limit_ms
+    missed = {
+        row.design: row
+        for row in outcome.rows
+        if limit is not None and row.latency is not None and row.latency.value > limit
+    }
+    if not missed:
+        return ""
+    nearest = sorted(missed.values(), key=lambda row: row.latency.value if row.latency else 0.0)
+    told = "; ".join(
+        f"{clean(row.label)} at {ms(row.latency.value)} ms, {clean(row.design)}"
+        for row in nearest[:NEAREST_MISSES]
+        if row.latency
+    )
+    return f" Nearest to the latency limit of {limit:g} ms: {told}."
 
 
 def how_to_read(outcome: Outcome) -> tuple[str, ...]:

@@ -225,7 +225,8 @@ class TestSpacesOfYourOwn:
         assert str(caught.value).count("vision_encoder") == 1
 
     def test_an_unknown_name_says_what_there_is(self) -> None:
-        with pytest.raises(SpaceError, match="no search space 'papper': choose demo or fusion-1152 or paper"):
+        said = "no search space 'papper': choose demo or fusion-1152 or paper"
+        with pytest.raises(SpaceError, match=said):
             load_space("papper")
 
     def test_a_file_that_is_not_toml_is_refused_in_words(self, tmp_path: Path) -> None:

@@ -143,3 +143,18 @@ def test_json_holds_everything_and_no_nan(make: Callable[[], Outcome]) -> None:
     assert said["importances"]["nothing"] == {"x": None}
     for trial, row in zip(said["trials"], outcome.rows, strict=True):
         assert trial["latency_ms"] == (row.latency and vars(row.latency))
+
+
+def test_a_latency_limit_that_nothing_meets_is_told_with_the_designs_that_came_nearest() -> None:
+    rejected = only_infeasible()
+    timed = [
+        replace(
+            rejected.rows[0], number=k, name="", design=f"design {k}", latency=Value(90.0 - 10 * k)
+        )
+        for k in range(6)
+    ]
+    said = " ".join(shown(replace(rejected, rows=(*timed, timed[5]))).split())
+    assert (
+        "no front yet. Nearest to the latency limit of 24 ms: trial 5 at 40.0 ms, design 5; "
+        "trial 4 at 50.0 ms, design 4; trial 3 at 60.0 ms, design 3."
+    ) in said
