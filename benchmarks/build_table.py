@@ -117,9 +117,9 @@ def probe(space: SearchSpace, rows: Path, data: str) -> None:
     judge = ProbeEvaluator(QualityEvaluator(loaded, encoders, space.shapes, protocol, rows))
     for row, genotype in todo(space, lines(file)):
         begun = time.perf_counter()
-        reached = judge.evaluate(genotype)["probe_accuracy"].value
+        reached = judge.evaluate(genotype)["probe_r2"].value
         seconds = round(time.perf_counter() - begun, 4)
-        keep(file, {**row, "probe_accuracy": round(reached, 4), "probe_s": seconds})
+        keep(file, {**row, "probe_r2": round(reached, 4), "probe_s": seconds})
 
 
 def trained(rows: Path) -> list[dict[str, Any]]:
@@ -180,7 +180,7 @@ def write(space: SearchSpace, rows: Path, out: Path) -> None:
                 "latency_readings_ms": [line["ms"][0] for line in timed[at]],
                 "parameters": least["parameters"],
                 "macs": least["macs"],
-                "probe_accuracy": probed[at][0]["probe_accuracy"],
+                "probe_r2": probed[at][0]["probe_r2"],
                 "probe_s": probed[at][0]["probe_s"],
                 "training_s": round(statistics.median(figures["training_s"]), 4),
             }

@@ -78,7 +78,7 @@ def run(table: Table, variant: str, sampler: str, seed: int) -> dict[str, Any]:
     told = table.accuracy[np.arange(count), rng.integers(seeds, size=count)]
     latency: Any = FromTable(table, "latency", "latency_ms", table.latency)
     quality: Any = FromTable(table, "quality", "accuracy", told)
-    probe = FromTable(table, "probe", "probe_accuracy", table.probe)
+    probe = FromTable(table, "probe", "probe_r2", table.probe)
     probes, few = VARIANTS[variant]
     study = optuna.create_study(directions=DIRECTIONS)
     learnt = None

@@ -87,7 +87,7 @@ def synthetic(seed: int) -> list[dict[str, Any]]:
                 "latency_readings_ms": [ms],
                 "parameters": 0,
                 "macs": 0,
-                "probe_accuracy": round(rng.gauss(percent, 1.5), 3),
+                "probe_r2": round(rng.gauss(percent, 1.5), 3),
                 "probe_s": 0.0,
                 "training_s": 0.0,
             }

@@ -361,7 +361,7 @@ class QualityEvaluator:
         Last the epochs that the protocol's bound left to the fusion.
         """
         self.prepare()
-        module: torch.nn.Module = self.new_fusion(genotype)
+        module: torch.nn.Module = self._new_fusion(genotype)
         regime, fits = self._fusion_regime(genotype), []
         allowed, whole = regime.epochs, self.fidelity(genotype) == WHOLE
         if self.protocol.starts_on_features or not whole:
@@ -403,10 +403,9 @@ class QualityEvaluator:
         if genotype.vision_encoder:
             spec = self._encoders[genotype.vision_encoder]
             vision = self._trunks.trunk(spec, genotype.deepest_vision_tap, tuned)
-        return FusionNetwork(genotype, self._shapes, self.new_fusion(genotype), text, vision)
+        return FusionNetwork(genotype, self._shapes, self._new_fusion(genotype), text, vision)
 
-    def new_fusion(self, genotype: Genotype) -> Fusion:
-        """Fusion and head with the weights that every training of this design starts from."""
+    def _new_fusion(self, genotype: Genotype) -> Fusion:
         return new_fusion(genotype, self._shapes, len(self.data.classes), self.protocol.seed)
 
     def _trained_part(self, genotype: Genotype) -> torch.nn.Module:
@@ -416,7 +415,7 @@ class QualityEvaluator:
         """
         self.prepare()
         whole = self.fidelity(genotype) == WHOLE
-        part = self._untrained(genotype) if whole else self.new_fusion(genotype)
+        part = self._untrained(genotype) if whole else self._new_fusion(genotype)
         file = self._weights_file(genotype)
         try:
             load_prefix(part, file)

@@ -62,16 +62,16 @@ class EarlyStopping:
         low, high = ms * np.exp(-SURE * relative), ms * np.exp(SURE * relative)
         return [Predicted(*map(float, each)) for each in zip(ms, low, high, strict=True)], relative
 
-    def after_probe(self, accuracy: float, ms: float, trials: Sequence[FrozenTrial]) -> str:
+    def after_probe(self, r2: float, ms: float, trials: Sequence[FrozenTrial]) -> str:
         """Why a probed design is not trained, in words; empty for one that is.
 
-        It is trained where it is among the TRAINED_SHARE of probed designs that the fewest others
-        beat, in probe accuracy and latency.
+        r2: what its probe explains, in percent. It is trained where it is among the TRAINED_SHARE
+        of probed designs that the fewest others beat in that and in latency.
         """
         earlier = _probed(trials)
         if len(earlier) < PROBED_AT_LEAST:
             return ""
-        points = np.array([*earlier, (accuracy, ms)])
+        points = np.array([*earlier, (r2, ms)])
         right, slow = points.T
         no_worse = (right[:, None] >= right) & (slow[:, None] <= slow)
         better = (right[:, None] > right) | (slow[:, None] < slow)
@@ -80,7 +80,7 @@ class EarlyStopping:
         if before < TRAINED_SHARE * len(points):
             return ""
         return (
-            f"not trained: its probe reaches {accuracy:.1f} % at {ms:.3g} ms, and "
+            f"not trained: its probe explains {r2:.1f} % at {ms:.3g} ms, and "
             f"{beaten[-1]} of {len(earlier)} probed designs beat that"
         )
 
@@ -129,7 +129,7 @@ class Predicted:
 
 
 def _probed(trials: Sequence[FrozenTrial]) -> list[tuple[float, float]]:
-    """(probe accuracy, latency measured or predicted) of the designs that were probed."""
+    """(percent explained, latency measured or predicted) of the designs that were probed."""
     found = []
     for trial in trials:
         record = trial.user_attrs.get(RECORD, {})

@@ -91,7 +91,7 @@ def _stages(settings: Settings) -> str:
     if settings.probe:
         said.append(
             "trained: after a closed-form probe on frozen trunks, designs that few others beat in "
-            "probe accuracy and latency"
+            "what it explains and in latency"
         )
     if settings.few_readings:
         said.append("timed: after training, designs that may stand on the front")

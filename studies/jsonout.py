@@ -98,7 +98,7 @@ def row_as_json(row: Row) -> dict[str, Any]:
         "test_accuracy_nonzero_percent": _value(row.test_accuracy_nonzero),
         "test_accuracy_percent_by_seed": list(row.test_seeds),
         "latency_ms": _value(row.latency),
-        "probe_accuracy_percent": _value(row.probe_accuracy),
+        "probe_r2_percent": _value(row.probe_r2),
         "predicted_latency_ms": _value(row.predicted_latency),
         "parameters": row.parameters,
         "macs": row.macs,

@@ -31,7 +31,7 @@ class Row:
     design or reference, else empty. `carried_over` says how a published design was brought onto
     these encoders. `reason` says why a trial is infeasible, unstable (its latency could not be read
     well enough to be compared; it was not trained), stopped (before it was trained or timed, since
-    others promise more) or failed. probe_accuracy: percent of validation that the probe reached.
+    others promise more) or failed. probe_r2: percent of the spread that the probe explains.
     predicted_latency: ms that a design was taken to need before it was timed, if it was.
     `fidelity` says how it was trained, `shortened` what a bound on training took from it, `folded`
     which attention blocks cannot attend and were timed in a simpler form, `device` by which device
@@ -51,7 +51,7 @@ class Row:
     test_accuracy_nonzero: Value | None = None
     test_seeds: tuple[float, ...] = ()
     latency: Value | None = None
-    probe_accuracy: Value | None = None
+    probe_r2: Value | None = None
     predicted_latency: Value | None = None
     parameters: int | None = None
     macs: int | None = None

@@ -37,8 +37,8 @@ RIGHT = "right"
 """Of records, and of the test figures by trial: which samples were right. Of the study: the same
 of its references, by split and name."""
 UNSTABLE = "unstable"
-PROBE, PREDICTED, STOPPED = "probe_accuracy", "predicted_ms", "stopped"
-"""Of records: percent that the probe reached; the latency in ms that was gone by before timing,
+PROBE, PREDICTED, STOPPED = "probe_r2", "predicted_ms", "stopped"
+"""Of records: percent that the probe explains; the latency in ms that was gone by before timing,
 with its bounds; whether the design was stopped before its last stage."""
 AGAIN = "again"
 """Of a trial that times a design which an earlier trial trained: the design's key. It is none of
@@ -99,7 +99,7 @@ def figures_of(record: Mapping[str, Any], tests: Mapping[str, Any] | None = None
         "test_accuracy_nonzero": value(tests, "accuracy_nonzero"),
         "test_seeds": tuple(tests.get(SEEDS, ())),
         "latency": value(record, "latency_ms"),
-        "probe_accuracy": value(record, PROBE),
+        "probe_r2": value(record, PROBE),
         "predicted_latency": value(record, PREDICTED),
         "parameters": whole("parameters"),
         "macs": whole("macs"),
@@ -178,7 +178,7 @@ def row_json(row: Row) -> dict[str, Any]:
 def row_from_json(fields: Mapping[str, Any]) -> Row:
     """The row that `row_json` wrote."""
     accuracies = ("accuracy", "accuracy_nonzero", "test_accuracy", "test_accuracy_nonzero")
-    names = (*accuracies, "latency", "probe_accuracy", "predicted_latency")
+    names = (*accuracies, "latency", "probe_r2", "predicted_latency")
     values = {name: Value(**fields[name]) if fields.get(name) else None for name in names}
     return Row(**{**fields, **values, "test_seeds": tuple(fields.get("test_seeds", ()))})
 
@@ -283,13 +283,11 @@ def _importances(study: optuna.Study) -> dict[str, dict[str, float]]:
 
 def rungs_of(rows: Sequence[Row]) -> Rungs | None:
     """How the stages of a study that probed agree; None for one that did not."""
-    probed = [row for row in rows if row.probe_accuracy and row.duplicate_of is None]
+    probed = [row for row in rows if row.probe_r2 and row.duplicate_of is None]
     if not probed:
         return None
     both = [
-        (row.probe_accuracy.value, row.accuracy.value)
-        for row in probed
-        if row.probe_accuracy and row.accuracy
+        (row.probe_r2.value, row.accuracy.value) for row in probed if row.probe_r2 and row.accuracy
     ]
     tau = None
     if len(both) >= MIN_TRIALS_FOR_IMPORTANCE:

@@ -33,7 +33,7 @@ FIGURES = {
     "latency_readings_ms": "median of each reading",
     "parameters": "of the whole network",
     "macs": "multiply-accumulates of one inference",
-    "probe_accuracy": "percent of the validation split, closed-form probe",
+    "probe_r2": "percent of the spread of validation that the closed-form probe explains",
     "probe_s": "seconds of the probe on kept features, one core",
     "training_s": "seconds of one training on kept features, one core",
 }
@@ -42,7 +42,7 @@ _ARRAYS = (
     "latency_ms",
     "valid_accuracy",
     "test_accuracy",
-    "probe_accuracy",
+    "probe_r2",
     "parameters",
     "macs",
     "probe_s",
@@ -61,7 +61,7 @@ class Table:
     """Every design (N) of a space with its figures.
 
     latency: (N,) in ms. accuracy, test_accuracy: (N, seeds) in percent, on validation and test.
-    probe: (N,) in percent, on validation. parameters, macs, probe_s, training_s: (N,).
+    probe: (N,), percent explained. parameters, macs, probe_s, training_s: (N,).
     """
 
     space: SearchSpace
