@@ -1,23 +1,29 @@
-"""What a trial costs beside building, timing and training: asking, decoding, looking up, telling.
+"""What a trial costs beside building, timing and training, whose cost it is, and how it grows.
 
-Runs a study of the `demo` space twice on SQLite with evaluations that cost nothing; the second
-time every one of them is in the store already. Prints JSON, milliseconds a trial.
+Runs a study of the `demo` space on SQLite with evaluations that cost nothing and are as long as
+real ones. Every moment of a trial is charged to whoever works in it: `own` is this toolkit (with
+what Optuna's study and trial do between its calls), `disk` the wait until an evaluation that is
+kept is on the disk, `sampler` and `storage` are Optuna's, whoever called them. Of each, and of all
+together, it gives the median of the 100 trials before a point, in ms, and the process's resident
+memory at that point. Every sampler has a process and a study of its own. Prints one JSON object;
+`--out FILE` keeps it.
 
-    python benchmarks/trial_overhead.py [--trials 100] [--sampler tpe]
+    python benchmarks/trial_overhead.py [--trials 5000] [--sampler random --sampler tpe]
 """
 
 import argparse
-import json
+import multiprocessing
 import os
-import platform
 import statistics
 import tempfile
 import time
-from importlib.metadata import version
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
+from main_job import machine, show
 
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.store import EvaluationStore
@@ -29,12 +35,19 @@ from studies.search import Search
 from studies.storage import open_storage, quiet_optuna
 from studies.workers import Workers
 
+POINTS = (100, 500, 1000, 2000, 5000)
+WINDOW = 100
+PARTS = ("own", "disk", "sampler", "storage")
+READINGS = 400
+"""Runs of which a latency's evaluation keeps the time; of local agents 300 to 700."""
 
-class _Free:
+
+class Free:
     """An evaluator whose one measure is drawn from the design's key."""
 
-    def __init__(self, kind: str, measure: str, unit: str) -> None:
+    def __init__(self, kind: str, measure: str, unit: str, readings: int = 0) -> None:
         self._kind, self._measure, self._unit = kind, measure, unit
+        self._readings = readings
 
     def key(self, genotype: Genotype) -> str:
         return content_key(self._kind, {"genotype": genotype.key})
@@ -42,65 +55,126 @@ class _Free:
     def evaluate(self, genotype: Genotype) -> Evaluation:
         value = 1.0 + int(self.key(genotype)[:6], 16) % 9000 / 100
         measure = Measure(self._measure, value, self._unit)
-        details = {"fidelity": "none", "fusion_epochs": [1, 1], "right": ["01" * 114 + "0"]}
+        details = {
+            "fidelity": "none",
+            "fusion_epochs": [1, 1],
+            "right": ["01" * 114 + "0"],
+            "samples_ms": [value + k / 3 for k in range(self._readings)],
+        }
         return Evaluation(self.key(genotype), self._kind, (measure,), details)
 
 
-class _Clock:
-    """A reporter that notes when each trial ended."""
+class Ledger:
+    """Charges every moment to the innermost of the calls that are under way."""
 
     def __init__(self) -> None:
-        self.times = [time.perf_counter()]
+        self.spent: Counter[str] = Counter()
+        self._working, self._since = ["own"], time.perf_counter()
+
+    def settle(self) -> None:
+        """Charges what has gone by until now."""
+        now = time.perf_counter()
+        self.spent[self._working[-1]] += now - self._since
+        self._since = now
+
+    def charge(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same call, charged to a part."""
+
+        def charged(*given: Any, **named: Any) -> Any:
+            self.settle()
+            self._working.append(part)
+            try:
+                return call(*given, **named)
+            finally:
+                self.settle()
+                self._working.pop()
+
+        return charged
+
+    def charge_all(self, part: str, thing: Any) -> Any:
+        """The same object, every public method of it charged to a part."""
+        for name in dir(thing):
+            if not name.startswith("_") and callable(method := getattr(thing, name)):
+                setattr(thing, name, self.charge(part, method))
+        return thing
+
+
+class Readings:
+    """A reporter that notes what each trial was spent on, and the memory at points."""
+
+    def __init__(self, ledger: Ledger, points: tuple[int, ...]) -> None:
+        self._ledger, self._points = ledger, points
+        self.trials: list[Counter[str]] = []
+        self.resident_mb: dict[int, float] = {}
 
     def trial(self, done: int, total: int, text: str) -> None:
-        self.times.append(time.perf_counter())
+        self._ledger.settle()
+        self.trials.append(self._ledger.spent.copy())
+        self._ledger.spent.clear()
+        if len(self.trials) in self._points:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.resident_mb[len(self.trials)] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def line(self, text: str) -> None: ...
 
 
-def measure(folder: Path, trials: int, sampler: str) -> list[float]:
-    """Milliseconds of each trial of a study whose evaluations are all known."""
+def grow(sampler: str, trials: int) -> dict[str, Any]:
+    """A study of so many trials, and what a trial costs at each point."""
     quiet_optuna()
-    space = load_space("demo")
-    storage = open_storage(f"sqlite:///{folder / 'studies.db'}")
-    store = EvaluationStore(folder / "evaluations.jsonl")
-    latency: Any = _Free("latency", "latency_ms", "ms")
-    quality: Any = _Free("quality", "accuracy", "%")
-    clock = _Clock()
-    for name in ("new", "known"):
-        study = optuna.create_study(storage=storage, study_name=name, directions=DIRECTIONS)
-        workers, clock = Workers(folder / "workers"), _Clock()
-        draw = sampler_maker(sampler, 0, space)
-        Search(study, space, latency, quality, store, workers, None, clock, draw).run(trials)
+    ledger, space = Ledger(), load_space("demo")
+    readings = Readings(ledger, (*(p for p in POINTS if p < trials), trials))
+    latency: Any = Free("latency", "latency_ms", "ms", READINGS)
+    quality: Any = Free("quality", "accuracy", "%")
+    os.fsync = ledger.charge("disk", os.fsync)
+    make = sampler_maker(sampler, 0, space)
+
+    def draw(number: int) -> optuna.samplers.BaseSampler:
+        made: optuna.samplers.BaseSampler = ledger.charge_all("sampler", make(number))
+        return made
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        storage = open_storage(f"sqlite:///{folder / 'studies.db'}")
+        study = optuna.create_study(storage=storage, directions=DIRECTIONS)
+        ledger.charge_all("storage", study._storage)
+        workers, store = Workers(folder / "workers"), EvaluationStore(folder / "evaluations.jsonl")
+        drawn = ledger.charge("sampler", draw)
+        Search(study, space, latency, quality, store, workers, None, readings, drawn).run(trials)
         workers.close()
-    return [1000 * (b - a) for a, b in zip(clock.times, clock.times[1:], strict=False)]
+        records = [t.user_attrs.get("record", {}) for t in study.get_trials(deepcopy=False)]
+    at = {point: cost(readings.trials[:point]) for point in readings.resident_mb}
+    first, last = at[min(at)], at[max(at)]
+    return {
+        "sampler": sampler,
+        "trials": len(readings.trials),
+        "distinct_designs": len({record["key"] for record in records if "key" in record}),
+        "ms_a_trial_at": {str(point): costs for point, costs in at.items()},
+        "last_over_first": {part: round(last[part] / first[part], 2) for part in ("own", "all")},
+        "resident_mb_at": {str(p): round(mb, 1) for p, mb in readings.resident_mb.items()},
+    }
+
+
+def cost(trials: list[Counter[str]]) -> dict[str, float]:
+    """Median ms of each part, and of all together, over the last WINDOW of these trials."""
+    window = trials[-WINDOW:]
+    whole = {part: [spent[part] for spent in window] for part in PARTS}
+    whole["all"] = [spent.total() for spent in window]
+    return {part: round(1000 * statistics.median(seconds), 2) for part, seconds in whole.items()}
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--sampler", choices=sorted(SAMPLERS), default="tpe")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=5000)
+    parser.add_argument("--sampler", choices=sorted(SAMPLERS), action="append")
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        ms = measure(Path(folder), given.trials, given.sampler)
-    deciles = statistics.quantiles(ms, n=10)
-    found = {
-        "what": "ms a trial beside building, timing and training",
-        "sampler": given.sampler,
-        "trials": given.trials,
-        "median_ms": round(statistics.median(ms), 2),
-        "p90_ms": round(deciles[-1], 2),
-        "last_tenth_median_ms": round(statistics.median(ms[-max(1, len(ms) // 10) :]), 2),
-        "machine": {
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "system": platform.system(),
-            "python": platform.python_version(),
-            "optuna": version("optuna"),
-        },
-    }
-    print(json.dumps(found, indent=2))
+    about, grown = machine(), []
+    for sampler in given.sampler or ["random", "tpe"]:
+        with multiprocessing.get_context("spawn").Pool(1) as alone:
+            grown.append(alone.apply(grow, (sampler, given.trials)))
+    what = f"ms a trial beside building, timing and training: medians of {WINDOW} trials"
+    show({"what": what, "samplers": grown, "machine": about}, given.out)
 
 
 if __name__ == "__main__":
