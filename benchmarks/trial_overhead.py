@@ -1,12 +1,12 @@
 """What a trial costs beside building, timing and training, whose cost it is, and how it grows.
 
 Runs a study of the `demo` space on SQLite with evaluations that cost nothing and are as long as
-real ones. Every moment of a trial is charged to whoever works in it: `own` is this toolkit (with
-what Optuna's study and trial do between its calls), `disk` the wait until an evaluation that is
-kept is on the disk, `sampler` and `storage` are Optuna's, whoever called them. Of each, and of all
-together, it gives the median of the 100 trials before a point, in ms, and the process's resident
-memory at that point. Every sampler has a process and a study of its own. Prints one JSON object;
-`--out FILE` keeps it.
+real ones. CPU time, so that other work and the disk's pace do not count, is charged to whoever
+spends it: `own` is this toolkit (with what Optuna's study and trial do between its calls),
+`sampler` and `storage` are Optuna's, whoever called them. Of each, and of all together, it gives
+the median of the 100 trials before a point, in ms, and the process's resident memory at that
+point. Every sampler has a process and a study of its own. Prints one JSON object; `--out FILE`
+keeps it.
 
     python benchmarks/trial_overhead.py [--trials 5000] [--sampler random --sampler tpe]
 """
@@ -37,7 +37,7 @@ from studies.workers import Workers
 
 POINTS = (100, 500, 1000, 2000, 5000)
 WINDOW = 100
-PARTS = ("own", "disk", "sampler", "storage")
+PARTS = ("own", "sampler", "storage")
 READINGS = 400
 """Runs of which a latency's evaluation keeps the time; of local agents 300 to 700."""
 
@@ -64,16 +64,16 @@ class Free:
         return Evaluation(self.key(genotype), self._kind, (measure,), details)
 
 
-class Ledger:
-    """Charges every moment to the innermost of the calls that are under way."""
+class Meter:
+    """Charges CPU time to the innermost of the calls that are under way."""
 
     def __init__(self) -> None:
         self.spent: Counter[str] = Counter()
-        self._working, self._since = ["own"], time.perf_counter()
+        self._working, self._since = ["own"], time.process_time()
 
     def settle(self) -> None:
-        """Charges what has gone by until now."""
-        now = time.perf_counter()
+        """Charges what was spent until now."""
+        now = time.process_time()
         self.spent[self._working[-1]] += now - self._since
         self._since = now
 
@@ -102,15 +102,15 @@ class Ledger:
 class Readings:
     """A reporter that notes what each trial was spent on, and the memory at points."""
 
-    def __init__(self, ledger: Ledger, points: tuple[int, ...]) -> None:
-        self._ledger, self._points = ledger, points
+    def __init__(self, meter: Meter, points: tuple[int, ...]) -> None:
+        self._meter, self._points = meter, points
         self.trials: list[Counter[str]] = []
         self.resident_mb: dict[int, float] = {}
 
     def trial(self, done: int, total: int, text: str) -> None:
-        self._ledger.settle()
-        self.trials.append(self._ledger.spent.copy())
-        self._ledger.spent.clear()
+        self._meter.settle()
+        self.trials.append(self._meter.spent.copy())
+        self._meter.spent.clear()
         if len(self.trials) in self._points:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             self.resident_mb[len(self.trials)] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -121,24 +121,23 @@ class Readings:
 def grow(sampler: str, trials: int) -> dict[str, Any]:
     """A study of so many trials, and what a trial costs at each point."""
     quiet_optuna()
-    ledger, space = Ledger(), load_space("demo")
-    readings = Readings(ledger, (*(p for p in POINTS if p < trials), trials))
+    meter, space = Meter(), load_space("demo")
+    readings = Readings(meter, (*(p for p in POINTS if p < trials), trials))
     latency: Any = Free("latency", "latency_ms", "ms", READINGS)
     quality: Any = Free("quality", "accuracy", "%")
-    os.fsync = ledger.charge("disk", os.fsync)
     make = sampler_maker(sampler, 0, space)
 
     def draw(number: int) -> optuna.samplers.BaseSampler:
-        made: optuna.samplers.BaseSampler = ledger.charge_all("sampler", make(number))
+        made: optuna.samplers.BaseSampler = meter.charge_all("sampler", make(number))
         return made
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         storage = open_storage(f"sqlite:///{folder / 'studies.db'}")
         study = optuna.create_study(storage=storage, directions=DIRECTIONS)
-        ledger.charge_all("storage", study._storage)
+        meter.charge_all("storage", study._storage)
         workers, store = Workers(folder / "workers"), EvaluationStore(folder / "evaluations.jsonl")
-        drawn = ledger.charge("sampler", draw)
+        drawn = meter.charge("sampler", draw)
         Search(study, space, latency, quality, store, workers, None, readings, drawn).run(trials)
         workers.close()
         records = [t.user_attrs.get("record", {}) for t in study.get_trials(deepcopy=False)]
@@ -173,7 +172,7 @@ def main() -> None:
     for sampler in given.sampler or ["random", "tpe"]:
         with multiprocessing.get_context("spawn").Pool(1) as alone:
             grown.append(alone.apply(grow, (sampler, given.trials)))
-    what = f"ms a trial beside building, timing and training: medians of {WINDOW} trials"
+    what = f"CPU ms a trial beside building, timing and training: medians of {WINDOW} trials"
     show({"what": what, "samplers": grown, "machine": about}, given.out)
 
 

@@ -1,6 +1,6 @@
 """The loop: ask, decode, time, train, tell. One trial in one direction, resumable at any point."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -20,16 +20,15 @@ from search_space.genotype import Genotype
 from search_space.paper import SeededDesign
 from search_space.space import SearchSpace
 from studies.ehvi import EnumeratedEhviSampler, SpaceExhausted
+from studies.ledger import Ledger
 from studies.records import (
     CARRIED_OVER,
     DESIGN,
-    FINISHED,
     NAME,
     RECORD,
     UNSTABLE,
     WORKER,
     duplicate_of,
-    first_of_each,
     is_unstable,
     record_of,
 )
@@ -118,6 +117,7 @@ class Search:
         self._published = {s.genotype.key: s.design for s in seeded}
         self._distributions = distributions(space)
         self._failed_in_a_row = self._unstable_in_a_row = 0
+        self._ledger = Ledger()
 
     def seed(self, designs: Sequence[Seed]) -> None:
         """Queues designs as named trials, each once however often it is called.
@@ -168,10 +168,15 @@ class Search:
             except FOR_A_PERSON as error:
                 self._leave(trial)
                 raise _stopped("the device needs a person", error) from error
-            trials = self._study.get_trials(deepcopy=False)
-            finished = [trial for trial in trials if trial.state in FINISHED]
-            self._reporter.trial(self._counted(finished), total, _told(trial.number, trials))
+            told = _told(self._read()[trial.number], self._ledger.first)
+            self._reporter.trial(self._count(running=False), total, told)
         self._tell_of_waiting()
+
+    def _read(self) -> list[FrozenTrial]:
+        """All trials as they stand now, in order of number, also those of other workers."""
+        trials = self._study.get_trials(deepcopy=False)
+        self._ledger.update(trials)
+        return trials
 
     def _leave(self, trial: optuna.Trial) -> None:
         """Leaves a trial to the next run: being interrupted is no fault of the trial."""
@@ -180,15 +185,15 @@ class Search:
 
     def _tell_of_waiting(self) -> None:
         """Says how many seeded designs the total leaves untried, and which total tries them."""
-        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        trials = self._read()
+        waiting = self._ledger.waiting
         if waiting:
-            trials = self._study.get_trials(deepcopy=False)
             seeded = len({trial.user_attrs.get(NAME) for trial in trials} - {None})
             still = "still waits" if len(waiting) == 1 else "still wait"
             what = "listed design" if self._fixed else "seeded design"
             self._reporter.line(
                 f"{len(waiting)} of {counted(seeded, what)} {still}: "
-                f"--trials {self._count(trials) + len(waiting)} or more"
+                f"--trials {self._count() + len(waiting)} or more"
             )
 
     def _next(self, total: int) -> optuna.Trial | None:
@@ -198,17 +203,17 @@ class Search:
         Raises SpaceExhausted, before a trial is made for it.
         """
         with self._workers.turn:
-            trials = self._study.get_trials(deepcopy=False)
-            for frozen in self._cut_off(trials):
+            trials = self._read()
+            for frozen in self._cut_off():
                 trial = self._take_over(frozen)
                 if trial is not None:
                     return trial
-                trials = self._study.get_trials(deepcopy=False)
-            if self._count(trials) >= total:
+                trials = self._read()
+            if self._count() >= total:
                 return None
             self._study.sampler = self._sampler(len(trials))
-            waiting = any(trial.state is TrialState.WAITING for trial in trials)
-            if isinstance(self._study.sampler, EnumeratedEhviSampler) and not waiting:
+            waits = bool(self._ledger.waiting)
+            if isinstance(self._study.sampler, EnumeratedEhviSampler) and not waits:
                 self._study.sampler.check_untried(trials)
             self._workers.asking.write_text(self._study.study_name, encoding="utf-8")
             trial = self._queued() if self._fixed else self._study.ask(self._distributions)
@@ -238,29 +243,24 @@ class Search:
             else:
                 trial.suggest_categorical(decision.name, decision.choices)
 
-    def _count(self, trials: Sequence[FrozenTrial]) -> int:
+    def _count(self, *, running: bool = True) -> int:
         """Trials that are finished, or in the hands of another live worker.
 
-        Of one reading: a trial that ends between two would be in neither.
+        Of one reading: a trial that ends between two would be in neither. Of a fixed list designs
+        are counted: one that is timed again after an unstable reading is not two.
         """
-        states = (*FINISHED, TrialState.RUNNING)
-        return self._counted([trial for trial in trials if trial.state in states])
-
-    def _counted(self, trials: Sequence[FrozenTrial]) -> int:
-        """Of a fixed list designs are counted: one that is timed again after an unstable reading
-        is not two."""
+        begun = self._ledger.running if running else []
         if not self._fixed:
-            return len(trials)
-        return len({trial.user_attrs.get(NAME) for trial in trials if not is_unstable(trial)})
+            return self._ledger.finished + len(begun)
+        names = {trial.user_attrs.get(NAME) for trial in begun if not is_unstable(trial)}
+        return len(self._ledger.names | names)
 
-    def _cut_off(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    def _cut_off(self) -> list[FrozenTrial]:
         """Trials whose worker died in the middle, also in the middle of asking for it."""
         asking = self._workers.asking
         died_asking = asking.is_file() and asking.read_text("utf-8") == self._study.study_name
         found = []
-        for trial in trials:
-            if trial.state is not TrialState.RUNNING:
-                continue
+        for trial in self._ledger.running:
             worker = trial.user_attrs.get(WORKER)
             if worker is not None:
                 dead = self._workers.is_dead(worker)
@@ -387,15 +387,14 @@ class Search:
             raise _stopped(row, error) from error
 
 
-def _told(number: int, trials: Sequence[FrozenTrial]) -> str:
-    """What a trial came to, in a line."""
-    trial = trials[number]
+def _told(trial: FrozenTrial, first: Mapping[str, int]) -> str:
+    """What a trial came to, in a line; `first` as `first_of_each` gives it."""
     name = trial.user_attrs.get(NAME, "")
     record = trial.user_attrs.get(RECORD, {})
     who = f"{name}: " if name else ""
     if trial.state is TrialState.COMPLETE:
         accuracy, latency = trial.values
-        same = duplicate_of(trial, first_of_each(trials))
+        same = duplicate_of(trial, first)
         again = "" if same is None else f" (as trial {same})"
         return f"{who}{accuracy:.1f} %, {latency:.3g} ms{again}"
     return f"{who}{record.get('reason', 'failed')}"
