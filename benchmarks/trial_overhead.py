@@ -5,15 +5,18 @@ real ones. CPU time, so that other work and the disk's pace do not count, is cha
 spends it: `own` is this toolkit (with what Optuna's study and trial do between its calls),
 `sampler` and `storage` are Optuna's, whoever called them. Of each, and of all together, it gives
 the median of the 100 trials before a point, in ms, and the process's resident memory at that
-point. Every sampler has a process and a study of its own. Prints one JSON object; `--out FILE`
+point. Every sampler has a process and a study of its own. Trials between the hundreds that are
+measured are drawn by chance and written to storage and store as they would have been left there;
+`--every` runs them too, which takes several times as long. Prints one JSON object; `--out FILE`
 keeps it.
 
-    python benchmarks/trial_overhead.py [--trials 5000] [--sampler random --sampler tpe]
+    python benchmarks/trial_overhead.py [--trials 5000] [--sampler random --sampler tpe] [--every]
 """
 
 import argparse
 import multiprocessing
 import os
+import random
 import statistics
 import tempfile
 import time
@@ -26,11 +29,12 @@ import optuna
 from main_job import machine, show
 
 from evaluators.evaluation import Evaluation, Measure, content_key
-from evaluators.store import EvaluationStore
+from evaluators.store import EvaluationStore, known_or_new
 from search_space.genotype import Genotype
 from search_space.named import load_space
 from studies.identity import DIRECTIONS
-from studies.samplers import SAMPLERS, sampler_maker
+from studies.records import DESIGN, RECORD, record_of
+from studies.samplers import SAMPLERS, distributions, sampler_maker
 from studies.search import Search
 from studies.storage import open_storage, quiet_optuna
 from studies.workers import Workers
@@ -100,56 +104,97 @@ class Meter:
 
 
 class Readings:
-    """A reporter that notes what each trial was spent on, and the memory at points."""
+    """A reporter that notes what each trial was spent on."""
 
-    def __init__(self, meter: Meter, points: tuple[int, ...]) -> None:
-        self._meter, self._points = meter, points
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
         self.trials: list[Counter[str]] = []
-        self.resident_mb: dict[int, float] = {}
 
     def trial(self, done: int, total: int, text: str) -> None:
         self._meter.settle()
         self.trials.append(self._meter.spent.copy())
         self._meter.spent.clear()
-        if len(self.trials) in self._points:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            self.resident_mb[len(self.trials)] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def line(self, text: str) -> None: ...
 
 
-def grow(sampler: str, trials: int) -> dict[str, Any]:
+class Grown:
+    """A study that costs nothing but its own overhead, and what was spent on its trials."""
+
+    def __init__(self, sampler: str, folder: Path) -> None:
+        self._meter, self._space = Meter(), load_space("demo")
+        self.readings = Readings(self._meter)
+        self._latency: Any = Free("latency", "latency_ms", "ms", READINGS)
+        self._quality: Any = Free("quality", "accuracy", "%")
+        storage = open_storage(f"sqlite:///{folder / 'studies.db'}")
+        self.study = optuna.create_study(storage=storage, directions=DIRECTIONS)
+        self._meter.charge_all("storage", self.study._storage)
+        self._store = EvaluationStore(folder / "evaluations.jsonl")
+        make = sampler_maker(sampler, 0, self._space)
+
+        def draw(number: int) -> optuna.samplers.BaseSampler:
+            made: optuna.samplers.BaseSampler = self._meter.charge_all("sampler", make(number))
+            return made
+
+        self._search = Search(
+            self.study,
+            self._space,
+            self._latency,
+            self._quality,
+            self._store,
+            Workers(folder / "workers"),
+            None,
+            self.readings,
+            self._meter.charge("sampler", draw),
+        )
+
+    def run(self, total: int) -> None:
+        """Goes on to so many trials."""
+        self._meter.settle()
+        self._meter.spent.clear()
+        self._search.run(total)
+
+    def write(self, total: int) -> None:
+        """Writes trials of drawn designs until there are so many."""
+        chance, asked = random.Random(total), distributions(self._space)
+        for _ in range(total - len(self.study.get_trials(deepcopy=False))):
+            vector = [chance.choice(decision.choices) for decision in self._space.decisions]
+            design = self._space.decode(vector)
+            latency, _ = known_or_new(self._store, self._latency, design)
+            quality, _ = known_or_new(self._store, self._quality, design)
+            record = record_of(latency, quality, design.as_json(), key=design.key)
+            trial = optuna.trial.create_trial(
+                params=dict(zip(asked, vector, strict=True)),
+                distributions=asked,
+                values=[quality["accuracy"].value, latency["latency_ms"].value],
+                user_attrs={DESIGN: design.describe(), RECORD: record},
+            )
+            self.study.add_trial(trial)
+
+
+def grow(sampler: str, trials: int, every: bool) -> dict[str, Any]:
     """A study of so many trials, and what a trial costs at each point."""
     quiet_optuna()
-    meter, space = Meter(), load_space("demo")
-    readings = Readings(meter, (*(p for p in POINTS if p < trials), trials))
-    latency: Any = Free("latency", "latency_ms", "ms", READINGS)
-    quality: Any = Free("quality", "accuracy", "%")
-    make = sampler_maker(sampler, 0, space)
-
-    def draw(number: int) -> optuna.samplers.BaseSampler:
-        made: optuna.samplers.BaseSampler = meter.charge_all("sampler", make(number))
-        return made
-
+    ms, resident_mb = {}, {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        storage = open_storage(f"sqlite:///{folder / 'studies.db'}")
-        study = optuna.create_study(storage=storage, directions=DIRECTIONS)
-        meter.charge_all("storage", study._storage)
-        workers, store = Workers(folder / "workers"), EvaluationStore(folder / "evaluations.jsonl")
-        drawn = meter.charge("sampler", draw)
-        Search(study, space, latency, quality, store, workers, None, readings, drawn).run(trials)
-        workers.close()
-        records = [t.user_attrs.get("record", {}) for t in study.get_trials(deepcopy=False)]
-    at = {point: cost(readings.trials[:point]) for point in readings.resident_mb}
-    first, last = at[min(at)], at[max(at)]
+        grown = Grown(sampler, Path(name))
+        for point in (*(p for p in POINTS if p < trials), trials):
+            if not every:
+                grown.write(point - WINDOW)
+            grown.run(point)
+            ms[point] = cost(grown.readings.trials)
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            resident_mb[point] = round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+        records = [t.user_attrs.get(RECORD, {}) for t in grown.study.get_trials(deepcopy=False)]
+    first, last = ms[min(ms)], ms[max(ms)]
     return {
         "sampler": sampler,
-        "trials": len(readings.trials),
+        "trials": len(records),
+        "of_them_run": len(grown.readings.trials),
         "distinct_designs": len({record["key"] for record in records if "key" in record}),
-        "ms_a_trial_at": {str(point): costs for point, costs in at.items()},
-        "last_over_first": {part: round(last[part] / first[part], 2) for part in ("own", "all")},
-        "resident_mb_at": {str(p): round(mb, 1) for p, mb in readings.resident_mb.items()},
+        "ms_a_trial_at": {str(point): costs for point, costs in ms.items()},
+        "last_over_first": {part: round(last[part] / first[part], 2) for part in last},
+        "resident_mb_at": {str(point): mb for point, mb in resident_mb.items()},
     }
 
 
@@ -166,12 +211,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=5000)
     parser.add_argument("--sampler", choices=sorted(SAMPLERS), action="append")
+    parser.add_argument("--every", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     about, grown = machine(), []
     for sampler in given.sampler or ["random", "tpe"]:
         with multiprocessing.get_context("spawn").Pool(1) as alone:
-            grown.append(alone.apply(grow, (sampler, given.trials)))
+            grown.append(alone.apply(grow, (sampler, given.trials, given.every)))
     what = f"CPU ms a trial beside building, timing and training: medians of {WINDOW} trials"
     show({"what": what, "samplers": grown, "machine": about}, given.out)
 
