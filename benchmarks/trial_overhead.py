@@ -10,7 +10,7 @@ measured are drawn by chance and written to storage and store as they would have
 `--every` runs them too, which takes several times as long. Prints one JSON object; `--out FILE`
 keeps it.
 
-    python benchmarks/trial_overhead.py [--trials 5000] [--sampler random --sampler tpe] [--every]
+    python benchmarks/trial_overhead.py [--at 100 5000] [--sampler random --sampler tpe] [--every]
 """
 
 import argparse
@@ -172,13 +172,13 @@ class Grown:
             self.study.add_trial(trial)
 
 
-def grow(sampler: str, trials: int, every: bool) -> dict[str, Any]:
-    """A study of so many trials, and what a trial costs at each point."""
+def grow(sampler: str, points: list[int], every: bool) -> dict[str, Any]:
+    """A study of as many trials as the last point, and what a trial costs at each."""
     quiet_optuna()
     ms, resident_mb = {}, {}
     with tempfile.TemporaryDirectory() as name:
         grown = Grown(sampler, Path(name))
-        for point in (*(p for p in POINTS if p < trials), trials):
+        for point in points:
             if not every:
                 grown.write(point - WINDOW)
             grown.run(point)
@@ -209,7 +209,7 @@ def cost(trials: list[Counter[str]]) -> dict[str, float]:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=5000)
+    parser.add_argument("--at", type=int, nargs="+", default=POINTS, metavar="TRIALS")
     parser.add_argument("--sampler", choices=sorted(SAMPLERS), action="append")
     parser.add_argument("--every", action="store_true")
     parser.add_argument("--out", type=Path)
@@ -217,7 +217,7 @@ def main() -> None:
     about, grown = machine(), []
     for sampler in given.sampler or ["random", "tpe"]:
         with multiprocessing.get_context("spawn").Pool(1) as alone:
-            grown.append(alone.apply(grow, (sampler, given.trials, given.every)))
+            grown.append(alone.apply(grow, (sampler, sorted(given.at), given.every)))
     what = f"CPU ms a trial beside building, timing and training: medians of {WINDOW} trials"
     show({"what": what, "samplers": grown, "machine": about}, given.out)
 

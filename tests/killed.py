@@ -1,0 +1,172 @@
+"""A study on a local agent that is killed again and again, and what the agent compiled for it.
+
+    python tests/killed.py FOLDER PYTHON TRIALS MOMENT ...
+
+Each moment is where a worker kills itself (one of MOMENTS), or seconds after which it is killed
+from outside; after the last one a worker goes on to the end. PYTHON is a `FaultyRuntime`'s.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from faulty import QUICK, FaultyRuntime
+from tiny import SPACE, Bench
+
+from evaluators.device_client import open_local_device
+from evaluators.device_pool import DevicePool
+from evaluators.evaluation import Evaluation
+from evaluators.latency import LatencyEvaluator, Runs
+from evaluators.onnx_builder import OUTPUT, OnnxBuilder
+from search_space.rewrites import ALL
+from studies.records import RECORD
+
+LONGEST_TEXT = 6
+FEW_GRAPHS = SPACE.replace("max_position_embeddings = 16", "max_position_embeddings = 32")
+FEW_GRAPHS = FEW_GRAPHS.replace("num_hidden_layers = 3", "num_hidden_layers = 2")
+for _name, _choices in {
+    "text_tokens": "[16, 24, 32]",
+    "fusion_points": "[1, 1]",
+    "operators": '["concatenation"]',
+    "widths": "[16]",
+    "attention_blocks": "[0, 0]",
+    "attention_over": '["pooled"]',
+    "text_pooling": '["mean"]',
+    "vision_pooling": '["mean"]',
+}.items():
+    FEW_GRAPHS = re.sub(rf"(?m)^{_name} =.*", f"{_name} = {_choices}", FEW_GRAPHS)
+"""Four, of three designs each: all three lengths of text are over that of the longest text."""
+
+MOMENTS = ("timed", "kept", "told")
+"""The device has answered; its answer is kept; the trial has ended."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a study had, and what its agent did.
+
+    Attributes:
+        trials, designs, graphs: of the study; those whose latency has one key have one graph.
+        files: different networks that the agent was given to compile.
+        compiled: how often it compiled one.
+        cut: compilations whose job did not end, because whoever asked for it was killed.
+        kills: how many workers were killed.
+    """
+
+    trials: int
+    designs: int
+    graphs: int
+    files: int
+    compiled: int
+    cut: int
+    kills: int
+
+
+def run_killed(
+    folder: Path, trials: int, moments: Sequence[str | float], **slow: float
+) -> Compiled:
+    """Run a study whose workers are killed at these moments; `slow` as `FaultyRuntime.breaks`."""
+    runtime = FaultyRuntime(folder / "python", mark=OUTPUT)
+    runtime.breaks(**slow)
+    given = [folder / "bench", runtime.python, trials, *moments]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    program = [sys.executable, __file__, *map(str, given)]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    records = [
+        trial.user_attrs[RECORD] for trial in Bench(folder / "bench", space=FEW_GRAPHS).trials
+    ]
+    compiled, ended = (Counter(runtime.events(event)) for event in ("compile", "done"))
+    return Compiled(
+        trials=len(records),
+        designs=len({record["key"] for record in records}),
+        graphs=len({record["latency_key"] for record in records}),
+        files=len(compiled),
+        compiled=compiled.total(),
+        cut=(compiled - ended).total(),
+        kills=len(moments),
+    )
+
+
+def bench_on_agent(folder: Path, python: str) -> Bench:
+    """A bench whose designs are built, and timed by an agent on this machine."""
+    bench = Bench(folder, space=FEW_GRAPHS)
+    builder = OnnxBuilder(
+        {encoder.name: encoder for encoder in bench.space.encoders},
+        bench.space.shapes,
+        2,
+        folder / "artifacts",
+        rewrites=ALL,
+        text_lengths=lambda name: [LONGEST_TEXT, 3],
+        parts=folder / "parts",
+    )
+    openers = {"local": partial(open_local_device, folder / "device", python)}
+    pool = DevicePool(openers, folder / "locks", lambda text: None)
+    bench.latency = LatencyEvaluator(builder, lambda: pool, Runs(timing=QUICK))  # type: ignore[assignment]
+    bench.search = bench.new_search(bench.workers)
+    return bench
+
+
+def die_at(bench: Bench, moment: str) -> None:
+    """Has this process killed when it first comes to a moment."""
+
+    def die(*_given: Any, **_named: Any) -> NoReturn:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
+
+    put = bench.store.put
+
+    def put_or_die(evaluation: Evaluation) -> None:
+        if evaluation.kind == "latency" and moment == "timed":
+            die()
+        put(evaluation)
+
+    bench.store.put = put_or_die  # type: ignore[method-assign]
+    if moment == "kept":
+        bench.quality.evaluate = die  # type: ignore[method-assign]
+    if moment == "told":
+        bench.told.trial = die  # type: ignore[method-assign]
+
+
+def work(folder: Path, python: str, trials: int, moment: str) -> None:
+    """One worker, from its start to its end or its death."""
+    bench = bench_on_agent(folder, python)
+    die_at(bench, moment)
+    bench.search.run(trials)
+    bench.latency.close()  # type: ignore[attr-defined]
+    bench.workers.close()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Workers, one after the other. They are forked: to load everything anew takes long."""
+    folder, python, trials = Path(arguments[0]), arguments[1], int(arguments[2])
+    for moment in (*arguments[3:], ""):
+        worker = os.fork()
+        if not worker:
+            try:
+                work(folder, python, trials, moment)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        if moment and moment not in MOMENTS:
+            time.sleep(float(moment))
+            os.kill(worker, signal.SIGKILL)
+        _, status = os.waitpid(worker, 0)
+        ended = os.waitstatus_to_exitcode(status)
+        if ended != (-signal.SIGKILL if moment else 0):
+            sys.exit(f"the worker to be killed at {moment or 'no moment'!r} ended with {ended}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
