@@ -2,8 +2,9 @@
 
     python tests/killed.py FOLDER PYTHON TRIALS MOMENT ...
 
-Each moment is where a worker kills itself (one of MOMENTS), or seconds after which it is killed
-from outside; after the last one a worker goes on to the end. PYTHON is a `FaultyRuntime`'s.
+Each moment is where a worker kills itself (one of MOMENTS), or when it is killed from outside, in
+parts of the time that a worker takes for its first trial; after the last one a worker goes on to
+the end. PYTHON is a `FaultyRuntime`'s.
 """
 
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from faulty import QUICK, FaultyRuntime
+from optuna.trial import TrialState
 from tiny import SPACE, Bench
 
 from evaluators.device_client import open_local_device
@@ -56,7 +58,9 @@ class Compiled:
     """What a study had, and what its agent did.
 
     Attributes:
-        trials, designs, graphs: of the study; those whose latency has one key have one graph.
+        trials, designs, graphs: of the study, without trials that were given up because their
+            worker was killed too often. Designs whose latency has one key have one graph.
+        given_up: those trials.
         files: different networks that the agent was given to compile.
         compiled: how often it compiled one.
         cut: compilations whose job did not end, because whoever asked for it was killed.
@@ -66,6 +70,7 @@ class Compiled:
     trials: int
     designs: int
     graphs: int
+    given_up: int
     files: int
     compiled: int
     cut: int
@@ -83,18 +88,18 @@ def run_killed(
     program = [sys.executable, __file__, *map(str, given)]
     done = subprocess.run(program, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    records = [
-        trial.user_attrs[RECORD] for trial in Bench(folder / "bench", space=FEW_GRAPHS).trials
-    ]
+    trials_made = Bench(folder / "bench", space=FEW_GRAPHS).trials
+    records = [t.user_attrs[RECORD] for t in trials_made if t.state is not TrialState.FAIL]
     compiled, ended = (Counter(runtime.events(event)) for event in ("compile", "done"))
     return Compiled(
         trials=len(records),
         designs=len({record["key"] for record in records}),
         graphs=len({record["latency_key"] for record in records}),
+        given_up=len(trials_made) - len(records),
         files=len(compiled),
         compiled=compiled.total(),
         cut=(compiled - ended).total(),
-        kills=len(moments),
+        kills=done.stdout.count("killed at"),
     )
 
 
@@ -147,24 +152,44 @@ def work(folder: Path, python: str, trials: int, moment: str) -> None:
     bench.workers.close()
 
 
+def fork(folder: Path, python: str, trials: int, moment: str = "") -> int:
+    """A worker in a process of its own: to load everything anew takes long. Returns its id."""
+    worker = os.fork()
+    if worker:
+        return worker
+    try:
+        work(folder, python, trials, moment)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def usual_s(folder: Path, python: str) -> float:
+    """How long a worker takes that starts and ends one trial; it is the study's second."""
+    for trials in (1, 2):
+        start_s = time.monotonic()
+        _, status = os.waitpid(fork(folder, python, trials), 0)
+        if status:
+            sys.exit("a worker that nobody killed failed")
+    return time.monotonic() - start_s
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Workers, one after the other. They are forked: to load everything anew takes long."""
+    """Workers, one after the other; a line for each that was killed."""
     folder, python, trials = Path(arguments[0]), arguments[1], int(arguments[2])
-    for moment in (*arguments[3:], ""):
-        worker = os.fork()
-        if not worker:
-            try:
-                work(folder, python, trials, moment)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
+    moments = arguments[3:]
+    usual = usual_s(folder, python) if set(moments) - set(MOMENTS) else 0.0
+    for moment in (*moments, ""):
+        worker = fork(folder, python, trials, moment)
         if moment and moment not in MOMENTS:
-            time.sleep(float(moment))
+            time.sleep(float(moment) * usual)
             os.kill(worker, signal.SIGKILL)
         _, status = os.waitpid(worker, 0)
         ended = os.waitstatus_to_exitcode(status)
-        if ended != (-signal.SIGKILL if moment else 0):
+        if ended == -signal.SIGKILL:
+            print(f"killed at {moment}")
+        elif ended or moment in MOMENTS:
             sys.exit(f"the worker to be killed at {moment or 'no moment'!r} ended with {ended}")
 
 
