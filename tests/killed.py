@@ -1,6 +1,6 @@
 """A study on a local agent that is killed again and again, and what the agent compiled for it.
 
-    python tests/killed.py FOLDER PYTHON TRIALS MOMENT ...
+    python tests/killed.py FOLDER PYTHON TRIALS LAYERS MOMENT ...
 
 Each moment is where a worker kills itself (one of MOMENTS), or when it is killed from outside, in
 parts of the time that a worker takes for its first trial; after the last one a worker goes on to
@@ -34,9 +34,7 @@ from search_space.rewrites import ALL
 from studies.records import RECORD
 
 LONGEST_TEXT = 6
-FEW_GRAPHS = SPACE.replace("max_position_embeddings = 16", "max_position_embeddings = 32")
-FEW_GRAPHS = FEW_GRAPHS.replace("num_hidden_layers = 3", "num_hidden_layers = 2")
-for _name, _choices in {
+CHOICES = {
     "text_tokens": "[16, 24, 32]",
     "fusion_points": "[1, 1]",
     "operators": '["concatenation"]',
@@ -45,10 +43,7 @@ for _name, _choices in {
     "attention_over": '["pooled"]',
     "text_pooling": '["mean"]',
     "vision_pooling": '["mean"]',
-}.items():
-    FEW_GRAPHS = re.sub(rf"(?m)^{_name} =.*", f"{_name} = {_choices}", FEW_GRAPHS)
-"""Four, of three designs each: all three lengths of text are over that of the longest text."""
-
+}
 MOMENTS = ("timed", "kept", "told")
 """The device has answered; its answer is kept; the trial has ended."""
 
@@ -77,18 +72,30 @@ class Compiled:
     kills: int
 
 
+def space_of(layers: int) -> str:
+    """A space of `layers` squared graphs, of three designs each.
+
+    The three lengths of text that they differ by are all over that of the longest text.
+    """
+    space = SPACE.replace("max_position_embeddings = 16", "max_position_embeddings = 32")
+    space = space.replace("num_hidden_layers = 3", f"num_hidden_layers = {layers}")
+    for name, choices in CHOICES.items():
+        space = re.sub(rf"(?m)^{name} =.*", f"{name} = {choices}", space)
+    return space
+
+
 def run_killed(
-    folder: Path, trials: int, moments: Sequence[str | float], **slow: float
+    folder: Path, trials: int, layers: int, moments: Sequence[str | float], **slow: float
 ) -> Compiled:
     """Run a study whose workers are killed at these moments; `slow` as `FaultyRuntime.breaks`."""
     runtime = FaultyRuntime(folder / "python", mark=OUTPUT)
     runtime.breaks(**slow)
-    given = [folder / "bench", runtime.python, trials, *moments]
+    given = [folder / "bench", runtime.python, trials, layers, *moments]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     program = [sys.executable, __file__, *map(str, given)]
     done = subprocess.run(program, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    trials_made = Bench(folder / "bench", space=FEW_GRAPHS).trials
+    trials_made = Bench(folder / "bench", space=space_of(layers)).trials
     records = [t.user_attrs[RECORD] for t in trials_made if t.state is not TrialState.FAIL]
     compiled, ended = (Counter(runtime.events(event)) for event in ("compile", "done"))
     return Compiled(
@@ -103,9 +110,9 @@ def run_killed(
     )
 
 
-def bench_on_agent(folder: Path, python: str) -> Bench:
+def bench_on_agent(folder: Path, python: str, layers: int) -> Bench:
     """A bench whose designs are built, and timed by an agent on this machine."""
-    bench = Bench(folder, space=FEW_GRAPHS)
+    bench = Bench(folder, space=space_of(layers))
     builder = OnnxBuilder(
         {encoder.name: encoder for encoder in bench.space.encoders},
         bench.space.shapes,
@@ -143,33 +150,33 @@ def die_at(bench: Bench, moment: str) -> None:
         bench.told.trial = die  # type: ignore[method-assign]
 
 
-def work(folder: Path, python: str, trials: int, moment: str) -> None:
+def work(folder: Path, python: str, trials: int, layers: int, moment: str) -> None:
     """One worker, from its start to its end or its death."""
-    bench = bench_on_agent(folder, python)
+    bench = bench_on_agent(folder, python, layers)
     die_at(bench, moment)
     bench.search.run(trials)
     bench.latency.close()  # type: ignore[attr-defined]
     bench.workers.close()
 
 
-def fork(folder: Path, python: str, trials: int, moment: str = "") -> int:
+def fork(folder: Path, python: str, trials: int, layers: int, moment: str = "") -> int:
     """A worker in a process of its own: to load everything anew takes long. Returns its id."""
     worker = os.fork()
     if worker:
         return worker
     try:
-        work(folder, python, trials, moment)
+        work(folder, python, trials, layers, moment)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
 
 
-def usual_s(folder: Path, python: str) -> float:
+def usual_s(folder: Path, python: str, layers: int) -> float:
     """How long a worker takes that starts and ends one trial; it is the study's second."""
     for trials in (1, 2):
         start_s = time.monotonic()
-        _, status = os.waitpid(fork(folder, python, trials), 0)
+        _, status = os.waitpid(fork(folder, python, trials, layers), 0)
         if status:
             sys.exit("a worker that nobody killed failed")
     return time.monotonic() - start_s
@@ -177,11 +184,11 @@ def usual_s(folder: Path, python: str) -> float:
 
 def main(arguments: Sequence[str]) -> None:
     """Workers, one after the other; a line for each that was killed."""
-    folder, python, trials = Path(arguments[0]), arguments[1], int(arguments[2])
-    moments = arguments[3:]
-    usual = usual_s(folder, python) if set(moments) - set(MOMENTS) else 0.0
+    folder, python, (trials, layers) = Path(arguments[0]), arguments[1], map(int, arguments[2:4])
+    moments = arguments[4:]
+    usual = usual_s(folder, python, layers) if set(moments) - set(MOMENTS) else 0.0
     for moment in (*moments, ""):
-        worker = fork(folder, python, trials, moment)
+        worker = fork(folder, python, trials, layers, moment)
         if moment and moment not in MOMENTS:
             time.sleep(float(moment) * usual)
             os.kill(worker, signal.SIGKILL)
