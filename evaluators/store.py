@@ -25,7 +25,7 @@ class EvaluationStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damaged_lines = 0
-        self._known: dict[str, Evaluation] = {}
+        self._places: dict[str, int] = {}  # where in the file: what is known may outgrow memory
         self._read_to = 0
         self._lock = FileLock(f"{path}.lock")
         try:
@@ -35,9 +35,27 @@ class EvaluationStore:
 
     def get(self, key: str) -> Evaluation | None:
         """The evaluation of this key, also one that another worker has just kept; else None."""
-        if key not in self._known:
+        if key not in self._places:
             self._read_new_lines()
-        return self._known.get(key)
+        if key not in self._places:
+            return None
+        evaluation = self._at(self._places[key])
+        if evaluation is None or evaluation.key != key:  # the file was cut by a failed write
+            self._forget()
+            self._read_new_lines()
+            return self._at(self._places[key]) if key in self._places else None
+        return evaluation
+
+    def _at(self, place: int) -> Evaluation | None:
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(place)
+                return _parse(file.readline())
+        except FileNotFoundError:
+            return None
+
+    def _forget(self) -> None:
+        self._places, self._read_to, self.damaged_lines = {}, 0, 0
 
     def put(self, evaluation: Evaluation) -> None:
         """Keeps an evaluation; on return it survives a crash. The first of a key stays.
@@ -88,23 +106,24 @@ class EvaluationStore:
         try:
             with open(self.path, "rb") as file:
                 file.seek(max(0, self._read_to - 1))
-                new = file.read()
-                if self._read_to and new[:1] == b"\n":
-                    new = new[1:]
-                elif self._read_to:  # the file was cut by a write that failed: from the start
+                if self._read_to and file.read(1) != b"\n":  # cut by a failed write
+                    self._forget()
                     file.seek(0)
-                    new, self._read_to, self.damaged_lines = file.read(), 0, 0
+                for line in file:
+                    if not line.endswith(b"\n"):  # torn, or still being written
+                        break
+                    self._take_in(line)
         except FileNotFoundError:
             return
-        complete = new[: new.rfind(b"\n") + 1]
-        self._read_to += len(complete)
-        for line in complete.splitlines():
-            evaluation = _parse(line)
-            if evaluation is not None:
-                if not evaluation.unstable:
-                    self._known.setdefault(evaluation.key, evaluation)
-            elif line.strip():
-                self.damaged_lines += 1
+
+    def _take_in(self, line: bytes) -> None:
+        evaluation = _parse(line)
+        if evaluation is not None:
+            if not evaluation.unstable:
+                self._places.setdefault(evaluation.key, self._read_to)
+        elif line.strip():
+            self.damaged_lines += 1
+        self._read_to += len(line)
 
 
 def _parse(line: bytes) -> Evaluation | None:

@@ -198,7 +198,7 @@ def first_of_each(trials: Iterable[FrozenTrial]) -> dict[str, int]:
     """Each design's key and the number of the first trial, in their order, that settled it."""
     first: dict[str, int] = {}
     for trial in trials:
-        if key := _settled_key(trial):
+        if key := settled_key(trial):
             first.setdefault(key, trial.number)
     return first
 
@@ -208,11 +208,11 @@ def duplicate_of(trial: FrozenTrial, first: Mapping[str, int]) -> int | None:
 
     It is seen when trials are read: two workers may have one design in hand, neither knowing it.
     """
-    number = first.get(_settled_key(trial))
+    number = first.get(settled_key(trial))
     return None if number == trial.number else number
 
 
-def _settled_key(trial: FrozenTrial) -> str:
+def settled_key(trial: FrozenTrial) -> str:
     """The key of a design that need not be tried again; else empty."""
     record = trial.user_attrs.get(RECORD, {})
     if trial.state not in FINISHED or is_unstable(trial) or record.get(STOPPED):

@@ -1,68 +1,41 @@
 """The loop: ask, decode, time, train, tell. One trial in one direction, resumable at any point."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from evaluators.device_client import DeviceError
-from evaluators.device_pool import DeviceAway, DevicesDiffer, WrongAgent
-from evaluators.evaluation import Evaluation, Evaluator, NotFiniteError
-from evaluators.latency import LatencyEvaluator, MeasureError
-from evaluators.onnx_builder import ParityError
-from evaluators.ssh_connect import HostKeyChanged, HostKeyUnknown
-from evaluators.ssh_keys import LogInFailed
-from evaluators.store import EvaluationStore, known_or_new
+from evaluators.evaluation import Evaluator
+from evaluators.latency import LatencyEvaluator
+from evaluators.store import EvaluationStore
 from search_space.genotype import Genotype
 from search_space.paper import SeededDesign
 from search_space.space import SearchSpace
 from studies.early_stopping import EarlyStopping
 from studies.ehvi import EnumeratedEhviSampler, SpaceExhausted
+from studies.judge import FOR_A_PERSON, Judge, needs_mending
+from studies.ledger import Ledger
 from studies.records import (
     AGAIN,
     CARRIED_OVER,
-    DESIGN,
-    FINISHED,
     NAME,
-    PREDICTED,
-    PROBE,
     RECORD,
-    STOPPED,
-    UNSTABLE,
     WORKER,
     duplicate_of,
-    first_of_each,
     is_unstable,
-    record_of,
 )
 from studies.samplers import distributions
 from studies.wording import counted
 from studies.workers import Workers
 
-FAILURES_IN_A_ROW = 3
-UNSTABLE_IN_A_ROW = 20
-"""A device that is unsteady for an hour may be steady later; one that is so for longer is not."""
 MAX_ATTEMPTS = 3
 """A trial whose worker ends in the middle of it is taken up again, up to this often."""
 ATTEMPTS = "attempts"
-FOR_A_PERSON = (
-    HostKeyChanged,
-    HostKeyUnknown,
-    LogInFailed,
-    WrongAgent,
-    DevicesDiffer,
-    DeviceAway,
-)
-"""No next trial mends these, and no trial is to blame: it waits for whoever mends them."""
 ASKING_AT_MOST = timedelta(minutes=5)
 """A worker of another home that has not signed its trial by then has ended."""
-
-
-class SearchStopped(Exception):
-    """It makes no sense to go on before somebody mends something; the text says what."""
 
 
 class Reporter(Protocol):
@@ -118,12 +91,13 @@ class Search:
         early: EarlyStopping | None = None,
     ) -> None:
         self._fixed, self._early = fixed, early or EarlyStopping()
+        self._judge = Judge(
+            study, space, latency, quality, store, latency_limit_ms, seeded, self._early
+        )
         self._study, self._space, self._sampler = study, space, sampler
-        self._latency, self._quality, self._store = latency, quality, store
-        self._workers, self._limit, self._reporter = workers, latency_limit_ms, reporter
-        self._published = {s.genotype.key: s.design for s in seeded}
+        self._workers, self._reporter = workers, reporter
         self._distributions = distributions(space)
-        self._failed_in_a_row = self._unstable_in_a_row = 0
+        self._ledger = Ledger()
 
     def seed(self, designs: Sequence[Seed]) -> None:
         """Queues designs as named trials, each once however often it is called.
@@ -174,23 +148,22 @@ class Search:
             return None
 
     def _take(self, trial: optuna.Trial, total: int) -> None:
+        """Sees a trial to its end and tells of it."""
         try:
-            self._finish(trial)
+            self._judge.finish(trial)
         except KeyboardInterrupt:
             self._leave(trial)
             raise
         except FOR_A_PERSON as error:
             self._leave(trial)
-            raise _needs_mending("the device needs a person", error) from error
-        trials = self._study.get_trials(deepcopy=False)
-        finished = [trial for trial in trials if trial.state in FINISHED]
-        self._reporter.trial(self._counted(finished), total, _told(trial.number, trials))
+            raise needs_mending("the device needs a person", error) from error
+        told = _told(self._read()[trial.number], self._ledger.first)
+        self._reporter.trial(self._count(running=False), total, told)
 
     def _next_to_time(self) -> optuna.Trial | None:
         """A trial for the trained design that is to be timed next, signed; None for none."""
         with self._workers.turn:
-            trials = self._study.get_trials(deepcopy=False)
-            found = self._early.next_to_time(trials)
+            found = self._early.next_to_time(self._read())
             if found is None:
                 return None
             said = {AGAIN: found.user_attrs[RECORD]["key"], WORKER: self._workers.name}
@@ -204,6 +177,12 @@ class Search:
             number = self._study._storage.create_new_trial(self._study._study_id, made)
             return optuna.Trial(self._study, number)
 
+    def _read(self) -> list[FrozenTrial]:
+        """All trials as they stand now, in order of number, also those of other workers."""
+        trials = self._study.get_trials(deepcopy=False)
+        self._ledger.update(trials)
+        return trials
+
     def _leave(self, trial: optuna.Trial) -> None:
         """Leaves a trial to the next run: being interrupted is no fault of the trial."""
         with suppress(Exception):
@@ -211,15 +190,15 @@ class Search:
 
     def _tell_of_waiting(self) -> None:
         """Says how many seeded designs the total leaves untried, and which total tries them."""
-        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        trials = self._read()
+        waiting = self._ledger.waiting
         if waiting:
-            trials = self._study.get_trials(deepcopy=False)
             seeded = len({trial.user_attrs.get(NAME) for trial in trials} - {None})
             still = "still waits" if len(waiting) == 1 else "still wait"
             what = "listed design" if self._fixed else "seeded design"
             self._reporter.line(
                 f"{len(waiting)} of {counted(seeded, what)} {still}: "
-                f"--trials {self._count(trials) + len(waiting)} or more"
+                f"--trials {self._count() + len(waiting)} or more"
             )
 
     def _next(self, total: int) -> optuna.Trial | None:
@@ -229,17 +208,17 @@ class Search:
         Raises SpaceExhausted, before a trial is made for it.
         """
         with self._workers.turn:
-            trials = self._study.get_trials(deepcopy=False)
-            for frozen in self._cut_off(trials):
+            trials = self._read()
+            for frozen in self._cut_off():
                 trial = self._take_over(frozen)
                 if trial is not None:
                     return trial
-                trials = self._study.get_trials(deepcopy=False)
-            if self._count(trials) >= total:
+                trials = self._read()
+            if self._count() >= total:
                 return None
             self._study.sampler = self._sampler(len(trials))
-            waiting = any(trial.state is TrialState.WAITING for trial in trials)
-            if isinstance(self._study.sampler, EnumeratedEhviSampler) and not waiting:
+            waits = bool(self._ledger.waiting)
+            if isinstance(self._study.sampler, EnumeratedEhviSampler) and not waits:
                 self._study.sampler.check_untried(trials)
             self._workers.asking.write_text(self._study.study_name, encoding="utf-8")
             trial = self._queued() if self._fixed else self._study.ask(self._distributions)
@@ -269,29 +248,25 @@ class Search:
             else:
                 trial.suggest_categorical(decision.name, decision.choices)
 
-    def _count(self, trials: Sequence[FrozenTrial]) -> int:
+    def _count(self, *, running: bool = True) -> int:
         """Trials that are finished, or in the hands of another live worker.
 
-        Of one reading: a trial that ends between two would be in neither.
+        Of one reading: a trial that ends between two would be in neither. A design that was
+        trained and is timed at the end is counted once. Of a fixed list designs are counted: one
+        that is timed again after an unstable reading is not two.
         """
-        states = (*FINISHED, TrialState.RUNNING)
-        return self._counted([trial for trial in trials if trial.state in states])
-
-    def _counted(self, trials: Sequence[FrozenTrial]) -> int:
-        """Of a fixed list designs are counted: one that is timed again after an unstable reading
-        is not two. Nor is one that was trained and is timed at the end."""
+        begun = self._ledger.running if running else []
         if not self._fixed:
-            return sum(AGAIN not in trial.user_attrs for trial in trials)
-        return len({trial.user_attrs.get(NAME) for trial in trials if not is_unstable(trial)})
+            return self._ledger.finished + sum(AGAIN not in trial.user_attrs for trial in begun)
+        names = {trial.user_attrs.get(NAME) for trial in begun if not is_unstable(trial)}
+        return len(self._ledger.names | names)
 
-    def _cut_off(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    def _cut_off(self) -> list[FrozenTrial]:
         """Trials whose worker died in the middle, also in the middle of asking for it."""
         asking = self._workers.asking
         died_asking = asking.is_file() and asking.read_text("utf-8") == self._study.study_name
         found = []
-        for trial in trials:
-            if trial.state is not TrialState.RUNNING:
-                continue
+        for trial in self._ledger.running:
             worker = trial.user_attrs.get(WORKER)
             if worker is not None:
                 dead = self._workers.is_dead(worker)
@@ -324,176 +299,15 @@ class Search:
         trial.set_user_attr(RECORD, {"reason": reason})
         self._study.tell(trial, state=TrialState.FAIL)
 
-    def _finish(self, trial: optuna.Trial) -> None:
-        params = trial.params  # a copy each time it is asked for
-        genotype = self._space.decode([params[d.name] for d in self._space.decisions])
-        trial.set_user_attr(DESIGN, genotype.describe())
-        violations = self._space.violations(genotype)
-        _constrain(trial, "violations", float(len(violations)))
-        if violations:
-            self._infeasible(trial, genotype, None, "; ".join(violations))
-            return
-        more = self._said_of(genotype)
-        try:
-            self._judge(trial, genotype, more)
-        except FOR_A_PERSON:
-            raise
-        except (MeasureError, ParityError, NotFiniteError, DeviceError) as error:
-            self._failed(trial, genotype, error)
 
-    def _judge(self, trial: optuna.Trial, genotype: Genotype, more: dict[str, Any]) -> None:
-        """Takes a design through its stages, the cheaper first, and tells what it came to.
-
-        Timed, probed, trained; the first is left to the end where the model knows enough. Designs
-        with a name go through all of them, and so do those that are timed at the end.
-        """
-        early, others = self._early, self._others(trial)
-        named = NAME in trial.user_attrs or AGAIN in trial.user_attrs
-        latency, predicted = None, None
-        if not named and self._store.get(self._latency.key(genotype)) is None:
-            predicted = early.predicted(genotype, self._limit)
-        if predicted is not None:
-            ms, more[PREDICTED] = predicted.ms, [predicted.ms, predicted.low, predicted.high]
-        elif latency := self._timed(trial, genotype, more):
-            ms = latency["latency_ms"].value
-        else:
-            return
-        if early.probe is not None:
-            probe, _ = known_or_new(self._store, early.probe, genotype)
-            more["probe"] = probe
-            why = "" if named else early.after_probe(probe[PROBE].value, ms, others)
-            if why:
-                self._stopped(trial, genotype, latency, None, why, more)
-                return
-        quality, _ = known_or_new(self._store, self._quality, genotype)
-        if latency is None:
-            why = f"not timed: a predicted {ms:.3g} ms has not been worth a reading"
-            self._stopped(trial, genotype, None, quality, why, more)
-            return
-        record = record_of(latency, quality, genotype.as_json(), **more)
-        trial.set_user_attr(RECORD, record)
-        self._study.tell(trial, [quality["accuracy"].value, latency["latency_ms"].value])
-        self._failed_in_a_row = 0
-
-    def _timed(
-        self, trial: optuna.Trial, genotype: Genotype, more: dict[str, Any]
-    ) -> Evaluation | None:
-        """The design's latency; None where that ended its trial, which is then told."""
-        latency, known = known_or_new(self._store, self._latency, genotype)
-        if latency.unstable:
-            self._unstable(trial, genotype, latency, **more)
-            return None
-        if not known:
-            self._unstable_in_a_row = 0
-        reason = latency.infeasible or self._over_limit(trial, latency)
-        if reason:
-            self._infeasible(trial, genotype, latency, reason, **more)
-            return None
-        return latency
-
-    def _others(self, trial: optuna.Trial) -> list[FrozenTrial]:
-        trials = self._study.get_trials(deepcopy=False)
-        return [other for other in trials if other.number != trial.number]
-
-    def _stopped(
-        self,
-        trial: optuna.Trial,
-        genotype: Genotype,
-        latency: Evaluation | None,
-        quality: Evaluation | None,
-        reason: str,
-        more: dict[str, Any],
-    ) -> None:
-        """Ends a trial before its last stage: on no front, and known to the sampler."""
-        said = {"reason": reason, STOPPED: True, **more}
-        trial.set_user_attr(RECORD, record_of(latency, quality, genotype.as_json(), **said))
-        self._study.tell(trial, state=TrialState.PRUNED)
-        self._failed_in_a_row = 0
-
-    def _over_limit(self, trial: optuna.Trial, latency: Evaluation) -> str:
-        if self._limit is None:
-            return ""
-        median = latency["latency_ms"].value
-        _constrain(trial, "ms_over_latency_limit", median - self._limit)
-        if median <= self._limit:
-            return ""
-        return f"{median:.3f} ms is over the latency limit of {self._limit:g} ms"
-
-    def _said_of(self, genotype: Genotype) -> dict[str, Any]:
-        """The design's key, by which it is known again, and what was published for it."""
-        said: dict[str, Any] = {}
-        design = self._published.get(genotype.key)
-        if design is not None:
-            said["published_accuracy"] = design.accuracy_percent
-            said["published_latency_ms"] = design.latency_ms
-        return {**said, "key": genotype.key}
-
-    def _infeasible(
-        self,
-        trial: optuna.Trial,
-        genotype: Genotype,
-        latency: Evaluation | None,
-        reason: str,
-        **more: Any,
-    ) -> None:
-        if latency is not None and latency.infeasible:
-            _constrain(trial, "infeasible_on_device", 1.0)
-        record = record_of(latency, None, genotype.as_json(), reason=reason, **more)
-        trial.set_user_attr(RECORD, record)
-        self._study.tell(trial, state=TrialState.PRUNED)
-        self._failed_in_a_row = 0
-
-    def _unstable(
-        self, trial: optuna.Trial, genotype: Genotype, latency: Evaluation, **more: Any
-    ) -> None:
-        """Keeps a design off the front whose latency could not be read well enough.
-
-        Told as a violated constraint, not as FAIL: TPE would propose it again and again. It is
-        not kept as known, so that it is timed anew should it come up again.
-        """
-        _constrain(trial, UNSTABLE, 1.0)
-        said = {"reason": latency.unstable, **more}
-        trial.set_user_attr(RECORD, record_of(latency, None, genotype.as_json(), **said))
-        self._study.tell(trial, state=TrialState.PRUNED)
-        self._unstable_in_a_row += 1
-        if self._unstable_in_a_row >= UNSTABLE_IN_A_ROW:
-            hint = "keep other work off the device, cool it, fix its clocks"
-            error = MeasureError(f"{latency.unstable}: {hint}")
-            row = f"the device is unsteady, {UNSTABLE_IN_A_ROW} readings in a row, the last"
-            raise _needs_mending(row, error) from error
-
-    def _failed(self, trial: optuna.Trial, genotype: Genotype, error: Exception) -> None:
-        reason = " ".join(str(error).split())
-        trial.set_user_attr(RECORD, record_of(None, None, genotype.as_json(), reason=reason))
-        self._study.tell(trial, state=TrialState.FAIL)
-        self._failed_in_a_row += 1
-        if self._failed_in_a_row >= FAILURES_IN_A_ROW:
-            row = f"{FAILURES_IN_A_ROW} trials in a row failed, the last"
-            raise _needs_mending(row, error) from error
-
-
-def _told(number: int, trials: Sequence[FrozenTrial]) -> str:
-    """What a trial came to, in a line."""
-    trial = trials[number]
+def _told(trial: FrozenTrial, first: Mapping[str, int]) -> str:
+    """What a trial came to, in a line; `first` as `first_of_each` gives it."""
     name = trial.user_attrs.get(NAME, "")
     record = trial.user_attrs.get(RECORD, {})
     who = f"{name}: " if name else ""
     if trial.state is TrialState.COMPLETE:
         accuracy, latency = trial.values
-        same = duplicate_of(trial, first_of_each(trials))
+        same = duplicate_of(trial, first)
         again = "" if same is None else f" (as trial {same})"
         return f"{who}{accuracy:.1f} %, {latency:.3g} ms{again}"
     return f"{who}{record.get('reason', 'failed')}"
-
-
-def _needs_mending(what: str, error: Exception) -> SearchStopped:
-    reason = " ".join(str(error).split())
-    return SearchStopped(
-        f"{what}: {reason}; once that is mended, the same command goes on from here"
-    )
-
-
-def _constrain(trial: optuna.Trial, key: str, value: float) -> None:
-    """Sets a constraint, once: Optuna warns of a second time, as after a trial was cut off."""
-    if key not in trial.constraints:
-        trial.set_constraint(key, value)

@@ -49,10 +49,12 @@ def break_at(event, name):
     log(event, name)
     with open(os.path.join(HERE, "faults.json")) as file:
         faults = json.load(file)
+    fault, times = faults.get(event, (None, 0))
+    if fault is None:
+        return
     with open(os.path.join(HERE, "events")) as file:
         so_far = sum(json.loads(line)[0] == event for line in file)
-    fault, times = faults.get(event, (None, 0))
-    if fault is None or so_far > times:
+    if so_far > times:
         return
     if fault == "sleep":
         time.sleep(600)
@@ -107,14 +109,14 @@ class FaultyRuntime:
         python: its path.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Make the Python; nothing breaks yet."""
+    def __init__(self, folder: Path, mark: str = MARK) -> None:
+        """Make the Python; nothing breaks yet. Networks that hold `mark` can be broken."""
         venv.EnvBuilder(symlinks=True).create(folder)
         self.python = str(folder / "bin" / "python")
         (self._site,) = folder.glob("lib/python*/site-packages")
         package = self._site / "onnxruntime"
         package.mkdir()
-        (package / "__init__.py").write_text(f"MARK = {MARK!r}\n{WRAPPER}")
+        (package / "__init__.py").write_text(f"MARK = {mark!r}\n{WRAPPER}")
         real = {str(Path(str(module.__file__)).parents[1]) for module in (np, onnxruntime)}
         (self._site / "real.pth").write_text("\n".join(sorted(real)) + "\n")
         self.breaks()

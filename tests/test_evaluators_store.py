@@ -157,6 +157,19 @@ def test_records_of_another_writer_are_read_after_a_failed_one_was_cut_off(path:
     assert store.get("b") and store.get("c") and store.get("a")
 
 
+def test_a_record_that_took_the_place_of_one_that_was_taken_back_is_not_taken_for_it(
+    path: Path,
+) -> None:
+    store = EvaluationStore(path)
+    store.put(found("a"))
+    good = path.read_bytes()
+    store.put(found("b"))
+    path.write_bytes(good)
+    EvaluationStore(path).put(found("c"))  # as long as that of "b"
+    assert store.get("b") is None
+    assert store.get("c") == found("c") and store.get("a") == found("a")
+
+
 @pytest.mark.parametrize(
     "line", [b"[]", b"null", b'{"sha256": 1, "evaluation": 2}', b"\xff\xfe", b"{", b'"text"', b"7"]
 )

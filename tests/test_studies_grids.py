@@ -25,8 +25,8 @@ from studies.cli import app
 from studies.grid_records import DEPTH_ALONE, MERGING_ALONE
 from studies.grids import grid_in, grid_on, kinds
 from studies.jsonout import as_json
+from studies.judge import SearchStopped
 from studies.records import NAME, RECORD
-from studies.search import SearchStopped
 from studies.settings import UsageError, load_settings, preset_names
 from studies.workers import Workers
 

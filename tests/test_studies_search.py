@@ -22,6 +22,7 @@ from search_space.genotype import Genotype
 from studies.cautions import cautions_of
 from studies.exits import DEVICE, HOST_KEY, errors
 from studies.front import pareto_front
+from studies.judge import UNSTABLE_IN_A_ROW, SearchStopped
 from studies.records import (
     CARRIED_OVER,
     NAME,
@@ -32,11 +33,7 @@ from studies.records import (
     rows_of,
 )
 from studies.samplers import SAMPLERS, distributions, sampler_maker
-from studies.search import (
-    MAX_ATTEMPTS,
-    UNSTABLE_IN_A_ROW,
-    SearchStopped,
-)
+from studies.search import MAX_ATTEMPTS
 from studies.workers import Workers
 
 

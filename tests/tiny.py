@@ -260,13 +260,18 @@ class Bench:
     """A search over the tiny space with a fake device and fake training, on a real storage."""
 
     def __init__(
-        self, folder: Path, url: str = "", limit_ms: float | None = None, grid: str = ""
+        self,
+        folder: Path,
+        url: str = "",
+        limit_ms: float | None = None,
+        grid: str = "",
+        space: str = SPACE,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         quiet_optuna()
         self.home, self.limit_ms = folder, limit_ms
         self.url = url or f"sqlite:///{folder / 'studies.db'}"
-        self.space = tiny_space(folder)
+        self.space = tiny_space(folder, space)
         self.listed: tuple[GridDesign, ...] = ()
         if grid:
             self.space, found = grid_in(grid, self.space)
