@@ -88,7 +88,8 @@ class EarlyStopping:
         """The trained design that may add most to the front, once it is timed; None for none.
 
         Taken to be as fast as SURE standard deviations below what the model predicts by now; it
-        must add PROMISING. A design that was timed, or is being timed, is not asked for again.
+        must add PROMISING. A design that was timed, or is being timed, is not asked for again; one
+        whose reading failed is, until the search stops for so many in a row.
         """
         if self.latency is None:
             return None
@@ -100,7 +101,8 @@ class EarlyStopping:
         for trial in trials:
             if trial.state is TrialState.COMPLETE:
                 waiting.pop(trial.user_attrs[RECORD]["key"], None)
-            waiting.pop(trial.user_attrs.get(AGAIN, ""), None)
+            if trial.state is not TrialState.FAIL:
+                waiting.pop(trial.user_attrs.get(AGAIN, ""), None)
         if not waiting:
             return None
         candidates = list(waiting.values())

@@ -137,6 +137,7 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         over_ms: list[float] = []
         rejected: list[int] = []
         stopped: list[int] = []
+        predicted: dict[int, tuple[float, float]] = {}
         pending: list[int] = []
         failed: list[int] = []
         limit = np.inf
@@ -155,8 +156,7 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
                 limit = over_ms[-1] - trial.constraints[LIMIT]
             elif (record := trial.user_attrs.get(RECORD, {})).get(STOPPED):
                 if "accuracy" in record:  # trained, and not timed: both are nearly known
-                    complete.append(design)
-                    values.append((record["accuracy"][0], record[PREDICTED][0]))
+                    predicted[design] = record["accuracy"][0], record[PREDICTED][0]
                 else:
                     stopped.append(design)
             elif trial.state is TrialState.PRUNED:
@@ -165,6 +165,9 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
                 pending.append(design)
             elif trial.state is TrialState.FAIL:
                 failed.append(design)
+        for design in sorted(predicted.keys() - set(complete)):  # others were timed since
+            complete.append(design)
+            values.append(predicted[design])
         told = np.array(values, dtype=float).reshape(-1, 2)
         accuracy, latency = told.T
         return History(

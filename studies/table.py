@@ -40,6 +40,8 @@ FIGURES = {
 """Columns beside the decisions."""
 _ARRAYS = (
     "latency_ms",
+    "latency_low_ms",
+    "latency_high_ms",
     "valid_accuracy",
     "test_accuracy",
     "probe_r2",
@@ -60,13 +62,16 @@ class TableError(Exception):
 class Table:
     """Every design (N) of a space with its figures.
 
-    latency: (N,) in ms. accuracy, test_accuracy: (N, seeds) in percent, on validation and test.
-    probe: (N,), percent explained. parameters, macs, probe_s, training_s: (N,).
+    latency: (N,) in ms; latency_low, latency_high: of its 95 % interval. accuracy, test_accuracy:
+    (N, seeds) in percent, on validation and test. probe: (N,), percent explained. parameters,
+    macs, probe_s, training_s: (N,).
     """
 
     space: SearchSpace
     genotypes: tuple[Genotype, ...]
     latency: np.ndarray
+    latency_low: np.ndarray
+    latency_high: np.ndarray
     accuracy: np.ndarray
     test_accuracy: np.ndarray
     probe: np.ndarray
