@@ -264,8 +264,11 @@ def report(rows: Path, designs: int) -> dict[str, Any]:
             "beside_ours": agreement(told, ours, labels),
         }
         if name == "plain":
-            apart = [np.subtract(told[k]["logits"], ours[k]["logits"]) for k in told]
-            found[name]["logits_apart_max"] = float(f"{max(np.abs(d).max() for d in apart):.3g}")
+            both = [(np.array(told[k]["logits"]), np.array(ours[k]["logits"])) for k in told]
+            apart = [float(np.abs(a - b).max()) for a, b in both]
+            found[name]["logits_apart_max"] = float(f"{max(apart):.3g}")
+            found[name]["logits_apart_median"] = float(f"{statistics.median(apart):.3g}")
+            found[name]["logits_within_1e-4"] = sum(each <= 1e-4 for each in apart)
         on_all = [trial for trial in lines(rows / f"{name}-full.jsonl") if trial["key"] in told]
         if on_all:
             of_part = [told[trial["key"]] for trial in on_all]
