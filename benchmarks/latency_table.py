@@ -49,9 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     table = load_table(given.table)
-    features = LatencyFeatures(
-        TrunkWork(table.space.encoders, table.space.shapes), Rewriting(ALL)
-    )
+    features = LatencyFeatures(TrunkWork(table.space.encoders, table.space.shapes), Rewriting(ALL))
     found = [held_out(table, features, given.read, seed) for seed in range(given.seeds)]
     results = {
         who: {what: quartiles([one[who][what] for one in found]) for what in found[0][who]}

@@ -91,7 +91,7 @@ def run(
     storage: Storage = None,
     name: Name = None,
     sampler: Annotated[
-        str | None, typer.Option("--sampler", help="tpe, ehvi, gp, nsga2 or random.")
+        str | None, typer.Option("--sampler", help="auto, tpe, ehvi, gp, nsga2 or random.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of sampler and training.")] = None,
     seeds: Annotated[

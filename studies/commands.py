@@ -64,7 +64,8 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
             alone = [s for s in seeded if s not in fused]
             workers = Workers(lab.home / "workers")
             latency = None
-            if settings.sampler == "ehvi" or settings.few_readings:
+            sampler = lab.settings.sampler
+            if sampler == "ehvi" or settings.few_readings:
                 latency = LearntLatency(study, lab.space, lab.builder.rewriting)
             early = EarlyStopping(
                 ProbeEvaluator(lab.quality) if settings.probe else None,
@@ -80,7 +81,7 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
                     workers,
                     settings.latency_limit_ms,
                     reporter,
-                    sampler_maker(settings.sampler, settings.seed, lab.space, latency),
+                    sampler_maker(sampler, settings.seed, lab.space, latency),
                     fused,
                     fixed=lab.grid is not None,
                     early=early,

@@ -30,6 +30,7 @@ from search_space.rewrites import BY_NAME
 from search_space.space import SearchSpace
 from studies.grids import Grid, grid_in
 from studies.protocol import chosen_protocol
+from studies.samplers import chosen
 from studies.settings import PRECISIONS_OF, RUNTIMES, Settings, devices, home
 
 Step = Callable[[str, int, int], None]
@@ -143,7 +144,7 @@ def load_space_of(settings: Settings) -> SearchSpace:
 
 
 def open_lab(settings: Settings, step: Step) -> Lab:
-    """Loads data and encoders, starts the device, and chooses how to train.
+    """Loads data and encoders, starts the device, and chooses sampler and how to train.
 
     Raises DataError, SpaceError, EncoderError, DeviceError.
     """
@@ -154,6 +155,7 @@ def open_lab(settings: Settings, step: Step) -> Lab:
         fold(data, k, FOLDS)  # what cannot be cut is told before anything is made
     if settings.grid is not None:
         space, grid = grid_in(settings.grid, space)
+    settings = replace(settings, sampler=chosen(settings.sampler, space))
     encoders = {spec.name: spec for spec in space.encoders}
     compute = "cuda" if torch.cuda.is_available() else "cpu"
     name: Any = settings.protocol

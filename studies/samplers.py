@@ -7,19 +7,32 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from search_space.space import SearchSpace
-from studies.design_pool import DesignPool
+from studies.design_pool import ENUMERABLE, DesignPool
 from studies.ehvi import EnumeratedEhviSampler
 from studies.surrogates import LatencyPrediction
 
 RESEED = 100_003
 
+AUTO = "auto"
+"""The sampler that `chosen` takes."""
 SAMPLERS = {
-    "tpe": "tree-structured Parzen estimator, all decisions together (the default)",
+    "tpe": "tree-structured Parzen estimator, all decisions together",
     "ehvi": "expected hypervolume improvement over every untried design; for few trials",
     "gp": "Gaussian process with constraints; slower a trial, better in few trials",
     "nsga2": "evolution by non-dominated sorting; for long studies",
     "random": "every design drawn afresh; what the others are held against",
 }
+
+
+def chosen(name: str, space: SearchSpace) -> str:
+    """The sampler of this name; of AUTO "ehvi" for a space that is listed whole, else "tpe".
+
+    On the table of such a space `benchmarks/samplers.py` found "ehvi" ahead of all others or level
+    with the best; of larger spaces there is no such table.
+    """
+    if name != AUTO:
+        return name
+    return "ehvi" if space.size <= ENUMERABLE else "tpe"
 
 
 def sampler_maker(

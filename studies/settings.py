@@ -13,7 +13,7 @@ import platformdirs
 from evaluators.devices import LOCAL, Devices, DevicesError
 from search_space.genotype import PRECISIONS, Precision
 from studies.grids import kinds
-from studies.samplers import SAMPLERS
+from studies.samplers import AUTO, SAMPLERS
 from studies.storage import default_url
 
 _PRESETS = files("studies") / "presets"
@@ -108,7 +108,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         checks = (
-            ("--sampler", self.sampler, tuple(SAMPLERS)),
+            ("--sampler", self.sampler, (AUTO, *SAMPLERS)),
             ("--trunks", self.trunks, TRUNKS),
             ("--protocol", self.protocol, PROTOCOLS),
             ("--weights", self.weights or "random", WEIGHTS),

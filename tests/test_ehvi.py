@@ -13,6 +13,7 @@ from tiny import SPACE, Bench, tiny_space
 
 from evaluators.latency import MeasureError
 from search_space.genotype import Genotype
+from search_space.named import load_space
 from search_space.space import SearchSpace
 from studies.acquisition import (
     ehvi_with_uncertain_latency,
@@ -27,7 +28,7 @@ from studies.ehvi import (
     EnumeratedEhviSampler,
     SpaceExhausted,
 )
-from studies.samplers import distributions, sampler_maker
+from studies.samplers import AUTO, SAMPLERS, chosen, distributions, sampler_maker
 from studies.surrogates import ACCURACY_NOISE, Surrogate
 from studies.workers import Workers
 
@@ -332,3 +333,9 @@ def test_a_space_without_a_design_left_says_so_to_who_asks_directly(bench: Bench
     bench.search.run(1000)
     with pytest.raises(SpaceExhausted, match=r"all .* designs that can be built were tried"):
         bench.study.ask(distributions(bench.space))
+
+
+def test_left_to_itself_a_study_takes_ehvi_where_the_space_is_listed_whole() -> None:
+    listed, large = load_space("fusion-1152", weights="random"), load_space("demo")
+    assert (chosen(AUTO, listed), chosen(AUTO, large)) == ("ehvi", "tpe")
+    assert {chosen(name, large) for name in SAMPLERS} == set(SAMPLERS)
