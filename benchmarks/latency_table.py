@@ -2,10 +2,10 @@
 
     python benchmarks/latency_table.py [--table FILE] [--read 20] [--out RESULT.json]
 
-The model chooses the designs that it reads before it has read any (`next_to_time`), out of
-400 that --seed draws; all others of the table are held out. Beside it multiply-accumulates (MACs),
-brought to ms by the factor that fits the same readings best. error: mean absolute error as a share
-of the table's latency; tau: Kendall's; over the seeds, quartiles.
+The model chooses the designs that it reads before it has read any (`next_to_time`); all others of
+the table are held out. Beside it multiply-accumulates (MACs), brought to ms by the factor that
+fits the same readings best. error: mean absolute error as a share of the table's latency; tau:
+Kendall's.
 """
 
 import argparse
@@ -21,14 +21,13 @@ from evaluators.latency_model import LatencyModel, Reading
 from evaluators.rewriting import Rewriting
 from evaluators.trunk_work import TrunkWork
 from search_space.rewrites import ALL
-from studies.replay import quartiles
 from studies.table import Table, load_table
 
 
-def held_out(table: Table, features: LatencyFeatures, read: int, seed: int) -> dict[str, Any]:
+def held_out(table: Table, features: LatencyFeatures, read: int) -> dict[str, Any]:
     """Model and MACs on the designs that were not read."""
     costs = features.of(table.genotypes)
-    chosen = LatencyModel.fit(features, []).next_to_time(costs, read, seed)
+    chosen = LatencyModel.fit(features, []).next_to_time(costs, read)
     half = (table.latency_high - table.latency_low) / 2 / table.latency
     readings = [
         Reading(table.genotypes[k], float(table.latency[k]), float(half[k])) for k in chosen
@@ -45,18 +44,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--read", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     table = load_table(given.table)
     features = LatencyFeatures(TrunkWork(table.space.encoders, table.space.shapes), Rewriting(ALL))
-    found = [held_out(table, features, given.read, seed) for seed in range(given.seeds)]
-    results = {
-        who: {what: quartiles([one[who][what] for one in found]) for what in found[0][who]}
-        for who in ("model", "macs")
-    }
-    about = {"designs": len(table.genotypes), "read": given.read, "seeds": given.seeds}
-    show({**about, "machine": machine(), "results": results}, given.out)
+    found = held_out(table, features, given.read)
+    about = {"designs": len(table.genotypes), "read": given.read, "machine": machine()}
+    show({**about, "results": found}, given.out)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ UNSURE = 0.1
 """Relative standard deviation of a predicted latency above which the design is timed at once."""
 SURE = 2.0
 """Standard deviations by which a predicted latency is taken to be lower than predicted."""
-PROMISING = 0.005
+PROMISING = 0.003
 """Share of the front's hypervolume that a design must be able to add to be timed at the end."""
 SLOWER_THAN_THE_SLOWEST = 1.1
 """The reference point, as `studies.front.reference_point` has it, with 0 %."""

@@ -155,7 +155,8 @@ def open_lab(settings: Settings, step: Step) -> Lab:
         fold(data, k, FOLDS)  # what cannot be cut is told before anything is made
     if settings.grid is not None:
         space, grid = grid_in(settings.grid, space)
-    settings = replace(settings, sampler=chosen(settings.sampler, space))
+    sampler = chosen(settings.sampler, space, settings.few_readings)
+    settings = replace(settings, sampler=sampler)
     encoders = {spec.name: spec for spec in space.encoders}
     compute = "cuda" if torch.cuda.is_available() else "cpu"
     name: Any = settings.protocol

@@ -12,6 +12,8 @@ from studies.ehvi import EnumeratedEhviSampler
 from studies.surrogates import LatencyPrediction
 
 RESEED = 100_003
+BLIND = ("tpe", "gp", "nsga2")
+"""Samplers that learn nothing from a design that was trained and not timed, or shun its like."""
 
 AUTO = "auto"
 """The sampler that `chosen` takes."""
@@ -24,15 +26,15 @@ SAMPLERS = {
 }
 
 
-def chosen(name: str, space: SearchSpace) -> str:
+def chosen(name: str, space: SearchSpace, few_readings: bool = False) -> str:
     """The sampler of this name; of AUTO "ehvi" for a space that is listed whole, else "tpe".
 
     On the table of such a space `benchmarks/samplers.py` found "ehvi" ahead of all others or level
-    with the best; of larger spaces there is no such table.
+    with the best; of larger spaces there is no such table. With few readings it is "ehvi" too.
     """
     if name != AUTO:
         return name
-    return "ehvi" if space.size <= ENUMERABLE else "tpe"
+    return "ehvi" if few_readings or space.size <= ENUMERABLE else "tpe"
 
 
 def sampler_maker(

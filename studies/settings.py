@@ -13,7 +13,7 @@ import platformdirs
 from evaluators.devices import LOCAL, Devices, DevicesError
 from search_space.genotype import PRECISIONS, Precision
 from studies.grids import kinds
-from studies.samplers import AUTO, SAMPLERS
+from studies.samplers import AUTO, BLIND, SAMPLERS
 from studies.storage import default_url
 
 _PRESETS = files("studies") / "presets"
@@ -142,6 +142,11 @@ class Settings:
             raise UsageError(
                 "--rewrites own-length with --runtime tensorrt: its engines take texts of one "
                 "length; give all"
+            )
+        if self.few_readings and self.sampler in BLIND:
+            raise UsageError(
+                f"--sampler {self.sampler} with --few-readings: it learns nothing from designs "
+                "that are not timed yet; leave --sampler out, or give ehvi"
             )
         if self.text_only and self.vision_encoders:
             raise UsageError(

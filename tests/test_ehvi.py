@@ -338,4 +338,5 @@ def test_a_space_without_a_design_left_says_so_to_who_asks_directly(bench: Bench
 def test_left_to_itself_a_study_takes_ehvi_where_the_space_is_listed_whole() -> None:
     listed, large = load_space("fusion-1152", weights="random"), load_space("demo")
     assert (chosen(AUTO, listed), chosen(AUTO, large)) == ("ehvi", "tpe")
+    assert chosen(AUTO, large, few_readings=True) == "ehvi"
     assert {chosen(name, large) for name in SAMPLERS} == set(SAMPLERS)
