@@ -95,8 +95,9 @@ def train(space: SearchSpace, rows: Path, data: str, part: str) -> None:
         rows,
     )
     judges = [first.other(seed=seed) for seed in SEEDS]
-    for k, (row, genotype) in enumerate(todo(space, trained(rows))):
-        if k % of != at:
+    order = {key: k for k, key in enumerate(all_designs(space))}
+    for row, genotype in todo(space, trained(rows)):
+        if order[genotype.key] % of != at:
             continue
         line: dict[str, Any] = {**row, "valid_accuracy": [], "test_accuracy": [], "training_s": []}
         for judge in judges:

@@ -7,7 +7,8 @@ Studies of 60 trials by the product's own loop, on the table that comes with the
 times and trains every design, "probe" is `--probe`, "few" is `--few-readings`, "both" is both. Told
 are one training seed's accuracies. Counted are readings, trainings, and the table's seconds of
 probes and trainings; hypervolume is that of the mean accuracies of the designs that ended complete,
-over that of the whole table. Each ratio is to "all" with the same seed. Runs are kept as they end.
+over that of the whole table. Readings are the table's own, so no ratio holds what a second reading
+would differ by. Each ratio is to "all" with the same seed. Runs are kept as they end.
 """
 
 import argparse
@@ -47,7 +48,7 @@ class FromTable:
 
     def __init__(self, table: Table, kind: str, measure: str, values: np.ndarray) -> None:
         self._position = {genotype.key: k for k, genotype in enumerate(table.genotypes)}
-        self._kind, self._measure, self._values = kind, measure, values
+        self._table, self._kind, self._measure, self._values = table, kind, measure, values
         self.asked: list[int] = []
 
     def key(self, genotype: Genotype) -> str:
@@ -57,8 +58,10 @@ class FromTable:
         at = self._position[genotype.key]
         self.asked.append(at)
         value = float(self._values[at])
-        half = 0.02 * value  # a reading's own interval
-        measure = Measure(self._measure, value, "", "neither", value - half, value + half)
+        low, high = value, value
+        if self._kind == "latency":
+            low, high = float(self._table.latency_low[at]), float(self._table.latency_high[at])
+        measure = Measure(self._measure, value, "", "neither", low, high)
         details = {"fidelity": "fusion on frozen trunks", "fusion_epochs": [1, 1]}
         return Evaluation(self.key(genotype), self._kind, (measure,), details)
 

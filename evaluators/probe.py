@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from torch import Tensor, nn
 
-from evaluators.evaluation import Evaluation, Measure, content_key
+from evaluators.evaluation import Evaluation, Measure, NotFiniteError, content_key
 from evaluators.quality import QualityEvaluator
 from evaluators.training import predict
 from search_space.features import Feature
@@ -43,12 +43,15 @@ class ProbeEvaluator:
 
         In percent: 100 where it is right and sure everywhere, 0 for always naming the shares of
         the classes in training, below 0 for worse. It tells neighbouring designs apart better than
-        the share of right answers, of which there are few.
+        the share of right answers, of which there are few. Raises NotFiniteError for features that
+        are not finite numbers, OSError where they cannot be kept.
         """
         quality = self._quality
         quality.prepare()
         train, valid = (quality.kept_features(genotype, split) for split in ("train", "valid"))
         seen, asked = (predict(_Means(), examples).cpu().numpy() for examples in (train, valid))
+        if not (np.isfinite(seen).all() and np.isfinite(asked).all()):
+            raise NotFiniteError(f"features of {genotype.describe()}: not finite, so not probed")
         classes = np.eye(len(quality.data.classes), dtype=np.float32)
         wanted, right = (classes[each.labels.numpy()] for each in (train, valid))
         off = ((ridge(seen, wanted, asked, RIDGE) - right) ** 2).sum()

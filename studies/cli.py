@@ -119,8 +119,8 @@ def run(
         bool,
         typer.Option(
             "--few-readings",
-            help="Train first, and time only what may stand on the front, as a latency model "
-            "tells that learns from the readings so far.",
+            help="Train first, and time at the end what may add 0.3 % to the front's hypervolume, "
+            "as a latency model tells that learns from the readings so far.",
         ),
     ] = False,
     page: Annotated[

@@ -4,6 +4,7 @@ Optuna's pruners know one objective. Here a design is stopped by both: what it p
 against the accuracies and latencies of the trials so far.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,15 @@ from evaluators.evaluation import Evaluator
 from search_space.genotype import Genotype
 from studies.acquisition import Floats, front_of
 from studies.latency_prediction import LearntLatency
-from studies.records import AGAIN, PREDICTED, PROBE, RECORD, STOPPED, genotype_of
+from studies.records import (
+    AGAIN,
+    PREDICTED,
+    PROBE,
+    RECORD,
+    STOPPED,
+    genotype_of,
+    is_unstable,
+)
 
 PROBED_AT_LEAST = 6
 """Designs that are trained before the probe stops any."""
@@ -28,6 +37,8 @@ SURE = 2.0
 """Standard deviations by which a predicted latency is taken to be lower than predicted."""
 PROMISING = 0.003
 """Share of the front's hypervolume that a design must be able to add to be timed at the end."""
+LAST_TRIES = 2
+"""How often a design is timed at the end before it is left untimed."""
 SLOWER_THAN_THE_SLOWEST = 1.1
 """The reference point, as `studies.front.reference_point` has it, with 0 %."""
 
@@ -66,16 +77,15 @@ class EarlyStopping:
         """Why a probed design is not trained, in words; empty for one that is.
 
         r2: what its probe explains, in percent. It is trained where it is among the TRAINED_SHARE
-        of probed designs that the fewest others beat in that and in latency.
+        of probed designs that the fewest others beat: explain more, and are no slower. Designs
+        over the same taps are probed alike, so none of them beats another.
         """
         earlier = _probed(trials)
         if len(earlier) < PROBED_AT_LEAST:
             return ""
         points = np.array([*earlier, (r2, ms)])
-        right, slow = points.T
-        no_worse = (right[:, None] >= right) & (slow[:, None] <= slow)
-        better = (right[:, None] > right) | (slow[:, None] < slow)
-        beaten = (no_worse & better).sum(axis=0)
+        explained, slow = points.T
+        beaten = ((explained[:, None] > explained) & (slow[:, None] <= slow)).sum(axis=0)
         before = int((beaten < beaten[-1]).sum())
         if before < TRAINED_SHARE * len(points):
             return ""
@@ -89,7 +99,7 @@ class EarlyStopping:
 
         Taken to be as fast as SURE standard deviations below what the model predicts by now; it
         must add PROMISING. A design that was timed, or is being timed, is not asked for again; one
-        whose reading failed is, until the search stops for so many in a row.
+        whose reading failed or was unstable is, after all others, LAST_TRIES times in all.
         """
         if self.latency is None:
             return None
@@ -98,11 +108,17 @@ class EarlyStopping:
             for trial in trials
             if (record := trial.user_attrs.get(RECORD, {})).get(STOPPED) and "accuracy" in record
         }
+        tries: Counter[str] = Counter()
         for trial in trials:
+            key = trial.user_attrs.get(AGAIN, "")
             if trial.state is TrialState.COMPLETE:
                 waiting.pop(trial.user_attrs[RECORD]["key"], None)
-            if trial.state is not TrialState.FAIL:
-                waiting.pop(trial.user_attrs.get(AGAIN, ""), None)
+            elif trial.state is TrialState.FAIL or is_unstable(trial):
+                tries[key] += 1
+            else:
+                waiting.pop(key, None)
+        least = min((tries[key] for key in waiting), default=0)
+        waiting = {key: t for key, t in waiting.items() if tries[key] == least < LAST_TRIES}
         if not waiting:
             return None
         candidates = list(waiting.values())
@@ -132,13 +148,13 @@ class Predicted:
 
 def _probed(trials: Sequence[FrozenTrial]) -> list[tuple[float, float]]:
     """(percent explained, latency measured or predicted) of the designs that were probed."""
-    found = []
+    found = {}
     for trial in trials:
         record = trial.user_attrs.get(RECORD, {})
         latency = record.get("latency_ms") or record.get(PREDICTED)
         if PROBE in record and latency:
-            found.append((record[PROBE][0], latency[0]))
-    return found
+            found[record["key"]] = record[PROBE][0], latency[0]
+    return list(found.values())
 
 
 def _volume(accuracy: Floats, ms: Floats, worst: tuple[float, float]) -> float:

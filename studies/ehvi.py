@@ -165,7 +165,8 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
                 pending.append(design)
             elif trial.state is TrialState.FAIL:
                 failed.append(design)
-        for design in sorted(predicted.keys() - set(complete)):  # others were timed since
+        timed_since = {*complete, *over, *rejected, *pending}
+        for design in sorted(predicted.keys() - timed_since):
             complete.append(design)
             values.append(predicted[design])
         told = np.array(values, dtype=float).reshape(-1, 2)

@@ -16,6 +16,7 @@ from evaluators.data.folds import pool
 from evaluators.training import RECIPE, Trunks
 from search_space.named import names
 from search_space.space import SearchSpace
+from studies.early_stopping import PROMISING
 from studies.grids import Grid
 from studies.lab import Lab
 from studies.protocol import in_words, resumed_protocol
@@ -91,10 +92,12 @@ def _stages(settings: Settings) -> str:
     if settings.probe:
         said.append(
             "trained: after a closed-form probe on frozen trunks, designs that few others beat in "
-            "what it explains and in latency"
+            "what it explains, of the taps alone, and in latency"
         )
     if settings.few_readings:
-        said.append("timed: after training, designs that may stand on the front")
+        said.append(
+            f"timed: after training, designs that may add {100 * PROMISING:g} % to the hypervolume"
+        )
     return ", ".join(said) or EVERY_STAGE
 
 

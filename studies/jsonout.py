@@ -85,6 +85,7 @@ def row_as_json(row: Row) -> dict[str, Any]:
         "state": row.state,
         "reason": row.reason,
         "duplicate_of": row.duplicate_of,
+        "timed_as": row.timed_as,
         "design": row.design,
         "params": dict(row.params),
         "carried_over": row.carried_over,

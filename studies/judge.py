@@ -96,7 +96,7 @@ class Judge:
         Timed, probed, trained; the first is left to the end where the model knows enough. Designs
         with a name go through all of them, and so do those that are timed at the end.
         """
-        early, others = self._early, self._others(trial)
+        early = self._early
         named = NAME in trial.user_attrs or AGAIN in trial.user_attrs
         latency, predicted = None, None
         if not named and self._store.get(self._latency.key(genotype)) is None:
@@ -110,7 +110,7 @@ class Judge:
         if early.probe is not None:
             probe, _ = known_or_new(self._store, early.probe, genotype)
             more["probe"] = probe
-            why = "" if named else early.after_probe(probe[PROBE].value, ms, others)
+            why = "" if named else early.after_probe(probe[PROBE].value, ms, self._others(trial))
             if why:
                 self._stopped(trial, genotype, latency, None, why, more)
                 return

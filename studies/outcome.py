@@ -30,13 +30,13 @@ class Row:
     trainings of each seed reached. latency: ms of one inference. `name` is that of a seeded
     design or reference, else empty. `carried_over` says how a published design was brought onto
     these encoders. `reason` says why a trial is infeasible, unstable (its latency could not be read
-    well enough to be compared; it was not trained), stopped (before it was trained or timed, since
+    well enough to be compared), stopped (before it was trained or timed, since
     others promise more) or failed. probe_r2: percent of the spread that the probe explains.
     predicted_latency: ms that a design was taken to need before it was timed, if it was.
     `fidelity` says how it was trained, `shortened` what a bound on training took from it, `folded`
     which attention blocks cannot attend and were timed in a simpler form, `device` by which device
     it was timed, `timing` with what care: a board that did nothing else, or a machine that did;
-    where it is not kept, the latter.
+    where it is not kept, the latter. timed_as: number of the trial that timed it at the end.
     """
 
     number: int | None
@@ -60,6 +60,7 @@ class Row:
     shortened: str = ""
     folded: str = ""
     duplicate_of: int | None = None
+    timed_as: int | None = None
     reason: str = ""
     device: str = ""
     timing: Timing = "shared"

@@ -189,9 +189,18 @@ def rows_of(study: optuna.Study) -> tuple[Row, ...]:
     finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
     finished.sort(key=lambda t: t.number)
     first = first_of_each(finished)
-    return tuple(
-        replace(row_of(trial, tests), duplicate_of=duplicate_of(trial, first)) for trial in finished
-    )
+    later = {key: t.number for t in finished if (key := t.user_attrs.get(AGAIN))}
+    rows = []
+    for trial in finished:
+        row = replace(row_of(trial, tests), duplicate_of=duplicate_of(trial, first))
+        if row.state == "stopped":
+            timed_as = later.get(trial.user_attrs[RECORD]["key"])
+            if timed_as is not None:
+                row = replace(
+                    row, timed_as=timed_as, reason=f"timed at the end, as trial {timed_as}"
+                )
+        rows.append(row)
+    return tuple(rows)
 
 
 def first_of_each(trials: Iterable[FrozenTrial]) -> dict[str, int]:

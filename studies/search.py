@@ -97,7 +97,7 @@ class Search:
         self._study, self._space, self._sampler = study, space, sampler
         self._workers, self._reporter = workers, reporter
         self._distributions = distributions(space)
-        self._ledger = Ledger()
+        self._ledger, self._exhausted = Ledger(), False
 
     def seed(self, designs: Sequence[Seed]) -> None:
         """Queues designs as named trials, each once however often it is called.
@@ -133,9 +133,7 @@ class Search:
         Raises StoreError, and SearchStopped when several trials in a row fail, many are unstable,
         or the device needs a person.
         """
-        while trial := self._next_or_end(total):
-            self._take(trial, total)
-        while trial := self._next_to_time():
+        while trial := self._next_or_end(total) or self._next_to_time():
             self._take(trial, total)
         self._tell_of_waiting()
 
@@ -144,7 +142,9 @@ class Search:
         try:
             return self._next(total)
         except SpaceExhausted as end:
-            self._reporter.line(f"{end}: no more trials")
+            if not self._exhausted:
+                self._reporter.line(f"{end}: no more trials")
+            self._exhausted = True
             return None
 
     def _take(self, trial: optuna.Trial, total: int) -> None:

@@ -148,6 +148,11 @@ class Settings:
                 f"--sampler {self.sampler} with --few-readings: it learns nothing from designs "
                 "that are not timed yet; leave --sampler out, or give ehvi"
             )
+        if self.probe and self.sampler == "gp":
+            raise UsageError(
+                "--sampler gp with --probe: it would propose the designs that the probe stopped "
+                "again; leave --sampler out, or give ehvi or tpe"
+            )
         if self.text_only and self.vision_encoders:
             raise UsageError(
                 f"--text-only with --vision-encoder {self.vision_encoders[0]}: give one of them"

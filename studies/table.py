@@ -186,8 +186,13 @@ def _load(file: Path) -> Table:
         figures = [column(name) for name in _ARRAYS]
     except (TypeError, ValueError) as error:
         raise TableError(f"{file}: a figure is no number, or a seed is missing: {error}") from error
-    if not all(np.isfinite(each).all() for each in figures):
-        raise TableError(f"{file}: a figure is empty or not finite; build the table again")
+    for name, each in zip(_ARRAYS, figures, strict=True):
+        by_seed = name in ("valid_accuracy", "test_accuracy")
+        if each.ndim != 1 + by_seed or not each.size or not np.isfinite(each).all():
+            said = "numbers, one a seed" if by_seed else "a number"
+            raise TableError(f"{file}: {name} is not {said} in every row; build the table again")
+    if not (figures[0] > 0).all():
+        raise TableError(f"{file}: a latency is not above 0 ms; build the table again")
     return Table(space, tuple(designs.values()), *figures)
 
 

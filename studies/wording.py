@@ -143,7 +143,7 @@ def standing_of(row: Row, outcome: Outcome) -> str:
 
 def tally(outcome: Outcome) -> str:
     """`24 trials: 18 complete, 4 infeasible, 2 failed; 6 designs on the front`."""
-    states = [row.state for row in outcome.rows]
+    states = [row.state for row in outcome.rows if row.timed_as is None]
     parts = [
         f"{states.count(state)} {state}"
         for state in ("complete", "stopped", "infeasible", "unstable", "failed")

@@ -8,10 +8,16 @@ from optuna.trial import TrialState
 from tiny import Bench, Place, new_place
 
 from evaluators.evaluation import Evaluation, Measure, content_key
+from evaluators.latency import MeasureError
 from evaluators.rewriting import Rewriting
 from search_space.genotype import Genotype
 from search_space.rewrites import NONE
-from studies.early_stopping import PROBED_AT_LEAST, READINGS_AT_LEAST, EarlyStopping
+from studies.early_stopping import (
+    LAST_TRIES,
+    PROBED_AT_LEAST,
+    READINGS_AT_LEAST,
+    EarlyStopping,
+)
 from studies.latency_prediction import LearntLatency
 from studies.records import AGAIN, PREDICTED, PROBE, RECORD, STOPPED, rows_of, rungs_of
 from studies.search import Search
@@ -171,6 +177,38 @@ def test_a_run_that_was_ended_before_the_last_readings_takes_them_when_it_goes_o
     assert len(again.trials) == before
 
 
+def test_a_design_that_cannot_be_timed_at_the_end_keeps_no_other_from_it(bench: Bench) -> None:
+    search, asked = with_few_readings(bench), list[str]()
+
+    def fails() -> Exception | None:
+        again = [t for t in bench.trials if AGAIN in t.user_attrs]
+        if not again:
+            return None
+        asked.append(again[-1].user_attrs[AGAIN])
+        return MeasureError("no kernel") if asked[-1] == asked[0] else None
+
+    bench.latency.fails = fails
+    search.run(40)
+    states = [t.state for t in bench.trials if t.user_attrs.get(AGAIN) == asked[0]]
+    assert set(states) == {TrialState.FAIL} and len(states) <= LAST_TRIES
+    assert len(set(asked)) > 1
+    before = len(bench.trials)
+    with_few_readings(bench).run(40)
+    assert len(bench.trials) == before
+
+
+def test_a_design_that_was_timed_at_the_end_is_told_once(bench: Bench) -> None:
+    with_few_readings(bench).run(40)
+    rows = rows_of(bench.study)
+    superseded = [row for row in rows if row.timed_as is not None]
+    assert superseded
+    for row in superseded:
+        timed = rows[row.timed_as or 0]
+        assert timed.design == row.design and timed.state == "complete"
+        assert row.reason == f"timed at the end, as trial {timed.number}"
+    assert sum(row.timed_as is None for row in rows) == 40
+
+
 # The command
 
 
@@ -185,8 +223,9 @@ def test_the_command_stops_early_says_so_and_goes_on(place: Place) -> None:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert "closed-form probe" in told["conditions"]["stages"]
-    assert "may stand on the front" in told["conditions"]["stages"]
-    assert told["rungs"]["probed"] >= 10
+    assert "may add 0.3 % to the hypervolume" in told["conditions"]["stages"]
+    probed = {row["design"] for row in told["trials"] if row["probe_r2_percent"]}
+    assert told["rungs"]["probed"] == len(probed) >= 10
     stopped = [row for row in told["trials"] if row["state"] == "stopped"]
     for row in stopped:
         assert row["latency_ms"] is None or row["valid_accuracy_percent"] is None

@@ -132,6 +132,20 @@ def no_latency(rows: list[dict[str, Any]]) -> None:
     rows[3]["latency_ms"] = math.nan
 
 
+def no_time(rows: list[dict[str, Any]]) -> None:
+    rows[3]["latency_ms"] = 0.0
+
+
+def one_number(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        row["valid_accuracy"] = 60.0
+
+
+def no_seeds(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        row["valid_accuracy"] = []
+
+
 def one_seed_less(rows: list[dict[str, Any]]) -> None:
     rows[3]["valid_accuracy"] = [1.0]
 
@@ -147,7 +161,10 @@ def no_column(rows: list[dict[str, Any]]) -> None:
         (without_first, "1 of 1152 designs have no row, the first"),
         (twice_the_first, "repeats"),
         (unknown_operator, "row 7 is no design of fusion-1152"),
-        (no_latency, "not finite"),
+        (no_latency, "latency_ms is not a number in every row"),
+        (no_time, "a latency is not above 0 ms"),
+        (one_number, "valid_accuracy is not numbers, one a seed"),
+        (no_seeds, "valid_accuracy is not numbers, one a seed"),
         (one_seed_less, "a seed is missing"),
         (no_column, "has no column macs"),
     ],
