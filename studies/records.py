@@ -189,7 +189,11 @@ def rows_of(study: optuna.Study) -> tuple[Row, ...]:
     finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
     finished.sort(key=lambda t: t.number)
     first = first_of_each(finished)
-    later = {key: t.number for t in finished if (key := t.user_attrs.get(AGAIN))}
+    later = {
+        key: trial.number
+        for trial in finished
+        if (key := trial.user_attrs.get(AGAIN)) and settled_key(trial)
+    }
     rows = []
     for trial in finished:
         row = replace(row_of(trial, tests), duplicate_of=duplicate_of(trial, first))
@@ -292,12 +296,14 @@ def _importances(study: optuna.Study) -> dict[str, dict[str, float]]:
 
 def rungs_of(rows: Sequence[Row]) -> Rungs | None:
     """How the stages of a study that probed agree; None for one that did not."""
-    probed = [row for row in rows if row.probe_r2 and row.duplicate_of is None]
+    probed = {row.design: row for row in rows if row.probe_r2 and row.timed_as is None}
+    both = [
+        (row.probe_r2.value, row.accuracy.value)
+        for row in probed.values()
+        if row.probe_r2 and row.accuracy
+    ]
     if not probed:
         return None
-    both = [
-        (row.probe_r2.value, row.accuracy.value) for row in probed if row.probe_r2 and row.accuracy
-    ]
     tau = None
     if len(both) >= MIN_TRIALS_FOR_IMPORTANCE:
         found = float(kendalltau(*zip(*both, strict=True))[0])

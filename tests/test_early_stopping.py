@@ -19,7 +19,7 @@ from studies.early_stopping import (
     EarlyStopping,
 )
 from studies.latency_prediction import LearntLatency
-from studies.records import AGAIN, PREDICTED, PROBE, RECORD, STOPPED, rows_of, rungs_of
+from studies.records import AGAIN, DESIGN, PREDICTED, PROBE, RECORD, STOPPED, rows_of, rungs_of
 from studies.search import Search
 
 
@@ -192,6 +192,13 @@ def test_a_design_that_cannot_be_timed_at_the_end_keeps_no_other_from_it(bench: 
     states = [t.state for t in bench.trials if t.user_attrs.get(AGAIN) == asked[0]]
     assert set(states) == {TrialState.FAIL} and len(states) <= LAST_TRIES
     assert len(set(asked)) > 1
+    number = next(t.number for t in bench.trials if t.user_attrs.get(AGAIN) == asked[0])
+    (untimed,) = (
+        row
+        for row in rows_of(bench.study)
+        if row.state == "stopped" and row.design == bench.trials[number].user_attrs[DESIGN]
+    )
+    assert untimed.timed_as is None and untimed.reason.startswith("not timed")
     before = len(bench.trials)
     with_few_readings(bench).run(40)
     assert len(bench.trials) == before

@@ -66,7 +66,7 @@ def judged(name: str, ms: float, genotype: Genotype, signal: float, seed: int) -
 def test_designs_of_different_ceilings_are_ordered(seed: int) -> None:
     first, second = designs(2)
     strong, weak = (judged(n, ms, g, s, seed) for n, ms, g, s in (
-        ("strong", 5.0, first, 0.085), ("weak", 10.0, second, 0.045),
+        ("strong", 5.0, first, 0.085), ("weak", 15.0, second, 0.045),
     ))  # fmt: skip
     assert planted(seed, 0.085).truth(first) - planted(seed, 0.045).truth(second) > 10
     behind, ahead = verdict(weak, [strong], "test"), verdict(strong, [weak], "test")
@@ -83,7 +83,7 @@ def test_designs_of_one_ceiling_are_not_decidable() -> None:
     kinds = []
     for seed in range(WORLDS):
         for first, second in pairs():
-            slow = judged("slow", 10.0, first, SIGNAL, seed)
+            slow = judged("slow", 15.0, first, SIGNAL, seed)
             fast = judged("fast", 5.0, second, SIGNAL, seed)
             kinds.append(verdict(slow, [fast], "test").kind)
     assert kinds.count("not decidable") >= 0.9 * len(kinds), "one in twenty may be mistaken"
