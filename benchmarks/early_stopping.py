@@ -9,7 +9,8 @@ are one training seed's accuracies. Counted are readings, trainings, and the tab
 probes and trainings; hypervolume is that of the mean accuracies of the designs that ended complete,
 over that of the whole table. Readings are the table's own, so no ratio holds what a second reading
 would differ by. The 0.3 % of `--few-readings` and the probe's ridge were chosen on this very table,
-so both figures are a little kind. Each ratio is to "all" with the same seed. Runs are kept as they end.
+so both figures are a little kind. Each ratio is to "all" with the same seed. Runs are kept as they
+end.
 """
 
 import argparse
