@@ -6,6 +6,8 @@
     python benchmarks/plain_loop.py tuned --rows DIR --shared DIR --designs 12
     python benchmarks/plain_loop.py plain --rows DIR --shared DIR --full
     python benchmarks/plain_loop.py ours --rows DIR --shared DIR --full
+    python benchmarks/plain_loop.py ours --rows DIR2 --shared DIR --sizes all
+    python benchmarks/plain_loop.py plain --rows DIR2 --shared DIR --sizes all
     python benchmarks/plain_loop.py report --rows DIR --shared DIR --out FILE
 
 `plain` is what a user would write otherwise (`plain_trial.py`): encoders of transformers cut at the
@@ -21,10 +23,11 @@ of their batch, AdamW is fused, and the C library keeps freed memory (the export
 pictures in batches of 64 take it about twice as long). Within our count: an empty home, decoding,
 texts, features, and the keeping of weights.
 
-On a part of the tweets, for the plain side is slow. With --full, on all of them, the plain side
-runs one epoch of one design; a trial of all epochs is worked out from it and from what the same
-design and the others take on the part. A pass of ours over fewer than --designs is carried on by
-its median trial; it has to hold a design of every text length, for their features (seven do).
+On a part of the tweets, for the plain side is slow; --sizes says which part, or all of them, for
+fewer designs of all epochs (a plain trial then takes minutes). With --full, on all of them, the
+plain side runs one epoch of one design; a trial of all epochs is worked out from it and from what
+the same design and the others take on the part. A pass of ours over fewer than --designs is carried
+on by its median trial; it has to hold a design of every text length, for their features (seven do).
 """
 
 import argparse
@@ -51,29 +54,32 @@ from scipy.stats import kendalltau
 from torch import Tensor
 from torch.nn import functional as F
 
-from evaluators.data import DataSet, load
+from evaluators.data import DataSet, Split, load
 from evaluators.quality import QualityEvaluator
 from evaluators.training import predict
 from search_space.genotype import Genotype
 from search_space.named import load_space
 from search_space.space import SearchSpace
 
-SIZES = {"train": 96, "valid": 48}
+SIZES = "96,48"
+"""Tweets of train and valid; few, for the plain side is slow."""
 EPOCHS_ON_ALL = 1
 CLOCKS = ("wall_s", "cpu_s")
+SPLITS: tuple[Split, ...] = ("train", "valid")
 
 
 # -- what both sides share
 
 
-def tweets(shared: Path, cache: Path, full: bool) -> DataSet:
-    """All tweets, or SIZES of them, drawn from SEED; none of the test split."""
+def tweets(shared: Path, cache: Path, sizes: str) -> DataSet:
+    """So many tweets of train and valid, or all, drawn from SEED; none of the test split."""
     data = load(shared / "data" / "tweets", cache=cache)
     draw, samples = random.Random(SEED), []
-    for split, size in SIZES.items():
+    asked = [None, None] if sizes == "all" else list(map(int, sizes.split(",")))
+    for split, size in zip(SPLITS, asked, strict=True):
         of = data.split(split)
-        samples += of if full else draw.sample(of, size)
-    counts = "-".join(str(sum(s.split == split for s in samples)) for split in SIZES)
+        samples += of if size is None else draw.sample(of, size)
+    counts = "-".join(str(sum(s.split == split for s in samples)) for split in SPLITS)
     return replace(data, samples=tuple(samples), fingerprint=f"{data.fingerprint}-{counts}")
 
 
@@ -297,6 +303,7 @@ def main() -> None:
     parser.add_argument("--space", default="fusion-1152", help="the name, or the space's file")
     parser.add_argument("--designs", type=int, default=60, help="so many, or the first so many")
     parser.add_argument("--full", action="store_true", help="on all tweets")
+    parser.add_argument("--sizes", default=SIZES, help="train,valid or all; the same in every step")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -304,7 +311,7 @@ def main() -> None:
     about = machine()
     if given.step == "report":
         found = {
-            "tweets": SIZES,
+            "tweets_train_valid": given.sizes,
             "epochs": PROTOCOL.fusion_pretrained.epochs,
             "threads": 1,
             **report(given.rows, given.designs),
@@ -317,7 +324,8 @@ def main() -> None:
     text, vision = (weights / n for n in ("all-MiniLM-L6-v2", "mobilenet_v2_1.0_224"))
     space = load_space(given.space, [str(text)], [str(vision)])
     designs = drawn(space, given.designs)
-    data = tweets(given.shared.resolve(), given.rows / "data", given.full)
+    sizes = "all" if given.full else given.sizes
+    data = tweets(given.shared.resolve(), given.rows / "data", sizes)
     file = given.rows / f"{given.step}{'-full' if given.full else ''}.jsonl"
     if given.step == "ours":
         run_ours(space, designs, data, file)

@@ -49,7 +49,7 @@ class KeptFeatures:
         self, features: Mapping[Feature, Tensor], mask: Tensor | None, labels: Tensor, device: str
     ) -> None:
         self.labels = labels
-        over_tokens = any(_over_text(feature) for feature in features)
+        over_tokens = any(feature.over_text for feature in features)
         self.lengths = mask.sum(1) if mask is not None and over_tokens else None
         self._mask, self._device = mask, device
         self._on_card = device == "cuda" and _bytes_of(features) <= KEPT_ON_CARD_BYTES
@@ -68,7 +68,7 @@ class KeptFeatures:
             mask = to_device(mask, self._device)
         features = {
             feature: to_device(
-                kept[at, :longest] if _over_text(feature) else kept[at], self._device
+                kept[at, :longest] if feature.over_text else kept[at], self._device
             ).float()
             for feature, kept in self._features.items()
         }
@@ -107,10 +107,6 @@ def to_device(tensor: Tensor, device: str) -> Tensor:
     if device != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def _over_text(feature: Feature) -> bool:
-    return feature.modality == "text" and feature.form == "tokens"
 
 
 def _bytes_of(features: Mapping[Feature, Tensor]) -> int:

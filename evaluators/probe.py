@@ -17,7 +17,7 @@ from search_space.genotype import Genotype
 RIDGE = 3.0
 """Added to the diagonal of the features' correlations. Of 0.1 to 300 the one whose ranks agree best
 with training, over 140 pairs of taps of the table `fusion-1152` (Kendall's tau 0.76)."""
-RECIPE = 1
+RECIPE = 2
 """Part of every probe's key: raise it when a design comes to be probed in another way."""
 Floats = NDArray[np.float32]
 
@@ -35,8 +35,10 @@ class ProbeEvaluator:
         self._quality = quality
 
     def key(self, genotype: Genotype) -> str:
-        """Of the design and all that its training depends on."""
-        return content_key("probe", {"quality": self._quality.key(genotype), "recipe": RECIPE})
+        """Of what is read of the taps, and of the data: designs over the same taps share it."""
+        return content_key(
+            "probe", {"features": self._quality.features_key(genotype), "recipe": RECIPE}
+        )
 
     def evaluate(self, genotype: Genotype) -> Evaluation:
         """How much of the classes' spread over validation the regression explains, as "probe_r2".

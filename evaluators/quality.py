@@ -44,7 +44,8 @@ class QualityEvaluator:
     """Trains designs on one data set by one protocol.
 
     `evaluate` sees train and validation alone; `test` is for the end of a study. Trained weights
-    are kept under `home`, so that a design can be exported as it was judged.
+    are kept under `home`, so that a design can be exported as it was judged. `whole` is the
+    dearest rung: every design is trained whole after its fusion, whatever the protocol says.
     """
 
     def __init__(
@@ -59,12 +60,13 @@ class QualityEvaluator:
         runtime: For = "onnxruntime",
         rewrites: Rewrites = NONE,
         execution: Execution | None = None,
+        whole: bool = False,
     ) -> None:
         self.data = data
         self.protocol = protocol
         self._encoders, self._shapes = encoders, shapes
-        self._home, self._progress, self._device = home, progress, compute_device
-        self._runtime = runtime
+        self._home, self._progress, self.compute_device = home, progress, compute_device
+        self._runtime, self._whole = runtime, whole
         self._execution = execution or execution_on(compute_device)
         self.preprocessing = Preprocessing(data, shapes)
         self._trunks = TrunkWeights(shapes, home / "trunks", protocol.seed)
@@ -88,8 +90,9 @@ class QualityEvaluator:
         data: DataSet | None = None,
         seed: int | None = None,
         progress: Progress | None = None,
+        whole: bool | None = None,
     ) -> "QualityEvaluator":
-        """An evaluator like this one, on other data or with another seed."""
+        """An evaluator like this one, on other data, with another seed or on another rung."""
         protocol = self.protocol if seed is None else replace(self.protocol, seed=seed)
         made = QualityEvaluator(
             data or self.data,
@@ -98,9 +101,10 @@ class QualityEvaluator:
             protocol,
             self._home,
             progress or self._progress,
-            self._device,
+            self.compute_device,
             self._runtime,
             execution=self._execution,
+            whole=self._whole if whole is None else whole,
         )
         made.builder = self.builder  # graphs are for the texts of all data, not of a fold
         return made
@@ -181,9 +185,12 @@ class QualityEvaluator:
 
     def fidelity(self, genotype: Genotype) -> str:
         """How this design is trained here: fusion alone on frozen trunks, or as a whole."""
+        return WHOLE if self._whole or self._ends_whole(genotype) else ON_FROZEN
+
+    def _ends_whole(self, genotype: Genotype) -> bool:
+        """Whether the protocol itself trains this design whole."""
         at_the_end = self._stands_at_the_end(genotype)
-        whole = self.protocol.trains_whole(self.stage(genotype), at_the_end)
-        return WHOLE if whole else ON_FROZEN
+        return self.protocol.trains_whole(self.stage(genotype), at_the_end)
 
     def stage(self, genotype: Genotype) -> Stage:
         """Where the design fuses."""
@@ -219,7 +226,20 @@ class QualityEvaluator:
             "inputs": [self.preprocessing.fingerprint(spec) for spec in specs],
             **recipe_of(genotype.precision, self._runtime),
             **self._exported_as(genotype),
+            **({"rung": WHOLE} if self._whole and not self._ends_whole(genotype) else {}),
         }
+
+    def features_key(self, genotype: Genotype) -> str:
+        """Of what the design's fusion reads: taps and forms, texts' length, trunks and data."""
+        specs = self._specs(genotype)
+        conditions = {
+            "data": self.data.fingerprint,
+            "features": [feature.name for feature in features_of(genotype, self._shapes)],
+            "text_tokens": genotype.text_tokens,
+            "trunks": [self._identity(spec) for spec in specs],
+            "inputs": [self.preprocessing.fingerprint(spec) for spec in specs],
+        }
+        return content_key("features", conditions)
 
     def _exported_as(self, genotype: Genotype) -> dict[str, object]:
         """What rewrites make of a graph in reduced precision, which is judged by running it."""
@@ -295,7 +315,7 @@ class QualityEvaluator:
         samples = self.data.split("test")
         if genotype.precision == "fp32":
             on_kept = self.fidelity(genotype) == ON_FROZEN  # one pass serves many designs
-            part = self._trained_part(genotype).to(self._device)
+            part = self._trained_part(genotype).to(self.compute_device)
             examples = self._examples(genotype, "test", on_kept)
             logits = predict(part, examples).cpu().numpy()
         else:
@@ -377,7 +397,7 @@ class QualityEvaluator:
         save_state(module.cpu(), self._weights_file(genotype))
         seconds, waited = sum(f.seconds for f in fits), sum(f.waited_s for f in fits)
         done = replace(fits[-1], seconds=seconds, waited_s=waited)
-        return module.to(self._device), valid, done, allowed
+        return module.to(self.compute_device), valid, done, allowed
 
     def _fit(
         self, module: torch.nn.Module, train: Examples, valid: Examples, regime: Regime, what: str
@@ -386,7 +406,7 @@ class QualityEvaluator:
             if self._progress:
                 self._progress(what, epoch, epochs)
 
-        place(module, self._device)
+        place(module, self.compute_device)
         on_kept = isinstance(train, KeptFeatures)
         arithmetic = "fp32" if on_kept else self.protocol.arithmetic
         return fit(
@@ -430,7 +450,7 @@ class QualityEvaluator:
         samples = self.data.split(split)
         text = self._text(genotype, samples)
         pixels = self._pixels(genotype.vision_encoder, split) if genotype.vision_encoder else None
-        return RawInputs(text, pixels, _labels(samples), self._device)
+        return RawInputs(text, pixels, _labels(samples), self.compute_device)
 
     def _text(self, genotype: Genotype, samples: Sequence[Sample]) -> tuple[Tensor, Tensor] | None:
         if not genotype.text_encoder:
@@ -468,7 +488,22 @@ class QualityEvaluator:
             rows = torch.tensor([k for k, sample in enumerate(over) if sample.split == split])
             found = {feature: tensor[rows] for feature, tensor in found.items()}
             mask = None if mask is None else mask[rows]
-        return KeptFeatures(found, mask, _labels(samples), self._device)
+        return KeptFeatures(found, mask, _labels(samples), self.compute_device)
+
+    def examples_seen(self, genotype: Genotype, split: Split) -> Examples:
+        """The split's samples as the trained design reads them: kept features, or raw inputs."""
+        return self._examples(genotype, split, self.fidelity(genotype) == ON_FROZEN)
+
+    def text_without_words(self, genotype: Genotype) -> tuple[Tensor, Tensor]:
+        """Ids and mask (1, L) of a text that says nothing."""
+        empty = replace(self.data.split("train")[0], text="")
+        found = self._text(genotype, [empty])
+        assert found is not None
+        return found
+
+    def image_size(self, genotype: Genotype) -> int:
+        """Side in pixels of the pictures that the design's vision encoder takes."""
+        return self._shapes[str(genotype.vision_encoder)].image_size
 
     def _exported_logits(self, genotype: Genotype, samples: Sequence[Sample]) -> np.ndarray:
         """Logits (N, classes) of the exported network, run in its precision on this CPU."""

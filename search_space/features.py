@@ -30,6 +30,11 @@ class Feature:
     form: Form
 
     @property
+    def over_text(self) -> bool:
+        """Whether it has a vector for each token of the text, padding included."""
+        return self.modality == "text" and self.form == "tokens"
+
+    @property
     def name(self) -> str:
         """A name for files and graphs, for example `vision-7-grid`."""
         return f"{self.modality}-{self.tap}-{self.form}"

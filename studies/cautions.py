@@ -32,6 +32,7 @@ def cautions_of(
         *(said for row in references if (said := _of_reference(row, front, right))),
         *_of_training(rows),
         *_of_order(front, right),
+        *_of_use(front),
     )
 
 
@@ -111,6 +112,24 @@ def _of_training(rows: Sequence[Row]) -> list[str]:
             "had a fusion so dear that it got fewer epochs than the others: their accuracy is "
             "what this bound allows."
         )
+    return found
+
+
+def _of_use(front: Sequence[Row]) -> list[str]:
+    """Fused designs of which it is not shown that they use both modalities."""
+    found = []
+    for row in front:
+        unused = [
+            f"{name}, which shuffled over the samples costs {lost.value:+.1f} points "
+            f"({lost.low:+.1f} to {lost.high:+.1f})"
+            for name, lost in (row.use.dropped.items() if row.use else ())
+            if lost.low is None or lost.low <= 0
+        ]
+        if unused:
+            found.append(
+                f"{row.label} fuses two modalities, and these data do not show that it uses "
+                f"{'; nor '.join(unused)}."
+            )
     return found
 
 

@@ -123,6 +123,22 @@ def run(
             "as a latency model tells that learns from the readings so far.",
         ),
     ] = False,
+    fine_tune: Annotated[
+        int | None,
+        typer.Option(
+            "--fine-tune",
+            metavar="N",
+            help="At the end, train N designs whole, those first by non-dominated rank.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            help="With a board: so many designs in hand at once. While it times one, the others "
+            "are built and trained here.",
+        ),
+    ] = None,
     page: Annotated[
         Path | None, typer.Option("--page", help="Where the HTML page goes; ./runs if left out.")
     ] = None,
@@ -159,6 +175,8 @@ def run(
             cv=cv,
             probe=probe,
             few_readings=few_readings,
+            fine_tune=fine_tune,
+            workers=workers,
             text_encoders=tuple(text_encoder or ()),
             vision_encoders=tuple(vision_encoder or ()),
         )
@@ -189,12 +207,15 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", help="A folder; ./export-N if left out.")
     ] = None,
+    fine_tuned: Annotated[
+        bool, typer.Option("--fine-tuned", help="As --fine-tune left it, not as the search saw it.")
+    ] = False,
 ) -> None:
     """Write a trial's trained network as ONNX, with card, environment and parity check."""
     with errors():
         from studies.export import export_trial
 
-        export_trial(storage, name, trial, out)
+        export_trial(storage, name, trial, out, fine_tuned)
 
 
 @app.command()

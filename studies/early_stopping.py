@@ -103,20 +103,7 @@ class EarlyStopping:
         """
         if self.latency is None:
             return None
-        waiting = {
-            record["key"]: trial
-            for trial in trials
-            if (record := trial.user_attrs.get(RECORD, {})).get(STOPPED) and "accuracy" in record
-        }
-        tries: Counter[str] = Counter()
-        for trial in trials:
-            key = trial.user_attrs.get(AGAIN, "")
-            if trial.state is TrialState.COMPLETE:
-                waiting.pop(trial.user_attrs[RECORD]["key"], None)
-            elif trial.state is TrialState.FAIL or is_unstable(trial):
-                tries[key] += 1
-            else:
-                waiting.pop(key, None)
+        waiting, tries = trained_and_not_timed(trials)
         least = min((tries[key] for key in waiting), default=0)
         waiting = {key: t for key, t in waiting.items() if tries[key] == least < LAST_TRIES}
         if not waiting:
@@ -144,6 +131,27 @@ class Predicted:
     ms: float
     low: float
     high: float
+
+
+def trained_and_not_timed(
+    trials: Sequence[FrozenTrial],
+) -> tuple[dict[str, FrozenTrial], Counter[str]]:
+    """Designs by key whose latency nobody has read or is reading, and how often it was tried."""
+    waiting = {
+        record["key"]: trial
+        for trial in trials
+        if (record := trial.user_attrs.get(RECORD, {})).get(STOPPED) and "accuracy" in record
+    }
+    tries: Counter[str] = Counter()
+    for trial in trials:
+        key = trial.user_attrs.get(AGAIN, "")
+        if trial.state is TrialState.COMPLETE:
+            waiting.pop(trial.user_attrs[RECORD]["key"], None)
+        elif trial.state is TrialState.FAIL or is_unstable(trial):
+            tries[key] += 1
+        else:
+            waiting.pop(key, None)
+    return waiting, tries
 
 
 def _probed(trials: Sequence[FrozenTrial]) -> list[tuple[float, float]]:

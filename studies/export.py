@@ -13,9 +13,10 @@ from search_space.genotype import Genotype
 from search_space.pixels import normalisation
 from studies import screen
 from studies.commands import find_study
+from studies.fine_tuned import ATTRIBUTE, RIGHTS, TEST
 from studies.identity import SAME_RESULTS, check_identity
 from studies.lab import Lab, open_lab
-from studies.records import RECORD, RIGHT, SETTINGS, TESTS, genotype_of
+from studies.records import RECORD, SETTINGS, TESTS, genotype_of
 from studies.settings import Settings, UsageError
 from studies.storage import quiet_optuna
 from studies.targets import check_folder
@@ -28,12 +29,19 @@ NOT_LOOKED_AT = (
 )
 
 
-def export_trial(storage: str | None, name: str | None, number: int, out: Path | None) -> None:
+def export_trial(
+    storage: str | None,
+    name: str | None,
+    number: int,
+    out: Path | None,
+    fine_tuned: bool = False,
+) -> None:
     """Writes `network.onnx`, `card.json`, `environment.txt` and the tokenizer.
 
     The ONNX is built anew from the trained weights and compared with torch before it is written.
     The card holds the test figures that the study has, and none are made for it: whoever chooses
-    among trials by test figures has no test left.
+    among trials by test figures has no test left. `fine_tuned` takes the weights and figures that
+    fine-tuning the whole network left.
     Raises UsageError for a trial that cannot be exported, ParityError where ONNX differs.
     """
     quiet_optuna()
@@ -49,18 +57,24 @@ def export_trial(storage: str | None, name: str | None, number: int, out: Path |
         raise UsageError(
             f"trial {number} has no trained network ({reason}): choose one of the front"
         )
+    record, tests = trial.user_attrs[RECORD], study.user_attrs.get(TESTS, {}).get(str(number))
+    if fine_tuned:
+        record = study.user_attrs.get(f"{ATTRIBUTE}{number}", {})
+        if "accuracy" not in record:
+            raise UsageError(f"trial {number} was not fine-tuned: leave --fine-tuned out")
+        tests = record.get(TEST)
     folder = out or Path(f"export-{number}")
     check_folder(folder)
     genotype = genotype_of(trial.user_attrs[RECORD])
-    tests = study.user_attrs.get(TESTS, {}).get(str(number))
     settings = Settings(**_elsewhere(study.user_attrs[SETTINGS]))
     console = Console()
     with screen.progress(console) as reporter:
         lab = open_lab(settings, reporter.step)
         try:
             check_identity(lab, study, SAME_RESULTS)
-            lab.quality.prepare()
-            artifact = lab.quality.artifact(genotype)
+            quality = lab.quality.other(whole=True) if fine_tuned else lab.quality
+            quality.prepare()
+            artifact = quality.artifact(genotype)
             tokenizer = None
             if genotype.text_encoder:
                 spec = lab.space.encoder(genotype.text_encoder)
@@ -80,7 +94,8 @@ def export_trial(storage: str | None, name: str | None, number: int, out: Path |
                 "classes": list(lab.data.classes),
                 "data": lab.data.note,
                 "conditions": study.user_attrs["conditions"],
-                "valid": _figures(trial.user_attrs[RECORD]),
+                "fine_tuned_whole": fine_tuned,
+                "valid": _figures(record),
                 "test": tests and _figures(tests),
                 "test_note": LOOKED_AT if tests else NOT_LOOKED_AT,
                 "sha256": artifact.sha256,
@@ -107,7 +122,7 @@ def export_trial(storage: str | None, name: str | None, number: int, out: Path |
 
 def _figures(kept: dict[str, Any]) -> dict[str, Any]:
     """What is kept of a trial but for which samples were right: long, and of use in pairs alone."""
-    return {name: value for name, value in kept.items() if name != RIGHT}
+    return {name: value for name, value in kept.items() if name not in (*RIGHTS, TEST)}
 
 
 def _pixel_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:

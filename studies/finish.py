@@ -9,11 +9,13 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from evaluators.evaluation import Evaluation
 from evaluators.figures import measures_of
+from evaluators.modality_use import ModalityUseEvaluator, is_fused
 from evaluators.paired import right_of, right_rows
 from evaluators.quality import QualityEvaluator
 from evaluators.store import known_or_new
 from search_space.genotype import Genotype
 from search_space.paper import SeededDesign
+from studies.fine_tuned import ATTRIBUTE, TEST
 from studies.lab import Lab
 from studies.outcome import Row
 from studies.records import (
@@ -24,6 +26,7 @@ from studies.records import (
     SEEDS,
     SUBJECT,
     TESTS,
+    USE,
     genotype_of,
     outcome_of,
     record_of,
@@ -59,16 +62,21 @@ def test_figures(
     """Accuracy on the whole test split of a design that was trained on train, stopped by valid.
 
     The mean over seeds with its 95 % interval (see `mean_over_seeds` for what that covers), the
-    percentage of each seed, and which samples were right.
+    percentage of each seed, and which samples were right. Of a design of two modalities also what
+    it uses of each, as the first seed trained it.
     """
     found = [known_or_new(lab.store, _Test(one), genotype)[0] for one in by_seed]
     right = np.concatenate([right_of(evaluation) for evaluation in found])
     measures = measures_of(right, lab.data.split("test"))
-    return {
+    figures: dict[str, Any] = {
         **{m.name: [m.value, m.low, m.high] for m in measures},
         SEEDS: (100 * right.mean(1)).tolist(),
         RIGHT: right_rows(right),
     }
+    if is_fused(genotype):
+        use, _ = known_or_new(lab.store, ModalityUseEvaluator(by_seed[0]), genotype)
+        figures[USE] = {m.name: [m.value, m.low, m.high] for m in use.measures}
+    return figures
 
 
 def reference_rows(
@@ -113,15 +121,43 @@ def finish(lab: Lab, study: optuna.Study, references: Sequence[SeededDesign]) ->
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     for row in shown:
         assert row.number is not None
-        if len(tests.get(str(row.number), {}).get(SEEDS, [])) != len(by_seed):
-            genotype = genotype_of(trials[row.number].user_attrs[RECORD])
+        genotype = genotype_of(trials[row.number].user_attrs[RECORD])
+        if not _looked_at(tests.get(str(row.number), {}), genotype, len(by_seed)):
             tests[str(row.number)] = test_figures(lab, by_seed, genotype)
     if tests != study.user_attrs.get(TESTS):
         study.set_user_attr(TESTS, tests)
+    tuned = [each.row for each in outcome.fine_tuned if each.on_front]
+    _look_at_fine_tuned(lab, study, [one.other(whole=True) for one in by_seed], tuned)
     _tell_of_test(lab, study)
     # All designs of a fixed list have names, and a network may take half a gigabyte: the front's
     # are kept, and `export` builds any other.
-    attach(lab, study, shown if lab.grid is None else outcome.front)
+    attach(lab, study, lab.quality, shown if lab.grid is None else outcome.front)
+    if tuned:
+        attach(lab, study, lab.quality.other(whole=True), tuned, " fine-tuned")
+
+
+def _look_at_fine_tuned(
+    lab: Lab, study: optuna.Study, by_seed: Sequence[QualityEvaluator], rows: Sequence[Row]
+) -> None:
+    """Looks at test for the front of the fine-tuned designs."""
+    for row in rows:
+        name = f"{ATTRIBUTE}{row.number}"
+        kept = study.user_attrs[name]
+        genotype = _genotype(study, row)
+        if not _looked_at(kept.get(TEST, {}), genotype, len(by_seed)):
+            found = test_figures(lab, by_seed, genotype)
+            study.set_user_attr(name, {**kept, TEST: found})
+
+
+def _looked_at(figures: dict[str, Any], genotype: Genotype, seeds: int) -> bool:
+    """Whether test figures are there, over so many seeds and with what the design uses."""
+    return len(figures.get(SEEDS, [])) == seeds and (USE in figures or not is_fused(genotype))
+
+
+def _genotype(study: optuna.Study, row: Row) -> Genotype:
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    assert row.number is not None
+    return genotype_of(trials[row.number].user_attrs[RECORD])
 
 
 def _tell_of_test(lab: Lab, study: optuna.Study) -> None:
@@ -139,10 +175,17 @@ def _tell_of_test(lab: Lab, study: optuna.Study) -> None:
         study.set_user_attr(CONDITIONS, conditions)
 
 
-def attach(lab: Lab, study: optuna.Study, rows: Sequence[Row]) -> None:
+def attach(
+    lab: Lab,
+    study: optuna.Study,
+    quality: QualityEvaluator,
+    rows: Sequence[Row],
+    suffix: str = "",
+) -> None:
     """Gives the shown trials a note and the study their trained ONNX as artifacts, each once.
 
-    Optuna takes no artifact for a trial that has ended, so the study holds them, named by trial.
+    `quality` has trained them; `suffix` tells its networks from those of another rung. Optuna takes
+    no artifact for a trial that has ended, so the study holds them, named by trial.
     """
     from optuna_dashboard import save_note
 
@@ -152,14 +195,16 @@ def attach(lab: Lab, study: optuna.Study, rows: Sequence[Row]) -> None:
     done = dict(study.user_attrs.get("artifacts", {}))
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     for row in rows:
-        if row.number is None or str(row.number) in done:
+        kept_as = f"{row.number}{suffix}"
+        if row.number is None or kept_as in done:
             continue
         trial = trials[row.number]
         genotype = genotype_of(trial.user_attrs[RECORD])
-        artifact = lab.quality.artifact(genotype)
-        file = artifact.path.with_name(f"{row.label.replace(' ', '-').replace('/', '-')}.onnx")
+        artifact = quality.artifact(genotype)
+        label = f"{row.label}{suffix}".replace(" ", "-").replace("/", "-")
+        file = artifact.path.with_name(f"{label}.onnx")
         artifact.path.replace(file)
-        done[str(row.number)] = upload_artifact(
+        done[kept_as] = upload_artifact(
             study_or_trial=study,
             file_path=str(file),
             artifact_store=store,
@@ -167,7 +212,8 @@ def attach(lab: Lab, study: optuna.Study, rows: Sequence[Row]) -> None:
             mimetype="application/onnx",
         )
         file.unlink()
-        save_note(optuna.Trial(study, trial._trial_id), note_of(row))
+        if not suffix:
+            save_note(optuna.Trial(study, trial._trial_id), note_of(row))
         study.set_user_attr("artifacts", done)
 
 

@@ -19,7 +19,8 @@ def front(outcome: Outcome) -> Plot | None:
     """Validation accuracy over latency; None where no row has both."""
     trials = [row for row in outcome.rows if row.state == "complete" and both(row)]
     references = [row for row in outcome.references if both(row)]
-    shown = [*trials, *references]
+    tuned = [each.row for each in outcome.fine_tuned]
+    shown = [*trials, *references, *tuned]
     if not shown:
         return None
     rejected = [row for row in outcome.rows if row.state == "infeasible" and row.latency]
@@ -41,10 +42,14 @@ def front(outcome: Outcome) -> Plot | None:
     figure = go.Figure()
     others = [row for row in trials if not row.name and row not in on_front]
     figure.add_trace(_points(others, "circle", "var(--faint)", 8))
-    figure.add_trace(_step(on_front, 10 ** x_range[1] if log else x_range[1]))
+    figure.add_trace(_step(on_front, _end(x_range, log)))
     figure.add_trace(_points(on_front, "circle", "var(--front)", 9, bars=True))
     figure.add_trace(_points(seeded, "diamond", "var(--seeded)", 12))
     figure.add_trace(_points(references, "square", "var(--reference)", 10))
+    if tuned:
+        kept = [each.row for each in outcome.fine_tuned if each.on_front]
+        figure.add_trace(_step(kept, _end(x_range, log), "var(--tuned)", "dot"))
+        figure.add_trace(_points(tuned, "triangle-up", "var(--tuned)", 11))
     if rejected:
         rug = _points(rejected, "line-ns-open", "var(--infeasible)", 12)
         figure.add_trace(rug.update(y=[0] * len(rejected), yaxis="y2", marker={"line_width": 2}))
@@ -115,11 +120,18 @@ def _bars(values: Iterable[Value | None]) -> dict[str, Any]:
     }
 
 
-def _step(rows: Sequence[Row], right: float) -> Any:
+def _end(x_range: Sequence[float], log: bool) -> float:
+    """Milliseconds at the right end of an axis whose range is given in what it shows."""
+    return float(10 ** x_range[1] if log else x_range[1])
+
+
+def _step(
+    rows: Sequence[Row], right: float, colour: str = "var(--front)", dash: str = "solid"
+) -> Any:
     xs, ys = [ms(row) for row in rows], [row.accuracy.value for row in rows if row.accuracy]
     if rows:
         xs, ys = [*xs, right], [*ys, ys[-1]]
-    line = {"shape": "hv", "color": "var(--front)", "width": 2}
+    line = {"shape": "hv", "color": colour, "width": 2, "dash": dash}
     return go.Scatter(x=xs, y=ys, mode="lines", hoverinfo="skip", line=line)
 
 

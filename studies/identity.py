@@ -98,6 +98,12 @@ def _stages(settings: Settings) -> str:
         said.append(
             f"timed: after training, designs that may add {100 * PROMISING:g} % to the hypervolume"
         )
+    if settings.fine_tune:
+        said = said or [EVERY_STAGE]
+        said.append(
+            f"fine-tuned whole: at the end, {settings.fine_tune} designs, first by non-dominated "
+            "rank; they are a front of their own"
+        )
     return ", ".join(said) or EVERY_STAGE
 
 

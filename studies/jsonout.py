@@ -5,7 +5,7 @@ from typing import Any
 
 from evaluators.paired import Paired
 from studies.grid_records import rows_by_name
-from studies.outcome import GridOutcome, Outcome, Row, Standing, Value, Verdict
+from studies.outcome import GridOutcome, ModalityUse, Outcome, Row, Standing, Value, Verdict
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -52,7 +52,17 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             "probed": outcome.rungs.probed,
             "trained": outcome.rungs.trained,
             "kendall_tau": outcome.rungs.tau,
+            "fine_tuned": outcome.rungs.fine_tuned,
+            "kendall_tau_of_fine_tuning": outcome.rungs.fine_tau,
         },
+        "fine_tuned": [
+            {
+                **row_as_json(each.row),
+                "on_front_of_fine_tuned": each.on_front,
+                "points_gained": paired_as_json(each.gained),
+            }
+            for each in outcome.fine_tuned
+        ],
     }
 
 
@@ -98,6 +108,7 @@ def row_as_json(row: Row) -> dict[str, Any]:
         "test_accuracy_percent": _value(row.test_accuracy),
         "test_accuracy_nonzero_percent": _value(row.test_accuracy_nonzero),
         "test_accuracy_percent_by_seed": list(row.test_seeds),
+        "modality_use": row.use and _use(row.use),
         "latency_ms": _value(row.latency),
         "probe_r2_percent": _value(row.probe_r2),
         "predicted_latency_ms": _value(row.predicted_latency),
@@ -108,6 +119,17 @@ def row_as_json(row: Row) -> dict[str, Any]:
             "accuracy_percent": _number(row.published_accuracy),
             "latency_ms": _number(row.published_latency_ms),
         },
+    }
+
+
+def _use(use: ModalityUse) -> dict[str, Any]:
+    """What a design uses on test."""
+    return {
+        "shapley_points": {name: _value(value) for name, value in use.shapley.items()},
+        "points_lost_by_shuffling": {name: _value(value) for name, value in use.dropped.items()},
+        "percent_without": dict(use.without),
+        "percent_of_nothing": use.nothing,
+        "expected_calibration_error": use.ece,
     }
 
 

@@ -63,6 +63,14 @@ class Lab:
             return self.quality
         return CrossValidatedEvaluator(self.quality, FOLDS, self.step)
 
+    @cached_property
+    def fine_tuned(self) -> QualityEvaluator | CrossValidatedEvaluator:
+        """What designs are judged by once they are trained whole: as `selection`, a rung higher."""
+        whole = self.quality.other(whole=True)
+        if not self.settings.cv:
+            return whole
+        return CrossValidatedEvaluator(whole, FOLDS, self.step)
+
     def close(self) -> None:
         """Ends the device's agent."""
         self.latency.close()

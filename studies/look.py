@@ -6,6 +6,7 @@ CSS = """
   --surface: #ffffff; --ink: #1c232b; --muted: #5a6673; --line: #9aa5b1; --grid: #e8ecf0;
   --panel: #f5f7f9; --note: #fff4d6; --note-edge: #b07d00; --link: #00578a;
   --front: #0072b2; --seeded: #b84a00; --reference: #00795a; --infeasible: #8c4a78;
+  --tuned: #7a6a00;
   --faint: #a9b4bf; --low: #c3ccd6; --middle: #5b9bc9; --high: #003f72;
 }
 @media (prefers-color-scheme: dark) {
@@ -13,6 +14,7 @@ CSS = """
     --surface: #14181d; --ink: #e4e9ee; --muted: #a0acb8; --line: #66727f; --grid: #262d35;
     --panel: #1c2229; --note: #352b10; --note-edge: #e0b040; --link: #7cc4f0;
     --front: #56b4e9; --seeded: #f0a04b; --reference: #3cc79a; --infeasible: #d896c0;
+    --tuned: #d8c840;
     --faint: #5d6975; --low: #3b4652; --middle: #3d86b8; --high: #c6e8ff;
   }
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from evaluators.paired import Paired
 
@@ -20,6 +20,45 @@ class Value:
     low: float | None = None
     high: float | None = None
 
+    @staticmethod
+    def kept(source: Mapping[str, Any], name: str) -> "Value | None":
+        """The figure that is kept under this name as (value, low, high); None where none is."""
+        return Value(*source[name]) if name in source else None
+
+
+@dataclass(frozen=True)
+class ModalityUse:
+    """What a design uses, on test; `evaluators.modality_use` says how each figure is found.
+
+    By modality, in percent points with bounds: its Shapley value, and what shuffling it costs. By
+    modality, in percent: what is left without it. nothing: percent right with both masked. ece:
+    expected calibration error, 0 to 1.
+    """
+
+    shapley: Mapping[str, Value]
+    dropped: Mapping[str, Value]
+    without: Mapping[str, float]
+    nothing: float
+    ece: float
+
+    @staticmethod
+    def kept(figures: Mapping[str, Any] | None) -> "ModalityUse | None":
+        """What is kept as measures by name, each (value, low, high); None where nothing is."""
+        if figures is None:
+            return None
+
+        def by_modality(what: str) -> dict[str, Value]:
+            found = {name: name.removeprefix(what) for name in figures if name.startswith(what)}
+            return {modality: Value(*figures[name]) for name, modality in found.items()}
+
+        return ModalityUse(
+            by_modality("shapley_"),
+            by_modality("drop_shuffled_"),
+            {m: value.value for m, value in by_modality("accuracy_without_").items()},
+            figures["accuracy_of_nothing"][0],
+            figures["ece"][0],
+        )
+
 
 @dataclass(frozen=True)
 class Row:
@@ -36,7 +75,8 @@ class Row:
     `fidelity` says how it was trained, `shortened` what a bound on training took from it, `folded`
     which attention blocks cannot attend and were timed in a simpler form, `device` by which device
     it was timed, `timing` with what care: a board that did nothing else, or a machine that did;
-    where it is not kept, the latter. timed_as: number of the trial that timed it at the end.
+    where it is not kept, the latter. timed_as: number of the trial that timed it at the end. use:
+    what the trained design uses of each modality, where that was looked at.
     """
 
     number: int | None
@@ -50,6 +90,7 @@ class Row:
     test_accuracy: Value | None = None
     test_accuracy_nonzero: Value | None = None
     test_seeds: tuple[float, ...] = ()
+    use: ModalityUse | None = None
     latency: Value | None = None
     probe_r2: Value | None = None
     predicted_latency: Value | None = None
@@ -148,11 +189,30 @@ class Rungs:
 
     probed, trained: designs, the second among the first. tau: Kendall's tau-b of their ranks by
     probe and by training, over the trained ones; None where those are too few or all alike.
+    fine_tuned, fine_tau: designs that were fine-tuned whole, and the same of their ranks by
+    training the fusion and by fine-tuning.
     """
 
     probed: int
     trained: int
     tau: float | None
+    fine_tuned: int = 0
+    fine_tau: float | None = None
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A design that was fine-tuned whole after the search.
+
+    row: its trial with the accuracies that fine-tuning reached. before: its trial as the search
+    saw it. gained: how much more accurate it has become over the same samples. on_front: whether
+    no other fine-tuned design beats it; these accuracies are compared with each other alone.
+    """
+
+    row: Row
+    before: Row
+    gained: Paired
+    on_front: bool
 
 
 @dataclass(frozen=True)
@@ -170,7 +230,8 @@ class Outcome:
     ceilings: percent that the best possible classifier reaches, where the data say so.
     conditions: everything a reader needs to repeat it, label to words, in the order to show.
     grid: what a study of a fixed list compares; None for a search. rungs: how the stages of a study
-    with a probe went, else None.
+    with a probe or with fine-tuning went, else None. fine_tuned: the designs that were trained
+    whole at the end, fastest first.
     """
 
     study: str
@@ -193,3 +254,4 @@ class Outcome:
     neighbours: tuple[Paired | None, ...] = ()
     grid: GridOutcome | None = None
     rungs: Rungs | None = None
+    fine_tuned: tuple[FineTuned, ...] = ()

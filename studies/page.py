@@ -28,6 +28,7 @@ _SECTIONS = {
 _MARKS = (
     ("front", "front, with 95 % intervals", '<circle cx="11" cy="7" r="4.5"/><path d="M0 7h22"/>'),
     ("seeded", "seeded design", '<path d="M11 0l7 7-7 7-7-7z"/>'),
+    ("tuned", "fine-tuned whole, with their front", '<path d="M11 1l6 11h-12z"/>'),
     ("reference", "reference", '<path d="M6 2h10v10h-10z"/>'),
     ("faint", "other complete trial", '<circle cx="11" cy="7" r="4"/>'),
     ("infeasible", "infeasible trial, by latency", '<path d="M11 1v12"/>'),
@@ -116,6 +117,7 @@ def _front(outcome: Outcome, plot: Plot | None) -> str:
     used = {
         "front": bool(outcome.front),
         "seeded": any(row.name and row.state == "complete" for row in outcome.rows),
+        "tuned": bool(outcome.fine_tuned),
         "reference": bool(outcome.references),
         "faint": any(row.state == "complete" for row in outcome.rows),
         "infeasible": any(row.state == "infeasible" and row.latency for row in outcome.rows),

@@ -47,13 +47,15 @@ def chosen_protocol(
     no machine changes it. Trunks are multiplied in bf16 or fp16 where the processor does that in
     hardware and they are wide enough to gain from it.
 
-    A fixed list holds late designs against others, which by-stage would train otherwise: there
-    all are trained on trunks that were tuned alone, but by the paper's protocol.
+    A fixed list holds late designs against others, which by-stage would train otherwise, and
+    --fine-tune trains whole at the end: there all are trained on trunks that were tuned alone, but
+    by the paper's protocol.
     """
     given: Trunks | None = None if settings.trunks == "auto" else settings.trunks  # type: ignore[assignment]
     native = native_arithmetic(compute_device)
     published = quality.protocol.by_stage is not None
-    whole: Trunks = "by-stage" if settings.grid is None or published else "tuned"
+    on_features = settings.grid is not None or settings.fine_tune
+    whole: Trunks = "tuned" if on_features and not published else "by-stage"
     if compute_device == "cuda":
         return replace(quality.protocol, trunks=given or whole, arithmetic=native)
     epoch = epoch_macs(quality, space)

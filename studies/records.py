@@ -16,6 +16,7 @@ from evaluators.evaluation import Evaluation
 from evaluators.paired import Right, right_from
 from search_space.genotype import Genotype
 from studies.cautions import cautions_of, neighbours
+from studies.fine_tuned import failures, fine_tuned_of
 from studies.front import (
     hypervolume_history,
     pareto_front,
@@ -23,7 +24,7 @@ from studies.front import (
     standing,
 )
 from studies.grid_records import grid_outcome
-from studies.outcome import Outcome, Row, Rungs, Split, State, Value
+from studies.outcome import FineTuned, ModalityUse, Outcome, Row, Rungs, Split, State, Value
 from studies.verdict import RightBySplit, with_verdicts
 from studies.wording import counted
 
@@ -31,8 +32,8 @@ RECORD, NAME, CARRIED_OVER, WORKER, DESIGN = "record", "name", "carried_over", "
 CONDITIONS, IDENTITY, SETTINGS = "conditions", "identity", "settings"
 PROTOCOL = "training protocol"
 SUBJECT, REFERENCES, TESTS = "subject", "references", "test"
-SEEDS = "seeds"
-"""Of the test figures by trial: percent of each seed's training."""
+SEEDS, USE = "seeds", "modality_use"
+"""Of the test figures by trial: percent of each seed's training; what the design uses."""
 RIGHT = "right"
 """Of records, and of the test figures by trial: which samples were right. Of the study: the same
 of its references, by split and name."""
@@ -85,22 +86,20 @@ def record_of(
 def figures_of(record: Mapping[str, Any], tests: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The fields of a Row that are figures, from a record and from the test's figures."""
 
-    def value(source: Mapping[str, Any], name: str) -> Value | None:
-        return Value(*source[name]) if name in source else None
-
     def whole(name: str) -> int | None:
         return int(record[name][0]) if name in record else None
 
     tests = tests or {}
     return {
-        "accuracy": value(record, "accuracy"),
-        "accuracy_nonzero": value(record, "accuracy_nonzero"),
-        "test_accuracy": value(tests, "accuracy"),
-        "test_accuracy_nonzero": value(tests, "accuracy_nonzero"),
+        "accuracy": Value.kept(record, "accuracy"),
+        "accuracy_nonzero": Value.kept(record, "accuracy_nonzero"),
+        "test_accuracy": Value.kept(tests, "accuracy"),
+        "test_accuracy_nonzero": Value.kept(tests, "accuracy_nonzero"),
         "test_seeds": tuple(tests.get(SEEDS, ())),
-        "latency": value(record, "latency_ms"),
-        "probe_r2": value(record, PROBE),
-        "predicted_latency": value(record, PREDICTED),
+        "use": ModalityUse.kept(tests.get(USE)),
+        "latency": Value.kept(record, "latency_ms"),
+        "probe_r2": Value.kept(record, PROBE),
+        "predicted_latency": Value.kept(record, PREDICTED),
         "parameters": whole("parameters"),
         "macs": whole("macs"),
         "onnx_bytes": whole("onnx_bytes"),
@@ -239,6 +238,7 @@ def outcome_of(study: optuna.Study) -> Outcome:
     references = tuple(row_from_json(r) for r in study.user_attrs.get(REFERENCES, []))
     subject = study.user_attrs[SUBJECT]
     grid = grid_outcome(subject.get("grid"), rows, rights(study))
+    fine_tuned = fine_tuned_of(study.user_attrs, rows)
     # A list is given, not searched: neither its course nor its decisions mean anything.
     reference = None if grid else reference_point(rows)
     named = [row for row in rows if row.name and row.state == "complete"]
@@ -267,10 +267,17 @@ def outcome_of(study: optuna.Study) -> Outcome:
         importances={} if grid else _importances(study),
         conditions=study.user_attrs[CONDITIONS],
         latency_limit_ms=subject["latency_limit_ms"],
-        cautions=cautions_of(rows, subject, references, right),
+        cautions=(
+            *cautions_of(rows, subject, references, right),
+            *(
+                f"Trial {number} has earned fine-tuning and could not be fine-tuned: {why}"
+                for number, why in failures(study.user_attrs).items()
+            ),
+        ),
         neighbours=neighbours(front, right),
         grid=grid,
-        rungs=rungs_of(rows),
+        rungs=rungs_of(rows, fine_tuned),
+        fine_tuned=fine_tuned,
     )
 
 
@@ -294,21 +301,30 @@ def _importances(study: optuna.Study) -> dict[str, dict[str, float]]:
     return found
 
 
-def rungs_of(rows: Sequence[Row]) -> Rungs | None:
-    """How the stages of a study that probed agree; None for one that did not."""
+def rungs_of(rows: Sequence[Row], fine_tuned: Sequence[FineTuned] = ()) -> Rungs | None:
+    """How the stages of a study that probed or fine-tuned agree; None for one that did neither."""
     probed = {row.design: row for row in rows if row.probe_r2 and row.timed_as is None}
     both = [
         (row.probe_r2.value, row.accuracy.value)
         for row in probed.values()
         if row.probe_r2 and row.accuracy
     ]
-    if not probed:
+    if not probed and not fine_tuned:
         return None
-    tau = None
-    if len(both) >= MIN_TRIALS_FOR_IMPORTANCE:
-        found = float(kendalltau(*zip(*both, strict=True))[0])
-        tau = found if math.isfinite(found) else None
-    return Rungs(len(probed), len(both), tau)
+    tuned = [
+        (each.before.accuracy.value, each.row.accuracy.value)
+        for each in fine_tuned
+        if each.before.accuracy and each.row.accuracy
+    ]
+    return Rungs(len(probed), len(both), _tau(both), len(tuned), _tau(tuned))
+
+
+def _tau(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Kendall's tau-b of two rankings; None where they are too short or all alike."""
+    if len(pairs) < MIN_TRIALS_FOR_IMPORTANCE:
+        return None
+    found = float(kendalltau(*zip(*pairs, strict=True))[0])
+    return found if math.isfinite(found) else None
 
 
 def genotype_of(record: dict[str, Any]) -> Genotype:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,6 +32,10 @@ def show(outcome: Outcome, console: Console) -> None:
     if outcome.front:
         paper.head("Front, fastest first")
         _figures(outcome.front, paper, outcome.cv)
+    if outcome.fine_tuned:
+        paper.head("Fine-tuned whole, held against each other alone, fastest first")
+        notes = [wording.fine_tuned(each) for each in outcome.fine_tuned]
+        _figures(tuple(each.row for each in outcome.fine_tuned), paper, outcome.cv, notes)
     named = [row for row in outcome.rows if row.name]
     if outcome.grid is not None:
         paper.head("The list")
@@ -81,8 +85,8 @@ class _Paper:
         self.console.print(line, highlight=False, no_wrap=True, overflow="ignore", crop=False)
 
 
-def _figures(rows: tuple[Row, ...], paper: _Paper, cv: bool) -> None:
-    """A head line, then two lines a row: its figures, and its design below them."""
+def _figures(rows: tuple[Row, ...], paper: _Paper, cv: bool, said: Sequence[str] = ()) -> None:
+    """A head line, then a row's figures, and below them its design and what is `said` of it."""
     cells = [
         (
             wording.percent(row.accuracy, "-"),
@@ -105,15 +109,18 @@ def _figures(rows: tuple[Row, ...], paper: _Paper, cv: bool) -> None:
         return made
 
     paper.put(line("", heads, ""))
-    for row, label, figures in zip(rows, labels, cells, strict=True):
+    notes = said or [""] * len(rows)
+    for row, label, figures, note in zip(rows, labels, cells, notes, strict=True):
         if len(label) > widest:
             paper.say(label, "bold")
             label = " "
         paper.put(line(label, figures, "bold"))
         paper.say(row.design, "dim", indent=4)
         paper.say(_tested(row), "dim", indent=4)
+        paper.say(wording.use(row), "dim", indent=4)
         if row.folded:
             paper.say(row.folded, "dim", indent=4)
+        paper.say(note, "dim", indent=4)
 
 
 def _tested(row: Row) -> str:

@@ -14,7 +14,7 @@ from evaluators.store import EvaluationStore
 from search_space.genotype import Genotype
 from search_space.paper import SeededDesign
 from search_space.space import SearchSpace
-from studies.early_stopping import EarlyStopping
+from studies.early_stopping import EarlyStopping, trained_and_not_timed
 from studies.ehvi import EnumeratedEhviSampler, SpaceExhausted
 from studies.judge import FOR_A_PERSON, Judge, needs_mending
 from studies.ledger import Ledger
@@ -189,8 +189,14 @@ class Search:
             trial.set_user_attr(ATTEMPTS, 0)
 
     def _tell_of_waiting(self) -> None:
-        """Says how many seeded designs the total leaves untried, and which total tries them."""
+        """Says what is left to do: seeded designs beyond the total, trained ones not timed."""
         trials = self._read()
+        untimed = trained_and_not_timed(trials)[0] if self._early.latency is None else {}
+        if untimed:
+            self._reporter.line(
+                f"{counted(len(untimed), 'design')} trained earlier and never timed: the same "
+                "command with --few-readings times those that may stand on the front"
+            )
         waiting = self._ledger.waiting
         if waiting:
             seeded = len({trial.user_attrs.get(NAME) for trial in trials} - {None})

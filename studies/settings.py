@@ -38,6 +38,7 @@ PRECISIONS_OF: dict[str, tuple[Precision, ...]] = {
 MAX_SEED = 2**32 - 1
 """What samplers can tell apart."""
 MAX_SEEDS = 100
+MAX_WORKERS = 64
 MAX_THREADS = 1024
 """What the device agent takes."""
 MAX_PORT = 2**16 - 1
@@ -102,6 +103,8 @@ class Settings:
     cv: bool = False
     probe: bool = False
     few_readings: bool = False
+    fine_tune: int = 0
+    workers: int = 1
     seeds: int = 1
     grid: str | None = None
     about: str = ""
@@ -125,6 +128,15 @@ class Settings:
                 f"--trunks {self.trunks}: --protocol paper says itself which trunks are trained; "
                 "leave --trunks out"
             )
+        if self.fine_tune < 0:
+            raise UsageError(
+                f"--fine-tune {self.fine_tune}: give 1 or more designs, or leave it out"
+            )
+        if self.fine_tune and (self.protocol == "paper" or self.trunks == "by-stage"):
+            flag = "--protocol paper" if self.protocol == "paper" else "--trunks by-stage"
+            raise UsageError(
+                f"--fine-tune with {flag}: that trains designs whole as it is; leave one out"
+            )
         if self.grid is not None:
             check_choice("grid", self.grid, kinds())
         if self.trials is not None and self.trials < 1:
@@ -133,6 +145,7 @@ class Settings:
             raise UsageError(f"--latency-limit {self.latency_limit_ms}: give milliseconds above 0")
         check_range("--seed", self.seed, 0, MAX_SEED)
         check_range("--seeds", self.seeds, 1, MAX_SEEDS)
+        check_range("--workers", self.workers, 1, MAX_WORKERS)
         if self.seed + self.seeds - 1 > MAX_SEED:
             raise UsageError(
                 f"--seed {self.seed} with --seeds {self.seeds}: the last seed is over {MAX_SEED}; "
@@ -167,6 +180,11 @@ class Settings:
     def _check_devices(self) -> None:
         if len(set(self.devices)) != len(self.devices):
             raise UsageError(f"--device {', '.join(self.devices)}: give each device once")
+        if LOCAL in self.devices and self.workers > 1:
+            raise UsageError(
+                f"--workers {self.workers} with --device {LOCAL}: training would disturb its "
+                "timings; give a board, or leave --workers out"
+            )
         if LOCAL in self.devices and len(self.devices) > 1:
             raise UsageError(
                 f"--device {', '.join(self.devices)}: {LOCAL!r} cannot share a study with others: "
@@ -225,7 +243,7 @@ def load_settings(preset: str, **flags: Any) -> Settings:
 
 def _check_no_search(preset: str, given: dict[str, Any]) -> None:
     """Raises UsageError for flags of a search that a fixed list of designs has no use for."""
-    for flag in ("sampler", "seed_paper", "cv", "probe", "few_readings"):
+    for flag in ("sampler", "seed_paper", "cv", "probe", "few_readings", "fine_tune"):
         if given.get(flag):
             raise UsageError(
                 f"--{flag.replace('_', '-')}: study {preset} tries a fixed list of designs; "

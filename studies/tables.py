@@ -14,28 +14,42 @@ def designs(outcome: Outcome) -> str:
     front = list(outcome.front)
     shown = {row.number for row in front}
     seeded = [row for row in outcome.rows if row.name and row.number not in shown]
-    groups = (
+    groups = [
         ("On the front, fastest first", front),
         (
             f"{'Seeded' if outcome.grid is None else 'Listed'} designs that are not on the front",
             seeded,
         ),
         ("References, outside the search", [*outcome.references, wording.majority_row(outcome)]),
-    )
+    ]
+    tuned = {id(each.row): each for each in outcome.fine_tuned}
+    if tuned:
+        whole = [each.row for each in outcome.fine_tuned]
+        groups.append(("Fine-tuned whole, held against each other alone", whole))
     if not any((*front, *seeded, *outcome.references)):
         return "<p>There is no design to show yet.</p>"
+
+    def where(row: Row) -> str:
+        each = tuned.get(id(row))
+        return escape(
+            wording.standing_of(row, outcome) if each is None else wording.fine_tuned(each)
+        )
+
     columns: list[tuple[str, str, Cell]] = [
         (_chosen(outcome), "number", lambda r: _accuracy(r.accuracy, r.accuracy_nonzero)),
         ("Test, %", "number", _tested),
         ("Latency, ms", "number", lambda r: figure(wording.milliseconds(r.latency))),
         ("Parameters, MACs, ONNX", "number", _size),
-        ("Where it stands", "said", lambda r: escape(wording.standing_of(r, outcome))),
+        ("Where it stands", "said", where),
         ("In words", "words", _design),
     ]
+    if any(row.use for _, rows in groups for row in rows):
+        columns.insert(4, ("Uses, points of test", "", _used))
     if any(wording.published(row) for _, rows in groups for row in rows):
         heading = f"Published, {wording.SOURCE_OF_PUBLISHED}"
         columns.insert(
-            5, (heading, "", lambda r: escape(wording.published(r)).replace(" ms", "&nbsp;ms"))
+            len(columns) - 1,
+            (heading, "", lambda r: escape(wording.published(r)).replace(" ms", "&nbsp;ms")),
         )
     body = "".join(
         f'<tbody><tr><th scope="rowgroup" colspan="{len(columns) + 1}">{title}</th></tr>'
@@ -47,6 +61,12 @@ def designs(outcome: Outcome) -> str:
     caption = "Accuracy is the share of samples classified rightly, latency that of one inference."
     if any(row.accuracy_nonzero or row.test_accuracy_nonzero for _, rs in groups for row in rs):
         caption += " “Non-zero” leaves out samples of score 0."
+    if any(row.use for _, rs in groups for row in rs):
+        caption += (
+            " What a design uses of a modality is its Shapley value: what it adds on the average "
+            "of coming first and second; in place of an absent one stands an empty text or a "
+            "picture of one colour."
+        )
     return framed("Designs", caption, "Design", _heads(columns), body) + _held_against(outcome)
 
 
@@ -145,6 +165,20 @@ def _tested(row: Row) -> str:
     seeds = wording.over_seeds(row)
     said = _accuracy(row.test_accuracy, row.test_accuracy_nonzero)
     return said + (f"<small>{seeds}</small>" if seeds else "")
+
+
+def _used(row: Row) -> str:
+    """Shapley values, and below them what is left without each modality."""
+    if row.use is None:
+        return ""
+    shares = "<br>".join(
+        f"{words(name)} {value.value:+.1f}"
+        + ("" if value.low is None else f"<small>{value.low:+.1f} to {value.high:+.1f}</small>")
+        for name, value in row.use.shapley.items()
+    )
+    left = [f"without {words(name)} {value:.1f} %" for name, value in row.use.without.items()]
+    left.append(f"calibration error {row.use.ece:.3f}")
+    return shares + "".join(f"<small>{said}</small>" for said in left)
 
 
 def _chosen(outcome: Outcome) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from evaluators.paired import Paired
-from studies.outcome import Outcome, Row, Standing, Value, Verdict
+from studies.outcome import FineTuned, Outcome, Row, Standing, Value, Verdict
 
 NEAREST_MISSES = 3
 SOURCE_OF_PUBLISHED = "arXiv 2511.21889"
@@ -237,14 +237,46 @@ def unsettled(outcome: Outcome) -> str:
 
 
 def rungs(outcome: Outcome) -> str:
-    """How the probe and training agree; empty for a study without a probe."""
+    """How the stages of a study agree; empty for one that neither probed nor fine-tuned."""
     found = outcome.rungs
     if found is None:
         return ""
-    said = f"{counted(found.probed, 'design')} probed, {found.trained} of them trained"
-    if found.tau is None:
-        return said + "; too few or too alike to say whether both rank them alike"
-    return said + f"; of those the ranks agree with Kendall's tau {found.tau:.2f}"
+    said = []
+    if found.probed:
+        stages = f"{counted(found.probed, 'design')} probed, {found.trained} of them trained"
+        said.append(f"{stages}; {_agreement(found.tau)}")
+    if found.fine_tuned:
+        stages = f"{counted(found.fine_tuned, 'design')} fine-tuned whole"
+        said.append(f"{stages}; {_agreement(found.fine_tau)}")
+    return ". ".join(said)
+
+
+def _agreement(tau: float | None) -> str:
+    if tau is None:
+        return "too few or too alike to say whether both rank them alike"
+    return f"of those the ranks agree with Kendall's tau {tau:.2f}"
+
+
+def fine_tuned(each: FineTuned) -> str:
+    """What fine-tuning brought a design, and where it stands among those that were fine-tuned."""
+    before = each.before.accuracy.value if each.before.accuracy else 0.0
+    where = "on their front" if each.on_front else "beaten by another of them"
+    return f"{where}; {difference(each.gained)} over its {before:.1f} % on frozen trunks"
+
+
+def use(row: Row) -> str:
+    """`text +21.3 points (+15.0 to +27.4), vision ...; without text 55.1 %, ...`; may be empty."""
+    found = row.use
+    if found is None:
+        return ""
+    shares = ", ".join(f"{name} {_share(value)}" for name, value in found.shapley.items())
+    left = ", ".join(f"without {name} {value:.1f} %" for name, value in found.without.items())
+    return f"uses {shares}; {left}; calibration error {found.ece:.3f}"
+
+
+def _share(value: Value) -> str:
+    bounds = "" if value.low is None else f" ({value.low:+.1f} to {value.high:+.1f})"
+    return f"{value.value:+.1f} points{bounds}"
 
 
 def majority_row(outcome: Outcome) -> Row:

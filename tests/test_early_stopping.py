@@ -244,3 +244,17 @@ def test_the_command_stops_early_says_so_and_goes_on(place: Place) -> None:
     assert done.returncode == 0, done.stderr
     stages = json.loads(done.stdout)["conditions"]["stages"]
     assert stages.endswith("; then every feasible design is timed and trained")
+
+
+def test_designs_that_a_later_command_would_leave_untimed_are_told(bench: Bench) -> None:
+    few = with_few_readings(bench)
+    few.run(12)
+    waiting = [t for t in bench.trials if t.user_attrs[RECORD].get(STOPPED)]
+    assert waiting
+    bench.told.lines.clear()
+    bench.new_search(bench.workers).run(12)
+    (told,) = [line for line in bench.told.lines if "never timed" in line]
+    assert "--few-readings times those that may stand on the front" in told
+    bench.told.lines.clear()
+    few.run(12)
+    assert not [line for line in bench.told.lines if "never timed" in line]

@@ -1,5 +1,6 @@
 """The probe ranks designs by a linear system on their features, and trains nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,11 @@ def test_the_same_probe_again_gives_the_same_figure_under_the_same_key(
     tuned = ProbeEvaluator(quality(data, tmp_path / "c", BY_STAGE))
     assert tuned.key(design()) != one.key(design())
     assert one.key(design()) != quality(data, tmp_path / "a", QUICK).key(design())
+
+
+def test_designs_over_the_same_taps_share_one_probe(data: DataSet, tmp_path: Path) -> None:
+    probe = ProbeEvaluator(quality(data, tmp_path))
+    assert probe.key(design("product")) == probe.key(design("gated"))
+    assert probe.evaluate(design("product")) == probe.evaluate(design("gated"))
+    assert probe.key(design("product")) != probe.key(design("cross-attention")), "reads tokens"
+    assert probe.key(replace(design(), text_tokens=32)) != probe.key(design())

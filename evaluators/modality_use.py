@@ -1,0 +1,246 @@
+"""What a trained design uses of each modality, and whether it is as sure as it is right."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from evaluators.data import Split
+from evaluators.evaluation import Evaluation, Measure, content_key
+from evaluators.examples import Batch, Examples
+from evaluators.paired import bootstrapped
+from evaluators.quality import QualityEvaluator
+from evaluators.training import predict
+from search_space.encoders import Modality
+from search_space.features import Feature
+from search_space.genotype import Genotype
+from search_space.network import FusionNetwork
+
+MODALITIES: tuple[Modality, ...] = ("text", "vision")
+SHUFFLES = 5
+"""How often a modality is dealt out anew among the samples; figures are means over these."""
+BINS = 15
+"""Of the expected calibration error, equally wide (Guo et al. 2017)."""
+RECIPE = 1
+"""Part of every key: raise it when use comes to be found in another way."""
+Floats = NDArray[np.float64]
+
+
+class ModalityUseEvaluator:
+    """Takes each modality from a trained design, and sees what is left of its right answers.
+
+    Taken away in two ways. Masked: in its place stands a text without words, or a picture that is
+    all of its set's mean colour; the network was never trained on those. Shuffled: the text (or
+    the picture) of another sample of the same split, so that every input is a likely one.
+    """
+
+    def __init__(self, quality: QualityEvaluator, split: Split = "test") -> None:
+        self._quality, self._split = quality, split
+
+    def key(self, genotype: Genotype) -> str:
+        """Of the design, all that its training depends on, and the split."""
+        conditions = {"test": self._quality.test_key(genotype), "split": self._split}
+        return content_key("modality use", {**conditions, "recipe": RECIPE})
+
+    def evaluate(self, genotype: Genotype) -> Evaluation:
+        """What the design uses, with 95 % intervals over the samples; of fp32, as trained.
+
+        "accuracy_without_M", "accuracy_shuffled_M": percent right with modality M masked or
+        shuffled; "accuracy_of_nothing" with both masked. "drop_shuffled_M": percent points lost by
+        shuffling M. "shapley_M": M's Shapley value in percent points: what it adds on the average
+        of coming first and coming second, absent modalities masked; both add up to the accuracy
+        less that of nothing. "ece": expected calibration error, 0 to 1, over BINS bins of the
+        greatest probability. Raises ValueError for a design of one modality.
+        """
+        if not is_fused(genotype):
+            raise ValueError(f"{genotype.describe()}: has one modality, so it uses that")
+        logits = self._logits(genotype)
+        labels = np.array([s.label for s in self._quality.data.split(self._split)])
+        right = {how: (found.argmax(1) == labels).astype(float) for how, found in logits.items()}
+        full, nothing = right["full"], right["nothing"]
+        measures = [_percent("accuracy_of_nothing", nothing)]
+        for modality, other in zip(MODALITIES, MODALITIES[::-1], strict=True):
+            without, alone = right[f"without {modality}"], right[f"without {other}"]
+            dealt = [right[f"shuffled {modality} {k}"] for k in range(SHUFFLES)]
+            shuffled: Floats = np.mean(dealt, axis=0)
+            measures += [
+                _percent(f"accuracy_without_{modality}", without),
+                _percent(f"accuracy_shuffled_{modality}", shuffled),
+                _points(f"drop_shuffled_{modality}", full - shuffled),
+                _points(f"shapley_{modality}", (full - without + alone - nothing) / 2),
+            ]
+        measures.append(Measure("ece", calibration_error(logits["full"], labels), "", "lower"))
+        return Evaluation(
+            self.key(genotype), "modality use", tuple(measures), {"split": self._split}
+        )
+
+    def _logits(self, genotype: Genotype) -> dict[str, Floats]:
+        """Logits (N, classes) of the design as it is, and with each modality taken away."""
+        quality = self._quality
+        network = quality.trained(genotype).to(quality.compute_device)
+        seen = _Seen(network, quality.examples_seen(genotype, self._split))
+        nothing = _nothing(quality, network, genotype)
+        fusion = network.fusion.cpu()  # small, and so is what it reads
+        cases: dict[str, dict[Modality, _Source]] = {
+            "full": {},
+            "without text": {"text": nothing},
+            "without vision": {"vision": nothing},
+            "nothing": {"text": nothing, "vision": nothing},
+        }
+        count = len(quality.data.split(self._split))
+        for modality in MODALITIES:
+            for k in range(SHUFFLES):
+                order = torch.Generator().manual_seed(k)
+                dealt = torch.randperm(count, generator=order)
+                cases[f"shuffled {modality} {k}"] = {modality: dealt}
+        return {
+            how: predict(fusion, _Mixed(seen, other)).double().numpy()
+            for how, other in cases.items()
+        }
+
+
+def is_fused(genotype: Genotype) -> bool:
+    """Whether the design reads two modalities, so that it can be asked what it uses of each."""
+    return genotype.text_encoder is not None and genotype.vision_encoder is not None
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a fusion reads of some samples: features, first extent B, and the text's mask (B, L)."""
+
+    features: Mapping[Feature, Tensor]
+    mask: Tensor
+
+    def of(self, modality: Modality) -> dict[Feature, Tensor]:
+        """The features of one modality."""
+        return {f: tensor for f, tensor in self.features.items() if f.modality == modality}
+
+    def cpu(self) -> "_Inputs":
+        """The same on the host."""
+        return _Inputs({f: tensor.cpu() for f, tensor in self.features.items()}, self.mask.cpu())
+
+    def repeated(self, count: int) -> "_Inputs":
+        """One sample as so many."""
+        features = {
+            f: tensor.expand(count, *tensor.shape[1:]) for f, tensor in self.features.items()
+        }
+        return _Inputs(features, self.mask.expand(count, -1))
+
+
+_Source = Tensor | _Inputs
+"""Whose modality stands in the place of a sample's own: places of others (N,), or one for all."""
+
+
+class _Seen:
+    """What a network's fusion reads of each sample, computed once and kept in memory."""
+
+    def __init__(self, network: FusionNetwork, examples: Examples) -> None:
+        self.labels = examples.labels
+        parts: list[_Inputs] = []
+        order = torch.arange(len(self.labels))
+        with torch.inference_mode():
+            for at in order.split(64):  # type: ignore[no-untyped-call]
+                examples.batch(at).logits(_Reads(network, parts))
+        longest = max(part.mask.shape[1] for part in parts)
+        self.mask = torch.cat([_padded(part.mask, longest) for part in parts])
+        self.features = {
+            f: torch.cat([_padded(p.features[f], longest) if f.over_text else p.features[f]
+                          for p in parts])
+            for f in parts[0].features
+        }  # fmt: skip
+
+    def at(self, places: Tensor) -> _Inputs:
+        """Of the samples at these places."""
+        return _Inputs({f: t[places] for f, t in self.features.items()}, self.mask[places])
+
+
+class _Reads(nn.Module):
+    """Stands in a fusion's, or in a whole network's, place and notes what the fusion would read."""
+
+    def __init__(self, network: FusionNetwork, noted: list[_Inputs]) -> None:
+        super().__init__()
+        self._network, self._noted = network, noted
+
+    def forward(self, *inputs: Tensor | Mapping[Feature, Tensor]) -> Tensor:
+        first, mask, *rest = inputs
+        assert isinstance(mask, Tensor)
+        if isinstance(first, Mapping):
+            self._noted.append(_Inputs(dict(first), mask).cpu())
+        else:
+            self._noted.append(_read_by(self._network, first, mask, *rest))  # type: ignore[arg-type]
+        return mask  # in place of logits, which nobody asks for
+
+
+def _read_by(network: FusionNetwork, ids: Tensor, mask: Tensor, pixels: Tensor) -> _Inputs:
+    assert network.text is not None and network.vision is not None
+    features = network.text(ids, mask, network.text_features)
+    features |= network.vision(pixels, network.vision_features)
+    return _Inputs(features, mask).cpu()
+
+
+def _nothing(quality: QualityEvaluator, network: FusionNetwork, genotype: Genotype) -> _Inputs:
+    """What the fusion reads of a text without words and of a picture of the mean colour."""
+    ids, mask = quality.text_without_words(genotype)
+    side = quality.image_size(genotype)
+    with torch.inference_mode():
+        blank = torch.zeros(1, 3, side, side)
+        device = quality.compute_device
+        return _read_by(network, *(each.to(device) for each in (ids, mask, blank)))
+
+
+class _Mixed:
+    """Samples of which modalities may be those of others, for a fusion."""
+
+    def __init__(self, seen: _Seen, other: Mapping[Modality, _Source]) -> None:
+        self.lengths: Tensor | None = None
+        self._seen, self._other = seen, other
+        self.labels = seen.labels
+
+    def batch(self, indices: Tensor) -> Batch:
+        """The samples at `indices` (B,)."""
+        text, vision = (self._read(modality, indices) for modality in MODALITIES)
+        features = text.of("text") | vision.of("vision")
+        return Batch(self.labels[indices], lambda module: module(features, text.mask))
+
+    def _read(self, modality: Modality, indices: Tensor) -> _Inputs:
+        source = self._other.get(modality)
+        if source is None:
+            return self._seen.at(indices)
+        if isinstance(source, _Inputs):
+            return source.repeated(len(indices))
+        return self._seen.at(source[indices])
+
+
+def calibration_error(logits: Floats, labels: NDArray[np.int64], bins: int = BINS) -> float:
+    """Expected calibration error of logits (N, classes), 0 to 1 (Guo et al. 2017).
+
+    Samples are put in `bins` equally wide ones by their greatest probability; in each the share of
+    right answers is held against the mean of that probability, weighted by how many are in it.
+    """
+    probabilities = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    sure, right = probabilities.max(1), probabilities.argmax(1) == labels
+    place = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
+    off = [abs(float((right[place == k] - sure[place == k]).sum())) for k in range(bins)]
+    return sum(off) / len(labels)
+
+
+def _padded(tensor: Tensor, length: int) -> Tensor:
+    """(B, L, ...) with zeros up to `length` in the second extent."""
+    room = [0, 0] * (tensor.dim() - 2) + [0, length - tensor.shape[1]]
+    return F.pad(tensor, room)
+
+
+def _percent(name: str, right: Floats) -> Measure:
+    return Measure(name, 100 * float(right.mean()), "%", "higher")
+
+
+def _points(name: str, differences: Floats) -> Measure:
+    low, high = bootstrapped(differences)
+    value = float(differences.mean())
+    bounds = (100 * min(low, value), 100 * max(high, value))
+    return Measure(name, 100 * value, "percent points", "neither", *bounds)
