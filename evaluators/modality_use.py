@@ -1,22 +1,20 @@
 """What a trained design uses of each modality, and whether it is as sure as it is right."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from evaluators.data import Split
 from evaluators.evaluation import Evaluation, Measure, content_key
-from evaluators.examples import Batch, Examples
+from evaluators.examples import Batch
+from evaluators.fusion_inputs import FusionInputs, inputs_of, read_by
 from evaluators.paired import bootstrapped
 from evaluators.quality import QualityEvaluator
 from evaluators.training import predict
 from search_space.encoders import Modality
-from search_space.features import Feature
 from search_space.genotype import Genotype
 from search_space.network import FusionNetwork
 
@@ -82,7 +80,8 @@ class ModalityUseEvaluator:
         """Logits (N, classes) of the design as it is, and with each modality taken away."""
         quality = self._quality
         network = quality.trained(genotype).to(quality.compute_device)
-        seen = _Seen(network, quality.examples_seen(genotype, self._split))
+        examples = quality.examples_seen(genotype, self._split)
+        seen = inputs_of(network, examples)
         nothing = _nothing(quality, network, genotype)
         fusion = network.fusion.cpu()  # small, and so is what it reads
         cases: dict[str, dict[Modality, _Source]] = {
@@ -91,14 +90,13 @@ class ModalityUseEvaluator:
             "without vision": {"vision": nothing},
             "nothing": {"text": nothing, "vision": nothing},
         }
-        count = len(quality.data.split(self._split))
         for modality in MODALITIES:
             for k in range(SHUFFLES):
                 order = torch.Generator().manual_seed(k)
-                dealt = torch.randperm(count, generator=order)
+                dealt = torch.randperm(len(examples.labels), generator=order)
                 cases[f"shuffled {modality} {k}"] = {modality: dealt}
         return {
-            how: predict(fusion, _Mixed(seen, other)).double().numpy()
+            how: predict(fusion, _Mixed(seen, examples.labels, other)).double().numpy()
             for how, other in cases.items()
         }
 
@@ -108,97 +106,28 @@ def is_fused(genotype: Genotype) -> bool:
     return genotype.text_encoder is not None and genotype.vision_encoder is not None
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """What a fusion reads of some samples: features, first extent B, and the text's mask (B, L)."""
-
-    features: Mapping[Feature, Tensor]
-    mask: Tensor
-
-    def of(self, modality: Modality) -> dict[Feature, Tensor]:
-        """The features of one modality."""
-        return {f: tensor for f, tensor in self.features.items() if f.modality == modality}
-
-    def cpu(self) -> "_Inputs":
-        """The same on the host."""
-        return _Inputs({f: tensor.cpu() for f, tensor in self.features.items()}, self.mask.cpu())
-
-    def repeated(self, count: int) -> "_Inputs":
-        """One sample as so many."""
-        features = {
-            f: tensor.expand(count, *tensor.shape[1:]) for f, tensor in self.features.items()
-        }
-        return _Inputs(features, self.mask.expand(count, -1))
-
-
-_Source = Tensor | _Inputs
+_Source = Tensor | FusionInputs
 """Whose modality stands in the place of a sample's own: places of others (N,), or one for all."""
 
 
-class _Seen:
-    """What a network's fusion reads of each sample, computed once and kept in memory."""
-
-    def __init__(self, network: FusionNetwork, examples: Examples) -> None:
-        self.labels = examples.labels
-        parts: list[_Inputs] = []
-        order = torch.arange(len(self.labels))
-        with torch.inference_mode():
-            for at in order.split(64):  # type: ignore[no-untyped-call]
-                examples.batch(at).logits(_Reads(network, parts))
-        longest = max(part.mask.shape[1] for part in parts)
-        self.mask = torch.cat([_padded(part.mask, longest) for part in parts])
-        self.features = {
-            f: torch.cat([_padded(p.features[f], longest) if f.over_text else p.features[f]
-                          for p in parts])
-            for f in parts[0].features
-        }  # fmt: skip
-
-    def at(self, places: Tensor) -> _Inputs:
-        """Of the samples at these places."""
-        return _Inputs({f: t[places] for f, t in self.features.items()}, self.mask[places])
-
-
-class _Reads(nn.Module):
-    """Stands in a fusion's, or in a whole network's, place and notes what the fusion would read."""
-
-    def __init__(self, network: FusionNetwork, noted: list[_Inputs]) -> None:
-        super().__init__()
-        self._network, self._noted = network, noted
-
-    def forward(self, *inputs: Tensor | Mapping[Feature, Tensor]) -> Tensor:
-        first, mask, *rest = inputs
-        assert isinstance(mask, Tensor)
-        if isinstance(first, Mapping):
-            self._noted.append(_Inputs(dict(first), mask).cpu())
-        else:
-            self._noted.append(_read_by(self._network, first, mask, *rest))  # type: ignore[arg-type]
-        return mask  # in place of logits, which nobody asks for
-
-
-def _read_by(network: FusionNetwork, ids: Tensor, mask: Tensor, pixels: Tensor) -> _Inputs:
-    assert network.text is not None and network.vision is not None
-    features = network.text(ids, mask, network.text_features)
-    features |= network.vision(pixels, network.vision_features)
-    return _Inputs(features, mask).cpu()
-
-
-def _nothing(quality: QualityEvaluator, network: FusionNetwork, genotype: Genotype) -> _Inputs:
+def _nothing(quality: QualityEvaluator, network: FusionNetwork, genotype: Genotype) -> FusionInputs:
     """What the fusion reads of a text without words and of a picture of the mean colour."""
     ids, mask = quality.text_without_words(genotype)
     side = quality.image_size(genotype)
     with torch.inference_mode():
         blank = torch.zeros(1, 3, side, side)
         device = quality.compute_device
-        return _read_by(network, *(each.to(device) for each in (ids, mask, blank)))
+        return read_by(network, *(each.to(device) for each in (ids, mask, blank)))
 
 
 class _Mixed:
     """Samples of which modalities may be those of others, for a fusion."""
 
-    def __init__(self, seen: _Seen, other: Mapping[Modality, _Source]) -> None:
+    def __init__(
+        self, seen: FusionInputs, labels: Tensor, other: Mapping[Modality, _Source]
+    ) -> None:
         self.lengths: Tensor | None = None
-        self._seen, self._other = seen, other
-        self.labels = seen.labels
+        self.labels, self._seen, self._other = labels, seen, other
 
     def batch(self, indices: Tensor) -> Batch:
         """The samples at `indices` (B,)."""
@@ -206,11 +135,11 @@ class _Mixed:
         features = text.of("text") | vision.of("vision")
         return Batch(self.labels[indices], lambda module: module(features, text.mask))
 
-    def _read(self, modality: Modality, indices: Tensor) -> _Inputs:
+    def _read(self, modality: Modality, indices: Tensor) -> FusionInputs:
         source = self._other.get(modality)
         if source is None:
             return self._seen.at(indices)
-        if isinstance(source, _Inputs):
+        if isinstance(source, FusionInputs):
             return source.repeated(len(indices))
         return self._seen.at(source[indices])
 
@@ -227,12 +156,6 @@ def calibration_error(logits: Floats, labels: NDArray[np.int64], bins: int = BIN
     place = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
     off = [abs(float((right[place == k] - sure[place == k]).sum())) for k in range(bins)]
     return sum(off) / len(labels)
-
-
-def _padded(tensor: Tensor, length: int) -> Tensor:
-    """(B, L, ...) with zeros up to `length` in the second extent."""
-    room = [0, 0] * (tensor.dim() - 2) + [0, length - tensor.shape[1]]
-    return F.pad(tensor, room)
 
 
 def _percent(name: str, right: Floats) -> Measure:

@@ -6,6 +6,7 @@ from typing import Any
 
 from evaluators.paired import Paired, Right, paired
 from studies.front import dominates, pareto_front
+from studies.objectives import Goals
 from studies.outcome import Row
 from studies.verdict import Judged, compare
 from studies.wording import counted
@@ -19,13 +20,17 @@ def cautions_of(
     subject: Mapping[str, Any],
     references: Sequence[Row] = (),
     right: Rights | None = None,
+    goals: Goals | None = None,
 ) -> tuple[str, ...]:
     """Sentences about trials, references and the front.
 
     Where `right` holds two designs over the same samples, their paired interval decides what is
     said about which of them is better.
     """
-    front, right = pareto_front(rows), right or {}
+    goals, right = goals or Goals(), right or {}
+    front = pareto_front(rows, goals.objectives)
+    if goals.more:
+        references = ()  # these are not asked for what a study searches for beside the two
     return (
         *subject.get("cautions", []),
         *_without_figures(rows),

@@ -88,6 +88,22 @@ def run(
     latency_limit: Annotated[
         float | None, typer.Option("--latency-limit", help="ms; slower designs are not trained.")
     ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--objective",
+            help="Beside accuracy and latency, two at most: robustness, robustness-text, -vision, "
+            "-both, without-text, without-vision, calibration, parameters, bytes, memory, energy.",
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--limit", help="NAME=NUMBER on any objective, as bytes=5e6; repeatable."),
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option("--noise", help="Greatest noise factor that robustness is asked under."),
+    ] = None,
     storage: Storage = None,
     name: Name = None,
     sampler: Annotated[
@@ -177,6 +193,9 @@ def run(
             few_readings=few_readings,
             fine_tune=fine_tune,
             workers=workers,
+            objectives=tuple(objective or ()),
+            limits=tuple(limit or ()),
+            noise=noise,
             text_encoders=tuple(text_encoder or ()),
             vision_encoders=tuple(vision_encoder or ()),
         )

@@ -148,6 +148,8 @@ def _new_search(lab: Lab, study: optuna.Study, workers: Workers, reporter: Any) 
         [s for s in seeded_designs(lab.space) if _fused(lab, s)],
         fixed=lab.grid is not None,
         early=early,
+        goals=settings.goals,
+        further=lab.further,
     )
 
 

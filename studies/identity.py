@@ -19,8 +19,9 @@ from search_space.space import SearchSpace
 from studies.early_stopping import PROMISING
 from studies.grids import Grid
 from studies.lab import Lab
+from studies.objectives import Goals
 from studies.protocol import in_words, resumed_protocol
-from studies.records import CONDITIONS, IDENTITY, METRICS, PROTOCOL, SETTINGS, SUBJECT
+from studies.records import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS, SUBJECT, metrics
 from studies.settings import RUNTIMES, Settings
 from studies.storage import StorageError, open_storage
 
@@ -30,7 +31,11 @@ SAME_RESULTS = ("data", "space", "training protocol or seed")
 EVERY_STAGE = "every feasible design is timed and trained"
 """Of a study that stops none early."""
 
-DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+
+def directions_of(goals: Goals) -> list[StudyDirection]:
+    """Which way each objective is better, as Optuna has it."""
+    ways = {True: StudyDirection.MAXIMIZE, False: StudyDirection.MINIMIZE}
+    return [ways[objective.higher] for objective in goals.objectives]
 
 
 def data_label(data: DataSet) -> str:
@@ -51,22 +56,23 @@ def open_study(lab: Lab) -> optuna.Study:
     """
     settings = lab.settings
     storage = open_storage(settings.storage)
+    directions = directions_of(settings.goals)
     name = study_name(settings, lab.data, lab.space)
     study = optuna.create_study(
         storage=storage,
         study_name=name,
-        directions=DIRECTIONS,
+        directions=directions,
         load_if_exists=True,
     )
     known = study.user_attrs.get(IDENTITY)
     if known is None:
         # Empty, and nobody's: a trial, a direction or a note of others must not become ours.
-        if study.get_trials(deepcopy=False) or study.directions != DIRECTIONS:
+        if study.get_trials(deepcopy=False) or study.directions != directions:
             raise StorageError(
                 f"study {name!r} in {settings.storage} was not made by fusion-nas: "
                 "give another --storage or --name"
             )
-        study.set_metric_names(METRICS)
+        study.set_metric_names(metrics(settings.goals))
         study.set_user_attr(CONDITIONS, conditions(lab))
         study.set_user_attr(SUBJECT, _subject(lab))
         study.set_user_attr(SETTINGS, asdict(_from_anywhere(settings)))
@@ -159,6 +165,9 @@ def _identity(lab: Lab) -> dict[str, Any]:
         "rewrites": lab.settings.rewrites,
         "latency limit": lab.settings.latency_limit_ms,
         "selection (--cv or not)": f"{FOLDS}-fold" if lab.settings.cv else "valid",
+        "objectives": [each.name for each in lab.settings.goals.more] or None,
+        "noise": lab.settings.noise,
+        "limits": list(lab.settings.limits) or None,
         "list of designs": lab.grid
         and _digest([[d.name, d.genotype.key] for d in lab.grid.designs]),
     }
@@ -204,6 +213,20 @@ def conditions(lab: Lab) -> dict[str, str]:
         del found["sampler"], found["stages"]
         found["designs"] = f"a fixed list of {len(lab.grid.designs)}, none sampled"
         found["selection"] = "none among designs; test is looked at once, at the end, for them all"
+    goals = lab.settings.goals
+    if goals.more:
+        found["objectives"] = "; ".join(each.words for each in goals.objectives)
+    if lab.settings.noise is not None:
+        found["noise"] = (
+            f"Gaussian, on what the fusion reads, factors 0 to {lab.settings.noise:g}; "
+            "robustness is the mean accuracy over them"
+        )
+    if goals.limits:
+        found["limits"] = "; ".join(
+            f"{limit.objective.words} {'at least' if limit.objective.higher else 'at most'} "
+            f"{limit.value:g}"
+            for limit in goals.limits
+        )
     if data.faults:
         found["data check"] = (
             f"failed, and accepted: {summary(data.faults)}; first, {data.faults[0].text}"
@@ -272,6 +295,8 @@ def _subject(lab: Lab) -> dict[str, Any]:
         "majority": [100 * _majority(data, lab.settings.cv), None],
         "ceilings": {k: 100 * v for k, v in (data.ceilings or {}).items()},
         "latency_limit_ms": lab.settings.latency_limit_ms,
+        "objectives": list(lab.settings.objectives),
+        "limits": list(lab.settings.limits),
         "cautions": cautions,
         **({} if lab.grid is None else {"grid": _grid(lab.grid, lab.settings)}),
     }

@@ -25,6 +25,8 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         },
         "ceilings_percent": {name: _number(v) for name, v in outcome.ceilings.items()},
         "latency_limit_ms": _number(outcome.latency_limit_ms),
+        "objectives": [each.name for each in outcome.goals.objectives],
+        "limits": {each.objective.name: each.value for each in outcome.goals.limits},
         "front": [row.number for row in outcome.front],
         "front_neighbours": [
             pair
@@ -33,7 +35,14 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         ],
         "standings": [_standing(standing) for standing in outcome.standings],
         "reference_point": reference
-        and {"accuracy_percent": _number(reference[0]), "latency_ms": _number(reference[1])},
+        and {
+            "accuracy_percent": _number(reference[0]),
+            "latency_ms": _number(reference[1]),
+            **{
+                each.name: _number(value)
+                for each, value in zip(outcome.goals.more, reference[2:], strict=True)
+            },
+        },
         "hypervolume": [
             {"trial": trial, "percent_points_ms": _number(value)}
             for trial, value in outcome.hypervolume
@@ -110,6 +119,7 @@ def row_as_json(row: Row) -> dict[str, Any]:
         "test_accuracy_percent_by_seed": list(row.test_seeds),
         "modality_use": row.use and _use(row.use),
         "latency_ms": _value(row.latency),
+        "further": {name: _value(value) for name, value in row.more.items()},
         "probe_r2_percent": _value(row.probe_r2),
         "predicted_latency_ms": _value(row.predicted_latency),
         "parameters": row.parameters,

@@ -1,6 +1,6 @@
 """What becomes of one trial: its design is timed, probed and trained, and told to the study."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -18,6 +18,7 @@ from search_space.genotype import Genotype
 from search_space.paper import SeededDesign
 from search_space.space import SearchSpace
 from studies.early_stopping import EarlyStopping
+from studies.objectives import FoundBy, Goals
 from studies.records import (
     AGAIN,
     DESIGN,
@@ -61,10 +62,14 @@ class Judge:
         latency_limit_ms: float | None,
         seeded: Sequence[SeededDesign],
         early: EarlyStopping,
+        goals: Goals,
+        further: Mapping[FoundBy, Evaluator],
     ) -> None:
+        """`further` tells the objectives that neither timing nor training does."""
         self._study, self._space = study, space
         self._latency, self._quality, self._store = latency, quality, store
         self._limit, self._early = latency_limit_ms, early
+        self._goals, self._further = goals, further
         self._published = {s.genotype.key: s.design for s in seeded}
         self._failed_in_a_row = self._unstable_in_a_row = 0
 
@@ -119,9 +124,19 @@ class Judge:
             why = f"not timed: a predicted {ms:.3g} ms has not been worth a reading"
             self._stopped(trial, genotype, None, quality, why, more)
             return
-        record = record_of(latency, quality, genotype.as_json(), **more)
-        trial.set_user_attr(RECORD, record)
-        self._study.tell(trial, [quality["accuracy"].value, latency["latency_ms"].value])
+        found = {"timing": latency, "training": quality}
+        for name, evaluator in self._further.items():
+            found[name], _ = known_or_new(self._store, evaluator, genotype)
+        further = [found[name] for name in self._further]
+        record = record_of(latency, quality, genotype.as_json(), further=further, **more)
+        reason = self._over_limits(trial, found)
+        if reason:
+            trial.set_user_attr(RECORD, {**record, "reason": reason})
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            trial.set_user_attr(RECORD, record)
+            values = [found[o.found_by][o.measure].value for o in self._goals.objectives]
+            self._study.tell(trial, values)
         self._failed_in_a_row = 0
 
     def _timed(
@@ -135,6 +150,9 @@ class Judge:
         if not known:
             self._unstable_in_a_row = 0
         reason = latency.infeasible or self._over_limit(trial, latency)
+        if not reason:
+            self._check_told(latency)
+            reason = self._over_limits(trial, {"timing": latency})
         if reason:
             self._infeasible(trial, genotype, latency, reason, **more)
             return None
@@ -167,6 +185,27 @@ class Judge:
         if median <= self._limit:
             return ""
         return f"{median:.3f} ms is over the latency limit of {self._limit:g} ms"
+
+    def _check_told(self, latency: Evaluation) -> None:
+        """Raises SearchStopped where the device does not tell what is searched for or limited."""
+        told = {measure.name for measure in latency.measures}
+        for objective in self._goals.needed:
+            if objective.found_by == "timing" and objective.measure not in told:
+                why = MeasureError(f"this device tells no {objective.words}")
+                said = f"--objective {objective.name}: {why}; leave it out, with a new --name"
+                raise SearchStopped(said) from why
+
+    def _over_limits(self, trial: optuna.Trial, found: Mapping[str, Evaluation]) -> str:
+        """Which limit the design misses by what was found of it, in words; else empty."""
+        for limit in self._goals.limits:
+            objective = limit.objective
+            if objective.found_by not in found:
+                continue
+            value = found[objective.found_by][objective.measure].value
+            _constrain(trial, f"{objective.name} limit", limit.missed_by(value))
+            if limit.missed_by(value) > 0:
+                return limit.words(value)
+        return ""
 
     def _said_of(self, genotype: Genotype) -> dict[str, Any]:
         """The design's key, by which it is known again, and what was published for it."""

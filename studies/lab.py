@@ -17,11 +17,14 @@ from evaluators.data.folds import fold
 from evaluators.device_client import DeviceClient, open_local_device
 from evaluators.device_pool import DevicePool
 from evaluators.devices import LOCAL
+from evaluators.evaluation import Evaluator
 from evaluators.execution import execution_on
 from evaluators.latency import BOARD_TIMING, LOCAL_TIMING, LatencyEvaluator, Runs, TimingDevice
+from evaluators.modality_use import ModalityUseEvaluator
 from evaluators.onnx_builder import OnnxBuilder
 from evaluators.quality import QualityEvaluator
 from evaluators.regimes import named_protocol
+from evaluators.robustness import Noise, RobustnessEvaluator
 from evaluators.ssh_link import open_ssh_device
 from evaluators.store import EvaluationStore
 from search_space.encoders import Weights
@@ -29,6 +32,7 @@ from search_space.named import load_space, names
 from search_space.rewrites import BY_NAME
 from search_space.space import SearchSpace
 from studies.grids import Grid, grid_in
+from studies.objectives import FoundBy
 from studies.protocol import chosen_protocol
 from studies.samplers import chosen
 from studies.settings import PRECISIONS_OF, RUNTIMES, Settings, devices, home
@@ -70,6 +74,16 @@ class Lab:
         if not self.settings.cv:
             return whole
         return CrossValidatedEvaluator(whole, FOLDS, self.step)
+
+    @cached_property
+    def further(self) -> dict[FoundBy, Evaluator]:
+        """What tells the objectives that neither timing nor training does, as far as needed."""
+        settings = self.settings
+        made: dict[FoundBy, Evaluator] = {"use": ModalityUseEvaluator(self.quality, "valid")}
+        if settings.noise is not None:
+            made["robustness"] = RobustnessEvaluator(self.quality, Noise(settings.noise))
+        needed = {objective.found_by for objective in settings.goals.needed}
+        return {name: evaluator for name, evaluator in made.items() if name in needed}
 
     def close(self) -> None:
         """Ends the device's agent."""
@@ -163,7 +177,8 @@ def open_lab(settings: Settings, step: Step) -> Lab:
         fold(data, k, FOLDS)  # what cannot be cut is told before anything is made
     if settings.grid is not None:
         space, grid = grid_in(settings.grid, space)
-    sampler = chosen(settings.sampler, space, settings.few_readings)
+    pair = not settings.goals.more
+    sampler = chosen(settings.sampler, space, settings.few_readings, pair)
     settings = replace(settings, sampler=sampler)
     encoders = {spec.name: spec for spec in space.encoders}
     compute = "cuda" if torch.cuda.is_available() else "cpu"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evaluators.paired import Paired
+from studies.objectives import ACCURACY, LATENCY, Goals, Objective
 
 State = Literal["complete", "stopped", "infeasible", "unstable", "failed"]
 Split = Literal["valid", "test"]
@@ -76,7 +77,8 @@ class Row:
     which attention blocks cannot attend and were timed in a simpler form, `device` by which device
     it was timed, `timing` with what care: a board that did nothing else, or a machine that did;
     where it is not kept, the latter. timed_as: number of the trial that timed it at the end. use:
-    what the trained design uses of each modality, where that was looked at.
+    what the trained design uses of each modality, where that was looked at. more: values of
+    further objectives, by name, as far as they are known.
     """
 
     number: int | None
@@ -107,6 +109,12 @@ class Row:
     timing: Timing = "shared"
     published_accuracy: float | None = None
     published_latency_ms: float | None = None
+    more: Mapping[str, Value] = field(default_factory=dict)
+
+    def figure(self, objective: Objective) -> Value | None:
+        """The row's value of an objective, as far as it is known."""
+        own = {ACCURACY.name: self.accuracy, LATENCY.name: self.latency}
+        return own[objective.name] if objective.name in own else self.more.get(objective.name)
 
     @property
     def label(self) -> str:
@@ -224,14 +232,15 @@ class Outcome:
     cross-validation over train and valid, so that "validation" means those. neighbours: how much
     more accurate each design of the front is than the next faster one, on test where all of them
     were looked at there, else on validation; None where that is not kept. hypervolume: after each
-    complete trial, in percent-points times ms left of the reference point; empty until two
-    designs are known. majority: percent that the most frequent class reaches on (valid, test), the
-    latter None until test is looked at.
+    complete trial, in the product of the objectives' units, up to the reference point; empty until
+    two designs are known. majority: percent that the most frequent class reaches on (valid, test),
+    the latter None until test is looked at.
     ceilings: percent that the best possible classifier reaches, where the data say so.
     conditions: everything a reader needs to repeat it, label to words, in the order to show.
     grid: what a study of a fixed list compares; None for a search. rungs: how the stages of a study
     with a probe or with fine-tuning went, else None. fine_tuned: the designs that were trained
-    whole at the end, fastest first.
+    whole at the end, fastest first. goals: what was searched for; the front, the hypervolume and
+    the reference point, a value each, are in these objectives.
     """
 
     study: str
@@ -245,7 +254,7 @@ class Outcome:
     front: tuple[Row, ...]
     standings: tuple[Standing, ...]
     hypervolume: tuple[tuple[int, float], ...]
-    reference_point: tuple[float, float] | None
+    reference_point: tuple[float, ...] | None
     importances: Mapping[str, Mapping[str, float]]
     conditions: Mapping[str, str]
     latency_limit_ms: float | None = None
@@ -255,3 +264,4 @@ class Outcome:
     grid: GridOutcome | None = None
     rungs: Rungs | None = None
     fine_tuned: tuple[FineTuned, ...] = ()
+    goals: Goals = field(default_factory=Goals)

@@ -65,7 +65,11 @@ def _sections(outcome: Outcome) -> tuple[dict[str, str], list[Plot]]:
     listed, front = grid_plots.plot(outcome), front_plot.front(outcome)
     drawn = [listed, front]
     found = {} if outcome.grid is None else {"list": grid_page.section(outcome, listed, _figure)}
-    found["front"] = _front(outcome, front)
+    further = plots.further(outcome)
+    drawn += [plot for _, plot in further]
+    found["front"] = _front(outcome, front) + "".join(
+        f"<h3>{_words(title)}</h3>{_figure(plot)}" for title, plot in further
+    )
     found["designs"] = _note(outcome) + tables.designs(outcome)
     if outcome.grid is None:
         course, bars = plots.hypervolume(outcome), plots.importances(outcome)
@@ -147,11 +151,11 @@ def _course(outcome: Outcome, plot: Plot | None) -> str:
         return "<p>No hypervolume: it takes a reference point and two complete designs.</p>"
     against = ""
     if outcome.reference_point:
-        accuracy, latency = outcome.reference_point
-        against = f" against the reference point {accuracy:.1f} % at {wording.ms(latency)} ms"
+        against = f" against the reference point {wording.reference_point(outcome)}"
     return (
-        f"<p>Hypervolume{against}: the area that the front dominates, in percent-points times ms; "
-        f"more is better. Diamonds are seeded designs.</p>{_figure(plot)}"
+        f"<p>Hypervolume{against}: what the front dominates, in "
+        f"{escape(wording.volume_unit(outcome))}; more is better. Diamonds are seeded designs.</p>"
+        f"{_figure(plot)}"
     )
 
 

@@ -8,9 +8,12 @@ from typing import Any
 import plotly.graph_objects as go
 
 from search_space.genotype import MAX_FUSION_POINTS
+from studies.front import value_of
+from studies.front_plot import hover
 from studies.outcome import Outcome
 from studies.plotting import Plot, axis, both, escaped, look, ms
-from studies.wording import clean
+from studies.wording import clean, volume_unit
+from studies.wording import further as further_words
 
 MAX_DIMENSIONS = 12
 MAX_BARS = 12
@@ -43,10 +46,45 @@ def hypervolume(outcome: Outcome) -> Plot | None:
         look(),
         margin={"l": 64, "r": 14, "t": 12, "b": 48},
         xaxis=axis(title="trial", dtick=1 if numbers[-1] <= 12 else None),
-        yaxis=axis(title="percent-points × ms"),
+        yaxis=axis(title=volume_unit(outcome).replace(" x ", " × ")),
     )
     summary = f"The hypervolume is {values[-1]:.1f} after trial {numbers[-1]}."
     return Plot("hypervolume", figure, 320, summary)
+
+
+def further(outcome: Outcome) -> list[tuple[str, Plot]]:
+    """For each objective beside accuracy and latency, its values over latency."""
+    found = []
+    for objective in outcome.goals.more:
+        rows = [row for row in outcome.rows if row.state == "complete" and row.figure(objective)]
+        if not rows:
+            continue
+        on_front = [row for row in rows if row in outcome.front]
+        others = [row for row in rows if row not in on_front]
+        figure = go.Figure()
+        for group, colour, size in ((others, "var(--faint)", 8), (on_front, "var(--front)", 9)):
+            figure.add_scatter(
+                x=[ms(row) for row in group],
+                y=[value_of(row, objective) for row in group],
+                mode="markers", hoverinfo="text",
+                hovertext=[hover(row, (further_words(row, outcome),)) for row in group],
+                marker={"size": size, "color": colour}
+                | {"line": {"color": "var(--surface)", "width": 1}},
+            )  # fmt: skip
+        figure.update_layout(
+            look(),
+            margin={"l": 64, "r": 14, "t": 12, "b": 48},
+            xaxis=axis(title="latency, ms"),
+            yaxis=axis(title=escaped(objective.words)),
+        )
+        summary = f"{len(rows)} designs, {len(on_front)} of them on the front."
+        found.append(
+            (
+                f"{objective.words}, over latency",
+                Plot(f"over-{objective.name}", figure, 360, summary),
+            )
+        )
+    return found
 
 
 def importances(outcome: Outcome) -> list[tuple[str, Plot]]:
@@ -96,6 +134,9 @@ def parallel(outcome: Outcome) -> Plot | None:
     dimensions = [_dimension(name, designs) for name in decisions]
     dimensions.append({"label": "latency, ms", "values": [ms(row) for row in rows]} | _DIGITS)
     dimensions.append({"label": "accuracy, %", "values": accuracies} | _DIGITS)
+    for objective in outcome.goals.more:
+        values = [value_of(row, objective) for row in rows]
+        dimensions.append({"label": objective.words, "values": values} | _DIGITS)
     figure = go.Figure()
     figure.add_parcoords(
         dimensions=dimensions,

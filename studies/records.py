@@ -24,7 +24,18 @@ from studies.front import (
     standing,
 )
 from studies.grid_records import grid_outcome
-from studies.outcome import FineTuned, ModalityUse, Outcome, Row, Rungs, Split, State, Value
+from studies.objectives import MORE, Goals, goals
+from studies.outcome import (
+    FineTuned,
+    ModalityUse,
+    Outcome,
+    Row,
+    Rungs,
+    Split,
+    Standing,
+    State,
+    Value,
+)
 from studies.verdict import RightBySplit, with_verdicts
 from studies.wording import counted
 
@@ -45,8 +56,12 @@ AGAIN = "again"
 """Of a trial that times a design which an earlier trial trained: the design's key. It is none of
 the study's total."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-METRICS = ["accuracy_percent", "latency_ms"]
 MIN_TRIALS_FOR_IMPORTANCE = 8
+
+
+def metrics(sought: Goals) -> list[str]:
+    """What Optuna calls the values of a trial."""
+    return ["accuracy_percent", "latency_ms", *(each.name for each in sought.more)]
 
 
 def record_of(
@@ -54,11 +69,12 @@ def record_of(
     quality: Evaluation | None,
     genotype: Mapping[str, Any],
     probe: Evaluation | None = None,
+    further: Iterable[Evaluation] = (),
     **more: Any,
 ) -> dict[str, Any]:
     """What a trial keeps: the design, its evaluations without raw samples, and more."""
     record: dict[str, Any] = {"genotype": dict(genotype), **more}
-    for evaluation in (latency, probe, quality):
+    for evaluation in (latency, probe, quality, *further):
         if evaluation is None:
             continue
         record[f"{evaluation.kind}_key"] = evaluation.key
@@ -111,6 +127,9 @@ def figures_of(record: Mapping[str, Any], tests: Mapping[str, Any] | None = None
         "published_accuracy": record.get("published_accuracy"),
         "published_latency_ms": record.get("published_latency_ms"),
         "reason": record.get("reason", ""),
+        "more": {
+            each.name: Value(*record[each.measure]) for each in MORE if each.measure in record
+        },
     }
 
 
@@ -179,6 +198,7 @@ def row_from_json(fields: Mapping[str, Any]) -> Row:
     accuracies = ("accuracy", "accuracy_nonzero", "test_accuracy", "test_accuracy_nonzero")
     names = (*accuracies, "latency", "probe_r2", "predicted_latency")
     values = {name: Value(**fields[name]) if fields.get(name) else None for name in names}
+    values["more"] = {name: Value(**v) for name, v in fields.get("more", {}).items()}  # type: ignore[assignment]
     return Row(**{**fields, **values, "test_seeds": tuple(fields.get("test_seeds", ()))})
 
 
@@ -240,9 +260,11 @@ def outcome_of(study: optuna.Study) -> Outcome:
     grid = grid_outcome(subject.get("grid"), rows, rights(study))
     fine_tuned = fine_tuned_of(study.user_attrs, rows)
     # A list is given, not searched: neither its course nor its decisions mean anything.
-    reference = None if grid else reference_point(rows)
+    sought = goals_of(subject)
+    objectives = sought.objectives
+    reference = None if grid else reference_point(rows, objectives)
     named = [row for row in rows if row.name and row.state == "complete"]
-    front = pareto_front(rows)
+    front = pareto_front(rows, objectives)
     by_split: RightBySplit = {"valid": rights(study, "valid"), "test": rights(study, "test")}
     tested = all(row.number in by_split["test"] for row in front)
     right = by_split["test" if tested else "valid"]
@@ -257,36 +279,50 @@ def outcome_of(study: optuna.Study) -> Outcome:
         rows=rows,
         references=references,
         front=front,
-        standings=with_verdicts(
-            [standing(row, rows) for row in named],
-            (*front, *references),
-            by_split,
-        ),
-        hypervolume=hypervolume_history(rows, reference),
+        standings=_standings(named, rows, (*front, *references), by_split, sought),
+        hypervolume=hypervolume_history(rows, reference, objectives),
         reference_point=reference,
-        importances={} if grid else _importances(study),
+        importances={} if grid else _importances(study, sought),
         conditions=study.user_attrs[CONDITIONS],
         latency_limit_ms=subject["latency_limit_ms"],
         cautions=(
-            *cautions_of(rows, subject, references, right),
+            *cautions_of(rows, subject, references, right, sought),
             *(
                 f"Trial {number} has earned fine-tuning and could not be fine-tuned: {why}"
                 for number, why in failures(study.user_attrs).items()
             ),
         ),
-        neighbours=neighbours(front, right),
+        neighbours=() if sought.more else neighbours(front, right),
         grid=grid,
         rungs=rungs_of(rows, fine_tuned),
         fine_tuned=fine_tuned,
+        goals=sought,
     )
 
 
-def _importances(study: optuna.Study) -> dict[str, dict[str, float]]:
+def goals_of(subject: Mapping[str, Any]) -> Goals:
+    """What a study searches for, from what it keeps about itself."""
+    return goals(subject.get("objectives", ()), subject.get("limits", ()))
+
+
+def _standings(
+    named: Sequence[Row],
+    rows: Sequence[Row],
+    held: Sequence[Row],
+    right: RightBySplit,
+    sought: Goals,
+) -> tuple[Standing, ...]:
+    """Where named designs stand; verdicts weigh accuracy and latency, so without them for more."""
+    found = tuple(standing(row, rows, sought.objectives) for row in named)
+    return found if sought.more else with_verdicts(found, held, right)
+
+
+def _importances(study: optuna.Study, sought: Goals) -> dict[str, dict[str, float]]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     found: dict[str, dict[str, float]] = {}
     if len(complete) < MIN_TRIALS_FOR_IMPORTANCE:
         return found
-    for at, metric in enumerate(METRICS):
+    for at, metric in enumerate(metrics(sought)):
         values = {trial.values[at] for trial in complete}
         if len(values) < 2:
             continue

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import optuna
 
-from studies.identity import DIRECTIONS
+from studies.identity import directions_of
+from studies.objectives import Goals
 from studies.samplers import distributions
 from studies.table import Table
 
@@ -60,7 +61,7 @@ def replay(
     told = table.accuracy[np.arange(count), rng.integers(seeds, size=count)]
     told = told if noise else table.mean
     asked = distributions(table.space)
-    study = optuna.create_study(directions=DIRECTIONS, sampler=make(0))
+    study = optuna.create_study(directions=directions_of(Goals()), sampler=make(0))
     rows: list[int] = []
     seconds: list[float] = []
     for number in range(at[-1]):

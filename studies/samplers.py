@@ -26,7 +26,7 @@ SAMPLERS = {
 }
 
 
-def chosen(name: str, space: SearchSpace, few_readings: bool = False) -> str:
+def chosen(name: str, space: SearchSpace, few_readings: bool = False, pair: bool = True) -> str:
     """The sampler of this name; of AUTO "ehvi" for a space that is listed whole, else "tpe".
 
     On the table of such a space `benchmarks/samplers.py` found "ehvi" ahead of all others or level
@@ -34,6 +34,8 @@ def chosen(name: str, space: SearchSpace, few_readings: bool = False) -> str:
     """
     if name != AUTO:
         return name
+    if not pair:  # "ehvi" weighs these two alone
+        return "tpe"
     return "ehvi" if few_readings or space.size <= ENUMERABLE else "tpe"
 
 

@@ -31,7 +31,8 @@ def show(outcome: Outcome, console: Console) -> None:
     paper.say(wording.emptiness(outcome), "bold")
     if outcome.front:
         paper.head("Front, fastest first")
-        _figures(outcome.front, paper, outcome.cv)
+        more = [wording.further(row, outcome) for row in outcome.front]
+        _figures(outcome.front, paper, outcome.cv, more)
     if outcome.fine_tuned:
         paper.head("Fine-tuned whole, held against each other alone, fastest first")
         notes = [wording.fine_tuned(each) for each in outcome.fine_tuned]
@@ -142,10 +143,9 @@ def _bounds(outcome: Outcome) -> Iterator[str]:
         yield f"Latency limit: {outcome.latency_limit_ms:g} ms."
     if outcome.hypervolume:
         trial, value = outcome.hypervolume[-1]
-        said = f"Hypervolume: {value:.1f} percent-points x ms after trial {trial}"
+        said = f"Hypervolume: {value:.1f} {wording.volume_unit(outcome)} after trial {trial}"
         if outcome.reference_point:
-            accuracy, latency = outcome.reference_point
-            said += f"; reference point {accuracy:.1f} % at {wording.ms(latency)} ms"
+            said += f"; reference point {wording.reference_point(outcome)}"
         yield said + "."
 
 

@@ -18,6 +18,7 @@ from studies.early_stopping import EarlyStopping, trained_and_not_timed
 from studies.ehvi import EnumeratedEhviSampler, SpaceExhausted
 from studies.judge import FOR_A_PERSON, Judge, needs_mending
 from studies.ledger import Ledger
+from studies.objectives import FoundBy, Goals
 from studies.records import (
     AGAIN,
     CARRIED_OVER,
@@ -89,10 +90,22 @@ class Search:
         seeded: Sequence[SeededDesign] = (),
         fixed: bool = False,
         early: EarlyStopping | None = None,
+        goals: Goals | None = None,
+        further: Mapping[FoundBy, Evaluator] | None = None,
     ) -> None:
         self._fixed, self._early = fixed, early or EarlyStopping()
+        self._goals = goals or Goals()
         self._judge = Judge(
-            study, space, latency, quality, store, latency_limit_ms, seeded, self._early
+            study,
+            space,
+            latency,
+            quality,
+            store,
+            latency_limit_ms,
+            seeded,
+            self._early,
+            self._goals,
+            further or {},
         )
         self._study, self._space, self._sampler = study, space, sampler
         self._workers, self._reporter = workers, reporter
@@ -157,7 +170,7 @@ class Search:
         except FOR_A_PERSON as error:
             self._leave(trial)
             raise needs_mending("the device needs a person", error) from error
-        told = _told(self._read()[trial.number], self._ledger.first)
+        told = _told(self._read()[trial.number], self._ledger.first, self._goals)
         self._reporter.trial(self._count(running=False), total, told)
 
     def _next_to_time(self) -> optuna.Trial | None:
@@ -306,14 +319,17 @@ class Search:
         self._study.tell(trial, state=TrialState.FAIL)
 
 
-def _told(trial: FrozenTrial, first: Mapping[str, int]) -> str:
+def _told(trial: FrozenTrial, first: Mapping[str, int], goals: Goals) -> str:
     """What a trial came to, in a line; `first` as `first_of_each` gives it."""
     name = trial.user_attrs.get(NAME, "")
     record = trial.user_attrs.get(RECORD, {})
     who = f"{name}: " if name else ""
     if trial.state is TrialState.COMPLETE:
-        accuracy, latency = trial.values
+        accuracy, latency, *values = trial.values
+        more = "".join(
+            f", {each.name} {value:.4g}" for each, value in zip(goals.more, values, strict=True)
+        )
         same = duplicate_of(trial, first)
         again = "" if same is None else f" (as trial {same})"
-        return f"{who}{accuracy:.1f} %, {latency:.3g} ms{again}"
+        return f"{who}{accuracy:.1f} %, {latency:.3g} ms{more}{again}"
     return f"{who}{record.get('reason', 'failed')}"

@@ -13,6 +13,7 @@ import platformdirs
 from evaluators.devices import LOCAL, Devices, DevicesError
 from search_space.genotype import PRECISIONS, Precision
 from studies.grids import kinds
+from studies.objectives import Goals, goals
 from studies.samplers import AUTO, BLIND, SAMPLERS
 from studies.storage import default_url
 
@@ -73,7 +74,8 @@ class Settings:
     """Everything that a run is told. `space` None stands for `demo` with the rendered data and
     `paper` with any other; `data` None for the rendered data; no `precisions` for the space's.
     `grid` names a fixed list of designs to run in place of a search, all of it where `trials` is
-    None; `about` says what it compares."""
+    None; `about` says what it compares. `objectives` are those beside accuracy and latency,
+    `limits` are each NAME=NUMBER, `noise` is the greatest factor that robustness is asked under."""
 
     preset: str
     title: str
@@ -105,6 +107,9 @@ class Settings:
     few_readings: bool = False
     fine_tune: int = 0
     workers: int = 1
+    objectives: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    noise: float | None = None
     seeds: int = 1
     grid: str | None = None
     about: str = ""
@@ -171,11 +176,59 @@ class Settings:
                 f"--text-only with --vision-encoder {self.vision_encoders[0]}: give one of them"
             )
         self._check_devices()
+        self._check_goals()
         if self.data is not None and not Path(self.data).expanduser().exists():
             raise UsageError(
                 f"--data {self.data}: there is no such folder; give one that holds label.csv, or "
                 "leave it out for the rendered data"
             )
+
+    @property
+    def goals(self) -> Goals:
+        """What is searched for. Raises UsageError for what cannot be meant."""
+        try:
+            return goals(self.objectives, self.limits)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    def _check_goals(self) -> None:
+        found = self.goals
+        noisy = [each for each in found.needed if each.found_by == "robustness"]
+        if noisy and self.noise is None:
+            raise UsageError(
+                f"--objective {noisy[0].name} without noise: say up to which factor with --noise, "
+                "as --noise 0.95"
+            )
+        if self.noise is not None and not 0 < self.noise < inf:
+            raise UsageError(f"--noise {self.noise:g}: give a number above 0, as 0.95")
+        if self.noise is not None and not noisy:
+            raise UsageError(
+                f"--noise {self.noise:g}: nothing is asked under noise; give --objective "
+                "robustness too, or leave it out"
+            )
+        trained = [each for each in found.needed if each.found_by in ("robustness", "use")]
+        if self.cv and trained:
+            raise UsageError(
+                f"--cv with {trained[0].name}: that is judged on the validation split alone; leave "
+                "one out"
+            )
+        of_one = [each.name for each in trained if each.name != "robustness"]
+        if self.text_only and of_one:
+            raise UsageError(f"--text-only with {of_one[0]}: there is one modality; leave one out")
+        if not found.more:
+            return
+        given = {
+            "--sampler ehvi": self.sampler == "ehvi",
+            "--probe": self.probe,
+            "--few-readings": self.few_readings,
+            "--fine-tune": bool(self.fine_tune),
+        }
+        for flag, is_given in given.items():
+            if is_given:
+                raise UsageError(
+                    f"{flag} with --objective {found.more[0].name}: it weighs accuracy and latency "
+                    "alone; leave one of them out"
+                )
 
     def _check_devices(self) -> None:
         if len(set(self.devices)) != len(self.devices):
@@ -243,11 +296,13 @@ def load_settings(preset: str, **flags: Any) -> Settings:
 
 def _check_no_search(preset: str, given: dict[str, Any]) -> None:
     """Raises UsageError for flags of a search that a fixed list of designs has no use for."""
-    for flag in ("sampler", "seed_paper", "cv", "probe", "few_readings", "fine_tune"):
+    names = {"objectives": "objective", "limits": "limit"}
+    searched = ("sampler", "seed_paper", "cv", "probe", "few_readings", "fine_tune")
+    for flag in (*searched, *names):
         if given.get(flag):
+            said = names.get(flag, flag).replace("_", "-")
             raise UsageError(
-                f"--{flag.replace('_', '-')}: study {preset} tries a fixed list of designs; "
-                "leave this flag out"
+                f"--{said}: study {preset} tries a fixed list of designs; leave this flag out"
             )
 
 

@@ -1,9 +1,11 @@
 """The tables of a study's page."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 
 from studies import wording
+from studies.objectives import Objective
 from studies.outcome import Outcome, Row, Value
 
 Cell = Callable[[Row], str]
@@ -43,8 +45,10 @@ def designs(outcome: Outcome) -> str:
         ("Where it stands", "said", where),
         ("In words", "words", _design),
     ]
+    for objective in reversed(outcome.goals.more):
+        columns.insert(3, (_heading(objective), "number", partial(_further, objective)))
     if any(row.use for _, rows in groups for row in rows):
-        columns.insert(4, ("Uses, points of test", "", _used))
+        columns.insert(len(columns) - 2, ("Uses, points of test", "", _used))
     if any(wording.published(row) for _, rows in groups for row in rows):
         heading = f"Published, {wording.SOURCE_OF_PUBLISHED}"
         columns.insert(
@@ -79,6 +83,10 @@ def trials(outcome: Outcome) -> str:
         (_chosen(outcome), "number", lambda r: figure(wording.percent(r.accuracy))),
         ("Test, %", "number", lambda r: figure(wording.percent(r.test_accuracy))),
         ("Latency, ms", "number", lambda r: figure(wording.milliseconds(r.latency))),
+        *(
+            (_heading(objective), "number", partial(_further, objective))
+            for objective in outcome.goals.more
+        ),
         ("Parameters", "number", lambda r: wording.count(r.parameters)),
         ("Fidelity", "", lambda r: words(r.fidelity)),
         ("In words", "words", lambda r: words(wording.arrows(r.design))),
@@ -165,6 +173,15 @@ def _tested(row: Row) -> str:
     seeds = wording.over_seeds(row)
     said = _accuracy(row.test_accuracy, row.test_accuracy_nonzero)
     return said + (f"<small>{seeds}</small>" if seeds else "")
+
+
+def _heading(objective: Objective) -> str:
+    return objective.words[0].upper() + objective.words[1:]
+
+
+def _further(objective: Objective, row: Row) -> str:
+    value = row.figure(objective)
+    return "" if value is None else f"{value.value:.4g}"
 
 
 def _used(row: Row) -> str:

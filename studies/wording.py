@@ -218,6 +218,8 @@ def unsettled(outcome: Outcome) -> str:
     By paired intervals where it is kept which samples were right, else by whether the two
     intervals overlap.
     """
+    if outcome.goals.more:
+        return ""  # accuracy alone does not order such a front
     pairs = list(pairwise(outcome.front))
     known = [pair for pair in outcome.neighbours if pair is not None]
     by_pairs = len(known) == len(pairs)
@@ -262,6 +264,31 @@ def fine_tuned(each: FineTuned) -> str:
     before = each.before.accuracy.value if each.before.accuracy else 0.0
     where = "on their front" if each.on_front else "beaten by another of them"
     return f"{where}; {difference(each.gained)} over its {before:.1f} % on frozen trunks"
+
+
+def reference_point(outcome: Outcome) -> str:
+    """`0.0 % at 12.1 ms`, and further objectives by name; empty where there is none."""
+    if outcome.reference_point is None:
+        return ""
+    accuracy, latency, *more = outcome.reference_point
+    further = "".join(
+        f", {each.name} {value:.4g}" for each, value in zip(outcome.goals.more, more, strict=True)
+    )
+    return f"{accuracy:.1f} % at {ms(latency)} ms{further}"
+
+
+def volume_unit(outcome: Outcome) -> str:
+    """What a hypervolume of these objectives is counted in."""
+    return " x ".join(["percent-points", "ms", *(each.name for each in outcome.goals.more)])
+
+
+def further(row: Row, outcome: Outcome) -> str:
+    """`robustness, % 61.2`: what is searched for beside accuracy and latency; may be empty."""
+    return "; ".join(
+        f"{each.words} {value.value:.4g}"
+        for each in outcome.goals.more
+        if (value := row.figure(each)) is not None
+    )
 
 
 def use(row: Row) -> str:

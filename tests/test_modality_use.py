@@ -1,5 +1,6 @@
 """What a design uses of each modality, on networks whose shares are known by construction."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from test_evaluators_contract import BY_STAGE, QUICK, demo, design, image_folder
 from evaluators.data import DataSet
 from evaluators.modality_use import ModalityUseEvaluator, calibration_error
 from evaluators.quality import QualityEvaluator
+from search_space.genotype import Genotype
 from search_space.network import FusionNetwork
 
 
@@ -26,30 +28,29 @@ def trained(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> QualityE
     return quality(data, tmp_path_factory.mktemp("home"), QUICK)
 
 
-def blind(
-    monkeypatch: pytest.MonkeyPatch, judge: QualityEvaluator, modality: str
-) -> ModalityUseEvaluator:
-    """Of the design that concatenates, with all weights on one modality set to 0."""
+def without_weights_on(
+    judge: QualityEvaluator, modality: str
+) -> Callable[[Genotype], FusionNetwork]:
+    """`judge.trained` for the design that concatenates, with all weights on one modality 0."""
     whole = judge.trained
+    widths = [demo().shapes[n].widths[t - 1] for n, t in (("small-bert", 2), ("small-xcit", 3))]
+    columns = slice(0, widths[0]) if modality == "text" else slice(widths[0], sum(widths))
 
-    def without(genotype: object) -> FusionNetwork:
-        network = whole(genotype)  # type: ignore[arg-type]
-        branch = network.fusion.branches[0]
-        widths = [demo().shapes[n].widths[t - 1] for n, t in (("small-bert", 2), ("small-xcit", 3))]
-        columns = slice(0, widths[0]) if modality == "text" else slice(widths[0], sum(widths))
+    def trained(genotype: Genotype) -> FusionNetwork:
+        network = whole(genotype)
         with torch.no_grad():
-            branch.project_fused.weight[:, columns] = 0  # type: ignore[union-attr, operator]
+            network.fusion.branches[0].project_fused.weight[:, columns] = 0  # type: ignore[union-attr, operator]
         return network
 
-    monkeypatch.setattr(judge, "trained", without)
-    return ModalityUseEvaluator(judge)
+    return trained
 
 
 @pytest.mark.parametrize(("ignored", "used"), [("text", "vision"), ("vision", "text")])
 def test_a_modality_without_weights_has_no_share(
     trained: QualityEvaluator, monkeypatch: pytest.MonkeyPatch, ignored: str, used: str
 ) -> None:
-    found = blind(monkeypatch, trained, ignored).evaluate(design())
+    monkeypatch.setattr(trained, "trained", without_weights_on(trained, ignored))
+    found = ModalityUseEvaluator(trained).evaluate(design())
     share, dropped = found[f"shapley_{ignored}"], found[f"drop_shuffled_{ignored}"]
     assert (share.value, share.low, share.high) == (0, 0, 0)
     assert (dropped.value, dropped.low, dropped.high) == (0, 0, 0)

@@ -1,0 +1,126 @@
+"""What a study may search for beside accuracy and latency, and limits on any of it."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+FoundBy = Literal["timing", "training", "use", "robustness"]
+MOST = 4
+"""Objectives of one study: with more, nearly every design is on the front."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One figure of a design that can be searched for.
+
+    measure: its name in a trial's record. words: for people, with its unit. higher: whether more
+    of it is better. found_by: which evaluator tells it; "timing" knows it before any training.
+    """
+
+    name: str
+    measure: str
+    words: str
+    higher: bool
+    found_by: FoundBy
+
+    def gain(self, value: float) -> float:
+        """The value such that more is better."""
+        return value if self.higher else -value
+
+
+ACCURACY = Objective("accuracy", "accuracy", "accuracy, %", True, "training")
+LATENCY = Objective("latency", "latency_ms", "latency, ms", False, "timing")
+PAIR = (ACCURACY, LATENCY)
+"""Of every study."""
+MORE = (
+    Objective("robustness", "robustness", "robustness, %", True, "robustness"),
+    Objective("robustness-text", "robustness_text", "robustness to text, %", True, "robustness"),
+    Objective(
+        "robustness-vision", "robustness_vision", "robustness to vision, %", True, "robustness"
+    ),
+    Objective("robustness-both", "robustness_both", "robustness to both, %", True, "robustness"),
+    Objective("without-text", "accuracy_without_text", "accuracy without text, %", True, "use"),
+    Objective(
+        "without-vision", "accuracy_without_vision", "accuracy without vision, %", True, "use"
+    ),
+    Objective("calibration", "ece", "calibration error", False, "use"),
+    Objective("parameters", "parameters", "parameters", False, "timing"),
+    Objective("bytes", "onnx_bytes", "ONNX, bytes", False, "timing"),
+    Objective("memory", "peak_memory_mb", "peak memory, MB", False, "timing"),
+    Objective("energy", "energy_mj", "energy an inference, mJ", False, "timing"),
+)
+BY_NAME = {objective.name: objective for objective in (*PAIR, *MORE)}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What an objective must reach or must not exceed."""
+
+    objective: Objective
+    value: float
+
+    def missed_by(self, value: float) -> float:
+        """How far a value is on the wrong side, in the objective's unit; 0 or below: within."""
+        return self.objective.gain(self.value) - self.objective.gain(value)
+
+    def words(self, value: float) -> str:
+        """How a value misses the limit."""
+        side = "under" if self.objective.higher else "over"
+        return f"{self.objective.words} {value:.4g} is {side} the limit of {self.value:g}"
+
+
+@dataclass(frozen=True)
+class Goals:
+    """All that a study searches for: its objectives, accuracy and latency first, and its limits."""
+
+    objectives: tuple[Objective, ...] = PAIR
+    limits: tuple[Limit, ...] = ()
+
+    @property
+    def more(self) -> tuple[Objective, ...]:
+        """The objectives beside accuracy and latency."""
+        return self.objectives[len(PAIR) :]
+
+    @property
+    def needed(self) -> tuple[Objective, ...]:
+        """All that has to be known of a design, objectives first."""
+        limited = [limit.objective for limit in self.limits]
+        return tuple(dict.fromkeys([*self.objectives, *limited]))
+
+    def limits_on(self, found_by: Iterable[FoundBy]) -> list[Limit]:
+        """The limits on what these evaluators tell."""
+        return [limit for limit in self.limits if limit.objective.found_by in found_by]
+
+
+def goals(objectives: Iterable[str], limits: Iterable[str]) -> Goals:
+    """What flags ask for. Raises ValueError, in words, for what cannot be meant."""
+    more = []
+    for name in dict.fromkeys(objectives):
+        if name in {each.name for each in PAIR}:
+            continue
+        more.append(_known("--objective", name))
+    if len(PAIR) + len(more) > MOST:
+        raise ValueError(
+            f"--objective {more[-1].name}: with accuracy and latency that makes "
+            f"{len(PAIR) + len(more)}; give {MOST - len(PAIR)} at most"
+        )
+    return Goals((*PAIR, *more), tuple(_limit(text) for text in limits))
+
+
+def _limit(text: str) -> Limit:
+    name, equals, value = text.partition("=")
+    objective = _known("--limit", name)
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not equals or not math.isfinite(number):
+        raise ValueError(f"--limit {text!r}: give NAME=NUMBER, as parameters=5e6 or accuracy=70")
+    return Limit(objective, number)
+
+
+def _known(flag: str, name: str) -> Objective:
+    if name not in BY_NAME:
+        raise ValueError(f"{flag} {name!r}: choose one of {', '.join(BY_NAME)}")
+    return BY_NAME[name]
