@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evaluators.artifacts import Artifact
 from evaluators.data import Split
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.examples import Batch
@@ -104,6 +105,18 @@ class ModalityUseEvaluator:
 def is_fused(genotype: Genotype) -> bool:
     """Whether the design reads two modalities, so that it can be asked what it uses of each."""
     return genotype.text_encoder is not None and genotype.vision_encoder is not None
+
+
+def artifact_without(quality: QualityEvaluator, genotype: Genotype, absent: Modality) -> Artifact:
+    """The trained, fused design as ONNX that runs without one modality, and without its trunk.
+
+    Right as often as "accuracy_without_M" says (in fp32). The caller discards it. Raises
+    ParityError where ONNX differs from torch.
+    """
+    network = quality.trained(genotype).to(quality.compute_device)
+    nothing = _nothing(quality, network, genotype)
+    calibration = quality.calibration(genotype)
+    return quality.builder.build_without(genotype, network.cpu(), absent, nothing, calibration)
 
 
 _Source = Tensor | FusionInputs

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from device_agent.protocol import TensorSpec
 from evaluators.artifacts import Artifact as Artifact
@@ -21,11 +22,13 @@ from evaluators.composition import OUTPUT, Composer
 from evaluators.costs import costs_told, static_costs
 from evaluators.evaluation import Measure
 from evaluators.exporting import export
+from evaluators.fusion_inputs import FusionInputs
+from evaluators.one_modality import Without
 from evaluators.parts import Joined
 from evaluators.precision import CALIBRATION_SAMPLES, Feed, For, reduce_precision
 from evaluators.rewriting import Rewriting, TextLengths
 from evaluators.trunk_weights import architecture
-from search_space.encoders import EncoderShape, EncoderSpec
+from search_space.encoders import EncoderShape, EncoderSpec, Modality
 from search_space.genotype import Genotype
 from search_space.loading import describe_vocabulary
 from search_space.network import FusionNetwork, build, input_names
@@ -94,6 +97,21 @@ class OnnxBuilder:
             return self._compose(self._composer, genotype, weights)
         return self._export(genotype, network, calibration)
 
+    def build_without(
+        self,
+        genotype: Genotype,
+        network: FusionNetwork,
+        absent: Modality,
+        nothing: FusionInputs,
+        calibration: Sequence[tuple[Tensor, ...]] = (),
+    ) -> Artifact:
+        """A trained, fused design as a graph of its own that runs without one modality.
+
+        `nothing`: what its fusion reads of an empty text and a blank picture, in place of which
+        constants stand; compared with torch as in `build`. `calibration` as there, all inputs.
+        """
+        return self._export(genotype, network, calibration, Without(absent, nothing))
+
     def _compose(self, composer: Composer, genotype: Genotype, weights: bool) -> Artifact:
         if found := violations(genotype, self._shapes):
             raise ValueError("; ".join(found))
@@ -125,33 +143,49 @@ class OnnxBuilder:
         genotype: Genotype,
         network: FusionNetwork | None,
         calibration: Sequence[tuple[Tensor, ...]],
+        without: Without | None = None,
     ) -> Artifact:
         if network is None:
             untrained = {n: replace(spec, weights="random") for n, spec in self._encoders.items()}
             network = build(genotype, untrained, self._shapes, self.classes)
-        written = network.cpu().eval()
-        network = rewrite(written, genotype, self._shapes, self.rewriting.rewrites)
+        written: nn.Module = network.cpu().eval()
+        rewritten = rewrite(network, genotype, self._shapes, self.rewriting.rewrites)
+        exported: nn.Module = rewritten
+        names = input_names(genotype)
+        if without is not None:
+            written, exported = without.applied(network), without.applied(rewritten)
+            names = without.left_of(names)
         self._folder.mkdir(parents=True, exist_ok=True)
         # Quantisation puts files of its own beside the network: all of them go with the folder.
         with TemporaryDirectory(prefix="building-", dir=self._folder) as building:
             temporary = Path(building) / "network.onnx"
-            rows = [self.rewriting.fed(genotype, r) for r in self._random_inputs(genotype)]
-            axes = self.rewriting.open_axes(genotype)
-            export(network, rows[0], temporary, input_names(genotype), [OUTPUT], axes)
+            as_written = self._random_inputs(genotype)
+            rows = [self.rewriting.fed(genotype, row) for row in as_written]
+            calibration = calibration or rows
+            if without is not None:
+                as_written, rows, calibration = (
+                    [without.left_of_row(row) for row in each]
+                    for each in (as_written, rows, calibration)
+                )
+            axes = {n: a for n, a in self.rewriting.open_axes(genotype).items() if n in names}
+            export(exported, rows[0], temporary, names, [OUTPUT], axes)
             onnx.checker.check_model(str(temporary), full_check=False)
-            difference = self._difference(temporary, genotype, written)
+            check = partial(_difference, temporary, genotype, written, as_written, rows)
+            difference = check(PARITY_TOLERANCE)
             if genotype.precision != "fp32":
-                feeds = _feeds(genotype, calibration or rows)
+                feeds = _feeds(names, calibration)
                 reduce_precision(temporary, genotype.precision, feeds, self.runtime)
-                difference = self._difference(temporary, genotype, written, tolerance=None)
-            costs = static_costs(network, self.rewriting.timed(genotype), self._shapes)
+                difference = check(None)
+            costs = static_costs(rewritten, self.rewriting.timed(genotype), self._shapes)
+            if without is not None:
+                costs = ()  # those of the whole network are not this one's
             costs += (Measure("onnx_bytes", temporary.stat().st_size, "B", "lower"),)
             digest = _sha256(temporary)
             # Another worker may build the same network: each has a file of its own to discard.
             path = self._folder / f"{digest}-{uuid4().hex[:8]}.onnx"
             temporary.replace(path)
-        specs, words = self.input_specs(genotype), self.rewriting.words(genotype)
-        return Artifact(path, digest, specs, difference, costs, words)
+        specs = tuple(s for s in self.input_specs(genotype) if s.name in names)
+        return Artifact(path, digest, specs, difference, costs, self.rewriting.words(genotype))
 
     def input_specs(self, genotype: Genotype) -> tuple[TensorSpec, ...]:
         """Names, types and shapes of the timed inputs, and what a device may fill them with."""
@@ -191,18 +225,19 @@ class OnnxBuilder:
             rows.append(tuple(row))
         return rows
 
-    def _difference(
-        self,
-        path: Path,
-        genotype: Genotype,
-        network: FusionNetwork,
-        tolerance: float | None = PARITY_TOLERANCE,
-    ) -> float:
-        rows = self._random_inputs(genotype)
-        with torch.inference_mode():
-            expected = torch.cat([network(*row) for row in rows]).numpy()
-        found = run_onnx(path, [self.rewriting.fed(genotype, row) for row in rows])
-        return _compared(genotype, found, expected, tolerance)
+
+def _difference(
+    path: Path,
+    genotype: Genotype,
+    network: nn.Module,
+    as_written: Sequence[tuple[Tensor, ...]],
+    fed: Sequence[tuple[Tensor, ...]],
+    tolerance: float | None,
+) -> float:
+    """How far a file's logits are from the network's, each given the inputs that it takes."""
+    with torch.inference_mode():
+        expected = torch.cat([network(*row) for row in as_written]).numpy()
+    return _compared(genotype, run_onnx(path, fed), expected, tolerance)
 
 
 def _compared(
@@ -259,8 +294,7 @@ def _run(session: Any, rows: Iterable[tuple[Tensor, ...]]) -> np.ndarray:
     return np.concatenate(outputs)
 
 
-def _feeds(genotype: Genotype, rows: Sequence[tuple[Tensor, ...]]) -> Iterator[Feed]:
-    names = input_names(genotype)
+def _feeds(names: Sequence[str], rows: Sequence[tuple[Tensor, ...]]) -> Iterator[Feed]:
     for row in rows[:CALIBRATION_SAMPLES]:
         yield {n: t.contiguous().numpy() for n, t in zip(names, row, strict=True)}
 

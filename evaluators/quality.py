@@ -347,12 +347,14 @@ class QualityEvaluator:
         Scales of int8 are calibrated on training inputs. The caller discards it. Raises ParityError
         where ONNX differs from torch.
         """
-        calibration: list[tuple[Tensor, ...]] = []
-        if genotype.precision == "int8":
-            train = self.data.split("train")
-            spread = -(-len(train) // CALIBRATION_SAMPLES)
-            calibration = self.inputs(genotype, train[::spread])
-        return self.builder.build(genotype, self.trained(genotype), calibration)
+        return self.builder.build(genotype, self.trained(genotype), self.calibration(genotype))
+
+    def calibration(self, genotype: Genotype) -> list[tuple[Tensor, ...]]:
+        """Training inputs that scales of int8 are drawn from; none in any other precision."""
+        if genotype.precision != "int8":
+            return []
+        train = self.data.split("train")
+        return self.inputs(genotype, train[:: -(-len(train) // CALIBRATION_SAMPLES)])
 
     def inputs(self, genotype: Genotype, samples: Sequence[Sample]) -> list[tuple[Tensor, ...]]:
         """What the exported network reads: a tuple of inputs of batch 1, a sample."""

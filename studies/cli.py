@@ -104,6 +104,14 @@ def run(
         float | None,
         typer.Option("--noise", help="Greatest noise factor that robustness is asked under."),
     ] = None,
+    time_missing: Annotated[
+        bool,
+        typer.Option(
+            "--time-missing",
+            help="At the end, time each design of the front without text and without vision, by "
+            "graphs of their own.",
+        ),
+    ] = False,
     storage: Storage = None,
     name: Name = None,
     sampler: Annotated[
@@ -196,6 +204,7 @@ def run(
             objectives=tuple(objective or ()),
             limits=tuple(limit or ()),
             noise=noise,
+            time_missing=time_missing,
             text_encoders=tuple(text_encoder or ()),
             vision_encoders=tuple(vision_encoder or ()),
         )

@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
+from evaluators.modality_use import MODALITIES, artifact_without, is_fused
+from evaluators.quality import QualityEvaluator
 from search_space.genotype import Genotype
 from search_space.pixels import normalisation
 from studies import screen
@@ -37,6 +39,9 @@ def export_trial(
     fine_tuned: bool = False,
 ) -> None:
     """Writes `network.onnx`, `card.json`, `environment.txt` and the tokenizer.
+
+    Of a fused design also `without-text.onnx` and `without-vision.onnx`, which take the inputs of
+    the other modality alone and do none of the absent one's work.
 
     The ONNX is built anew from the trained weights and compared with torch before it is written.
     The card holds the test figures that the study has, and none are made for it: whoever chooses
@@ -82,6 +87,7 @@ def export_trial(
             folder.mkdir(parents=True, exist_ok=True)
             copyfile(artifact.path, folder / "network.onnx")
             artifact.discard()
+            without = _without_each(quality, genotype, folder)
             if tokenizer is not None:
                 tokenizer.save(folder)
             card = {
@@ -101,6 +107,7 @@ def export_trial(
                 "sha256": artifact.sha256,
                 "greatest_difference_from_torch": artifact.max_difference,
                 "rewritten": list(artifact.rewritten),
+                "without_a_modality": without,
                 "inputs": [input_.as_json() for input_ in artifact.inputs],
                 "pixels": _pixel_rule(lab, genotype),
             }
@@ -109,15 +116,35 @@ def export_trial(
             (folder / "environment.txt").write_text(_environment(), encoding="utf-8")
         finally:
             lab.close()
+    graphs = "".join(f"{each['file']}, " for each in without.values())
     megabytes = (folder / "network.onnx").stat().st_size / 1e6
     console.print(
         f"{folder}: network.onnx ({megabytes:.1f} MB, differs from torch by "
-        f"{artifact.max_difference:.1e}), card.json, environment.txt",
+        f"{artifact.max_difference:.1e}), {graphs}card.json, environment.txt",
         highlight=False,
         soft_wrap=True,
     )
     if not tests:
         console.print(NOT_LOOKED_AT, highlight=False, soft_wrap=True)
+
+
+def _without_each(
+    quality: QualityEvaluator, genotype: Genotype, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Writes the graphs that run without one modality, and tells their inputs and parity."""
+    found: dict[str, dict[str, Any]] = {}
+    for absent in MODALITIES if is_fused(genotype) else ():
+        artifact = artifact_without(quality, genotype, absent)
+        file = f"without-{absent}.onnx"
+        copyfile(artifact.path, folder / file)
+        artifact.discard()
+        found[absent] = {
+            "file": file,
+            "sha256": artifact.sha256,
+            "greatest_difference_from_torch": artifact.max_difference,
+            "inputs": [input_.as_json() for input_ in artifact.inputs],
+        }
+    return found
 
 
 def _figures(kept: dict[str, Any]) -> dict[str, Any]:

@@ -1,18 +1,25 @@
 """What happens when the search is over: references, the one look at test, export, the page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
-from evaluators.evaluation import Evaluation
+from evaluators.evaluation import Evaluation, content_key
 from evaluators.figures import measures_of
-from evaluators.modality_use import ModalityUseEvaluator, is_fused
+from evaluators.modality_use import (
+    MODALITIES,
+    ModalityUseEvaluator,
+    artifact_without,
+    is_fused,
+)
 from evaluators.paired import right_of, right_rows
 from evaluators.quality import QualityEvaluator
 from evaluators.store import known_or_new
+from search_space.encoders import Modality
 from search_space.genotype import Genotype
 from search_space.paper import SeededDesign
 from studies.fine_tuned import ATTRIBUTE, TEST
@@ -124,6 +131,16 @@ def finish(lab: Lab, study: optuna.Study, references: Sequence[SeededDesign]) ->
         genotype = genotype_of(trials[row.number].user_attrs[RECORD])
         if not _looked_at(tests.get(str(row.number), {}), genotype, len(by_seed)):
             tests[str(row.number)] = test_figures(lab, by_seed, genotype)
+    if lab.settings.time_missing:
+        _time_missing(
+            lab,
+            tests,
+            {
+                r.number: genotype_of(trials[r.number].user_attrs[RECORD])
+                for r in outcome.front
+                if r.number is not None
+            },
+        )
     if tests != study.user_attrs.get(TESTS):
         study.set_user_attr(TESTS, tests)
     tuned = [each.row for each in outcome.fine_tuned if each.on_front]
@@ -134,6 +151,42 @@ def finish(lab: Lab, study: optuna.Study, references: Sequence[SeededDesign]) ->
     attach(lab, study, lab.quality, shown if lab.grid is None else outcome.front)
     if tuned:
         attach(lab, study, lab.quality.other(whole=True), tuned, " fine-tuned")
+
+
+class _TimedWithout:
+    """The latency of a trained design's graph that runs without one modality."""
+
+    def __init__(self, lab: Lab, absent: Modality) -> None:
+        self._lab, self._absent = lab, absent
+
+    def key(self, genotype: Genotype) -> str:
+        whole = self._lab.latency.key(genotype)
+        return content_key("latency without", {"latency": whole, "absent": self._absent})
+
+    def evaluate(self, genotype: Genotype) -> Evaluation:
+        artifact = artifact_without(self._lab.quality, genotype, self._absent)
+        try:
+            found = self._lab.latency.time(genotype, artifact)
+        finally:
+            artifact.discard()
+        return replace(found, key=self.key(genotype), kind="latency without")
+
+
+def _time_missing(lab: Lab, tests: dict[str, Any], designs: Mapping[int, Genotype]) -> None:
+    """Adds to the test figures of fused designs what they take without text and without vision.
+
+    Left out is what the device cannot run, or not read well enough.
+    """
+    for number, genotype in designs.items():
+        if not is_fused(genotype):
+            continue
+        use = dict(tests[str(number)][USE])
+        for absent in MODALITIES:
+            found, _ = known_or_new(lab.store, _TimedWithout(lab, absent), genotype)
+            if not (found.infeasible or found.unstable):
+                taken = found["latency_ms"]
+                use[f"latency_without_{absent}"] = [taken.value, taken.low, taken.high]
+        tests[str(number)] = {**tests[str(number)], USE: use}
 
 
 def _look_at_fine_tuned(

@@ -138,6 +138,7 @@ def _use(use: ModalityUse) -> dict[str, Any]:
         "shapley_points": {name: _value(value) for name, value in use.shapley.items()},
         "points_lost_by_shuffling": {name: _value(value) for name, value in use.dropped.items()},
         "percent_without": dict(use.without),
+        "latency_ms_without": {name: _value(v) for name, v in use.latency_without.items()},
         "percent_of_nothing": use.nothing,
         "expected_calibration_error": use.ece,
     }

@@ -32,7 +32,8 @@ class ModalityUse:
     """What a design uses, on test; `evaluators.modality_use` says how each figure is found.
 
     By modality, in percent points with bounds: its Shapley value, and what shuffling it costs. By
-    modality, in percent: what is left without it. nothing: percent right with both masked. ece:
+    modality, in percent: what is left without it, and in ms, where it was timed, what a graph takes
+    that runs without it. nothing: percent right with both masked. ece:
     expected calibration error, 0 to 1.
     """
 
@@ -41,6 +42,7 @@ class ModalityUse:
     without: Mapping[str, float]
     nothing: float
     ece: float
+    latency_without: Mapping[str, Value] = field(default_factory=dict)
 
     @staticmethod
     def kept(figures: Mapping[str, Any] | None) -> "ModalityUse | None":
@@ -58,6 +60,7 @@ class ModalityUse:
             {m: value.value for m, value in by_modality("accuracy_without_").items()},
             figures["accuracy_of_nothing"][0],
             figures["ece"][0],
+            by_modality("latency_without_"),
         )
 
 

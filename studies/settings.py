@@ -110,6 +110,7 @@ class Settings:
     objectives: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     noise: float | None = None
+    time_missing: bool = False
     seeds: int = 1
     grid: str | None = None
     about: str = ""

@@ -193,7 +193,7 @@ def _used(row: Row) -> str:
         + ("" if value.low is None else f"<small>{value.low:+.1f} to {value.high:+.1f}</small>")
         for name, value in row.use.shapley.items()
     )
-    left = [f"without {words(name)} {value:.1f} %" for name, value in row.use.without.items()]
+    left = [words(said) for said in wording.without(row.use)]
     left.append(f"calibration error {row.use.ece:.3f}")
     return shares + "".join(f"<small>{said}</small>" for said in left)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from evaluators.paired import Paired
-from studies.outcome import FineTuned, Outcome, Row, Standing, Value, Verdict
+from studies.outcome import FineTuned, ModalityUse, Outcome, Row, Standing, Value, Verdict
 
 NEAREST_MISSES = 3
 SOURCE_OF_PUBLISHED = "arXiv 2511.21889"
@@ -297,8 +297,18 @@ def use(row: Row) -> str:
     if found is None:
         return ""
     shares = ", ".join(f"{name} {_share(value)}" for name, value in found.shapley.items())
-    left = ", ".join(f"without {name} {value:.1f} %" for name, value in found.without.items())
+    left = ", ".join(without(found))
     return f"uses {shares}; {left}; calibration error {found.ece:.3f}"
+
+
+def without(found: ModalityUse) -> list[str]:
+    """`without text 55.1 % in 2.31 ms` for each modality; no ms where that was not timed."""
+    said = []
+    for name, value in found.without.items():
+        taken = found.latency_without.get(name)
+        within = "" if taken is None else f" in {ms(taken.value)} ms"
+        said.append(f"without {name} {value:.1f} %{within}")
+    return said
 
 
 def _share(value: Value) -> str:
