@@ -37,10 +37,11 @@ class FusionInputs:
         return FusionInputs(features, None if self.mask is None else self.mask.expand(count, -1))
 
 
-def batches_of(network: FusionNetwork, examples: Examples) -> Iterator[FusionInputs]:
+def batches_of(network: FusionNetwork | None, examples: Examples) -> Iterator[FusionInputs]:
     """What the network's fusion reads of all samples in order, a batch at a time, on the host.
 
-    Of kept features it is those; of raw inputs the network's trunks are run, where they are.
+    Of kept features it is those, and no network is needed; of raw inputs the network's trunks are
+    run, where they are.
     """
     order = torch.arange(len(examples.labels))
     noted: list[FusionInputs] = []
@@ -50,7 +51,7 @@ def batches_of(network: FusionNetwork, examples: Examples) -> Iterator[FusionInp
             yield noted.pop()
 
 
-def inputs_of(network: FusionNetwork, examples: Examples) -> FusionInputs:
+def inputs_of(network: FusionNetwork | None, examples: Examples) -> FusionInputs:
     """The same of all samples at once, texts padded to the longest."""
     parts = list(batches_of(network, examples))
     masks = [part.mask for part in parts if part.mask is not None]
@@ -81,7 +82,7 @@ def read_by(network: FusionNetwork, *inputs: Tensor) -> FusionInputs:
 class _Reads(nn.Module):
     """Stands in a fusion's, or in a whole network's, place and notes what the fusion would read."""
 
-    def __init__(self, network: FusionNetwork, noted: list[FusionInputs]) -> None:
+    def __init__(self, network: FusionNetwork | None, noted: list[FusionInputs]) -> None:
         super().__init__()
         self._network, self._noted = network, noted
 
@@ -92,6 +93,7 @@ class _Reads(nn.Module):
             assert mask is None or isinstance(mask, Tensor)
             self._noted.append(_on_host(first, mask))
         else:
+            assert self._network is not None
             self._noted.append(read_by(self._network, *inputs))  # type: ignore[arg-type]
         return torch.empty(0)  # in place of logits, which nobody asks for
 

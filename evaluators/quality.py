@@ -337,6 +337,17 @@ class QualityEvaluator:
         network.fusion.load_state_dict(part.state_dict())
         return network.eval()
 
+    def trained_fusion(self, genotype: Genotype) -> tuple[Fusion, FusionNetwork | None]:
+        """The fusion with its trained weights, and its network where that was trained whole.
+
+        On frozen trunks no trunk is loaded: kept features are what the fusion reads.
+        """
+        part = self._trained_part(genotype)
+        if isinstance(part, FusionNetwork):
+            return part.fusion, part.to(self.compute_device)
+        assert isinstance(part, Fusion)
+        return part, None
+
     def forget_weights(self, genotype: Genotype) -> None:
         """Removes what is kept of the design's training; asked for again, it is trained again."""
         self._weights_file(genotype).unlink(missing_ok=True)

@@ -79,10 +79,10 @@ class RobustnessEvaluator:
         looked at in fp32, as it was trained.
         """
         quality = self._quality
-        network = quality.trained(genotype).to(quality.compute_device)
+        fusion, network = quality.trained_fusion(genotype)
         spread = _spread(batches_of(network, quality.examples_seen(genotype, "train")))
         examples = quality.examples_seen(genotype, self._split)
-        seen, fusion = inputs_of(network, examples), network.fusion.cpu().eval()
+        seen, fusion = inputs_of(network, examples), fusion.cpu().eval()
         factors = self._noise.factors
         curves: dict[str, Floats] = {}
         for name, noisy in _targets(genotype).items():
