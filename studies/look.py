@@ -61,6 +61,7 @@ th[scope="rowgroup"] { position: static; padding-top: 1.1rem; color: var(--muted
 .number { text-align: right; white-space: nowrap; }
 small { display: block; color: var(--muted); font-weight: normal; }
 .said { min-width: 11rem; }
+.uses { white-space: nowrap; }
 .words { min-width: 20rem; }
 .mark { color: var(--seeded); }
 details { margin: 0.6rem 0; }

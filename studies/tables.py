@@ -48,7 +48,7 @@ def designs(outcome: Outcome) -> str:
     for objective in reversed(outcome.goals.more):
         columns.insert(3, (_heading(objective), "number", partial(_further, objective)))
     if any(row.use for _, rows in groups for row in rows):
-        columns.insert(len(columns) - 2, ("Uses, points of test", "", _used))
+        columns.insert(len(columns) - 2, ("Uses, points of test", "uses", _used))
     if any(wording.published(row) for _, rows in groups for row in rows):
         heading = f"Published, {wording.SOURCE_OF_PUBLISHED}"
         columns.insert(
@@ -188,9 +188,10 @@ def _used(row: Row) -> str:
     """Shapley values, and below them what is left without each modality."""
     if row.use is None:
         return ""
-    shares = "<br>".join(
-        f"{words(name)} {value.value:+.1f}"
+    shares = "".join(
+        f"<div>{words(name)} {value.value:+.1f}"
         + ("" if value.low is None else f"<small>{value.low:+.1f} to {value.high:+.1f}</small>")
+        + "</div>"
         for name, value in row.use.shapley.items()
     )
     left = [words(said) for said in wording.without(row.use)]

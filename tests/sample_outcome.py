@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from studies.outcome import Outcome, Row, Standing, Value
+from studies.outcome import ModalityUse, Outcome, Row, Standing, Value
 
 NOTE = (
     "Rendered data: the clips are made by a program, so these accuracies are not CMU-MOSI's and "
@@ -71,6 +71,10 @@ def sample(*, test: bool = True, ceilings: bool = True, trials: int = 24, seed: 
             "the second half of the blocks are 38.1 % apart (2.1, 2.9 ms; 25 % are allowed)",
         )
         rows[15] = replace(rows[13], number=15, duplicate_of=13)
+    rows = [
+        replace(row, use=_use(rng)) if row.state == "complete" and row.test_accuracy else row
+        for row in rows
+    ]
     complete = [r for r in rows if r.state == "complete"]
     front = _front(complete)
     return Outcome(
@@ -168,6 +172,19 @@ def hostile(text: str) -> Outcome:
         importances={text: {text: 0.7, "width_1": 0.3}},
         conditions={text: text},
         cautions=(text,),
+    )
+
+
+def _use(rng: random.Random) -> ModalityUse:
+    """What a design may use: mostly text, timed without either."""
+    text, vision = rng.uniform(8, 22), rng.uniform(-1, 6)
+    return ModalityUse(
+        {"text": Value(text, text - 4, text + 4), "vision": Value(vision, vision - 3, vision + 3)},
+        {"text": Value(text, text - 3, text + 3), "vision": Value(vision, vision - 2, vision + 2)},
+        {"text": 55.0, "vision": 70.2},
+        50.1,
+        rng.uniform(0, 0.2),
+        {"text": Value(0.15, 0.149, 0.152), "vision": Value(1.31, 1.3, 1.33)},
     )
 
 
