@@ -112,6 +112,10 @@ def run(
             "graphs of their own.",
         ),
     ] = False,
+    beside: Annotated[
+        str | None,
+        typer.Option("--beside", help="Of study dominance: the data set beside --data."),
+    ] = None,
     storage: Storage = None,
     name: Name = None,
     sampler: Annotated[
@@ -205,6 +209,7 @@ def run(
             limits=tuple(limit or ()),
             noise=noise,
             time_missing=time_missing,
+            beside=beside,
             text_encoders=tuple(text_encoder or ()),
             vision_encoders=tuple(vision_encoder or ()),
         )

@@ -13,6 +13,7 @@ from search_space.named import load_space
 from search_space.paper import seeded_designs
 from studies import page as pages
 from studies import screen
+from studies.dominance import run_side_by_side, side_by_side_json, told
 from studies.finish import ARTIFACTS
 from studies.jsonout import as_json
 from studies.records import SUBJECT, outcome_of
@@ -35,9 +36,28 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
 
     Raises what `running` and `run_to_end` raise.
     """
+    if settings.beside is not None:
+        _run_side_by_side(settings, page, json_only)
+        return
     with running(settings, page, json_only) as reporter:
         study, target = run_to_end(settings, reporter, page)
     _show(study, target, json_only)
+
+
+def _run_side_by_side(settings: Settings, page: Path | None, json_only: bool) -> None:
+    if settings.grid is None:
+        raise UsageError("--beside: it is for a fixed list of designs, as --study dominance")
+    if page is not None:
+        raise UsageError("--page: each of the two sets has a page in ./runs; leave it out")
+    with running(settings, None, json_only) as reporter:
+        found = run_side_by_side(settings, reporter)
+    if json_only:
+        print(json.dumps(side_by_side_json(found), allow_nan=False))
+        return
+    console = Console()
+    console.print(found.first.title, style="bold", highlight=False)
+    for line in told(found):
+        console.print(line, highlight=False, markup=False)
 
 
 def _show(study: optuna.Study, page: Path, json_only: bool) -> None:

@@ -34,6 +34,7 @@ AXES = {
     "ablation-attention": "attention blocks",
     "stage-sweep": "text layers run, vision in proportion",
     "tokens": "text tokens",
+    "stages": "where the design fuses",
     SHARES: "layer",
 }
 DODGE = 0.09
@@ -92,7 +93,8 @@ def marks_of(outcome: Outcome, points: Iterable[tuple[GridPoint, Row]]) -> dict[
 
 def _curves(outcome: Outcome, points: Sequence[tuple[GridPoint, Row]]) -> Plot:
     panels = _panels(outcome, points)
-    ats = sorted({point.at for point, _ in points}, key=int)
+    given = dict.fromkeys(point.at for point, _ in points)
+    ats = list(given) if any(isinstance(at, str) for at in given) else sorted(given, key=int)
     height = TOP + BOTTOM + len(panels) * PANEL + (len(panels) - 1) * GAP
     figure = go.Figure()
     layout: dict[str, Any] = {}

@@ -190,7 +190,7 @@ def _notes(kind: str, space: SearchSpace) -> Iterator[str]:
                 f"{', '.join(longer)} tokens are left out: "
                 f"{shape.name} takes at most {shape.max_tokens}"
             )
-    if kind != "stage-sweep" and len(space.vision_encoders) > 1:
+    if kind not in ("stage-sweep", "stages") and len(space.vision_encoders) > 1:
         yield (
             f"The designs stand on {space.vision_encoders[0]}, the first vision encoder of the "
             "space; name another with --vision-encoder."
@@ -211,7 +211,17 @@ def _makers() -> dict[str, _Maker]:
         "tokens": _tokens,
         "depth-or-merge": _depth_or_merge,
         "tap-marginals": _tap_marginals,
+        "stages": _stages,
     }
+
+
+def _stages(space: SearchSpace, published: _Published) -> Iterator[_Wanted]:
+    """The paper's three stages on every vision encoder, each held against its late one."""
+    for vision in space.vision_encoders:
+        base = f"{vision} late"
+        for stage, seeded in _on(space, vision).items():
+            name = f"{vision} {stage}"
+            yield _Wanted(vision, stage, name, seeded.genotype, "" if name == base else base)
 
 
 def _ablation(space: SearchSpace, published: _Published) -> Iterator[_Wanted]:

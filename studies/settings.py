@@ -21,6 +21,7 @@ _PRESETS = files("studies") / "presets"
 _BOTH = {"title": str, "seed": int, "trunks": str}
 _KEYS = {**_BOTH, "trials": int, "sampler": str}
 _GRID_KEYS = {**_BOTH, "grid": str, "about": str}
+_OPTIONAL = {"beside": str}
 """What a preset of a fixed list of designs says in place of trials and sampler."""
 TRUNKS = ("auto", "frozen", "text-tuned", "tuned", "by-stage")
 PROTOCOLS = ("fair", "paper")
@@ -75,7 +76,8 @@ class Settings:
     `paper` with any other; `data` None for the rendered data; no `precisions` for the space's.
     `grid` names a fixed list of designs to run in place of a search, all of it where `trials` is
     None; `about` says what it compares. `objectives` are those beside accuracy and latency,
-    `limits` are each NAME=NUMBER, `noise` is the greatest factor that robustness is asked under."""
+    `limits` are each NAME=NUMBER, `noise` is the greatest factor that robustness is asked under.
+    `beside` are data that the same list runs on too, to be set side by side."""
 
     preset: str
     title: str
@@ -114,6 +116,7 @@ class Settings:
     seeds: int = 1
     grid: str | None = None
     about: str = ""
+    beside: str | None = None
 
     def __post_init__(self) -> None:
         checks = (
@@ -271,9 +274,9 @@ def load_settings(preset: str, **flags: Any) -> Settings:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"study {preset}: not TOML ({error})") from error
-    keys = _GRID_KEYS if "grid" in fields else _KEYS
+    keys = _GRID_KEYS | _OPTIONAL if "grid" in fields else _KEYS
     wrong = [f"{key} is not a setting" for key in fields.keys() - keys.keys()]
-    wrong += [f"{key} is missing" for key in keys.keys() - fields.keys()]
+    wrong += [f"{key} is missing" for key in keys.keys() - fields.keys() - _OPTIONAL.keys()]
     wrong += [
         f"{key} = {value!r} is not {keys[key].__name__}"
         for key, value in fields.items()
