@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from evaluators.feature_store import Rows
 from evaluators.preprocessing import Pixels
 from search_space.features import Feature
 
@@ -43,18 +44,23 @@ class Examples(Protocol):
 
 
 class KeptFeatures:
-    """Samples as features of frozen trunks, for a `Fusion`."""
+    """Samples as features of frozen trunks, for a `Fusion`.
+
+    Of features on disk a batch is in memory; on a card all are, where they are few enough.
+    """
 
     def __init__(
-        self, features: Mapping[Feature, Tensor], mask: Tensor | None, labels: Tensor, device: str
+        self, features: Mapping[Feature, Rows], mask: Tensor | None, labels: Tensor, device: str
     ) -> None:
         self.labels = labels
         over_tokens = any(feature.over_text for feature in features)
         self.lengths = mask.sum(1) if mask is not None and over_tokens else None
         self._mask, self._device = mask, device
-        self._on_card = device == "cuda" and _bytes_of(features) <= KEPT_ON_CARD_BYTES
+        self._on_card = device == "cuda" and (
+            sum(kept.bytes for kept in features.values()) <= KEPT_ON_CARD_BYTES
+        )
         self._features = {
-            feature: kept.to(device) if self._on_card else kept
+            feature: Rows((kept.whole().to(device),)) if self._on_card else kept
             for feature, kept in features.items()
         }
 
@@ -68,7 +74,7 @@ class KeptFeatures:
             mask = to_device(mask, self._device)
         features = {
             feature: to_device(
-                kept[at, :longest] if feature.over_text else kept[at], self._device
+                kept.take(at, longest if feature.over_text else None), self._device
             ).float()
             for feature, kept in self._features.items()
         }
@@ -107,10 +113,6 @@ def to_device(tensor: Tensor, device: str) -> Tensor:
     if device != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def _bytes_of(features: Mapping[Feature, Tensor]) -> int:
-    return sum(kept.numel() * kept.element_size() for kept in features.values())
 
 
 def _trimmed(mask: Tensor) -> Tensor:

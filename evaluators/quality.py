@@ -13,6 +13,7 @@ from torch import Tensor
 from evaluators.data import DataSet, Sample, Split
 from evaluators.evaluation import Evaluation, content_key
 from evaluators.execution import Execution, execution_on, place
+from evaluators.feature_store import Rows
 from evaluators.figures import measures_of
 from evaluators.onnx_builder import Artifact, OnnxBuilder, run_onnx
 from evaluators.paired import Right, right_rows
@@ -489,7 +490,7 @@ class QualityEvaluator:
         text = self._text(genotype, over)
         mask = text[1] if text else None
         wanted = features_of(genotype, self._shapes)
-        found: dict[Feature, Tensor] = {}
+        found: dict[Feature, Rows] = {}
         for name in (genotype.text_encoder, genotype.vision_encoder):
             if name:
                 shape = self._shapes[name]
@@ -499,7 +500,7 @@ class QualityEvaluator:
                 )
         if over is not samples:
             rows = torch.tensor([k for k, sample in enumerate(over) if sample.split == split])
-            found = {feature: tensor[rows] for feature, tensor in found.items()}
+            found = {feature: kept.select(rows) for feature, kept in found.items()}
             mask = None if mask is None else mask[rows]
         return KeptFeatures(found, mask, _labels(samples), self.compute_device)
 

@@ -421,7 +421,7 @@ def test_kept_features_give_the_logits_of_the_whole_network(
     halved = any(
         f.form in ("tokens", "grid") for f in network.text_features + network.vision_features
     )
-    assert (kept - whole).abs().max() < (2e-3 if halved else 1e-5)
+    assert (kept - whole).abs().max() < (1e-3 if halved else 1e-5)
     assert kept.std(0).max() > 2e-5, "or they would agree whatever was kept"
 
 
@@ -430,7 +430,7 @@ def test_features_are_made_once_and_read_by_the_next_run(
 ) -> None:
     first = quality(data, tmp_path).evaluate(design())
     assert len(opened) == len(set(opened)) == SPLITS["train"] + SPLITS["valid"]
-    features = list((tmp_path / "features").glob("*.safetensors"))
+    features = list((tmp_path / "features").rglob("*.safetensors"))
     times = [file.stat().st_mtime_ns for file in features]
     opened.clear()
     again = quality(data, tmp_path)
@@ -442,12 +442,10 @@ def test_features_are_made_once_and_read_by_the_next_run(
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 4, 100, -1])
-def test_a_damaged_feature_file_is_made_again(
-    data: DataSet, tmp_path: Path, kept_bytes: int
-) -> None:
+def test_damaged_features_are_made_again(data: DataSet, tmp_path: Path, kept_bytes: int) -> None:
     asked = design("cross-attention")
     first = quality(data, tmp_path).evaluate(asked)
-    for file in (tmp_path / "features").glob("*.safetensors"):
+    for file in (tmp_path / "features").rglob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:kept_bytes])
     assert comparable(quality(data, tmp_path).evaluate(asked)) == comparable(first)
 
@@ -465,7 +463,8 @@ def test_a_disk_without_room_for_features_leaves_nothing_half_written(
             evaluator.evaluate(design())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not [file for file in (tmp_path / "features").iterdir() if file.suffix != ".lock"]
+    left = [file for file in (tmp_path / "features").rglob("*") if file.is_file()]
+    assert not [file for file in left if file.suffix != ".lock"]
     assert evaluator.evaluate(design()).measures
 
 
@@ -766,7 +765,7 @@ def test_real_mobilenet_weights_are_kept_tuned_and_cut_without_loss(
         network = evaluator._untrained(genotype)
         kept = predict(network.fusion, evaluator._examples(genotype, "valid", kept=True))
         whole = predict(network, evaluator._examples(genotype, "valid", kept=False))
-        assert (kept - whole).abs().max() < 2e-3
+        assert (kept - whole).abs().max() < 1e-3
     trunks = TrunkWeights(space.shapes, tmp_path / "trunks", seed=0)
     loaded = trunks.identity(spec)
     changed = trunks.trunk(spec, space.shapes[spec.name].depth)
