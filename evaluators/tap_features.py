@@ -129,7 +129,7 @@ class TapFeatures:
                 made = trunk(*(part.to(self._device) for part in inputs), features)
                 kept = {feature: tensor.cpu() for feature, tensor in made.items()}
                 for feature in kept:
-                    if feature.modality == "text" and feature.form == "tokens":
+                    if feature.over_text:
                         kept[feature] = _padded(kept[feature], inputs[1], length)
                 for writer, group in writers.items():
                     writer.put(at, {feature.name: kept[feature] for feature in group})
