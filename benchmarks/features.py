@@ -108,10 +108,10 @@ def apart(evaluator: QualityEvaluator, genotype: Genotype) -> dict[str, Any]:
     """Logits on kept features against those of the whole network, over validation."""
     network = evaluator.trained(genotype)
     kept, whole = (
-        predict(part, evaluator._examples(genotype, "valid", on_kept))
+        predict(part, evaluator.reads.examples(genotype, "valid", on_kept))
         for part, on_kept in ((network.fusion, True), (network, False))
     )
-    reads = evaluator.kept_features(genotype, "valid")._features
+    reads = evaluator.reads.kept(genotype, "valid")._features
     return {
         "design": genotype.describe(),
         "largest": float((kept - whole).abs().max()),

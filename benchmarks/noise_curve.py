@@ -55,7 +55,7 @@ def main() -> None:
         robustness = RobustnessEvaluator(quality, Noise())
         for design in designs:
             for split in ("train", "valid"):
-                quality.kept_features(design, split)
+                quality.reads.kept(design, split)
             rows.append(timed(quality, robustness, design))
             print(rows[-1], flush=True)
     shares = [row["curve_over_trial"] for row in rows]

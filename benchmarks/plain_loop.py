@@ -170,7 +170,7 @@ def run_ours(space: SearchSpace, designs: list[Genotype], data: DataSet, file: P
         wall, cpu = clocks() - begun
         for trial, design in zip(trials, designs, strict=True):  # as they were judged
             fusion = ours._trained_part(design)
-            trial["logits"] = predict(fusion, ours._examples(design, "valid", True)).tolist()
+            trial["logits"] = predict(fusion, ours.reads.examples(design, "valid", True)).tolist()
     labels = [sample.label for sample in data.split("valid")]
     keep(file, {"wall_s": wall, "cpu_s": cpu, "trials": trials, "labels": labels})
     print(f"{len(designs)} trials in {wall:.1f} s", flush=True)

@@ -125,12 +125,9 @@ _Source = Tensor | FusionInputs
 
 def _nothing(quality: QualityEvaluator, network: FusionNetwork, genotype: Genotype) -> FusionInputs:
     """What the fusion reads of a text without words and of a picture of the mean colour."""
-    ids, mask = quality.text_without_words(genotype)
-    side = quality.image_size(genotype)
     with torch.inference_mode():
-        blank = torch.zeros(1, 3, side, side)
-        device = quality.compute_device
-        return read_by(network, *(each.to(device) for each in (ids, mask, blank)))
+        inputs = (each.to(quality.compute_device) for each in quality.reads.nothing(genotype))
+        return read_by(network, *inputs)
 
 
 class _Mixed:

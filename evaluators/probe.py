@@ -50,7 +50,7 @@ class ProbeEvaluator:
         """
         quality = self._quality
         quality.prepare()
-        train, valid = (quality.kept_features(genotype, split) for split in ("train", "valid"))
+        train, valid = (quality.reads.kept(genotype, split) for split in ("train", "valid"))
         seen, asked = (predict(_Means(), examples).cpu().numpy() for examples in (train, valid))
         if not (np.isfinite(seen).all() and np.isfinite(asked).all()):
             raise NotFiniteError(f"features of {genotype.describe()}: not finite, so not probed")

@@ -11,17 +11,17 @@ from filelock import FileLock
 from torch import Tensor
 
 from evaluators.data import DataSet, Sample, Split
+from evaluators.design_inputs import DesignInputs
 from evaluators.evaluation import Evaluation, content_key
 from evaluators.execution import Execution, execution_on, place
-from evaluators.feature_store import Rows
 from evaluators.figures import measures_of
 from evaluators.onnx_builder import Artifact, OnnxBuilder, run_onnx
 from evaluators.paired import Right, right_rows
 from evaluators.precision import CALIBRATION_SAMPLES, For, recipe_of
-from evaluators.preprocessing import Pixels, Preprocessing
+from evaluators.preprocessing import Preprocessing
 from evaluators.regimes import TUNED, Regime, Stage, TrainingProtocol
 from evaluators.tap_features import TapFeatures
-from evaluators.training import RECIPE, Examples, Fit, KeptFeatures, RawInputs, fit, predict
+from evaluators.training import RECIPE, Examples, Fit, KeptFeatures, fit, predict
 from evaluators.trunk_weights import (
     TrunkWeights,
     WeightsError,
@@ -30,7 +30,7 @@ from evaluators.trunk_weights import (
     tuned_identity,
 )
 from search_space.encoders import EncoderShape, EncoderSpec
-from search_space.features import Feature, features_of
+from search_space.features import features_of
 from search_space.genotype import FusionPoint, Genotype
 from search_space.network import Fusion, FusionNetwork, new_fusion
 from search_space.rewrites import NONE, Rewrites
@@ -71,8 +71,11 @@ class QualityEvaluator:
         self._execution = execution or execution_on(compute_device)
         self.preprocessing = Preprocessing(data, shapes)
         self._trunks = TrunkWeights(shapes, home / "trunks", protocol.seed)
-        self._features = TapFeatures(
+        features = TapFeatures(
             self.preprocessing, self._trunks, home / "features", progress, compute_device
+        )
+        self.reads = DesignInputs(
+            data, encoders, shapes, self.preprocessing, features, compute_device
         )
         self.builder = OnnxBuilder(
             encoders,
@@ -84,7 +87,6 @@ class QualityEvaluator:
             lambda name: self.preprocessing.text_lengths(encoders[name]),
             home / "parts",
         )
-        self._raw: dict[tuple[str, Split], Pixels] = {}
 
     def other(
         self,
@@ -147,7 +149,7 @@ class QualityEvaluator:
     def _tune(self, spec: EncoderSpec, key: str) -> None:
         genotype = self.alone(spec)
         network = self._untrained(genotype)
-        train, valid = (self._examples(genotype, split, False) for split in ("train", "valid"))
+        train, valid = (self.reads.examples(genotype, split, False) for split in ("train", "valid"))
         self._fit(network, train, valid, self._alone_regime(spec), f"tuning {spec.name} alone")
         trunk = network.text if spec.modality == "text" else network.vision
         assert trunk is not None
@@ -287,7 +289,7 @@ class QualityEvaluator:
         """Right answers (1, N) of the design, newly trained, and how its training went."""
         module, valid, done, allowed = self._train(genotype)
         frozen = self.fidelity(genotype) == ON_FROZEN
-        examples = valid if split == "valid" else self._examples(genotype, split, frozen)
+        examples = valid if split == "valid" else self.reads.examples(genotype, split, frozen)
         samples = self.data.split(split)
         logits = predict(module, examples).cpu().numpy()
         told = {}
@@ -317,7 +319,7 @@ class QualityEvaluator:
         if genotype.precision == "fp32":
             on_kept = self.fidelity(genotype) == ON_FROZEN  # one pass serves many designs
             part = self._trained_part(genotype).to(self.compute_device)
-            examples = self._examples(genotype, "test", on_kept)
+            examples = self.reads.examples(genotype, "test", on_kept)
             logits = predict(part, examples).cpu().numpy()
         else:
             logits = self._exported_logits(genotype, samples)
@@ -370,22 +372,11 @@ class QualityEvaluator:
 
     def inputs(self, genotype: Genotype, samples: Sequence[Sample]) -> list[tuple[Tensor, ...]]:
         """What the exported network reads: a tuple of inputs of batch 1, a sample."""
-        return list(self._stream(genotype, samples))
+        return list(self._fed(genotype, samples))
 
-    def _stream(
-        self, genotype: Genotype, samples: Sequence[Sample]
-    ) -> Iterable[tuple[Tensor, ...]]:
-        """The same one by one: the pictures of a large split need not fit into memory."""
-        parts: list[Iterable[Tensor]] = []
-        if genotype.text_encoder:
-            spec, length = self._encoders[genotype.text_encoder], genotype.text_tokens
-            for tensor in self.preprocessing.text(spec, samples, length):
-                parts.append([row.unsqueeze(0) for row in tensor])
-        if genotype.vision_encoder:
-            spec = self._encoders[genotype.vision_encoder]
-            parts.append(self.preprocessing.pixels(spec, samples).stream(1))
+    def _fed(self, genotype: Genotype, samples: Sequence[Sample]) -> Iterable[tuple[Tensor, ...]]:
         fed = self.builder.rewriting.fed
-        return (fed(genotype, row) for row in zip(*parts, strict=True))
+        return (fed(genotype, row) for row in self.reads.one_by_one(genotype, samples))
 
     # -- how
 
@@ -399,13 +390,17 @@ class QualityEvaluator:
         regime, fits = self._fusion_regime(genotype), []
         allowed, whole = regime.epochs, self.fidelity(genotype) == WHOLE
         if self.protocol.starts_on_features or not whole:
-            train, valid = (self._examples(genotype, split, True) for split in ("train", "valid"))
+            train, valid = (
+                self.reads.examples(genotype, split, True) for split in ("train", "valid")
+            )
             fits.append(self._fit(module, train, valid, regime, "training fusion"))
             allowed = fits[0].epochs_allowed
         if whole:
             network = self._untrained(genotype)
             network.fusion.load_state_dict(module.cpu().state_dict())
-            train, valid = (self._examples(genotype, split, False) for split in ("train", "valid"))
+            train, valid = (
+                self.reads.examples(genotype, split, False) for split in ("train", "valid")
+            )
             regime, module = self._whole_regime(genotype), network
             fits.append(self._fit(network, train, valid, regime, "training whole"))
         save_state(module.cpu(), self._weights_file(genotype))
@@ -458,81 +453,20 @@ class QualityEvaluator:
             load_prefix(part, file)
         return part.eval()
 
-    def _examples(self, genotype: Genotype, split: Split, kept: bool) -> Examples:
-        if kept:
-            return self.kept_features(genotype, split)
-        samples = self.data.split(split)
-        text = self._text(genotype, samples)
-        pixels = self._pixels(genotype.vision_encoder, split) if genotype.vision_encoder else None
-        return RawInputs(text, pixels, _labels(samples), self.compute_device)
-
-    def _text(self, genotype: Genotype, samples: Sequence[Sample]) -> tuple[Tensor, Tensor] | None:
-        if not genotype.text_encoder:
-            return None
-        spec = self._encoders[genotype.text_encoder]
-        return self.preprocessing.text(spec, samples, genotype.text_tokens)
-
-    def _pixels(self, encoder: str, split: Split) -> Pixels:
-        at = (encoder, split)
-        if at not in self._raw:
-            samples = self.data.split(split)
-            self._raw[at] = self.preprocessing.pixels(self._encoders[encoder], samples)
-        return self._raw[at]
-
-    def kept_features(self, genotype: Genotype, split: Split) -> KeptFeatures:
-        """Features of one split.
-
-        Of a fold they are made over all of its samples and then cut: trunks that are no fold's
-        own give every fold the same features, made once. A fold holds none of the test split.
-        """
-        samples = self.data.split(split)
-        over = self.data.samples if self.data.cut_from else samples
-        text = self._text(genotype, over)
-        mask = text[1] if text else None
-        wanted = features_of(genotype, self._shapes)
-        found: dict[Feature, Rows] = {}
-        for name in (genotype.text_encoder, genotype.vision_encoder):
-            if name:
-                shape = self._shapes[name]
-                of_trunk = [f for f in wanted if f.modality == shape.modality]
-                found |= self._features.get(
-                    self._encoders[name], shape, of_trunk, over, text[0].shape[1] if text else 0
-                )
-        if over is not samples:
-            rows = torch.tensor([k for k, sample in enumerate(over) if sample.split == split])
-            found = {feature: kept.select(rows) for feature, kept in found.items()}
-            mask = None if mask is None else mask[rows]
-        return KeptFeatures(found, mask, _labels(samples), self.compute_device)
-
     def examples_seen(self, genotype: Genotype, split: Split) -> Examples:
         """The split's samples as the trained design reads them: kept features, or raw inputs."""
-        return self._examples(genotype, split, self.fidelity(genotype) == ON_FROZEN)
-
-    def text_without_words(self, genotype: Genotype) -> tuple[Tensor, Tensor]:
-        """Ids and mask (1, L) of a text that says nothing."""
-        empty = replace(self.data.split("train")[0], text="")
-        found = self._text(genotype, [empty])
-        assert found is not None
-        return found
-
-    def image_size(self, genotype: Genotype) -> int:
-        """Side in pixels of the pictures that the design's vision encoder takes."""
-        return self._shapes[str(genotype.vision_encoder)].image_size
+        return self.reads.examples(genotype, split, self.fidelity(genotype) == ON_FROZEN)
 
     def _exported_logits(self, genotype: Genotype, samples: Sequence[Sample]) -> np.ndarray:
         """Logits (N, classes) of the exported network, run in its precision on this CPU."""
         artifact = self.artifact(genotype)
         try:
-            return run_onnx(artifact.path, self._stream(genotype, samples))
+            return run_onnx(artifact.path, self._fed(genotype, samples))
         finally:
             artifact.discard()
 
     def _weights_file(self, genotype: Genotype) -> Path:
         return self._home / "weights" / f"{self.key(genotype)}.safetensors"
-
-
-def _labels(samples: Sequence[Sample]) -> Tensor:
-    return torch.tensor([sample.label for sample in samples])
 
 
 def _right(logits: np.ndarray, samples: Sequence[Sample]) -> Right:

@@ -416,8 +416,8 @@ def test_kept_features_give_the_logits_of_the_whole_network(
     frozen: QualityEvaluator, genotype: Genotype
 ) -> None:
     network = frozen._untrained(genotype)
-    kept = predict(network.fusion, frozen._examples(genotype, "valid", kept=True))
-    whole = predict(network, frozen._examples(genotype, "valid", kept=False))
+    kept = predict(network.fusion, frozen.reads.examples(genotype, "valid", kept=True))
+    whole = predict(network, frozen.reads.examples(genotype, "valid", kept=False))
     halved = any(
         f.form in ("tokens", "grid") for f in network.text_features + network.vision_features
     )
@@ -763,8 +763,8 @@ def test_real_mobilenet_weights_are_kept_tuned_and_cut_without_loss(
         points = (FusionPoint(2, tap, operator, 16),)  # type: ignore[arg-type]
         genotype = Genotype("small-bert", spec.name, 16, points, vision_pooling=pooling)  # type: ignore[arg-type]
         network = evaluator._untrained(genotype)
-        kept = predict(network.fusion, evaluator._examples(genotype, "valid", kept=True))
-        whole = predict(network, evaluator._examples(genotype, "valid", kept=False))
+        kept = predict(network.fusion, evaluator.reads.examples(genotype, "valid", kept=True))
+        whole = predict(network, evaluator.reads.examples(genotype, "valid", kept=False))
         assert (kept - whole).abs().max() < 1e-3
     trunks = TrunkWeights(space.shapes, tmp_path / "trunks", seed=0)
     loaded = trunks.identity(spec)

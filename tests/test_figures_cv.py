@@ -125,7 +125,7 @@ def test_kept_features_of_a_fold_are_those_of_its_own_splits(data: DataSet, tmp_
     genotype = Genotype(None, "small-xcit", 0, (FusionPoint(0, 3),), vision_pooling="mean")
     cut, whole = quality(one, tmp_path / "cut"), quality(apart, tmp_path / "whole")
     for split in ("train", "valid", "test"):
-        a, b = (e._examples(genotype, split, kept=True) for e in (cut, whole))  # type: ignore[arg-type]
+        a, b = (e.reads.examples(genotype, split, kept=True) for e in (cut, whole))  # type: ignore[arg-type]
         assert a.labels.tolist() == b.labels.tolist()
         (ours,), (theirs,) = a._features.values(), b._features.values()  # type: ignore[attr-defined]
         assert abs(ours.whole() - theirs.whole()).max() < 1e-5

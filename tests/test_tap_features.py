@@ -473,10 +473,10 @@ def test_half_precision_changes_no_logit_of_a_trained_fusion_by_a_thousandth(
     ):
         network = evaluator.trained(genotype)
         kept, whole = (
-            predict(part, evaluator._examples(genotype, "valid", kept))
+            predict(part, evaluator.reads.examples(genotype, "valid", kept))
             for part, kept in ((network.fusion, True), (network, False))
         )
         assert (kept - whole).abs().max() < 1e-3
         assert kept.std(0).max() > 0.1, "or they would agree whatever was kept"
-        forms = evaluator.kept_features(genotype, "valid")._features
+        forms = evaluator.reads.kept(genotype, "valid")._features
         assert {read.dtype for read in forms.values()} == {torch.float16}

@@ -1,0 +1,111 @@
+"""What a design reads of a data set: kept features, raw inputs, or those of its exported graph."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from evaluators.data import DataSet, Sample, Split
+from evaluators.examples import Examples, KeptFeatures, RawInputs
+from evaluators.feature_store import Rows
+from evaluators.preprocessing import Pixels, Preprocessing
+from evaluators.tap_features import TapFeatures
+from search_space.encoders import EncoderShape, EncoderSpec
+from search_space.features import Feature, features_of
+from search_space.genotype import Genotype
+
+
+class DesignInputs:
+    """Of one data set, for designs over some encoders, as examples on one compute device."""
+
+    def __init__(
+        self,
+        data: DataSet,
+        encoders: Mapping[str, EncoderSpec],
+        shapes: Mapping[str, EncoderShape],
+        preprocessing: Preprocessing,
+        features: TapFeatures,
+        compute_device: str,
+    ) -> None:
+        self.data = data
+        self._encoders, self._shapes = encoders, shapes
+        self._preprocessing, self._features = preprocessing, features
+        self._device = compute_device
+        self._pictures: dict[tuple[str, Split], Pixels] = {}
+
+    def examples(self, genotype: Genotype, split: Split, kept: bool) -> Examples:
+        """The split's samples as kept features of frozen trunks, or as raw inputs."""
+        return self.kept(genotype, split) if kept else self.raw(genotype, split)
+
+    def raw(self, genotype: Genotype, split: Split) -> RawInputs:
+        """Token ids, masks and pictures of one split; its pictures are decoded once."""
+        samples = self.data.split(split)
+        pixels = self._pixels(genotype.vision_encoder, split) if genotype.vision_encoder else None
+        return RawInputs(self._text(genotype, samples), pixels, labels_of(samples), self._device)
+
+    def kept(self, genotype: Genotype, split: Split) -> KeptFeatures:
+        """Features of one split, made where they are not kept yet.
+
+        Of a fold they are made over all of its samples and then cut: trunks that are no fold's
+        own give every fold the same features, made once. A fold holds none of the test split.
+        """
+        samples = self.data.split(split)
+        over = self.data.samples if self.data.cut_from else samples
+        text = self._text(genotype, over)
+        mask = text[1] if text else None
+        wanted = features_of(genotype, self._shapes)
+        found: dict[Feature, Rows] = {}
+        for name in (genotype.text_encoder, genotype.vision_encoder):
+            if name:
+                shape = self._shapes[name]
+                of_trunk = [f for f in wanted if f.modality == shape.modality]
+                found |= self._features.get(
+                    self._encoders[name], shape, of_trunk, over, text[0].shape[1] if text else 0
+                )
+        if over is not samples:
+            rows = torch.tensor([k for k, sample in enumerate(over) if sample.split == split])
+            found = {feature: kept.select(rows) for feature, kept in found.items()}
+            mask = None if mask is None else mask[rows]
+        return KeptFeatures(found, mask, labels_of(samples), self._device)
+
+    def nothing(self, genotype: Genotype) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids and mask (1, L) of a text without words, and a picture (1, 3, S, S) of one colour,
+        its set's mean: what a design of both modalities reads where nobody says anything."""
+        empty = replace(self.data.split("train")[0], text="")
+        text = self._text(genotype, [empty])
+        assert text is not None
+        side = self._shapes[str(genotype.vision_encoder)].image_size
+        return (*text, torch.zeros(1, 3, side, side))
+
+    def one_by_one(
+        self, genotype: Genotype, samples: Sequence[Sample]
+    ) -> Iterable[tuple[Tensor, ...]]:
+        """The network's inputs of batch 1; pictures of a large split need not fit into memory."""
+        parts: list[Iterable[Tensor]] = []
+        if genotype.text_encoder:
+            spec, length = self._encoders[genotype.text_encoder], genotype.text_tokens
+            for tensor in self._preprocessing.text(spec, samples, length):
+                parts.append([row.unsqueeze(0) for row in tensor])
+        if genotype.vision_encoder:
+            spec = self._encoders[genotype.vision_encoder]
+            parts.append(self._preprocessing.pixels(spec, samples).stream(1))
+        return zip(*parts, strict=True)
+
+    def _text(self, genotype: Genotype, samples: Sequence[Sample]) -> tuple[Tensor, Tensor] | None:
+        if not genotype.text_encoder:
+            return None
+        spec = self._encoders[genotype.text_encoder]
+        return self._preprocessing.text(spec, samples, genotype.text_tokens)
+
+    def _pixels(self, encoder: str, split: Split) -> Pixels:
+        at = (encoder, split)
+        if at not in self._pictures:
+            samples = self.data.split(split)
+            self._pictures[at] = self._preprocessing.pixels(self._encoders[encoder], samples)
+        return self._pictures[at]
+
+
+def labels_of(samples: Sequence[Sample]) -> Tensor:
+    """(N,) int64: the samples' classes."""
+    return torch.tensor([sample.label for sample in samples])
