@@ -61,6 +61,7 @@ def test_the_lists_at_full_size_hold_the_papers_own_designs_and_as_many_as_they_
         "tokens": 12,
         "depth-or-merge": 9,
         "tap-marginals": 27,
+        "stages": 6,
     }
     own = {s.name: s.genotype for s in seeded_designs(space)}
     late, early = own["late-mobilenetv2"], own["early-mobilenetv2"]
