@@ -11,8 +11,10 @@ from studies.device_cli import device_app
 from studies.exits import INTERRUPTED, USAGE, errors
 from studies.flags import (
     AcceptFaults,
+    Center,
     Data,
     Devices,
+    Embeddings,
     Json,
     Name,
     Protocol,
@@ -28,6 +30,7 @@ from studies.flags import (
     Trunks,
     Visions,
     WeightsFlag,
+    Width,
 )
 
 app = typer.Typer(
@@ -123,6 +126,9 @@ def run(
             "as a latency model tells that learns from the readings so far.",
         ),
     ] = False,
+    embeddings: Embeddings = None,
+    width: Width = None,
+    center: Center = False,
     page: Annotated[
         Path | None, typer.Option("--page", help="Where the HTML page goes; ./runs if left out.")
     ] = None,
@@ -161,6 +167,9 @@ def run(
             few_readings=few_readings,
             text_encoders=tuple(text_encoder or ()),
             vision_encoders=tuple(vision_encoder or ()),
+            embeddings=embeddings,
+            width=width,
+            center=center,
         )
         from studies.commands import run_study
 

@@ -47,6 +47,11 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
     could do nothing here.
     """
     _check_useful(settings)
+    if settings.superfuse is not None:
+        from studies.superfuse import run_superfuse
+
+        run_superfuse(settings, page, json_only)
+        return
     quiet_optuna()
     check_page(page or default_page(settings.name or settings.preset))
     signal.signal(signal.SIGTERM, _as_interrupt)

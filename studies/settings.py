@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
@@ -15,6 +15,9 @@ from search_space.genotype import PRECISIONS, Precision
 from studies.grids import kinds
 from studies.samplers import AUTO, BLIND, SAMPLERS
 from studies.storage import default_url
+
+if TYPE_CHECKING:
+    from studies.superfuse_settings import Superfuse
 
 _PRESETS = files("studies") / "presets"
 _BOTH = {"title": str, "seed": int, "trunks": str}
@@ -105,6 +108,7 @@ class Settings:
     seeds: int = 1
     grid: str | None = None
     about: str = ""
+    superfuse: "Superfuse | None" = None
 
     def __post_init__(self) -> None:
         checks = (
@@ -199,7 +203,10 @@ def load_settings(preset: str, **flags: Any) -> Settings:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"study {preset}: not TOML ({error})") from error
-    keys = _GRID_KEYS if "grid" in fields else _KEYS
+    from studies import superfuse_settings as superfuse  # it stands on this module
+
+    of_superfuse = "superfuse" in fields
+    keys = superfuse.KEYS if of_superfuse else _GRID_KEYS if "grid" in fields else _KEYS
     wrong = [f"{key} is not a setting" for key in fields.keys() - keys.keys()]
     wrong += [f"{key} is missing" for key in keys.keys() - fields.keys()]
     wrong += [
@@ -210,6 +217,11 @@ def load_settings(preset: str, **flags: Any) -> Settings:
     if wrong:
         raise UsageError(f"study {preset}: " + "; ".join(sorted(wrong)))
     given = {key: value for key, value in flags.items() if value is not None}
+    if of_superfuse:
+        fields["superfuse"], given = superfuse.superfuse_of(preset, fields["superfuse"], given)
+        fields |= {"trials": None, "sampler": "random", "trunks": "frozen"}
+    else:
+        given = superfuse.refuse_own_flags(preset, given)
     if "grid" in fields:
         _check_no_search(preset, given)
         # Such lists compare designs as they are written.
