@@ -11,8 +11,10 @@ from studies.device_cli import device_app
 from studies.exits import INTERRUPTED, USAGE, errors
 from studies.flags import (
     AcceptFaults,
+    Center,
     Data,
     Devices,
+    Embeddings,
     Json,
     Name,
     Protocol,
@@ -28,6 +30,7 @@ from studies.flags import (
     Trunks,
     Visions,
     WeightsFlag,
+    Width,
 )
 
 app = typer.Typer(
@@ -167,6 +170,9 @@ def run(
             "are built and trained here.",
         ),
     ] = None,
+    embeddings: Embeddings = None,
+    width: Width = None,
+    center: Center = False,
     page: Annotated[
         Path | None, typer.Option("--page", help="Where the HTML page goes; ./runs if left out.")
     ] = None,
@@ -212,6 +218,9 @@ def run(
             beside=beside,
             text_encoders=tuple(text_encoder or ()),
             vision_encoders=tuple(vision_encoder or ()),
+            embeddings=embeddings,
+            width=width,
+            center=center,
         )
         from studies.commands import run_study
 

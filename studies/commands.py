@@ -36,6 +36,11 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
 
     Raises what `running` and `run_to_end` raise.
     """
+    if settings.superfuse is not None:
+        from studies.superfuse import run_superfuse
+
+        run_superfuse(settings, page, json_only)
+        return
     if settings.beside is not None:
         _run_side_by_side(settings, page, json_only)
         return

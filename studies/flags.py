@@ -77,3 +77,21 @@ Storage = Annotated[
 ]
 Name = Annotated[str | None, typer.Option("--name", help="The study's name in the storage.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Embeddings = Annotated[
+    str | None,
+    typer.Option(
+        "--embeddings",
+        help="For --study superfuse: a .npz file of text, vision, labels (and split).",
+    ),
+]
+Width = Annotated[
+    int | None,
+    typer.Option(
+        "--width",
+        help="For --study superfuse: project both modalities to this width, or draw them so wide.",
+    ),
+]
+Center = Annotated[
+    bool,
+    typer.Option("--center", help="For --study superfuse: take each modality's training mean off."),
+]

@@ -55,13 +55,13 @@ def _legend(outcome: Outcome) -> str:
     items = []
     for k, name in enumerate(series_of(outcome)):
         symbol, colour = SERIES[k % len(SERIES)]
-        items.append(_mark(SHAPES[symbol], f"var(--{colour})", _series(outcome, name)))
+        items.append(mark(SHAPES[symbol], f"var(--{colour})", _series(outcome, name)))
     if outcome.grid.kind != CELLS and marks_of(outcome, listed(outcome)):
         source = wording.SOURCE_OF_PUBLISHED
         said = f"published accuracy on CMU-MOSI, {source}: not a result of this study"
         if outcome.grid.kind == "ablation-attention":
             said += " (" + ", ".join(f"{n} blocks {v} %" for n, v in ABLATION_PERCENT.items()) + ")"
-        items.append(_mark(STAR, "var(--ink)", said))
+        items.append(mark(STAR, "var(--ink)", said))
     return f'<ul class="legend">{"".join(items)}</ul>' if items else ""
 
 
@@ -70,7 +70,8 @@ def _series(outcome: Outcome, name: str) -> str:
     return f"{name} layers, the other trunk in full" if outcome.grid.kind == SHARES else name
 
 
-def _mark(shape: str, colour: str, words: str) -> str:
+def mark(shape: str, colour: str, words: str) -> str:
+    """A line of a legend."""
     return (
         f'<li><svg viewBox="0 0 22 14" aria-hidden="true" fill="{colour}" stroke="{colour}" '
         f'stroke-width="1.5">{shape}</svg>{escape(clean(words))}</li>'

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,22 @@ _MARKS = (
 def render(outcome: Outcome) -> str:
     """One HTML page that needs nothing but itself: no network, no other file."""
     sections, drawn = _sections(outcome)
+    named = {key: (_SECTIONS[key], content) for key, content in sections.items()}
+    return document(outcome.title, _header(outcome), named, drawn)
+
+
+def document(
+    title: str, header: str, sections: Mapping[str, tuple[str, str]], drawn: Sequence[Plot]
+) -> str:
+    """A whole page: `sections` are heading and content by key, `drawn` the plots in them."""
     body = "".join(
-        f'<section aria-labelledby="{key}"><h2 id="{key}">{_SECTIONS[key]}</h2>{content}</section>'
-        for key, content in sections.items()
+        f'<section aria-labelledby="{key}"><h2 id="{key}">{heading}</h2>{content}</section>'
+        for key, (heading, content) in sections.items()
     )
+    links = "".join(
+        f'<li><a href="#{key}">{heading}</a></li>' for key, (heading, _) in sections.items()
+    )
+    navigation = f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
     scripts = [_script(plotly.offline.get_plotlyjs()), _script(SCRIPT)] if drawn else []
     policy = _policy(scripts, compiles=any(plot.webgl for plot in drawn))
     return (
@@ -49,8 +61,8 @@ def render(outcome: Outcome) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>{_words(outcome.title)}</title><style>{CSS}</style></head><body>"
-        f"{_header(outcome, tuple(sections))}<main>{body}</main>"
+        f"<title>{_words(title)}</title><style>{CSS}</style></head><body>"
+        f"<header>{header}{navigation}</header><main>{body}</main>"
         + (f'<script type="application/json" id="plots">{_data(drawn)}</script>' if drawn else "")
         + "".join(f"<script>{script}</script>" for script in scripts)
         + "</body></html>\n"
@@ -64,11 +76,11 @@ def _sections(outcome: Outcome) -> tuple[dict[str, str], list[Plot]]:
     """
     listed, front = grid_plots.plot(outcome), front_plot.front(outcome)
     drawn = [listed, front]
-    found = {} if outcome.grid is None else {"list": grid_page.section(outcome, listed, _figure)}
+    found = {} if outcome.grid is None else {"list": grid_page.section(outcome, listed, figure)}
     further = plots.further(outcome)
     drawn += [plot for _, plot in further]
     found["front"] = _front(outcome, front) + "".join(
-        f"<h3>{_words(title)}</h3>{_figure(plot)}" for title, plot in further
+        f"<h3>{_words(title)}</h3>{figure(plot)}" for title, plot in further
     )
     found["designs"] = _note(outcome) + tables.designs(outcome)
     if outcome.grid is None:
@@ -83,30 +95,33 @@ def _sections(outcome: Outcome) -> tuple[dict[str, str], list[Plot]]:
 
 
 def write(outcome: Outcome, path: Path) -> None:
-    """Write the page whole or not at all; folders on the way are made."""
+    """Write the page of a study."""
+    write_whole(render(outcome), path)
+
+
+def write_whole(text: str, path: Path) -> None:
+    """Write a page whole or not at all; folders on the way are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".page-{os.getpid()}.tmp")
     try:
-        unfinished.write_text(render(outcome), encoding="utf-8", newline="\n")
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _header(outcome: Outcome, sections: Iterable[str]) -> str:
-    links = "".join(f'<li><a href="#{key}">{_SECTIONS[key]}</a></li>' for key in sections)
+def _header(outcome: Outcome) -> str:
     told = [escape(sentence) for sentence in wording.how_to_read(outcome)]
     cautions = [f"<strong>Caution:</strong> {_words(caution)}" for caution in outcome.cautions]
     why, rungs = wording.emptiness(outcome), wording.rungs(outcome)
     return (
-        f'<header><p class="study">Study {_words(outcome.study)}</p>'
+        f'<p class="study">Study {_words(outcome.study)}</p>'
         f"<h1>{_words(outcome.title)}</h1>"
         f"<p>Data: {_words(outcome.data_name)}</p>{_note(outcome)}"
         f"<p>{escape(wording.tally(outcome))}.</p>"
         + (f"<p>{escape(rungs)}.</p>" if rungs else "")
         + (f"<p><strong>{escape(why)}</strong></p>" if why else "")
-        + _list([*told, *cautions])
-        + f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>'
+        + plain_list([*told, *cautions])
     )
 
 
@@ -135,7 +150,7 @@ def _front(outcome: Outcome, plot: Plot | None) -> str:
     return (
         "<p>Up is more accurate, left is faster. Dotted lines: what the majority class reaches"
         + (", and the best that these data allow" if outcome.ceilings else "")
-        + f'.</p><ul class="legend">{marks}</ul>{_figure(plot)}'
+        + f'.</p><ul class="legend">{marks}</ul>{figure(plot)}'
     )
 
 
@@ -155,15 +170,13 @@ def _course(outcome: Outcome, plot: Plot | None) -> str:
     return (
         f"<p>Hypervolume{against}: what the front dominates, in "
         f"{escape(wording.volume_unit(outcome))}; more is better. Diamonds are seeded designs.</p>"
-        f"{_figure(plot)}"
+        f"{figure(plot)}"
     )
 
 
 def _decisions(outcome: Outcome, bars: Sequence[tuple[str, Plot]], lines: Plot | None) -> str:
     if bars:
-        charts = "".join(
-            f"<div><h3>{_words(name)}</h3>{_figure(plot)}</div>" for name, plot in bars
-        )
+        charts = "".join(f"<div><h3>{_words(name)}</h3>{figure(plot)}</div>" for name, plot in bars)
         said = "<p>Share of each objective's variation that a decision accounts for.</p>"
         said += f'<div class="pair">{charts}</div>'
     else:
@@ -173,7 +186,7 @@ def _decisions(outcome: Outcome, bars: Sequence[tuple[str, Plot]], lines: Plot |
     return (
         f"{said}<h3>All complete designs</h3><p>One line is one trial; the darker (in the dark "
         "look: the lighter), the more accurate. Drag along an axis to keep only the lines that "
-        "pass there. Decisions that never vary are left out.</p>" + _figure(lines)
+        "pass there. Decisions that never vary are left out.</p>" + figure(lines)
     )
 
 
@@ -196,7 +209,8 @@ def _conditions(outcome: Outcome) -> str:
     return f"<dl>{items}</dl>"
 
 
-def _figure(plot: Plot) -> str:
+def figure(plot: Plot) -> str:
+    """Where a plot is drawn, with words for those who cannot see it."""
     drawing = f'<div id="plot-{plot.key}" role="img" aria-label="{_words(plot.summary)}"></div>'
     if plot.min_width:
         drawing = (
@@ -205,7 +219,8 @@ def _figure(plot: Plot) -> str:
     return f"<figure>{drawing}<noscript>Plots need scripts; the tables do not.</noscript></figure>"
 
 
-def _list(items: Iterable[str]) -> str:
+def plain_list(items: Iterable[str]) -> str:
+    """A list of HTML items."""
     return '<ul class="plain">' + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
 
 

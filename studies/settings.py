@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
@@ -16,6 +16,9 @@ from studies.grids import kinds
 from studies.objectives import Goals, goals
 from studies.samplers import AUTO, BLIND, SAMPLERS
 from studies.storage import default_url
+
+if TYPE_CHECKING:
+    from studies.superfuse_settings import Superfuse
 
 _PRESETS = files("studies") / "presets"
 _BOTH = {"title": str, "seed": int, "trunks": str}
@@ -117,6 +120,7 @@ class Settings:
     grid: str | None = None
     about: str = ""
     beside: str | None = None
+    superfuse: "Superfuse | None" = None
 
     def __post_init__(self) -> None:
         checks = (
@@ -274,7 +278,11 @@ def load_settings(preset: str, **flags: Any) -> Settings:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"study {preset}: not TOML ({error})") from error
-    keys = _GRID_KEYS | _OPTIONAL if "grid" in fields else _KEYS
+    from studies import superfuse_settings as superfuse  # it stands on this module
+
+    of_superfuse = "superfuse" in fields
+    of_grid = _GRID_KEYS | _OPTIONAL
+    keys = superfuse.KEYS if of_superfuse else of_grid if "grid" in fields else _KEYS
     wrong = [f"{key} is not a setting" for key in fields.keys() - keys.keys()]
     wrong += [f"{key} is missing" for key in keys.keys() - fields.keys() - _OPTIONAL.keys()]
     wrong += [
@@ -285,6 +293,11 @@ def load_settings(preset: str, **flags: Any) -> Settings:
     if wrong:
         raise UsageError(f"study {preset}: " + "; ".join(sorted(wrong)))
     given = {key: value for key, value in flags.items() if value is not None}
+    if of_superfuse:
+        fields["superfuse"], given = superfuse.superfuse_of(preset, fields["superfuse"], given)
+        fields |= {"trials": None, "sampler": "random", "trunks": "frozen"}
+    else:
+        given = superfuse.refuse_own_flags(preset, given)
     if "grid" in fields:
         _check_no_search(preset, given)
         # Such lists compare designs as they are written.
