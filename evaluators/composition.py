@@ -44,7 +44,8 @@ from search_space.genotype import FusionPoint, Genotype
 from search_space.loading import load_trunk
 from search_space.network import Branch, input_names, new_branch, new_head
 from search_space.rewrites import fold_branch
-from search_space.rules import Shapes, branch_widths, fused_width, own_widths, reads_tokens
+from search_space.rules import Shapes, branch_widths, fused_width, own_widths
+from search_space.signatures import reads_tokens
 
 RECIPE = 1
 """Goes up whenever a part would become another graph."""
@@ -250,7 +251,7 @@ class Composer:
         point = genotype.points[k]
         read = _read_at(genotype, point, self._shapes)
         sizes: dict[str, tuple[int, ...]] = {f.modality: self._size(genotype, f, fed) for f in read}
-        masked = bool(genotype.text_encoder) and reads_tokens(genotype, point)
+        masked = bool(genotype.text_encoder) and reads_tokens(genotype, point, "text")
         last = k == len(genotype.points) - 1
         folds = self._rewriting.rewrites.fold_attention
         key = _key(

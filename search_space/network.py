@@ -7,21 +7,22 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from search_space.encoders import EncoderSpec
+from search_space.encoders import EncoderSpec, Modality
 from search_space.features import Feature, features_of, text_feature, vision_feature
 from search_space.genotype import FusionPoint, Genotype
 from search_space.loading import load_trunk
 from search_space.operators import OPERATOR_MODULES
+from search_space.poolings import ConvMax, TokenPooling
 from search_space.rules import (
     ATTENTION_HEADS,
-    CONV_MAX_WIDTH,
     Shapes,
     branch_widths,
     fused_width,
     own_widths,
     violations,
 )
-from search_space.trunks import Features, pool_text
+from search_space.signatures import SIGNATURES, pools, reads_tokens
+from search_space.trunks import Features
 
 HEAD_WIDTHS = (512, 256)
 HEAD_DROPOUT = 0.3
@@ -51,25 +52,13 @@ class AttentionBlock(nn.Module):
         return normed
 
 
-class ConvMax(nn.Module):
-    """A feature map (B, C, H, W) to (B, 64): 3x3 convolution, BatchNorm, ReLU, maximum."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(width, CONV_MAX_WIDTH, 3, padding=1)
-        self.norm = nn.BatchNorm2d(CONV_MAX_WIDTH)
-
-    def forward(self, grid: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, 64)."""
-        return torch.relu(self.norm(self.convolution(grid))).amax((2, 3))
-
-
 class Branch(nn.Module):
     """One fusion point: features of both trunks to one vector.
 
-    Order of operations: projection or pooling of each side, attention over tokens (if asked
-    here), operator, projection of a concatenation, attention over the vector (if asked here),
-    ReLU where the branch is projected or one of several.
+    Order of operations: pooling of what the trunk did not pool and no attention reads, projection
+    of each side, attention over tokens (if asked here), pooling of what the operator takes as a
+    vector, operator, pooling of the tokens that it gives, projection of a concatenation, attention
+    over the vector (if asked here), ReLU where the branch is projected or one of several.
     """
 
     def __init__(self, genotype: Genotype, point: FusionPoint, shapes: Shapes) -> None:
@@ -77,9 +66,7 @@ class Branch(nn.Module):
         self.text = text_feature(genotype, point, shapes)
         self.vision = vision_feature(genotype, point)
         self.over_tokens = genotype.attends_over_tokens(point)
-        self.cross = point.operator == "cross-attention"
-        self.text_pooling = "mean" if genotype.text_pooling == "mean" else "cls"
-        self.vision_pooling = genotype.vision_pooling
+        self.signature = SIGNATURES[point.operator]
         text, vision = branch_widths(genotype, point, shapes)
         self.conv_max = None
         if self.vision is not None and self.vision.form == "grid":
@@ -101,6 +88,8 @@ class Branch(nn.Module):
         self.project_fused = (
             nn.Linear(text + vision, point.width) if concatenates and point.width else None
         )
+        self.pool_text = _token_pooling(genotype, point, "text")
+        self.pool_vision = _token_pooling(genotype, point, "vision")
         self.relu = len(genotype.points) > 1 or point.width > 0
 
     def _projections(
@@ -144,15 +133,24 @@ class Branch(nn.Module):
         return torch.relu(fused) if self.relu else fused
 
     def _fuse(self, text: Tensor, vision: Tensor, mask: Tensor) -> Tensor:
-        operator = cast(nn.Module, self.operator)
         if self.over_tokens:
             text, vision = self._attend(text, vision, mask)
-        if self.cross:
-            return pool_text(operator(text, vision), mask, self.text_pooling)
-        if self.over_tokens:
-            text = pool_text(text, mask, self.text_pooling)
-            vision = self._pool_vision(vision)
-        return cast(Tensor, operator(text, vision))
+            if self.signature.text == "vector":
+                text = self._pooled("text", text, mask)
+            if self.signature.vision == "vector":
+                vision = self._pooled("vision", vision, mask)
+        operator = cast(nn.Module, self.operator)
+        if not self.signature.gives:
+            return cast(Tensor, operator(text, vision))
+        given = zip(self.signature.gives, operator(text, vision, mask), strict=True)
+        pooled = [self._pooled(modality, tokens, mask) for modality, tokens in given]
+        return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
+
+    def _pooled(self, modality: Modality, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Tokens (B, S, C) of one modality to (B, C); the mask is the text's."""
+        if modality == "text":
+            return cast(Tensor, cast(nn.Module, self.pool_text)(tokens, mask))
+        return cast(Tensor, cast(nn.Module, self.pool_vision)(tokens, None))
 
     def _attend(self, text: Tensor, vision: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         length = text.shape[1]
@@ -163,12 +161,15 @@ class Branch(nn.Module):
             states = block(states, padding)
         return states[:, :length], states[:, length:]
 
-    def _pool_vision(self, tokens: Tensor) -> Tensor:
-        if self.vision_pooling == "cls":
-            return tokens[:, 0]
-        if self.vision_pooling == "mean":
-            return tokens.mean(1)
-        return tokens.amax(1)
+
+def _token_pooling(
+    genotype: Genotype, point: FusionPoint, modality: Modality
+) -> TokenPooling | None:
+    """What pools the tokens of this modality here; None where no tokens are pooled."""
+    if not (reads_tokens(genotype, point, modality) and pools(point, modality)):
+        return None
+    text = modality == "text"
+    return TokenPooling(genotype.text_pooling if text else genotype.vision_pooling)
 
 
 class Fusion(nn.Module):

@@ -1,7 +1,8 @@
-"""Fusion operators: two modalities in, one vector out.
+"""Fusion operators: two modalities in, one vector out, or tokens that are pooled next.
 
-To add one: its name in `genotype.Operator`, its output width in `rules.fused_width`, its module
-here, its row in OPERATOR_MODULES, and a case in the operators' contract test.
+To add one: its name in `genotype.Operator`, what it takes and gives in `signatures.SIGNATURES`, its
+output width in `rules.fused_width`, its module here, its row in OPERATOR_MODULES, its work in
+`evaluators.fusion_work`, and a case in the operators' contract test.
 """
 
 from collections.abc import Callable
@@ -45,6 +46,10 @@ class Parameterless(nn.Module):
         """(B, N) and (B, M) to the operator's width."""
         return self.function(text, vision)
 
+    def extra_repr(self) -> str:
+        """What it computes."""
+        return self.function.__name__
+
 
 class Gated(nn.Module):
     """g T + (1 - g) I with g = sigmoid(W (T, I) + b): (B, N) twice to (B, N)."""
@@ -70,11 +75,10 @@ class CrossAttention(nn.Module):
         self.attention = nn.MultiheadAttention(width, ATTENTION_HEADS, batch_first=True)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, text: Tensor, vision: Tensor) -> Tensor:
+    def forward(self, text: Tensor, vision: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """(B, L, N) and (B, P, N) to (B, L, N)."""
         attended, _ = self.attention(text, vision, vision, need_weights=False)
-        normed: Tensor = self.norm(text + attended)
-        return normed
+        return (self.norm(text + attended),)
 
 
 def _parameterless(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[int], nn.Module]:

@@ -25,7 +25,7 @@ from search_space.genotype import (
 )
 from search_space.named import load_space
 from search_space.network import Fusion
-from search_space.rules import canonical, reads_tokens
+from search_space.rules import canonical
 from search_space.space import SearchSpace
 
 TEXT = EncoderShape("text", "text", (8,) * 4, max_tokens=64, has_pooler=True)
@@ -147,16 +147,8 @@ def network_of(genotype: Genotype, shapes: dict[str, EncoderShape]) -> tuple[Any
     with torch.device("meta"):
         fusion = Fusion(genotype, shapes, classes=2)
     for point, branch in zip(genotype.points, fusion.branches, strict=True):
-        over_tokens = genotype.attends_over_tokens(point)
-        text_pooling = branch.text_pooling if reads_tokens(genotype, point) else None
-        vision_pooling = None
-        if over_tokens and not branch.cross:
-            pooling = genotype.vision_pooling
-            vision_pooling = pooling if pooling in ("cls", "mean") else "max"
         read = text_feature(genotype, point, shapes), vision_feature(genotype, point)
-        learns_nothing = getattr(branch.operator, "function", None)  # not told by repr
-        told = over_tokens, text_pooling, vision_pooling, repr(branch), learns_nothing
-        branches.append((*read, *told))
+        branches.append((*read, branch.over_tokens, repr(branch)))
     return (
         (genotype.text_encoder, genotype.vision_encoder, genotype.text_tokens),
         (features_of(genotype, shapes), genotype.precision, repr(fusion.head)),

@@ -20,6 +20,7 @@ from search_space.operators import (
     tensor,
 )
 from search_space.rules import ATTENTION_HEADS, fused_width
+from search_space.signatures import SIGNATURES
 
 Array = NDArray[Any]
 BATCH, WIDTH, TEXT_LENGTH, VISION_LENGTH = 3, 8, 5, 4
@@ -37,6 +38,11 @@ def array(values: Tensor) -> Array:
 
 def linear(layer: nn.Linear, values: Array) -> Array:
     return values @ array(layer.weight).T + array(layer.bias)
+
+
+def pooled(given: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """A vector as it is, tokens as their means side by side: (B, width)."""
+    return given if isinstance(given, Tensor) else torch.cat([one.mean(1) for one in given], 1)
 
 
 class TestDefinitions:
@@ -82,7 +88,7 @@ class TestDefinitions:
             nn.init.normal_(parameter)
         text, vision = numbers(2, TEXT_LENGTH, WIDTH), numbers(2, VISION_LENGTH, WIDTH, seed=1)
         with torch.no_grad():
-            found = array(module(text, vision))
+            found = array(*module(text, vision, torch.ones(2, TEXT_LENGTH)))
         weight, bias = array(module.attention.in_proj_weight), array(module.attention.in_proj_bias)
         parts = [
             (values @ weight[k * WIDTH : (k + 1) * WIDTH].T + bias[k * WIDTH : (k + 1) * WIDTH])
@@ -109,12 +115,20 @@ class TestEveryOperator:
         torch.manual_seed(0)
         return OPERATOR_MODULES[name](WIDTH).eval()
 
-    def inputs(self, name: Operator, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Pooled vectors, or token sequences for cross-attention."""
-        over_tokens = name == "cross-attention"
-        text = (BATCH, TEXT_LENGTH, WIDTH) if over_tokens else (BATCH, WIDTH)
-        vision = (BATCH, VISION_LENGTH, WIDTH) if over_tokens else (BATCH, WIDTH)
-        return numbers(*text, seed=seed), numbers(*vision, seed=seed + 1)
+    def inputs(self, name: Operator, seed: int = 0) -> list[Tensor]:
+        """Vectors or tokens of text and image, as its signature has them; a mask where it asks."""
+        made = []
+        for k, (modality, length) in enumerate((("text", TEXT_LENGTH), ("vision", VISION_LENGTH))):
+            tokens = SIGNATURES[name].takes(modality) == "tokens"  # type: ignore[arg-type]
+            size = (BATCH, length, WIDTH) if tokens else (BATCH, WIDTH)
+            made.append(numbers(*size, seed=seed + k))
+        if SIGNATURES[name].gives:
+            made.append(torch.ones(BATCH, TEXT_LENGTH, dtype=torch.int64))
+        return made
+
+    def fused(self, name: Operator, inputs: list[Tensor]) -> Tensor:
+        """What it gives, tokens as their mean: (B, width)."""
+        return pooled(self.module(name)(*inputs))
 
     def test_gives_as_many_features_as_the_rules_say(self, name: Operator) -> None:
         shapes = {
@@ -123,20 +137,27 @@ class TestEveryOperator:
         }
         point = FusionPoint(1, 1, name)
         design = Genotype("text", "vision", 16, (point,))
-        fused = self.module(name)(*self.inputs(name))
-        assert fused.shape[-1] == fused_width(design, point, shapes)
-        assert fused.shape[0] == BATCH
+        fused = self.fused(name, self.inputs(name))
+        assert fused.shape == (BATCH, fused_width(design, point, shapes))
+
+    def test_gives_the_tokens_that_its_signature_says(self, name: Operator) -> None:
+        given = self.module(name)(*self.inputs(name))
+        lengths = {"text": TEXT_LENGTH, "vision": VISION_LENGTH}
+        if gives := SIGNATURES[name].gives:
+            assert [one.shape for one in given] == [(BATCH, lengths[m], WIDTH) for m in gives]
+        else:
+            assert given.ndim == 2
 
     def test_treats_every_sample_alone(self, name: Operator) -> None:
-        module, (text, vision) = self.module(name), self.inputs(name)
-        together = module(text, vision)
-        alone = torch.cat([module(text[k : k + 1], vision[k : k + 1]) for k in range(BATCH)])
-        torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+        inputs = self.inputs(name)
+        alone = [self.fused(name, [part[k : k + 1] for part in inputs]) for k in range(BATCH)]
+        together = self.fused(name, inputs)
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-6)
 
     def test_sends_gradients_to_both_inputs_and_all_weights(self, name: Operator) -> None:
-        module, (text, vision) = self.module(name), self.inputs(name)
+        module, (text, vision, *mask) = self.module(name), self.inputs(name)
         text.requires_grad_(), vision.requires_grad_()
-        module(text, vision).pow(3).sum().backward()
+        pooled(module(text, vision, *mask)).pow(3).sum().backward()
         for values in (text, vision, *module.parameters()):
             assert values.grad is not None
             assert values.grad.abs().sum() > 0
@@ -145,13 +166,13 @@ class TestEveryOperator:
     def test_leaves_its_inputs_as_they_were(self, name: Operator) -> None:
         inputs = self.inputs(name)
         before = [values.clone() for values in inputs]
-        self.module(name)(*inputs)
+        self.fused(name, inputs)
         assert all(map(torch.equal, inputs, before))
 
     def test_is_repeated_by_its_seed(self, name: Operator) -> None:
         inputs = self.inputs(name)
-        assert torch.equal(self.module(name)(*inputs), self.module(name)(*inputs))
+        assert torch.equal(self.fused(name, inputs), self.fused(name, inputs))
 
 
-def test_every_operator_has_a_module() -> None:
-    assert tuple(OPERATOR_MODULES) == OPERATORS
+def test_every_operator_has_a_module_and_a_signature() -> None:
+    assert tuple(OPERATOR_MODULES) == tuple(SIGNATURES) == OPERATORS
