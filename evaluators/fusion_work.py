@@ -6,6 +6,7 @@ from evaluators.trunk_work import Work
 from search_space.encoders import MODALITIES
 from search_space.features import text_feature, vision_feature, vision_tokens
 from search_space.genotype import FusionPoint, Genotype, Operator
+from search_space.operators import BILINEAR_FACTORS, LOW_RANK
 from search_space.rewrites import Rewrites, folded_blocks
 from search_space.rules import (
     ATTENTION_HEADS,
@@ -16,6 +17,7 @@ from search_space.rules import (
     own_widths,
 )
 from search_space.signatures import fuses_tokens
+from search_space.token_operators import BOTTLENECK_TOKENS, MLP_RATIO, PREFIX_TOKENS
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,22 @@ def operator_work(
     tokens = vectors = Work()
     if operator == "gated":
         vectors = gemm(2 * width, width)
-    elif operator == "cross-attention":
-        tokens = attention(text_tokens, vision_tokens, width)
+    elif operator == "low-rank-tensor":
+        vectors = gemm(2 * width, LOW_RANK * width, operators=5)
+    elif operator == "bilinear":
+        vectors = gemm(2 * width, BILINEAR_FACTORS * width, operators=12)
+    elif operator == "single-sequence":
+        tokens = encoder(text_tokens + vision_tokens, width)
+    elif operator == "prefix":
+        vectors = gemm(width, PREFIX_TOKENS * width, operators=2)
+        tokens = encoder(text_tokens + PREFIX_TOKENS, width)
+    elif operator == "bottleneck":
+        for count in (text_tokens, text_tokens, vision_tokens, vision_tokens):
+            tokens = tokens.plus(encoder(count + BOTTLENECK_TOKENS, width))
+    if operator in ("cross-attention", "cross-attention-both"):
+        tokens = tokens.plus(attention(text_tokens, vision_tokens, width))
+    if operator in ("cross-attention-vision", "cross-attention-both"):
+        tokens = tokens.plus(attention(vision_tokens, text_tokens, width))
     return tokens, vectors
 
 
@@ -123,3 +139,11 @@ def attention(queries: int, keys: int, width: int) -> Work:
         elements=3 * ATTENTION_HEADS * queries * keys + 4 * (queries + keys) * width,
         operators=25,
     )
+
+
+def encoder(count: int, width: int) -> Work:
+    """A transformer encoder layer: attention, an MLP and their norms."""
+    middle = MLP_RATIO * width
+    mlp = product(count, width, middle).plus(product(count, middle, width))
+    activations = Work(elements=count * (middle + 2 * width), operators=6)
+    return attention(count, count, width).plus(mlp).plus(activations)

@@ -22,6 +22,14 @@ _FORMS: dict[TextPooling | VisionPooling, TokenForm] = {
 }
 
 
+def padding_of(mask: Tensor) -> Tensor:
+    """True where a token of a text is padding, from its mask (B, L).
+
+    The first token is read in any case: attention over nothing is no number.
+    """
+    return torch.cat([torch.zeros_like(mask[:, :1]) > 0, mask[:, 1:] == 0], dim=1)
+
+
 class ConvMax(nn.Module):
     """A feature map (B, C, H, W) to (B, 64): 3x3 convolution, BatchNorm, ReLU, maximum."""
 

@@ -36,6 +36,14 @@ SIGNATURES: Mapping[Operator, Signature] = {
     "tensor": Signature(),
     "gated": Signature(equal_widths=True),
     "cross-attention": Signature("tokens", "tokens", gives=("text",)),
+    "sum": Signature(equal_widths=True),
+    "low-rank-tensor": Signature(equal_widths=True),
+    "bilinear": Signature(equal_widths=True),
+    "cross-attention-vision": Signature("tokens", "tokens", gives=("vision",)),
+    "cross-attention-both": Signature("tokens", "tokens", gives=("text", "vision")),
+    "single-sequence": Signature("tokens", "tokens", gives=("text",)),
+    "prefix": Signature("tokens", "vector", gives=("text",)),
+    "bottleneck": Signature("tokens", "tokens", gives=("text", "vision")),
 }
 
 

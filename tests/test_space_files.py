@@ -178,7 +178,7 @@ class TestSpacesOfYourOwn:
             ("points = [1, 2]", "points = [1, 4]", "within 1 and 3"),
             ("points = [1, 2]", "points = [2]", "fusion_points = [2]"),
             ("blocks = [0, 1]", "blocks = [3, 1]", "attention_blocks = [3, 1]"),
-            ('["concatenation", "gated"]', '["sum"]', "operators: 'sum' is none of concatenation"),
+            ('["concatenation", "gated"]', '["mix"]', "operators: 'mix' is none of concatenation"),
             ('"gated"', '"concatenation"', "operators = ['concatenation', 'concatenation']"),
             ('["concatenation", "gated"]', '[["gated"]]', "operators: ['gated'] is none of"),
             ('["pooled"]', "[]", "attention_over = []: give a list without repetition"),
