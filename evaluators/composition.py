@@ -31,6 +31,7 @@ from evaluators.onnx_versions import OPSET
 from evaluators.parts import Joined, Part, PartStore, joined
 from evaluators.rewriting import Rewriting
 from evaluators.trunk_weights import architecture
+from search_space.branch import Branch
 from search_space.encoders import EncoderShape, EncoderSpec, Modality
 from search_space.features import (
     Feature,
@@ -42,7 +43,7 @@ from search_space.features import (
 )
 from search_space.genotype import FusionPoint, Genotype
 from search_space.loading import load_trunk
-from search_space.network import Branch, input_names, new_branch, new_head
+from search_space.network import input_names, new_branch, new_head
 from search_space.rewrites import fold_branch
 from search_space.rules import Shapes, branch_widths, fused_width, own_widths
 from search_space.signatures import reads_tokens
@@ -267,7 +268,10 @@ class Composer:
                 ],
                 "operator": [point.operator, point.width],
                 "blocks": [genotype.attention_blocks, genotype.attention_over] if last else [],
-                "poolings": [genotype.text_pooling == "mean", genotype.vision_pooling],
+                "poolings": [
+                    "cls" if genotype.text_pooling == "pooler" else genotype.text_pooling,
+                    genotype.vision_pooling,
+                ],
                 "folded": folds,
             },
         )

@@ -1,6 +1,7 @@
 """What a design computes at its fusion points, from shapes alone."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Literal
 
 from evaluators.trunk_work import Work
 from search_space.encoders import MODALITIES
@@ -16,103 +17,108 @@ from search_space.rules import (
     fused_width,
     own_widths,
 )
-from search_space.signatures import fuses_tokens
+from search_space.signatures import fuses_tokens, pools
 from search_space.token_operators import BOTTLENECK_TOKENS, MLP_RATIO, PREFIX_TOKENS
 
-
-@dataclass(frozen=True)
-class PointWork:
-    """Work at one fusion point, by what it is done on.
-
-    tokens, vectors: of attention, operator and projections. convolution: of the pooling "conv-max".
-    pooling: of feature maps to vectors.
-    """
-
-    tokens: Work
-    vectors: Work
-    convolution: Work
-    pooling: Work
+On = Literal["tokens", "vectors", "maps", "poolings"]
+"""What work is done on. Attention, operators and projections on tokens or vectors, a convolution on
+a feature map; poolings are of feature maps to vectors."""
 
 
 def point_work(
     genotype: Genotype, point: FusionPoint, shapes: Shapes, rewrites: Rewrites
-) -> PointWork:
+) -> Iterator[tuple[On, Work]]:
     """Work of one inference at this point after the rewrites; the head is no part of it."""
-    own = own_widths(genotype, point, shapes)
-    text, vision = branch_widths(genotype, point, shapes)
     fused = fused_width(genotype, point, shapes)
-    tokens, vectors = Work(operators=2), Work(elements=fused, operators=3)
-    said = text_feature(genotype, point, shapes)
-    if said is not None and said.form == "pooler":
-        vectors = vectors.plus(gemm(own[0], own[0]))
-    over_tokens = genotype.attends_over_tokens(point)
+    yield "tokens", Work(operators=2)
+    yield "vectors", Work(elements=fused, operators=3)
+    yield from _poolings(genotype, point, shapes)
+    yield from _projections(genotype, point, shapes)
+    text, vision = branch_widths(genotype, point, shapes)
     if text and vision:
-        sizes = (
-            genotype.text_tokens,
-            vision_tokens(shapes[str(genotype.vision_encoder)], point.vision_tap),
-        )
-        asked = point.width > 0 and (point.operator != "concatenation" or over_tokens)
-        sides = zip(MODALITIES, sizes, own, (text, vision), strict=True)
-        for modality, count, before, after in sides:
-            if not asked and before == after:
-                continue
-            if fuses_tokens(genotype, point, modality):
-                tokens = tokens.plus(product(count, before, after))
-            else:
-                vectors = vectors.plus(gemm(before, after))
-        for _ in range(genotype.attention_blocks if over_tokens else 0):
-            tokens = tokens.plus(attention(sum(sizes), sum(sizes), text))
-            tokens = tokens.plus(product(sum(sizes), text, text))
-        on_tokens, on_vectors = operator_work(point.operator, *sizes, text)
-        tokens, vectors = tokens.plus(on_tokens), vectors.plus(on_vectors)
-    if point.operator == "concatenation" and point.width and not over_tokens:
-        vectors = vectors.plus(gemm(text + vision, point.width))
+        lengths = _lengths(genotype, point, shapes)
+        if genotype.attends_over_tokens(point):
+            for _ in range(genotype.attention_blocks):
+                yield "tokens", attention(sum(lengths), sum(lengths), text)
+                yield "tokens", product(sum(lengths), text, text)
+        yield from operator_work(point.operator, *lengths, text)
     if point == genotype.points[-1] and genotype.attention_over == "pooled":
         folded = folded_blocks(genotype, rewrites)
         products = folded + 5 * (genotype.attention_blocks - folded)
-        vectors = vectors.plus(gemm(products * fused, fused, 2 * products))
-    return PointWork(tokens, vectors, *_map_work(genotype, point, shapes))
+        yield "vectors", gemm(products * fused, fused, 2 * products)
 
 
 def operator_work(
-    operator: Operator, text_tokens: int, vision_tokens: int, width: int
-) -> tuple[Work, Work]:
-    """An operator's own work on tokens and on vectors, at the width that it works in."""
-    tokens = vectors = Work()
+    operator: Operator, text: int, image: int, width: int
+) -> Iterator[tuple[On, Work]]:
+    """An operator's own work on so many tokens, at the width that it works in."""
     if operator == "gated":
-        vectors = gemm(2 * width, width)
+        yield "vectors", gemm(2 * width, width)
     elif operator == "low-rank-tensor":
-        vectors = gemm(2 * width, LOW_RANK * width, operators=5)
+        yield "vectors", gemm(2 * width, LOW_RANK * width, operators=5)
     elif operator == "bilinear":
-        vectors = gemm(2 * width, BILINEAR_FACTORS * width, operators=12)
+        yield "vectors", gemm(2 * width, BILINEAR_FACTORS * width, operators=12)
     elif operator == "single-sequence":
-        tokens = encoder(text_tokens + vision_tokens, width)
+        yield "tokens", encoder(text + image, width)
     elif operator == "prefix":
-        vectors = gemm(width, PREFIX_TOKENS * width, operators=2)
-        tokens = encoder(text_tokens + PREFIX_TOKENS, width)
+        yield "vectors", gemm(width, PREFIX_TOKENS * width, operators=2)
+        yield "tokens", encoder(PREFIX_TOKENS + text, width)
     elif operator == "bottleneck":
-        for count in (text_tokens, text_tokens, vision_tokens, vision_tokens):
-            tokens = tokens.plus(encoder(count + BOTTLENECK_TOKENS, width))
+        for count in (text, image, text, image):
+            yield "tokens", encoder(count + BOTTLENECK_TOKENS, width)
     if operator in ("cross-attention", "cross-attention-both"):
-        tokens = tokens.plus(attention(text_tokens, vision_tokens, width))
+        yield "tokens", attention(text, image, width)
     if operator in ("cross-attention-vision", "cross-attention-both"):
-        tokens = tokens.plus(attention(vision_tokens, text_tokens, width))
-    return tokens, vectors
+        yield "tokens", attention(image, text, width)
 
 
-def _map_work(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> tuple[Work, Work]:
-    """Of the convolution over a feature map, and of its pooling; none without one."""
-    seen = vision_feature(genotype, point)
-    if seen is None:
-        return Work(), Work(operators=2)
-    shape = shapes[str(genotype.vision_encoder)]
-    height, width = shape.sides[point.vision_tap - 1]
-    cells = height * width
-    values = cells * shape.widths[point.vision_tap - 1]
-    if seen.form != "grid":
-        return Work(), Work(elements=values, operators=2)
-    convolved = Work(elements=2 * cells * CONV_MAX_WIDTH, operators=3)
-    return Work(convolution=9 * values * CONV_MAX_WIDTH), convolved
+def _lengths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> tuple[int, int]:
+    """Tokens of text and of image; 0 for an absent modality."""
+    name = genotype.vision_encoder
+    return genotype.text_tokens, vision_tokens(shapes[name], point.vision_tap) if name else 0
+
+
+def _projections(
+    genotype: Genotype, point: FusionPoint, shapes: Shapes
+) -> Iterator[tuple[On, Work]]:
+    """Of each modality to the operator's width, and of a concatenation."""
+    own, reached = own_widths(genotype, point, shapes), branch_widths(genotype, point, shapes)
+    over_tokens = genotype.attends_over_tokens(point)
+    asked = point.width > 0 and (point.operator != "concatenation" or over_tokens)
+    lengths = _lengths(genotype, point, shapes)
+    for modality, count, before, after in zip(MODALITIES, lengths, own, reached, strict=True):
+        if not asked and before == after:
+            continue
+        if fuses_tokens(genotype, point, modality):
+            yield "tokens", product(count, before, after)
+        else:
+            yield "vectors", gemm(before, after)
+    if point.operator == "concatenation" and point.width and not over_tokens:
+        yield "vectors", gemm(sum(reached), point.width)
+
+
+def _poolings(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Iterator[tuple[On, Work]]:
+    """Of what the trunks pool for this point, and of what it pools itself."""
+    own, reached = own_widths(genotype, point, shapes), branch_widths(genotype, point, shapes)
+    yield "poolings", Work(operators=2)
+    said, seen = text_feature(genotype, point, shapes), vision_feature(genotype, point)
+    if said is not None and said.form == "pooler":
+        yield "vectors", gemm(own[0], own[0])
+    if seen is not None:
+        shape = shapes[str(genotype.vision_encoder)]
+        height, width = shape.sides[point.vision_tap - 1]
+        cells, values = height * width, height * width * shape.widths[point.vision_tap - 1]
+        if seen.form == "grid":
+            yield "maps", Work(convolution=9 * values * CONV_MAX_WIDTH)
+            yield "poolings", Work(elements=2 * cells * CONV_MAX_WIDTH, operators=1)
+        else:
+            yield "poolings", Work(elements=values)
+    asked = (genotype.text_pooling, genotype.vision_pooling)
+    lengths = _lengths(genotype, point, shapes)
+    for k, modality in enumerate(MODALITIES):
+        if lengths[k] and asked[k] == "attention" and pools(point, modality):
+            width = reached[k] if fuses_tokens(genotype, point, modality) else own[k]
+            yield "tokens", weighted_sum(lengths[k], width)
 
 
 def gemm(inputs: float, outputs: float, operators: float = 1) -> Work:
@@ -127,6 +133,17 @@ def product(count: int, inputs: int, outputs: int) -> Work:
         weights=inputs * outputs,
         elements=count * outputs,
         operators=2,
+    )
+
+
+def weighted_sum(count: int, width: int) -> Work:
+    """The pooling of tokens by a learned query."""
+    return Work(
+        linear=count * width,
+        attention=count * width,
+        weights=width,
+        elements=3 * count + width,
+        operators=7,
     )
 
 

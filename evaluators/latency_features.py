@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evaluators.fusion_work import point_work
+from evaluators.fusion_work import On, point_work
 from evaluators.rewriting import Rewriting
 from evaluators.trunk_work import TrunkWork, Work
 from search_space.genotype import PRECISIONS, Genotype, Precision
@@ -170,22 +170,20 @@ class LatencyFeatures:
         shapes = self._trunks.shapes
         width = sum(fused_width(genotype, point, shapes) for point in genotype.points)
         first, second = HEAD_WIDTHS
-        head = Work(weights=width * first + first * second, operators=5)
-        tokens, vectors, convolution, pooling = Work(), head, Work(), Work()
+        found: dict[On, Work] = {"tokens": Work(), "maps": Work(), "poolings": Work()}
+        found["vectors"] = Work(weights=width * first + first * second, operators=5)
         for point in genotype.points:
-            found = point_work(genotype, point, shapes, self._rewriting.rewrites)
-            tokens, vectors = tokens.plus(found.tokens), vectors.plus(found.vectors)
-            convolution = convolution.plus(found.convolution)
-            pooling = pooling.plus(found.pooling)
-        token, vector = _nominal(tokens), _nominal(vectors)
-        works = (tokens, vectors, convolution, pooling)
+            for on, work in point_work(genotype, point, shapes, self._rewriting.rewrites):
+                found[on] = found[on].plus(work)
+        nominal = {on: _nominal(work) for on, work in found.items()}
+        tokens, vectors = nominal["tokens"], nominal["vectors"]
         return {
-            "fusion tokens": token["linear"] + token["weights"],
-            "fusion token attention": token["attention"] + token["elements"],
-            "fusion vectors": vector["weights"] + vector["elements"],
-            "fusion convolution": _nominal(convolution)["convolution"],
-            "fusion pooling": _nominal(pooling)["elements"],
-            "fusion operators": sum(_nominal(one)["operators"] for one in works),
+            "fusion tokens": tokens["linear"] + tokens["weights"],
+            "fusion token attention": tokens["attention"] + tokens["elements"],
+            "fusion vectors": vectors["weights"] + vectors["elements"],
+            "fusion convolution": nominal["maps"]["convolution"],
+            "fusion pooling": nominal["poolings"]["elements"],
+            "fusion operators": sum(costs["operators"] for costs in nominal.values()),
         }
 
 

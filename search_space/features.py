@@ -42,7 +42,8 @@ def text_feature(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Feat
         return None
     if reads_tokens(genotype, point, "text"):
         return Feature("text", point.text_tap, "tokens")
-    pooling: Form = genotype.text_pooling
+    pooling = genotype.text_pooling
+    assert pooling != "attention", "whose tokens are read"
     if pooling == "pooler" and point.text_tap != shapes[genotype.text_encoder].depth:
         pooling = "cls"  # the pooler belongs to the last layer
     return Feature("text", point.text_tap, pooling)
@@ -55,6 +56,7 @@ def vision_feature(genotype: Genotype, point: FusionPoint) -> Feature | None:
     if reads_tokens(genotype, point, "vision"):
         return Feature("vision", point.vision_tap, "tokens")
     pooling = genotype.vision_pooling
+    assert pooling != "attention", "whose tokens are read"
     return Feature("vision", point.vision_tap, "grid" if pooling == "conv-max" else pooling)
 
 

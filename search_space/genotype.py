@@ -26,8 +26,8 @@ Operator = Literal[
     "bottleneck",
 ]
 AttentionOver = Literal["pooled", "tokens"]
-TextPooling = Literal["cls", "mean", "pooler"]
-VisionPooling = Literal["cls", "mean", "max", "conv-max"]
+TextPooling = Literal["cls", "mean", "pooler", "attention"]
+VisionPooling = Literal["cls", "mean", "max", "conv-max", "attention"]
 Precision = Literal["fp32", "fp16", "int8", "int8-dynamic"]
 
 OPERATORS: tuple[Operator, ...] = get_args(Operator)

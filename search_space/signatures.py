@@ -60,5 +60,9 @@ def pools(point: FusionPoint, modality: Modality) -> bool:
 
 
 def reads_tokens(genotype: Genotype, point: FusionPoint, modality: Modality) -> bool:
-    """Whether this point reads the tokens of this modality's tap, not what the trunk pools."""
-    return fuses_tokens(genotype, point, modality)
+    """Whether this point reads the tokens of this modality's tap, not what the trunk pools.
+
+    To fuse them, or to pool them by attention, which the fusion learns.
+    """
+    pooling = genotype.text_pooling if modality == "text" else genotype.vision_pooling
+    return pooling == "attention" or fuses_tokens(genotype, point, modality)
