@@ -43,10 +43,11 @@ from main_job import machine
 from evaluators.onnx_builder import Artifact, OnnxBuilder
 from evaluators.onnx_versions import OPSET
 from evaluators.preprocessing import PretrainedTokenizer
+from search_space.branch import AttentionBlock
 from search_space.encoders import EncoderSpec
 from search_space.genotype import Genotype
 from search_space.named import load_space
-from search_space.network import AttentionBlock, FusionNetwork, build
+from search_space.network import FusionNetwork, build
 from search_space.paper import BERT, seeded_designs
 from search_space.rewrites import ALL, NONE, OWN_LENGTH, Rewrites, fold
 from search_space.space import SearchSpace

@@ -31,6 +31,7 @@ from evaluators.onnx_versions import OPSET
 from evaluators.parts import Joined, Part, PartStore, joined
 from evaluators.rewriting import Rewriting
 from evaluators.trunk_weights import architecture
+from search_space.branch import Branch
 from search_space.encoders import EncoderShape, EncoderSpec, Modality
 from search_space.features import (
     Feature,
@@ -42,9 +43,10 @@ from search_space.features import (
 )
 from search_space.genotype import FusionPoint, Genotype
 from search_space.loading import load_trunk
-from search_space.network import Branch, input_names, new_branch, new_head
+from search_space.network import input_names, new_branch, new_head
 from search_space.rewrites import fold_branch
-from search_space.rules import Shapes, branch_widths, fused_width, own_widths, reads_tokens
+from search_space.rules import Shapes, branch_widths, fused_width, own_widths
+from search_space.signatures import reads_tokens
 
 RECIPE = 1
 """Goes up whenever a part would become another graph."""
@@ -250,7 +252,7 @@ class Composer:
         point = genotype.points[k]
         read = _read_at(genotype, point, self._shapes)
         sizes: dict[str, tuple[int, ...]] = {f.modality: self._size(genotype, f, fed) for f in read}
-        masked = bool(genotype.text_encoder) and reads_tokens(genotype, point)
+        masked = bool(genotype.text_encoder) and reads_tokens(genotype, point, "text")
         last = k == len(genotype.points) - 1
         folds = self._rewriting.rewrites.fold_attention
         key = _key(
@@ -266,7 +268,10 @@ class Composer:
                 ],
                 "operator": [point.operator, point.width],
                 "blocks": [genotype.attention_blocks, genotype.attention_over] if last else [],
-                "poolings": [genotype.text_pooling == "mean", genotype.vision_pooling],
+                "poolings": [
+                    "cls" if genotype.text_pooling == "pooler" else genotype.text_pooling,
+                    genotype.vision_pooling,
+                ],
                 "folded": folds,
             },
         )

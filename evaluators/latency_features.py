@@ -11,21 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from evaluators.fusion_work import On, point_work
 from evaluators.rewriting import Rewriting
 from evaluators.trunk_work import TrunkWork, Work
-from search_space.features import text_feature, vision_feature, vision_tokens
-from search_space.genotype import PRECISIONS, FusionPoint, Genotype, Precision
+from search_space.genotype import PRECISIONS, Genotype, Precision
 from search_space.network import HEAD_WIDTHS
-from search_space.rewrites import folded_blocks
-from search_space.rules import (
-    ATTENTION_HEADS,
-    CONV_MAX_WIDTH,
-    Shapes,
-    branch_widths,
-    fused_width,
-    own_widths,
-    reads_tokens,
-)
+from search_space.rules import fused_width
 
 Array = npt.NDArray[np.float64]
 NOMINAL_PER_MS = Work(
@@ -176,70 +167,24 @@ class LatencyFeatures:
         return costs | self._fusion_costs(genotype)
 
     def _fusion_costs(self, genotype: Genotype) -> dict[str, float]:
-        tokens, conv, pooled = Work(), Work(), Work()
-        width = sum(fused_width(genotype, p, self._trunks.shapes) for p in genotype.points)
-        first, second = HEAD_WIDTHS
-        vectors = Work(weights=width * first + first * second, operators=5)
-        for point in genotype.points:
-            of_tokens, of_vectors, of_conv, of_pooling = self._point(genotype, point)
-            tokens, vectors = _sum(tokens, of_tokens), _sum(vectors, of_vectors)
-            conv, pooled = _sum(conv, of_conv), _sum(pooled, of_pooling)
-        token, vector = _nominal(tokens), _nominal(vectors)
-        operators = sum(_nominal(one)["operators"] for one in (tokens, vectors, conv, pooled))
-        return {
-            "fusion tokens": token["linear"] + token["weights"],
-            "fusion token attention": token["attention"] + token["elements"],
-            "fusion vectors": vector["weights"] + vector["elements"],
-            "fusion convolution": _nominal(conv)["convolution"],
-            "fusion pooling": _nominal(pooled)["elements"],
-            "fusion operators": operators,
-        }
-
-    def _point(self, genotype: Genotype, point: FusionPoint) -> tuple[Work, Work, Work, Work]:
-        """Work of one fusion point over tokens, on vectors, of convolutions, and of poolings."""
         shapes = self._trunks.shapes
-        own = own_widths(genotype, point, shapes)
-        text, vision = branch_widths(genotype, point, shapes)
-        fused = fused_width(genotype, point, shapes)
-        tokens, vectors, conv = Work(operators=2), Work(elements=fused, operators=3), Work()
-        cells = _cells(genotype, point, shapes)
-        pooled = Work(elements=cells, operators=2)
-        seen = vision_feature(genotype, point)
-        if seen is not None and seen.form == "grid":
-            side = cells / shapes[str(genotype.vision_encoder)].widths[point.vision_tap - 1]
-            conv = Work(convolution=9 * cells * CONV_MAX_WIDTH)
-            pooled = Work(elements=2 * side * CONV_MAX_WIDTH, operators=3)
-        said = text_feature(genotype, point, shapes)
-        if said is not None and said.form == "pooler":
-            vectors = _sum(vectors, _gemm(own[0], own[0]))
-        if reads_tokens(genotype, point):
-            sizes = (
-                genotype.text_tokens,
-                vision_tokens(shapes[str(genotype.vision_encoder)], point.vision_tap),
-            )
-            for count, before, after in zip(sizes, own, (text, vision), strict=True):
-                if before != after or point.width:
-                    tokens = _sum(tokens, _product(count, before, after))
-            if genotype.attends_over_tokens(point):
-                for _ in range(genotype.attention_blocks):
-                    tokens = _sum(tokens, _attention(sum(sizes), sum(sizes), text))
-                    tokens = _sum(tokens, _product(sum(sizes), text, text))
-            if point.operator == "cross-attention":
-                tokens = _sum(tokens, _attention(*sizes, text))
-        elif text and vision and point.operator != "concatenation":
-            for before, after in zip(own, (text, vision), strict=True):
-                if before != after or point.width:
-                    vectors = _sum(vectors, _gemm(before, after))
-        if point.operator == "gated":
-            vectors = _sum(vectors, _gemm(2 * text, text))
-        if point.operator == "concatenation" and point.width and not tokens.linear:
-            vectors = _sum(vectors, _gemm(text + vision, point.width))
-        last = point == genotype.points[-1]
-        if last and genotype.attention_over == "pooled":
-            folded = folded_blocks(genotype, self._rewriting.rewrites)
-            products = folded + 5 * (genotype.attention_blocks - folded)
-            vectors = _sum(vectors, _gemm(products * fused, fused, 2 * products))
-        return tokens, vectors, conv, pooled
+        width = sum(fused_width(genotype, point, shapes) for point in genotype.points)
+        first, second = HEAD_WIDTHS
+        found: dict[On, Work] = {"tokens": Work(), "maps": Work(), "poolings": Work()}
+        found["vectors"] = Work(weights=width * first + first * second, operators=5)
+        for point in genotype.points:
+            for on, work in point_work(genotype, point, shapes, self._rewriting.rewrites):
+                found[on] = found[on].plus(work)
+        nominal = {on: _nominal(work) for on, work in found.items()}
+        tokens, vectors = nominal["tokens"], nominal["vectors"]
+        return {
+            "fusion tokens": tokens["linear"] + tokens["weights"],
+            "fusion token attention": tokens["attention"] + tokens["elements"],
+            "fusion vectors": vectors["weights"] + vectors["elements"],
+            "fusion convolution": nominal["maps"]["convolution"],
+            "fusion pooling": nominal["poolings"]["elements"],
+            "fusion operators": sum(costs["operators"] for costs in nominal.values()),
+        }
 
 
 _FUSION_KINDS = {
@@ -252,15 +197,6 @@ _FUSION_KINDS = {
 }
 
 
-def _cells(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> float:
-    """Values in the feature map that a point reads; 0 without one."""
-    if genotype.vision_encoder is None:
-        return 0.0
-    shape = shapes[genotype.vision_encoder]
-    height, width = shape.sides[point.vision_tap - 1]
-    return float(shape.widths[point.vision_tap - 1] * height * width)
-
-
 def _nominal(work: Work) -> dict[str, float]:
     """Milliseconds of each kind of work at the nominal rates."""
     rates = vars(NOMINAL_PER_MS)
@@ -270,34 +206,3 @@ def _nominal(work: Work) -> dict[str, float]:
 def _shares(costs: dict[str, float]) -> list[tuple[str, float]]:
     total = sum(costs.values())
     return [(kind, ms / total) for kind, ms in costs.items() if ms]
-
-
-def _sum(one: Work, other: Work) -> Work:
-    more = vars(other)
-    return Work(**{kind: amount + more[kind] for kind, amount in vars(one).items()})
-
-
-def _gemm(inputs: float, outputs: float, operators: float = 1) -> Work:
-    """A product of one vector with weights."""
-    return Work(weights=inputs * outputs, elements=outputs, operators=operators)
-
-
-def _product(count: int, inputs: int, outputs: int) -> Work:
-    """A product of tokens with weights."""
-    return Work(
-        linear=count * inputs * outputs,
-        weights=inputs * outputs,
-        elements=count * outputs,
-        operators=2,
-    )
-
-
-def _attention(queries: int, keys: int, width: int) -> Work:
-    """An attention module and its norm."""
-    return Work(
-        linear=2 * (queries + keys) * width * width,
-        attention=2 * queries * keys * width,
-        weights=4 * width * width,
-        elements=3 * ATTENTION_HEADS * queries * keys + 4 * (queries + keys) * width,
-        operators=25,
-    )

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from search_space.genotype import Genotype
 from search_space.rewrites import NONE, RECIPE, Rewrites, folded_blocks
-from search_space.rules import reads_tokens
+from search_space.signatures import reads_tokens
 
 TextLengths = Callable[[str], Sequence[int]]
 """Tokens of every text of the data, by the name of a text encoder."""
@@ -73,10 +73,10 @@ class Rewriting:
     def open_axes(self, genotype: Genotype) -> dict[str, dict[int, str]]:
         """The axes of the graph's inputs that take any extent, as the exporter wants them.
 
-        None where a fusion reads the tokens themselves: attention modules are exported for the
-        length that they were traced with. Such designs are padded to the longest text.
+        None where a fusion reads the text's tokens themselves: attention modules are exported for
+        the length that they were traced with. Such designs are padded to the longest text.
         """
-        closed = any(reads_tokens(genotype, point) for point in genotype.points)
+        closed = any(reads_tokens(genotype, point, "text") for point in genotype.points)
         if closed or not (self.rewrites.own_length and genotype.text_encoder):
             return {}
         return {name: {1: "tokens"} for name in ("input_ids", "attention_mask")}

@@ -33,6 +33,11 @@ class Work:
     weights: float = 0.0
     operators: float = 0.0
 
+    def plus(self, other: "Work") -> "Work":
+        """What both do."""
+        more = vars(other)
+        return Work(**{name: done + more[name] for name, done in vars(self).items()})
+
     def less(self, other: "Work") -> "Work":
         """What this does beyond the other, nothing of it negative."""
         mine = vars(self)

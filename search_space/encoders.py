@@ -8,9 +8,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Modality = Literal["text", "vision"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 Library = Literal["transformers", "timm"]
 Weights = Literal["pretrained", "random"]
 

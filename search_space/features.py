@@ -9,7 +9,8 @@ from typing import Literal
 
 from search_space.encoders import MAX_VISION_TOKENS_SIDE, EncoderShape, Modality
 from search_space.genotype import FusionPoint, Genotype
-from search_space.rules import Shapes, reads_tokens
+from search_space.rules import Shapes
+from search_space.signatures import reads_tokens
 
 Form = Literal["cls", "mean", "max", "pooler", "tokens", "grid"]
 
@@ -44,9 +45,10 @@ def text_feature(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Feat
     """What this point reads from the text trunk; None for a design without text."""
     if genotype.text_encoder is None:
         return None
-    if reads_tokens(genotype, point):
+    if reads_tokens(genotype, point, "text"):
         return Feature("text", point.text_tap, "tokens")
-    pooling: Form = genotype.text_pooling
+    pooling = genotype.text_pooling
+    assert pooling != "attention", "whose tokens are read"
     if pooling == "pooler" and point.text_tap != shapes[genotype.text_encoder].depth:
         pooling = "cls"  # the pooler belongs to the last layer
     return Feature("text", point.text_tap, pooling)
@@ -56,9 +58,10 @@ def vision_feature(genotype: Genotype, point: FusionPoint) -> Feature | None:
     """What this point reads from the vision trunk; None for a design without images."""
     if genotype.vision_encoder is None:
         return None
-    if reads_tokens(genotype, point):
+    if reads_tokens(genotype, point, "vision"):
         return Feature("vision", point.vision_tap, "tokens")
     pooling = genotype.vision_pooling
+    assert pooling != "attention", "whose tokens are read"
     return Feature("vision", point.vision_tap, "grid" if pooling == "conv-max" else pooling)
 
 

@@ -10,10 +10,24 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-Operator = Literal["concatenation", "product", "tensor", "gated", "cross-attention"]
+Operator = Literal[
+    "concatenation",
+    "product",
+    "tensor",
+    "gated",
+    "cross-attention",
+    "sum",
+    "low-rank-tensor",
+    "bilinear",
+    "cross-attention-vision",
+    "cross-attention-both",
+    "single-sequence",
+    "prefix",
+    "bottleneck",
+]
 AttentionOver = Literal["pooled", "tokens"]
-TextPooling = Literal["cls", "mean", "pooler"]
-VisionPooling = Literal["cls", "mean", "max", "conv-max"]
+TextPooling = Literal["cls", "mean", "pooler", "attention"]
+VisionPooling = Literal["cls", "mean", "max", "conv-max", "attention"]
 Precision = Literal["fp32", "fp16", "int8", "int8-dynamic"]
 
 OPERATORS: tuple[Operator, ...] = get_args(Operator)

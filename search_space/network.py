@@ -2,173 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from search_space.branch import Branch
 from search_space.encoders import EncoderSpec
-from search_space.features import Feature, features_of, text_feature, vision_feature
+from search_space.features import Feature, features_of
 from search_space.genotype import FusionPoint, Genotype
 from search_space.loading import load_trunk
-from search_space.operators import OPERATOR_MODULES
-from search_space.rules import (
-    ATTENTION_HEADS,
-    CONV_MAX_WIDTH,
-    Shapes,
-    branch_widths,
-    fused_width,
-    own_widths,
-    violations,
-)
-from search_space.trunks import Features, pool_text
+from search_space.rules import Shapes, fused_width, violations
+from search_space.trunks import Features
 
 HEAD_WIDTHS = (512, 256)
 HEAD_DROPOUT = 0.3
-
-
-class AttentionBlock(nn.Module):
-    """The attention block of arXiv 2511.21889: four heads, Linear, LayerNorm.
-
-    Over one fused vector it has no residual, as published, and its softmax over a single key is
-    1: it cannot attend. Over tokens a residual is added, without which a stack does not train.
-    """
-
-    def __init__(self, width: int, residual: bool) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(width, ATTENTION_HEADS, batch_first=True)
-        self.linear = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width)
-        self.residual = residual
-
-    def forward(self, states: Tensor, padding: Tensor | None = None) -> Tensor:
-        """(B, S, C) to (B, S, C); `padding` (B, S) is True where a token is not to be read."""
-        attended, _ = self.attention(
-            states, states, states, key_padding_mask=padding, need_weights=False
-        )
-        mixed = self.linear(attended)
-        normed: Tensor = self.norm(states + mixed if self.residual else mixed)
-        return normed
-
-
-class ConvMax(nn.Module):
-    """A feature map (B, C, H, W) to (B, 64): 3x3 convolution, BatchNorm, ReLU, maximum."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(width, CONV_MAX_WIDTH, 3, padding=1)
-        self.norm = nn.BatchNorm2d(CONV_MAX_WIDTH)
-
-    def forward(self, grid: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, 64)."""
-        return torch.relu(self.norm(self.convolution(grid))).amax((2, 3))
-
-
-class Branch(nn.Module):
-    """One fusion point: features of both trunks to one vector.
-
-    Order of operations: projection or pooling of each side, attention over tokens (if asked
-    here), operator, projection of a concatenation, attention over the vector (if asked here),
-    ReLU where the branch is projected or one of several.
-    """
-
-    def __init__(self, genotype: Genotype, point: FusionPoint, shapes: Shapes) -> None:
-        super().__init__()
-        self.text = text_feature(genotype, point, shapes)
-        self.vision = vision_feature(genotype, point)
-        self.over_tokens = genotype.attends_over_tokens(point)
-        self.cross = point.operator == "cross-attention"
-        self.text_pooling = "mean" if genotype.text_pooling == "mean" else "cls"
-        self.vision_pooling = genotype.vision_pooling
-        text, vision = branch_widths(genotype, point, shapes)
-        self.conv_max = None
-        if self.vision is not None and self.vision.form == "grid":
-            self.conv_max = ConvMax(
-                shapes[str(genotype.vision_encoder)].widths[point.vision_tap - 1]
-            )
-        self.project_text, self.project_vision = self._projections(genotype, point, shapes)
-        last = point == genotype.points[-1]
-        blocks = genotype.attention_blocks if last else 0
-        fused = fused_width(genotype, point, shapes)
-        self.blocks = nn.ModuleList(
-            AttentionBlock(text if self.over_tokens else fused, residual=self.over_tokens)
-            for _ in range(blocks)
-        )
-        # What `search_space.rewrites` puts in the place of blocks over one vector.
-        self.folded: nn.Module | None = None
-        self.operator = OPERATOR_MODULES[point.operator](text) if text and vision else None
-        concatenates = point.operator == "concatenation" and not self.over_tokens
-        self.project_fused = (
-            nn.Linear(text + vision, point.width) if concatenates and point.width else None
-        )
-        self.relu = len(genotype.points) > 1 or point.width > 0
-
-    def _projections(
-        self, genotype: Genotype, point: FusionPoint, shapes: Shapes
-    ) -> list[nn.Linear | None]:
-        """Linear maps of (text, vision) to the operator's width; None where nothing changes."""
-        asked = point.width > 0 and (point.operator != "concatenation" or self.over_tokens)
-        both = genotype.text_encoder is not None and genotype.vision_encoder is not None
-        return [
-            nn.Linear(own, reached) if both and (asked or own != reached) else None
-            for own, reached in zip(
-                own_widths(genotype, point, shapes),
-                branch_widths(genotype, point, shapes),
-                strict=True,
-            )
-        ]
-
-    def forward(self, features: Features, mask: Tensor | None) -> Tensor:
-        """The features that this point reads, and the text's mask (B, L), to (B, fused width)."""
-        text = None if self.text is None else features[self.text]
-        vision = None if self.vision is None else features[self.vision]
-        if vision is not None and self.conv_max is not None:
-            vision = self.conv_max(vision)
-        if text is not None and self.project_text is not None:
-            text = self.project_text(text)
-        if vision is not None and self.project_vision is not None:
-            vision = self.project_vision(vision)
-        if text is None or vision is None:
-            fused = cast(Tensor, text if vision is None else vision)
-        else:
-            fused = self._fuse(text, vision, cast(Tensor, mask))
-        if self.project_fused is not None:
-            fused = self.project_fused(fused)
-        if not self.over_tokens and len(self.blocks):
-            sequence = fused.unsqueeze(1)
-            for block in self.blocks:
-                sequence = block(sequence)
-            fused = sequence.squeeze(1)
-        if self.folded is not None:
-            fused = self.folded(fused)
-        return torch.relu(fused) if self.relu else fused
-
-    def _fuse(self, text: Tensor, vision: Tensor, mask: Tensor) -> Tensor:
-        operator = cast(nn.Module, self.operator)
-        if self.over_tokens:
-            text, vision = self._attend(text, vision, mask)
-        if self.cross:
-            return pool_text(operator(text, vision), mask, self.text_pooling)
-        if self.over_tokens:
-            text = pool_text(text, mask, self.text_pooling)
-            vision = self._pool_vision(vision)
-        return cast(Tensor, operator(text, vision))
-
-    def _attend(self, text: Tensor, vision: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        length = text.shape[1]
-        states = torch.cat([text, vision], dim=1)
-        seen = torch.ones(vision.shape[0], vision.shape[1], dtype=mask.dtype, device=mask.device)
-        padding = torch.cat([mask, seen], dim=1) == 0
-        for block in self.blocks:
-            states = block(states, padding)
-        return states[:, :length], states[:, length:]
-
-    def _pool_vision(self, tokens: Tensor) -> Tensor:
-        if self.vision_pooling == "cls":
-            return tokens[:, 0]
-        if self.vision_pooling == "mean":
-            return tokens.mean(1)
-        return tokens.amax(1)
 
 
 class Fusion(nn.Module):

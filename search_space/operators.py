@@ -1,16 +1,31 @@
-"""Fusion operators: two modalities in, one vector out.
+"""Fusion operators: two modalities in, one vector out, or tokens that are pooled next.
 
-To add one: its name in `genotype.Operator`, its output width in `rules.fused_width`, its module
-here, its row in OPERATOR_MODULES, and a case in the operators' contract test.
+To add one: its name in `genotype.Operator`, what it takes and gives in `signatures.SIGNATURES`, its
+output width in `rules.fused_width`, its module here (or in `token_operators`, if it reads tokens),
+its row in OPERATOR_MODULES, its work in `evaluators.fusion_work`, and a case in the operators'
+contract test.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from search_space.genotype import Operator
-from search_space.rules import ATTENTION_HEADS
+from search_space.token_operators import (
+    Bottleneck,
+    CrossAttention,
+    CrossAttentionBoth,
+    Prefix,
+    SingleSequence,
+)
+
+LOW_RANK = 4
+BILINEAR_FACTORS = 5
+"""Products that are summed to one feature: k of MFB, as its authors have it."""
+SAFE = 1e-4
+"""Keeps a root's slope finite at 0 and a division from 0; a normal number in half precision too."""
 
 
 def concatenation(text: Tensor, vision: Tensor) -> Tensor:
@@ -34,6 +49,11 @@ def tensor(text: Tensor, vision: Tensor) -> Tensor:
     return (text.unsqueeze(2) * vision.unsqueeze(1)).flatten(1)
 
 
+def summation(text: Tensor, vision: Tensor) -> Tensor:
+    """T + I: (B, N) twice to (B, N)."""
+    return text + vision
+
+
 class Parameterless(nn.Module):
     """An operator that learns nothing."""
 
@@ -44,6 +64,10 @@ class Parameterless(nn.Module):
     def forward(self, text: Tensor, vision: Tensor) -> Tensor:
         """(B, N) and (B, M) to the operator's width."""
         return self.function(text, vision)
+
+    def extra_repr(self) -> str:
+        """What it computes."""
+        return self.function.__name__
 
 
 class Gated(nn.Module):
@@ -59,21 +83,43 @@ class Gated(nn.Module):
         return gate * text + (1 - gate) * vision
 
 
-class CrossAttention(nn.Module):
-    """Text tokens query image tokens, with a residual: (B, L, N) and (B, P, N) to (B, L, N).
+class LowRankTensor(nn.Module):
+    """The sum over four r of (U_r (T, 1)) * (V_r (I, 1)), plus a bias: (B, N) twice to (B, N).
 
-    LayerNorm(T + MultiheadAttention(query T, key I, value I)), four heads.
+    The outer product of (T, 1) and (I, 1) under a weight tensor of rank four. Source: Low-rank
+    Multimodal Fusion (Liu et al., 2018).
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(width, ATTENTION_HEADS, batch_first=True)
-        self.norm = nn.LayerNorm(width)
+        self.text = nn.Linear(width, LOW_RANK * width)  # its bias is the weight of the 1
+        self.vision = nn.Linear(width, LOW_RANK * width)
+        self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, text: Tensor, vision: Tensor) -> Tensor:
-        """(B, L, N) and (B, P, N) to (B, L, N)."""
-        attended, _ = self.attention(text, vision, vision, need_weights=False)
-        normed: Tensor = self.norm(text + attended)
+        """(B, N) twice to (B, N)."""
+        products: Tensor = self.text(text) * self.vision(vision)
+        return products.view(-1, LOW_RANK, text.shape[1]).sum(1) + self.bias
+
+
+class Bilinear(nn.Module):
+    """z = the sum of every five of U T * V I, then its signed root, then that over its l2 norm.
+
+    (B, N) twice to (B, N). The root is z / sqrt(|z| + 1e-4), whose slope is finite at 0. Source:
+    multi-modal factorized bilinear pooling, MFB (Yu et al., 2017), without its dropout.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.text = nn.Linear(width, BILINEAR_FACTORS * width, bias=False)
+        self.vision = nn.Linear(width, BILINEAR_FACTORS * width, bias=False)
+
+    def forward(self, text: Tensor, vision: Tensor) -> Tensor:
+        """(B, N) twice to (B, N), of length 1."""
+        products = self.text(text) * self.vision(vision)
+        summed = products.view(-1, text.shape[1], BILINEAR_FACTORS).sum(2)
+        rooted = summed / torch.sqrt(summed.abs() + SAFE)
+        normed: Tensor = functional.normalize(rooted, dim=1, eps=SAFE)
         return normed
 
 
@@ -87,5 +133,13 @@ OPERATOR_MODULES: dict[Operator, Callable[[int], nn.Module]] = {
     "tensor": _parameterless(tensor),
     "gated": Gated,
     "cross-attention": CrossAttention,
+    "sum": _parameterless(summation),
+    "low-rank-tensor": LowRankTensor,
+    "bilinear": Bilinear,
+    "cross-attention-vision": lambda width: CrossAttention(width, "vision"),
+    "cross-attention-both": CrossAttentionBoth,
+    "single-sequence": SingleSequence,
+    "prefix": Prefix,
+    "bottleneck": Bottleneck,
 }
 """Each operator's module, made from the width of the text as it reaches the operator."""

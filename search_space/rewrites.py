@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from search_space.branch import AttentionBlock, Branch
 from search_space.genotype import Genotype
-from search_space.network import AttentionBlock, Branch, Fusion, FusionNetwork
+from search_space.network import Fusion, FusionNetwork
 from search_space.rules import Shapes
 
 RECIPE = 1

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from search_space.encoders import EncoderShape
+from search_space.encoders import MODALITIES, EncoderShape
 from search_space.genotype import (
     ATTENTION_OVER,
     MAX_ATTENTION_BLOCKS,
@@ -19,6 +19,7 @@ from search_space.genotype import (
     TextPooling,
     VisionPooling,
 )
+from search_space.signatures import SIGNATURES, fuses_tokens, pools
 
 ATTENTION_HEADS = 4
 MAX_FUSED_WIDTH = 16_384
@@ -40,7 +41,7 @@ def own_widths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> tuple[
         text = shapes[genotype.text_encoder].widths[point.text_tap - 1]
     if genotype.vision_encoder:
         vision = shapes[genotype.vision_encoder].widths[point.vision_tap - 1]
-        if genotype.vision_pooling == "conv-max" and not reads_tokens(genotype, point):
+        if genotype.vision_pooling == "conv-max" and not fuses_tokens(genotype, point, "vision"):
             vision = CONV_MAX_WIDTH
     return text, vision
 
@@ -50,11 +51,16 @@ def branch_widths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> tup
     text, vision = own_widths(genotype, point, shapes)
     if not (text and vision):
         return text, vision
-    if reads_tokens(genotype, point):  # both sequences share one width
+    if shares_width(genotype, point):
         return (point.width or text,) * 2
     if point.width and point.operator != "concatenation":
         return point.width, point.width
     return text, vision
+
+
+def shares_width(genotype: Genotype, point: FusionPoint) -> bool:
+    """Whether attention brings the modalities together here, so that both have one width."""
+    return any(fuses_tokens(genotype, point, modality) for modality in MODALITIES)
 
 
 def fused_width(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> int:
@@ -68,13 +74,13 @@ def fused_width(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> int:
         return 2 * text
     if point.operator == "tensor":
         return text * vision
-    return text
+    return text * max(1, len(SIGNATURES[point.operator].gives))
 
 
 def canonical(genotype: Genotype, shapes: Shapes) -> Genotype:
     """The one spelling of this network: points in order and once each, dead choices at rest.
 
-    Idempotent. Encoders and taps must exist (`violations` says so).
+    Idempotent. Encoders, taps and operators must exist (`violations` says so).
     """
     points = tuple(sorted(set(genotype.points)))
     genotype = replace(genotype, points=points)
@@ -88,36 +94,29 @@ def canonical(genotype: Genotype, shapes: Shapes) -> Genotype:
 
 
 def _text_pooling(genotype: Genotype, shapes: Shapes) -> TextPooling:
-    if genotype.text_encoder is None:
+    pooled = [point for point in genotype.points if pools(point, "text")]
+    if genotype.text_encoder is None or not pooled:
         return "cls"
     if genotype.text_pooling != "pooler":
         return genotype.text_pooling
     shape = shapes[genotype.text_encoder]
     reads_pooler = shape.has_pooler and any(
-        point.text_tap == shape.depth and not reads_tokens(genotype, point)
-        for point in genotype.points
+        point.text_tap == shape.depth and not fuses_tokens(genotype, point, "text")
+        for point in pooled
     )
     return "pooler" if reads_pooler else "cls"
 
 
 def _vision_pooling(genotype: Genotype, shapes: Shapes) -> VisionPooling:
-    if genotype.vision_encoder is None:
+    pooled = [point for point in genotype.points if pools(point, "vision")]
+    if genotype.vision_encoder is None or not pooled:
         return "mean"
     pooling = genotype.vision_pooling
     if pooling == "cls" and not shapes[genotype.vision_encoder].has_class_token:
         return "mean"
-    # Cross-attention reads the feature map itself and pools the text alone.
-    pooled = [point for point in genotype.points if point.operator != "cross-attention"]
-    if not pooled:
-        return "mean"
-    if pooling == "conv-max" and all(genotype.attends_over_tokens(point) for point in pooled):
+    if pooling == "conv-max" and all(fuses_tokens(genotype, p, "vision") for p in pooled):
         return "max"
     return pooling
-
-
-def reads_tokens(genotype: Genotype, point: FusionPoint) -> bool:
-    """Whether this point takes both modalities as sequences, not as pooled vectors."""
-    return point.operator == "cross-attention" or genotype.attends_over_tokens(point)
 
 
 def violations(genotype: Genotype, shapes: Shapes) -> tuple[str, ...]:
@@ -211,13 +210,13 @@ def _pooling_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) 
     """Poolings that this point reads and the encoders lack; `canonical` leaves none."""
     found = []
     name = genotype.text_encoder
-    if name and genotype.text_pooling == "pooler" and not reads_tokens(genotype, point):
+    if name and genotype.text_pooling == "pooler" and not fuses_tokens(genotype, point, "text"):
         shape = shapes[name]
         if point.text_tap == shape.depth and not shape.has_pooler:
             found.append(f"text pooling 'pooler': {name} has no pooler")
     name = genotype.vision_encoder
-    pools = genotype.vision_pooling == "cls" and point.operator != "cross-attention"
-    if name and pools and not shapes[name].has_class_token:
+    reads_cls = genotype.vision_pooling == "cls" and pools(point, "vision")
+    if name and reads_cls and not shapes[name].has_class_token:
         found.append(f"vision pooling 'cls': {name} has no class token")
     return found
 
@@ -226,13 +225,13 @@ def _point_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) ->
     text, vision = branch_widths(genotype, point, shapes)
     here = f"{point.operator} at taps {point.text_tap}x{point.vision_tap}"
     found = _pooling_violations(genotype, point, shapes)
-    if point.operator in ("product", "gated") and text != vision:
+    if SIGNATURES[point.operator].equal_widths and text != vision:
         found.append(
             f"{here} needs equal widths, the trunks give {text} and {vision}: "
             "give the point a width to project both to"
         )
-    if reads_tokens(genotype, point) and text % ATTENTION_HEADS:
-        found.append(f"{here}: {ATTENTION_HEADS} attention heads cannot share {text} features")
+    if shares_width(genotype, point) and text % ATTENTION_HEADS:
+        found.append(f"{here}: {_unshared(text)}")
     fused = fused_width(genotype, point, shapes)
     if fused > MAX_FUSED_WIDTH:
         found.append(
@@ -247,5 +246,12 @@ def _point_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) ->
                 f"{point.text_tap}x{point.vision_tap}: at most {MAX_ATTENTION_WIDTH:,}"
             )
         elif fused % ATTENTION_HEADS:
-            found.append(f"{here}: {ATTENTION_HEADS} attention heads cannot share {fused} features")
+            found.append(f"{here}: {_unshared(fused)}")
     return found
+
+
+def _unshared(width: int) -> str:
+    return (
+        f"{ATTENTION_HEADS} attention heads cannot share {width} features: "
+        f"choose a width that {ATTENTION_HEADS} divides"
+    )

@@ -19,6 +19,7 @@ from search_space.genotype import (
     VisionPooling,
 )
 from search_space.rules import MAX_TENSOR_WIDTH, branch_widths, canonical, violations
+from search_space.signatures import SIGNATURES
 
 Choice = str | int
 MAX_SAMPLE_ATTEMPTS = 10_000
@@ -256,7 +257,7 @@ class SearchSpace:
             if point.operator == "tensor" and not 0 < width <= MAX_TENSOR_WIDTH:
                 usable = [w for w in positive if w <= MAX_TENSOR_WIDTH]
                 width = usable[-1] if usable else width
-            elif point.operator in ("product", "gated") and width == 0 and positive:
+            elif SIGNATURES[point.operator].equal_widths and width == 0 and positive:
                 text, vision = branch_widths(design, point, self.shapes)
                 width = positive[0] if text != vision else 0
             points.append(replace(point, width=width))

@@ -262,7 +262,9 @@ def export(
 
 @app.command()
 def space(
-    name_or_file: Annotated[str, typer.Argument(help="demo, paper, or a TOML file.")] = "demo",
+    name_or_file: Annotated[
+        str, typer.Argument(help="demo, paper, fusions, fusion-1152, or a TOML file.")
+    ] = "demo",
     text_encoder: Texts = None,
     vision_encoder: Visions = None,
     weights: WeightsFlag = None,

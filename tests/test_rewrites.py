@@ -24,10 +24,11 @@ from evaluators.latency import LatencyEvaluator, Runs
 from evaluators.onnx_builder import Artifact, OnnxBuilder, run_onnx
 from evaluators.preprocessing import Preprocessing, PretrainedTokenizer
 from evaluators.rewriting import Rewriting
+from search_space.branch import AttentionBlock
 from search_space.encoders import EncoderSpec
 from search_space.genotype import FusionPoint, Genotype
 from search_space.named import load_space
-from search_space.network import AttentionBlock, build
+from search_space.network import build
 from search_space.rewrites import ALL, BY_NAME, NONE, OWN_LENGTH, Rewrites, fold, rewrite
 from search_space.space import SearchSpace
 from studies import page, screen
@@ -150,8 +151,8 @@ def test_attention_over_tokens_is_never_touched(untouched: Genotype, tmp_path: P
 
 @pytest.mark.parametrize(
     ("genotype", "rewrites"),
-    [(every_design()[k], ALL) for k in (4, 8, 12, 18)]
-    + [(every_design()[k], OWN_LENGTH) for k in (1, 6, 7, 10, 13, 16, 17)],
+    [(genotype, ALL) for genotype in every_design()[1::7]]
+    + [(genotype, OWN_LENGTH) for genotype in (*every_design()[::6], *every_design()[-3:])],
 )
 def test_a_rewritten_design_agrees_with_the_network_as_written(
     genotype: Genotype, rewrites: Rewrites, tmp_path: Path
@@ -166,7 +167,7 @@ def test_a_rewritten_design_agrees_with_the_network_as_written(
         expected = torch.cat([network(*row) for row in rows]).numpy()
     found = run_onnx(made.path, [fed(genotype, row) for row in rows])
     assert abs(found - expected).max() <= 1e-4 * max(1, abs(expected).max())
-    assert expected.std(0).max() > 1e-3
+    assert expected.std(0).max() > 5e-4
 
 
 def test_texts_are_padded_to_the_longest_of_the_data(tmp_path: Path) -> None:
@@ -190,11 +191,13 @@ def test_a_text_at_its_own_length_is_timed_at_the_mean(tmp_path: Path) -> None:
 
 
 def test_a_fusion_that_reads_the_tokens_is_padded_to_the_longest_instead(tmp_path: Path) -> None:
-    for asked in (design("cross-attention"), design(attention_blocks=1, attention_over="tokens")):
+    over_tokens = design(attention_blocks=1, attention_over="tokens")
+    for asked in (design("prefix"), over_tokens, design(text_pooling="attention")):
         rewriting = Rewriting(OWN_LENGTH, lambda name: LENGTHS)
         assert rewriting.timed(asked).text_tokens == 11 and not rewriting.open_axes(asked)
         assert rewriting.key(asked) == {}
         assert rewriting.words(asked) == ("texts padded to 11 tokens, the longest of the data",)
+    assert rewriting.open_axes(design(vision_pooling="attention")), "its text is read pooled"
 
 
 def test_a_text_that_the_graph_would_cut_off_is_refused() -> None:

@@ -22,10 +22,12 @@ from search_space.genotype import (
     VISION_POOLINGS,
     FusionPoint,
     Genotype,
+    Operator,
 )
 from search_space.named import load_space
 from search_space.network import Fusion
-from search_space.rules import canonical, reads_tokens
+from search_space.rules import canonical
+from search_space.signatures import SIGNATURES
 from search_space.space import SearchSpace
 
 TEXT = EncoderShape("text", "text", (8,) * 4, max_tokens=64, has_pooler=True)
@@ -147,16 +149,8 @@ def network_of(genotype: Genotype, shapes: dict[str, EncoderShape]) -> tuple[Any
     with torch.device("meta"):
         fusion = Fusion(genotype, shapes, classes=2)
     for point, branch in zip(genotype.points, fusion.branches, strict=True):
-        over_tokens = genotype.attends_over_tokens(point)
-        text_pooling = branch.text_pooling if reads_tokens(genotype, point) else None
-        vision_pooling = None
-        if over_tokens and not branch.cross:
-            pooling = genotype.vision_pooling
-            vision_pooling = pooling if pooling in ("cls", "mean") else "max"
         read = text_feature(genotype, point, shapes), vision_feature(genotype, point)
-        learns_nothing = getattr(branch.operator, "function", None)  # not told by repr
-        told = over_tokens, text_pooling, vision_pooling, repr(branch), learns_nothing
-        branches.append((*read, *told))
+        branches.append((*read, branch.over_tokens, repr(branch)))
     return (
         (genotype.text_encoder, genotype.vision_encoder, genotype.text_tokens),
         (features_of(genotype, shapes), genotype.precision, repr(fusion.head)),
@@ -244,7 +238,8 @@ class TestVectors:
     def test_its_size_counts_vectors(self) -> None:
         space = space_of(TEXT, CNN, fusion_points=(1, 1), widths=(0,), precisions=("fp32",))
         # tokens, text taps, vision taps, operators, blocks, over, text and vision poolings
-        assert space.size == 3 * 4 * 3 * 5 * 3 * 2 * 3 * 4
+        poolings = len(TEXT_POOLINGS) * len(VISION_POOLINGS)
+        assert space.size == 3 * 4 * 3 * len(OPERATORS) * 3 * 2 * poolings
 
     def test_a_vector_of_another_length_is_refused(self) -> None:
         asked = vector(WHOLE)
@@ -339,10 +334,19 @@ class TestDeadChoices:
         assert self.same({**tokens, **first}, {**tokens, **second})
         assert not self.same(first, second)
 
-    def test_the_vision_pooling_of_cross_attention(self) -> None:
-        cross = {"operator_1": "cross-attention", "width_1": 8}
-        chosen = [{**cross, "vision_pooling": pooling} for pooling in VISION_POOLINGS]
-        assert all(self.same(chosen[0], other) for other in chosen)
+    @pytest.mark.parametrize("operator", OPERATORS)
+    def test_the_pooling_of_a_modality_that_an_operator_leaves_in_tokens(
+        self, operator: Operator
+    ) -> None:
+        said = {"operator_1": operator, "width_1": 8, "vision_encoder": "vit"}
+        image_alone = operator == "cross-attention-vision"
+        text_alone = operator in ("cross-attention", "single-sequence")
+        for modality, dead, other in (
+            ("text", image_alone, "mean"),
+            ("vision", text_alone, "max"),
+        ):
+            first = {**said, f"{modality}_pooling": "cls"}
+            assert self.same(first, {**said, f"{modality}_pooling": other}) == dead
 
     def test_widths_that_an_operator_cannot_use_are_read_as_the_nearest_that_it_can(self) -> None:
         assert self.same(
@@ -464,8 +468,8 @@ class TestViolations:
             ({"vision_pooling": "min"}, "vision pooling 'min': choose one of"),
             ({"precision": "fp8"}, "precision 'fp8': choose one of fp32, fp16, int8, int8-dynamic"),
             (
-                {"points": (FusionPoint(2, 2, "sum"),)},
-                "operator 'sum': choose one of concatenation",
+                {"points": (FusionPoint(2, 2, "mix"),)},
+                "operator 'mix': choose one of concatenation",
             ),
             ({"points": (FusionPoint(2, 2, width=-1),)}, "width -1: 0 (the trunks' own) or more"),
             (
@@ -525,11 +529,25 @@ class TestViolations:
         assert "nothing to fuse" in "; ".join(WHOLE.violations(replace(design, **change)))
 
     def test_all_are_told_at_once(self) -> None:
-        design = Genotype("bert", "cnn", 8, (FusionPoint(1, 9, "sum"),), attention_blocks=99)  # type: ignore[arg-type]
+        design = Genotype("bert", "cnn", 8, (FusionPoint(1, 9, "mix"),), attention_blocks=99)  # type: ignore[arg-type]
         found = "; ".join(WHOLE.violations(design))
-        assert all(part in found for part in ("'bert'", "vision tap 9", "'sum'", "99 attention"))
+        assert all(part in found for part in ("'bert'", "vision tap 9", "'mix'", "99 attention"))
 
-    @pytest.mark.parametrize("operator", ["product", "gated"])
+    @pytest.mark.parametrize("operator", ["product", "gated", "sum", "low-rank-tensor", "bilinear"])
     def test_a_width_to_project_to_makes_unequal_trunks_meet(self, operator: Any) -> None:
-        design = replace(self.GOOD, points=(FusionPoint(2, 2, operator, 8),))
-        assert WHOLE.violations(design) == ()
+        asked = FusionPoint(2, 2, operator)
+        told = (
+            f"{operator} at taps 2x2 needs equal widths, the trunks give 8 and 12: "
+            "give the point a width to project both to"
+        )
+        assert WHOLE.violations(replace(self.GOOD, points=(asked,))) == (told,)
+        mended = replace(self.GOOD, points=(replace(asked, width=8),))
+        assert WHOLE.violations(mended) == ()
+
+    @pytest.mark.parametrize("operator", [o for o in OPERATORS if SIGNATURES[o].gives])
+    def test_heads_that_cannot_share_a_width_are_told_with_the_way_out(self, operator: Any) -> None:
+        design = replace(self.GOOD, points=(FusionPoint(2, 2, operator, 6),))
+        assert WHOLE.violations(design) == (
+            f"{operator} at taps 2x2: 4 attention heads cannot share 6 features: "
+            "choose a width that 4 divides",
+        )

@@ -12,6 +12,7 @@ import torch
 
 from search_space.encoders import EncoderError, EncoderSpec, spec_for
 from search_space.features import Feature
+from search_space.genotype import OPERATORS, TEXT_POOLINGS, VISION_POOLINGS
 from search_space.libraries import import_timm, import_transformers
 from search_space.loading import describe, load_trunk
 from search_space.named import SpaceError, load_space, names
@@ -115,8 +116,8 @@ def states(spec: EncoderSpec) -> torch.Tensor:
 
 
 class TestShippedSpaces:
-    def test_there_are_three(self) -> None:
-        assert names() == ("demo", "fusion-1152", "paper")
+    def test_there_are_four(self) -> None:
+        assert names() == ("demo", "fusion-1152", "fusions", "paper")
 
     @pytest.mark.parametrize(
         ("name", "text", "vision"),
@@ -137,7 +138,14 @@ class TestShippedSpaces:
         )
         assert all(space.encoder(encoder).weights == "random" for encoder in space.shapes)
 
-    @pytest.mark.parametrize("name", ["demo", "paper"])
+    def test_one_offers_every_operator_and_pooling_over_the_encoders_of_paper(self) -> None:
+        space, paper = (load_space(name, weights="random") for name in ("fusions", "paper"))
+        assert space.encoders == paper.encoders
+        offered = (space.operators, space.text_poolings, space.vision_poolings)
+        known = (OPERATORS, TEXT_POOLINGS, VISION_POOLINGS)
+        assert [*map(set, offered)] == [*map(set, known)]
+
+    @pytest.mark.parametrize("name", ["demo", "fusions", "paper"])
     def test_a_space_offers_what_its_file_says(self, name: str) -> None:
         fields = tomllib.loads((files("search_space") / "spaces" / f"{name}.toml").read_text())
         decisions = {d.name: list(d.choices) for d in load_space(name, weights="random").decisions}
@@ -178,7 +186,7 @@ class TestSpacesOfYourOwn:
             ("points = [1, 2]", "points = [1, 4]", "within 1 and 3"),
             ("points = [1, 2]", "points = [2]", "fusion_points = [2]"),
             ("blocks = [0, 1]", "blocks = [3, 1]", "attention_blocks = [3, 1]"),
-            ('["concatenation", "gated"]', '["sum"]', "operators: 'sum' is none of concatenation"),
+            ('["concatenation", "gated"]', '["mix"]', "operators: 'mix' is none of concatenation"),
             ('"gated"', '"concatenation"', "operators = ['concatenation', 'concatenation']"),
             ('["concatenation", "gated"]', '[["gated"]]', "operators: ['gated'] is none of"),
             ('["pooled"]', "[]", "attention_over = []: give a list without repetition"),
@@ -225,7 +233,7 @@ class TestSpacesOfYourOwn:
         assert str(caught.value).count("vision_encoder") == 1
 
     def test_an_unknown_name_says_what_there_is(self) -> None:
-        said = "no search space 'papper': choose demo or fusion-1152 or paper"
+        said = "no search space 'papper': choose demo or fusion-1152 or fusions or paper"
         with pytest.raises(SpaceError, match=said):
             load_space("papper")
 

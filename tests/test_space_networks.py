@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from search_space.branch import AttentionBlock
 from search_space.encoders import EncoderError, EncoderSpec
 from search_space.features import Feature, Form, vision_tokens
 from search_space.genotype import FusionPoint, Genotype, Operator, TextPooling, VisionPooling
 from search_space.libraries import import_timm, import_transformers
 from search_space.loading import describe, load_trunk
 from search_space.named import load_space
-from search_space.network import AttentionBlock, FusionNetwork, build, input_names
+from search_space.network import FusionNetwork, build, input_names
 from search_space.paper import seeded_designs
 from search_space.space import SearchSpace
 from search_space.trunks import TextTrunk, VisionTrunk

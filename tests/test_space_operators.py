@@ -1,6 +1,7 @@
 """The fusion operators against plain loops over numbers, and what they all have in common."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,27 @@ from torch import Tensor, nn
 from search_space.encoders import EncoderShape
 from search_space.genotype import OPERATORS, FusionPoint, Genotype, Operator
 from search_space.operators import (
+    LOW_RANK,
     OPERATOR_MODULES,
-    CrossAttention,
+    Bilinear,
     Gated,
+    LowRankTensor,
     concatenation,
     product,
+    summation,
     tensor,
 )
 from search_space.rules import ATTENTION_HEADS, fused_width
+from search_space.signatures import SIGNATURES
+from search_space.token_operators import (
+    BOTTLENECK_TOKENS,
+    PREFIX_TOKENS,
+    Bottleneck,
+    CrossAttention,
+    CrossAttentionBoth,
+    Prefix,
+    SingleSequence,
+)
 
 Array = NDArray[Any]
 BATCH, WIDTH, TEXT_LENGTH, VISION_LENGTH = 3, 8, 5, 4
@@ -37,6 +51,11 @@ def array(values: Tensor) -> Array:
 
 def linear(layer: nn.Linear, values: Array) -> Array:
     return values @ array(layer.weight).T + array(layer.bias)
+
+
+def pooled(given: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """A vector as it is, tokens as their means side by side: (B, width)."""
+    return given if isinstance(given, Tensor) else torch.cat([one.mean(1) for one in given], 1)
 
 
 class TestDefinitions:
@@ -74,31 +93,149 @@ class TestDefinitions:
         assert (found >= np.minimum(t, v) - 1e-6).all()
         assert (found <= np.maximum(t, v) + 1e-6).all()
 
-    @pytest.mark.parametrize("training", [True, False])
-    def test_cross_attention_lets_text_tokens_query_image_tokens(self, training: bool) -> None:
-        torch.manual_seed(0)
-        module = CrossAttention(WIDTH).train(training)
-        for parameter in module.parameters():  # biases start at zero, norms at the identity
-            nn.init.normal_(parameter)
-        text, vision = numbers(2, TEXT_LENGTH, WIDTH), numbers(2, VISION_LENGTH, WIDTH, seed=1)
-        with torch.no_grad():
-            found = array(module(text, vision))
-        weight, bias = array(module.attention.in_proj_weight), array(module.attention.in_proj_bias)
-        parts = [
-            (values @ weight[k * WIDTH : (k + 1) * WIDTH].T + bias[k * WIDTH : (k + 1) * WIDTH])
-            for k, values in enumerate((array(text), array(vision), array(vision)))
+    def test_sum_adds(self) -> None:
+        text, vision = numbers(2, 3), numbers(2, 3, seed=1)
+        np.testing.assert_allclose(array(summation(text, vision)), array(text) + array(vision))
+
+    def test_low_rank_tensor_is_the_outer_product_under_a_weight_tensor_of_rank_four(self) -> None:
+        module, text, vision = drawn(LowRankTensor), numbers(2, WIDTH), numbers(2, WIDTH, seed=1)
+        with_one = [
+            np.pad(array(one), ((0, 0), (0, 1)), constant_values=1) for one in (text, vision)
         ]
-        query, key, value = (
-            p.reshape(2, -1, ATTENTION_HEADS, WIDTH // ATTENTION_HEADS) for p in parts
-        )
-        scores = np.einsum("blhd,bphd->bhlp", query, key) / math.sqrt(WIDTH // ATTENTION_HEADS)
-        shares = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
-        seen = np.einsum("bhlp,bphd->blhd", shares, value).reshape(2, TEXT_LENGTH, WIDTH)
-        mixed = array(text) + linear(module.attention.out_proj, seen)
-        centred = mixed - mixed.mean(-1, keepdims=True)
-        normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + module.norm.eps)
-        expected = normed * array(module.norm.weight) + array(module.norm.bias)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        factors = [
+            np.c_[array(layer.weight), array(layer.bias)].reshape(LOW_RANK, WIDTH, WIDTH + 1)
+            for layer in (module.text, module.vision)
+        ]
+        whole = np.einsum("rni,rnj->nij", *factors)
+        expected = np.einsum("nij,bi,bj->bn", whole, *with_one) + array(module.bias)
+        assert LOW_RANK == 4
+        np.testing.assert_allclose(array(module(text, vision)), expected, rtol=1e-4, atol=1e-4)
+
+    def test_bilinear_sums_five_products_a_feature_takes_the_root_and_the_length(self) -> None:
+        module, text, vision = drawn(Bilinear), numbers(2, WIDTH), numbers(2, WIDTH, seed=1)
+        expected = np.zeros((2, WIDTH))
+        for b in range(2):
+            for n in range(WIDTH):
+                for k in range(5 * n, 5 * n + 5):
+                    u, v = array(module.text.weight)[k], array(module.vision.weight)[k]
+                    expected[b, n] += (u @ array(text)[b]) * (v @ array(vision)[b])
+        expected = np.sign(expected) * np.sqrt(np.abs(expected))
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(array(module(text, vision)), expected, rtol=1e-3, atol=1e-4)
+
+    def test_bilinear_has_finite_slopes_where_nothing_is_read(self) -> None:
+        module = drawn(Bilinear)
+        text, vision = torch.zeros(2, WIDTH, requires_grad=True), numbers(2, WIDTH)
+        module(text, vision).sum().backward()
+        assert module(text, vision).isfinite().all()
+        for values in (text, *module.parameters()):
+            assert values.grad is not None and values.grad.isfinite().all()
+
+
+def drawn(make: Callable[[int], Any], training: bool = False) -> Any:
+    """A module with all of its weights drawn: biases start at zero, norms at the identity."""
+    torch.manual_seed(0)
+    module = make(WIDTH).train(training)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    return module
+
+
+def normed(layer: nn.LayerNorm, values: Array) -> Array:
+    centred = values - values.mean(-1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + layer.eps)
+    return scaled * array(layer.weight) + array(layer.bias)
+
+
+def attended(module: nn.MultiheadAttention, asking: Array, asked: Array, read: Array) -> Array:
+    """Four-headed attention of the tokens (B, S, N) to those of (B, K, N) that `read` (B, K) is
+    True for."""
+    weight, bias = array(module.in_proj_weight), array(module.in_proj_bias)
+    parts = [
+        values @ weight[k * WIDTH : (k + 1) * WIDTH].T + bias[k * WIDTH : (k + 1) * WIDTH]
+        for k, values in enumerate((asking, asked, asked))
+    ]
+    size = WIDTH // ATTENTION_HEADS
+    query, key, value = (part.reshape(len(part), -1, ATTENTION_HEADS, size) for part in parts)
+    scores = np.exp(np.einsum("blhd,bphd->bhlp", query, key) / math.sqrt(size))
+    scores *= read[:, None, None, :]
+    seen = np.einsum("bhlp,bphd->blhd", scores / scores.sum(-1, keepdims=True), value)
+    return linear(module.out_proj, seen.reshape(asking.shape))
+
+
+def encoded(layer: Any, states: Array, read: Array) -> Array:
+    """A pre-norm transformer encoder layer over (B, S, N), of which `read` (B, S) can be read."""
+    before = normed(layer.norm1, states)
+    states = states + attended(layer.self_attn, before, before, read)
+    middle = linear(layer.linear1, normed(layer.norm2, states))
+    return states + linear(
+        layer.linear2, middle * (1 + np.vectorize(math.erf)(middle / 2**0.5)) / 2
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+class TestDefinitionsOverTokens:
+    """Against NumPy, over texts of three and five real tokens."""
+
+    text, vision = numbers(2, TEXT_LENGTH, WIDTH), numbers(2, VISION_LENGTH, WIDTH, seed=1)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    t, v, real, all_of_it = array(text), array(vision), mask.numpy() == 1, np.ones((2, 9)) > 0
+
+    def given(self, module: nn.Module, vision: Tensor | None = None) -> list[Array]:
+        with torch.no_grad():
+            found = module(self.text, self.vision if vision is None else vision, self.mask)
+        return [array(one) for one in found]
+
+    def same(self, found: list[Array], *expected: Array) -> None:
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+    def crossed(self, module: CrossAttention, asking: Array, asked: Array, read: Array) -> Array:
+        return normed(module.norm, asking + attended(module.attention, asking, asked, read))
+
+    def test_cross_attention_lets_text_tokens_query_image_tokens(self, training: bool) -> None:
+        module = drawn(OPERATOR_MODULES["cross-attention"], training)
+        expected = self.crossed(module, self.t, self.v, self.all_of_it[:, :VISION_LENGTH])
+        self.same(self.given(module), expected)
+
+    def test_its_counterpart_lets_image_tokens_query_real_text_tokens(self, training: bool) -> None:
+        module = drawn(OPERATOR_MODULES["cross-attention-vision"], training)
+        self.same(self.given(module), self.crossed(module, self.v, self.t, self.real))
+
+    def test_both_ways_are_the_two_side_by_side(self, training: bool) -> None:
+        module = drawn(CrossAttentionBoth, training)
+        text = self.crossed(module.text, self.t, self.v, self.all_of_it[:, :VISION_LENGTH])
+        self.same(self.given(module), text, self.crossed(module.vision, self.v, self.t, self.real))
+
+    def test_single_sequence_encodes_all_tokens_with_their_modality(self, training: bool) -> None:
+        module = drawn(SingleSequence, training)
+        marks = array(module.modality)
+        states = np.concatenate([self.t + marks[0], self.v + marks[1]], axis=1)
+        read = np.concatenate([self.real, self.all_of_it[:, :VISION_LENGTH]], axis=1)
+        self.same(self.given(module), encoded(module.layer, states, read)[:, :TEXT_LENGTH])
+
+    def test_prefix_puts_four_tokens_of_the_image_before_the_text(self, training: bool) -> None:
+        module, image = drawn(Prefix, training), numbers(2, WIDTH, seed=2)
+        prefix = linear(module.prefix, array(image)).reshape(2, PREFIX_TOKENS, WIDTH)
+        read = np.concatenate([self.all_of_it[:, :PREFIX_TOKENS], self.real], axis=1)
+        states = encoded(module.layer, np.concatenate([prefix, self.t], axis=1), read)
+        assert PREFIX_TOKENS == 4
+        self.same(self.given(module, image), states[:, PREFIX_TOKENS:])
+
+    def test_bottleneck_exchanges_the_mean_of_four_tokens_once(self, training: bool) -> None:
+        module = drawn(Bottleneck, training)
+        shared = np.repeat(array(module.tokens)[None], 2, axis=0)
+        text, vision = self.t, self.v
+        of_text = np.concatenate([self.real, self.all_of_it[:, :BOTTLENECK_TOKENS]], axis=1)
+        of_vision = self.all_of_it[:, : VISION_LENGTH + BOTTLENECK_TOKENS]
+        for k in range(2):
+            said = encoded(module.text[k], np.concatenate([text, shared], axis=1), of_text)
+            seen = encoded(module.vision[k], np.concatenate([vision, shared], axis=1), of_vision)
+            text, vision = said[:, :TEXT_LENGTH], seen[:, :VISION_LENGTH]
+            shared = (said[:, TEXT_LENGTH:] + seen[:, VISION_LENGTH:]) / 2
+        assert (BOTTLENECK_TOKENS, len(module.text), len(module.vision)) == (4, 2, 2)
+        self.same(self.given(module), text, vision)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -109,12 +246,20 @@ class TestEveryOperator:
         torch.manual_seed(0)
         return OPERATOR_MODULES[name](WIDTH).eval()
 
-    def inputs(self, name: Operator, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Pooled vectors, or token sequences for cross-attention."""
-        over_tokens = name == "cross-attention"
-        text = (BATCH, TEXT_LENGTH, WIDTH) if over_tokens else (BATCH, WIDTH)
-        vision = (BATCH, VISION_LENGTH, WIDTH) if over_tokens else (BATCH, WIDTH)
-        return numbers(*text, seed=seed), numbers(*vision, seed=seed + 1)
+    def inputs(self, name: Operator, seed: int = 0) -> list[Tensor]:
+        """Vectors or tokens of text and image, as its signature has them; a mask where it asks."""
+        made = []
+        for k, (modality, length) in enumerate((("text", TEXT_LENGTH), ("vision", VISION_LENGTH))):
+            tokens = SIGNATURES[name].takes(modality) == "tokens"  # type: ignore[arg-type]
+            size = (BATCH, length, WIDTH) if tokens else (BATCH, WIDTH)
+            made.append(numbers(*size, seed=seed + k))
+        if SIGNATURES[name].gives:
+            made.append(torch.ones(BATCH, TEXT_LENGTH, dtype=torch.int64))
+        return made
+
+    def fused(self, name: Operator, inputs: list[Tensor]) -> Tensor:
+        """What it gives, tokens as their mean: (B, width)."""
+        return pooled(self.module(name)(*inputs))
 
     def test_gives_as_many_features_as_the_rules_say(self, name: Operator) -> None:
         shapes = {
@@ -123,20 +268,27 @@ class TestEveryOperator:
         }
         point = FusionPoint(1, 1, name)
         design = Genotype("text", "vision", 16, (point,))
-        fused = self.module(name)(*self.inputs(name))
-        assert fused.shape[-1] == fused_width(design, point, shapes)
-        assert fused.shape[0] == BATCH
+        fused = self.fused(name, self.inputs(name))
+        assert fused.shape == (BATCH, fused_width(design, point, shapes))
+
+    def test_gives_the_tokens_that_its_signature_says(self, name: Operator) -> None:
+        given = self.module(name)(*self.inputs(name))
+        lengths = {"text": TEXT_LENGTH, "vision": VISION_LENGTH}
+        if gives := SIGNATURES[name].gives:
+            assert [one.shape for one in given] == [(BATCH, lengths[m], WIDTH) for m in gives]
+        else:
+            assert given.ndim == 2
 
     def test_treats_every_sample_alone(self, name: Operator) -> None:
-        module, (text, vision) = self.module(name), self.inputs(name)
-        together = module(text, vision)
-        alone = torch.cat([module(text[k : k + 1], vision[k : k + 1]) for k in range(BATCH)])
-        torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+        inputs = self.inputs(name)
+        alone = [self.fused(name, [part[k : k + 1] for part in inputs]) for k in range(BATCH)]
+        together = self.fused(name, inputs)
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-6)
 
     def test_sends_gradients_to_both_inputs_and_all_weights(self, name: Operator) -> None:
-        module, (text, vision) = self.module(name), self.inputs(name)
+        module, (text, vision, *mask) = self.module(name), self.inputs(name)
         text.requires_grad_(), vision.requires_grad_()
-        module(text, vision).pow(3).sum().backward()
+        pooled(module(text, vision, *mask)).pow(3).sum().backward()
         for values in (text, vision, *module.parameters()):
             assert values.grad is not None
             assert values.grad.abs().sum() > 0
@@ -145,13 +297,13 @@ class TestEveryOperator:
     def test_leaves_its_inputs_as_they_were(self, name: Operator) -> None:
         inputs = self.inputs(name)
         before = [values.clone() for values in inputs]
-        self.module(name)(*inputs)
+        self.fused(name, inputs)
         assert all(map(torch.equal, inputs, before))
 
     def test_is_repeated_by_its_seed(self, name: Operator) -> None:
         inputs = self.inputs(name)
-        assert torch.equal(self.module(name)(*inputs), self.module(name)(*inputs))
+        assert torch.equal(self.fused(name, inputs), self.fused(name, inputs))
 
 
-def test_every_operator_has_a_module() -> None:
-    assert tuple(OPERATOR_MODULES) == OPERATORS
+def test_every_operator_has_a_module_and_a_signature() -> None:
+    assert tuple(OPERATOR_MODULES) == tuple(SIGNATURES) == OPERATORS

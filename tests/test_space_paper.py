@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from search_space.branch import AttentionBlock
 from search_space.features import Feature, features_of
 from search_space.genotype import Genotype
 from search_space.loading import load_trunk
 from search_space.named import load_space
-from search_space.network import AttentionBlock, Fusion, FusionNetwork, build
+from search_space.network import Fusion, FusionNetwork, build
 from search_space.paper import (
     BERT,
     DESIGNS,

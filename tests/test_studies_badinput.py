@@ -88,7 +88,7 @@ def one_line(said: Said, code: int, *words: str) -> None:
 
 BAD_FLAGS = [
     (("--study", "nosuch"), ("no study 'nosuch'", "choose ", "pareto")),
-    (("--space", "nosuch"), ("'nosuch'", "choose demo or fusion-1152 or paper")),
+    (("--space", "nosuch"), ("'nosuch'", "choose demo or fusion-1152 or fusions or paper")),
     (("--data", "nowhere"), ("--data nowhere", "label.csv")),
     (("--trials", "0"), ("--trials 0", "give 1 or more")),
     (("--trials", "x"), ("--trials", "'x'", "--help")),
@@ -455,7 +455,7 @@ def test_a_home_that_cannot_be_made(command: Command, monkeypatch: pytest.Monkey
         (("export", "abc"), ("'trial'", "('abc' was given)", "--help")),
         (("export", "--name", "x", "1.5"), ("'trial'", "('1.5' was given)", "--help")),
         (("export",), ("Missing argument 'trial'; --help",)),
-        (("space", "nosuch"), ("'nosuch'", "demo or fusion-1152 or paper")),
+        (("space", "nosuch"), ("'nosuch'", "demo or fusion-1152 or fusions or paper")),
         (("space", "--weights", "x"), ("--weights 'x'",)),
         (("data", "check", "nowhere"), ("nowhere",)),
         (("nonsense",), ("'nonsense'", "--help")),

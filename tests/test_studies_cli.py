@@ -13,6 +13,9 @@ import pytest
 from PIL import Image
 from tiny import SPLITS, Place, finished_place
 
+from search_space.genotype import OPERATORS, TEXT_POOLINGS, VISION_POOLINGS
+from studies.commands import show_space
+
 
 @pytest.fixture
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
@@ -147,6 +150,17 @@ def test_space_shows_encoders_decisions_and_the_published_designs(finished: Plac
     assert done.returncode == 0, done.stderr
     for words in ("tiny-bert", "vision_tap_1", "intermediate-tiny-vit"):
         assert words in done.stdout
+
+
+def test_a_space_of_many_operators_is_shown_within_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    show_space("fusions", (), (), "random")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) == 80
+    words = " ".join(lines).replace(",", " ").split()
+    assert {*OPERATORS, *TEXT_POOLINGS, *VISION_POOLINGS} <= {*words}
 
 
 def test_data_check_counts_what_a_run_would_read(finished: Place) -> None:
