@@ -318,17 +318,15 @@ def noise_curves(
     give those of all factors: one pass over the test rows in place of sixty.
     """
     seeds_count = len(seeds)
-    factors = torch.tensor(FACTORS, device=test.labels.device).view(-1, 1, 1, 1)
+    factors = torch.tensor(FACTORS).to(parts[0]).view(-1, 1, 1, 1)
     right = {name: torch.zeros(len(FACTORS), seeds_count, device=factors.device) for name in NOISED}
     draw_text = _noise(train.text, seeds, "text noise")
     draw_vision = _noise(train.vision, seeds, "vision noise")
     for start in range(0, len(test), ROWS):
         rows = slice(start, start + ROWS)
         text, vision, labels = test.text[None, rows], test.vision[None, rows], test.labels[rows]
-        noised_text, noised_vision = (
-            text + draw_text(len(labels)),
-            vision + draw_vision(len(labels)),
-        )
+        noised_text = text + draw_text(len(labels))
+        noised_vision = vision + draw_vision(len(labels))
 
         def read(one: Tensor, other: Tensor) -> Tensor:
             return project(networks.fusion, parts[0], one, other)
