@@ -10,7 +10,8 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from evaluators.data import DataSet, Sample, read_image
+from evaluators.corruptions import read_picture
+from evaluators.data import DataSet, Sample
 from evaluators.loading import made_ahead
 from search_space.encoders import EncoderError, EncoderShape, EncoderSpec
 from search_space.libraries import import_transformers
@@ -221,7 +222,7 @@ class Pixels:
         return made_ahead(self._decode, samples, DECODED_AHEAD, workers)
 
     def _decode(self, sample: Sample) -> Tensor:
-        return torch.from_numpy(read_image(sample.picture, self._size))
+        return torch.from_numpy(read_picture(sample, self._size))
 
 
 def _scale(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, ...]:

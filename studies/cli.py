@@ -417,7 +417,7 @@ def dashboard(
 
 @data_app.command("check")
 def data_check(
-    path: Annotated[str, typer.Argument(help="A data folder, or its label.csv.")],
+    path: Annotated[str, typer.Argument(help="A data folder, its label.csv, or a built-in set.")],
     text_only: TextOnly = False,
 ) -> None:
     """Read a data folder as a study would, and say everything that is wrong with it."""

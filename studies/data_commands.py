@@ -12,17 +12,23 @@ from studies.wording import clean
 
 
 def show_data(path: str, text_only: bool) -> None:
-    """Looks through a data folder as a run would and prints what it holds and each fault.
+    """Looks through a data folder, or a built-in set, as a run would; prints what it holds and
+    each fault.
 
     Raises UsageError where there is no such folder, DataError for data that a run would refuse.
     """
-    Settings("check", "", 1, "tpe", 0, "auto", data=path)  # raises where there is no such folder
+    settings = Settings("check", "", 1, "tpe", 0, "auto", data=path)  # raises for no such data
+    cache = home() / "data"
+    folder = Path(path).expanduser()
+    if settings.built_in is not None:
+        settings.built_in.draw(cache)
+        folder = settings.built_in.folder(cache)
     modalities: tuple[Modality, ...] = ("text",) if text_only else ("text", "vision")
     console = Console()
     with screen.progress(console) as reporter:
         checked = check(
-            Path(path).expanduser(),
-            cache=home() / "data",
+            folder,
+            cache=cache,
             modalities=modalities,
             progress=lambda k, n: reporter.step("frames", k, n),
         )

@@ -77,8 +77,7 @@ def _place(point: GridPoint) -> str:
 
 def run_side_by_side(settings: Settings, reporter: Reporter) -> SideBySide:
     """Both studies at their ends, each with its page. Raises what `run_to_end` raises."""
-    built_in = settings.data is None or settings.data.startswith("built-in:")
-    space = settings.space or ("demo" if built_in else "paper")
+    space = settings.space or ("paper" if settings.built_in is None else "demo")
     first = replace(settings, space=space)
     name = None if settings.name is None else f"{settings.name}-beside"
     second = replace(first, data=settings.beside, accept_faults=False, name=name)

@@ -12,7 +12,8 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="CMU-MOSI in MMSA's layout, MELD as published, or a folder of label.csv and images/.",
+        help="CMU-MOSI in MMSA's layout, MELD as published, or a folder of label.csv and images/; "
+        "or built-in:faces (the default) or built-in:shapes.",
     ),
 ]
 Space = Annotated[

@@ -11,7 +11,7 @@ import optuna
 from optuna.study import StudyDirection
 
 from evaluators.cross_validation import FOLDS
-from evaluators.data import DataSet, summary
+from evaluators.data import DRAWN, DataSet, summary
 from evaluators.data.folds import pool
 from evaluators.training import RECIPE, Trunks
 from search_space.named import names
@@ -40,7 +40,7 @@ def directions_of(goals: Goals) -> list[StudyDirection]:
 
 def data_label(data: DataSet) -> str:
     """The data's name as studies and pages call it."""
-    return "rendered" if data.kind == "rendered" else data.name
+    return data.kind if data.kind in DRAWN else data.name
 
 
 def study_name(settings: Settings, data: DataSet, space: SearchSpace) -> str:
@@ -140,7 +140,8 @@ def _from_anywhere(settings: Settings) -> Settings:
 
     return replace(
         settings,
-        data=settings.data and absolute(settings.data),
+        data=settings.data
+        and (settings.data if settings.built_in is not None else absolute(settings.data)),
         space=settings.space
         and (settings.space if settings.space in names() else absolute(settings.space)),
         text_encoders=tuple(map(absolute, settings.text_encoders)),
@@ -196,7 +197,7 @@ def conditions(lab: Lab) -> dict[str, str]:
         "training": in_words(protocol),
         "selection": (
             f"by {FOLDS}-fold cross-validation over the {len(pool(data))} samples of train and "
-            "valid, grouped by video (where there is none, by identical text)"
+            "valid, grouped by video or shared picture (where there is neither, by identical text)"
             if lab.settings.cv
             else "on the validation split"
         )

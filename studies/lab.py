@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from device_agent.protocol import MeasureRequest, MeasureResult
 from evaluators.cross_validation import FOLDS, CrossValidatedEvaluator
-from evaluators.data import DataSet, Modality, load, rendered
+from evaluators.data import DataSet, Modality, load
 from evaluators.data.folds import fold
 from evaluators.device_client import DeviceClient, open_local_device
 from evaluators.device_pool import DevicePool
@@ -135,9 +135,10 @@ def _boards(settings: Settings, where: Path, step: Step) -> DevicePool:
 def load_data(settings: Settings, step: Step, vision: bool = True) -> DataSet:
     """The data that the settings name, without pictures unless for `vision`. Raises DataError."""
     cache = home() / "data"
-    if settings.data is None:
-        step("drawing the rendered data", 0, 1)
-        return rendered(cache)
+    if settings.built_in is not None:
+        step("drawing the built-in data", 0, 1)
+        return settings.built_in.draw(cache)
+    assert settings.data is not None
     modalities: tuple[Modality, ...] = ("text", "vision") if vision else ("text",)
     return load(
         Path(settings.data).expanduser(),
@@ -150,7 +151,7 @@ def load_data(settings: Settings, step: Step, vision: bool = True) -> DataSet:
 
 def load_space_of(settings: Settings) -> SearchSpace:
     """The search space that the settings name. Raises SpaceError or EncoderError."""
-    default = "demo" if settings.data is None else "paper"
+    default = "demo" if settings.built_in is not None else "paper"
     weights: Weights | None = settings.weights  # type: ignore[assignment]
     space = load_space(
         settings.space or default,

@@ -151,9 +151,9 @@ def _new_search(lab: Lab, study: optuna.Study, workers: Workers, reporter: Any) 
 
 def _check_useful(settings: Settings) -> None:
     """Raises UsageError for flags that could do nothing here."""
-    if settings.accept_faults and settings.data is None:
+    if settings.accept_faults and settings.built_in is not None:
         raise UsageError(
-            "--accept-faults without --data: the rendered data have no faults; leave it out"
+            "--accept-faults without --data of yours: built-in data have no faults; leave it out"
         )
     if settings.compile and not torch.cuda.is_available():
         raise UsageError(

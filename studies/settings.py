@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from evaluators.data import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.devices import LOCAL, Devices, DevicesError
 from search_space.genotype import PRECISIONS, Precision
 from studies.grids import kinds
@@ -75,8 +76,9 @@ def check_threads(threads: int) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a run is told. `space` None stands for `demo` with the rendered data and
-    `paper` with any other; `data` None for the rendered data; no `precisions` for the space's.
+    """Everything that a run is told. `data` names a folder or a built-in set, None stands for
+    `built-in:faces`; `space` None for `demo` with a built-in set and for `paper` with any other
+    data; no `precisions` for the space's.
     `grid` names a fixed list of designs to run in place of a search, all of it where `trials` is
     None; `about` says what it compares. `objectives` are those beside accuracy and latency,
     `limits` are each NAME=NUMBER, `noise` is the greatest factor that robustness is asked under.
@@ -185,10 +187,22 @@ class Settings:
             )
         self._check_devices()
         self._check_goals()
-        if self.data is not None and not Path(self.data).expanduser().exists():
+        self._check_data()
+
+    @property
+    def built_in(self) -> BuiltIn | None:
+        """The built-in set that the data are; None where they are a folder."""
+        return BUILT_IN.get(self.data or FACES)
+
+    def _check_data(self) -> None:
+        if self.data is None or self.built_in is not None:
+            return
+        if self.data.startswith(BUILT_IN_PREFIX):
+            check_choice("--data", self.data, tuple(BUILT_IN))
+        if not Path(self.data).expanduser().exists():
             raise UsageError(
                 f"--data {self.data}: there is no such folder; give one that holds label.csv, or "
-                "leave it out for the rendered data"
+                f"one of {', '.join(BUILT_IN)}"
             )
 
     @property

@@ -1,6 +1,6 @@
-"""Data sets of text, one picture and a class: CMU-MOSI, MELD, folders of images, a
-rendered stand-in."""
+"""Data sets of text, one picture and a class: CMU-MOSI, MELD, folders of images, two drawn ones."""
 
+from evaluators.data.built_in import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.data.checking import Checked, check
 from evaluators.data.errors import DataError
 from evaluators.data.faults import Tally, summary
@@ -9,7 +9,9 @@ from evaluators.data.loading import data_set, load
 from evaluators.data.measures import Share, wilson
 from evaluators.data.rendering import measured_ceilings, rendered, rendered_folder
 from evaluators.data.samples import (
+    DRAWN,
     SPLITS,
+    Damage,
     DataSet,
     Dropped,
     Fault,
@@ -18,10 +20,17 @@ from evaluators.data.samples import (
     Sample,
     Split,
 )
+from evaluators.data.shapes import shapes, shapes_folder
 
 __all__ = [
+    "BUILT_IN",
+    "BUILT_IN_PREFIX",
+    "DRAWN",
+    "FACES",
     "SPLITS",
+    "BuiltIn",
     "Checked",
+    "Damage",
     "DataError",
     "DataSet",
     "Dropped",
@@ -39,6 +48,8 @@ __all__ = [
     "read_image",
     "rendered",
     "rendered_folder",
+    "shapes",
+    "shapes_folder",
     "summary",
     "wilson",
 ]

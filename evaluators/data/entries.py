@@ -26,11 +26,13 @@ class Entry:
     names: tuple[str, ...]
     """(video, clip), (id,), or in MELD (split, utterance): each a plain file name."""
     group: str
-    """What folds must not cut through: the video, the id itself, or the dialogue."""
+    """What folds must not cut through: the video, the dialogue, the image, or the id itself."""
     text: str
     label: int
     score: float | None
     split: Split
+    image: str = ""
+    """Name of the picture in a folder of images, where it is not the id."""
 
     @property
     def id(self) -> str:

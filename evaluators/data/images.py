@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,23 +16,32 @@ from evaluators.data.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Pixels = npt.NDArray[np.uint8]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _JPEG_END = b"\xff\xd9"
 
 
-def read_image(path: Path, size: int) -> npt.NDArray[np.uint8]:
+def read_image(path: Path, size: int, change: Callable[[Pixels], Pixels] | None = None) -> Pixels:
     """The picture as (3, size, size) uint8 RGB, channels first.
 
     Turned upright by its EXIF orientation, laid on white where transparent, and resized to a
     square by antialiased bilinear filtering; the aspect ratio is not kept and nothing is cut off.
-    Raises DataError, naming the file, if it is missing or broken; ValueError if size < 1.
+    `change` is done to the picture (H, W, 3) before it is resized. Raises DataError, naming the
+    file, if it is missing or broken; ValueError if size < 1.
     """
     if size < 1:
         raise ValueError(f"size {size} is no number of pixels; give 1 or more")
     with _decoded(path) as picture:
-        square = picture.resize((size, size), _bilinear())
+        whole = picture if change is None else _changed(picture, change)
+        square = whole.resize((size, size), _bilinear())
         pixels = np.asarray(square, dtype=np.uint8)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _changed(picture: Image, change: Callable[[Pixels], Pixels]) -> Image:
+    from PIL import Image
+
+    return Image.fromarray(change(np.asarray(picture, dtype=np.uint8)))
 
 
 def check_image(path: Path) -> None:

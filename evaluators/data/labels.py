@@ -22,6 +22,8 @@ COLUMNS: dict[Layout, tuple[str, ...]] = {
     "clips": ("video_id", "clip_id", "text", "label", "mode"),
     "folder": ("id", "text", "label", "mode"),
 }
+IMAGE = "image"
+"""Column that a folder of images may have: the picture's name, where several texts share one."""
 CLIP_CLASSES = ("negative", "non-negative")
 LOWEST, HIGHEST = -3.0, 3.0
 
@@ -101,7 +103,9 @@ def _entry(
             name, row.number, names, names[0], row.cells["text"], int(score >= 0), score, split
         )
     label = checked(lambda text: _class(text, classes), "label", 0)
-    return Entry(name, row.number, names, names[0], row.cells["text"], label, None, split)
+    image = checked(file_name, IMAGE, "") if IMAGE in row.cells else ""
+    group = image or names[0]
+    return Entry(name, row.number, names, group, row.cells["text"], label, None, split, image)
 
 
 def _split(text: str) -> Split:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from evaluators.data import scenes, shape_statements
 from evaluators.data.checking import BOTH, Checked, Progress, check
 from evaluators.data.entries import Entry, Layout
 from evaluators.data.errors import DataError, short
 from evaluators.data.faults import summary
 from evaluators.data.pictures import Picture
 from evaluators.data.samples import SPLITS, DataSet, Dropped, Kind, Modality, Sample
-from evaluators.data.scenes import ceilings
 
 MARK = "rendered.json"
 """A folder with this file holds the rendered set, which never passes for a recorded one."""
@@ -21,7 +21,19 @@ RENDERED_NOTE = (
     "Rendered data, drawn from a seed in CMU-MOSI's layout and split sizes: "
     "these accuracies are not CMU-MOSI's."
 )
+SHAPES_MARK = "shapes.json"
+"""The same for the shapes set."""
+SHAPES_NOTE = (
+    "Drawn data, from a seed: pictures of coloured shapes and statements about them, true or "
+    "false; these accuracies say nothing about real data."
+)
 _KINDS: dict[Layout, Kind] = {"clips": "mosi", "folder": "folder", "meld": "meld"}
+_Drawn = tuple[Kind, str, Callable[[], Mapping[str, float]]]
+_DRAWN: Mapping[str, _Drawn] = {
+    MARK: ("rendered", RENDERED_NOTE, scenes.ceilings),
+    SHAPES_MARK: ("shapes", SHAPES_NOTE, shape_statements.ceilings),
+}
+"""Kind, note and ceilings of a drawn set, by its mark."""
 
 
 def load(
@@ -64,13 +76,15 @@ def data_set(checked: Checked) -> DataSet:
     found = [checked.pictures.get(entry.id) for entry in kept]
     samples = tuple(map(_sample, kept, found))
     _nothing_emptied(checked.root, labels.classes, samples, checked.dropped)
-    drawn = (checked.root / MARK).is_file()
-    note = RENDERED_NOTE if drawn else _note(checked)
+    kind, note, ceilings = _KINDS[labels.layout], _note(checked), None
+    for mark, drawn in _DRAWN.items():
+        if (checked.root / mark).is_file():
+            kind, note, ceilings = drawn[0], drawn[1], drawn[2]()
     if checked.faults:
         note += f" The data fail the check and were used all the same: {summary(checked.faults)}."
     return DataSet(
         name=checked.root.name,
-        kind="rendered" if drawn else _KINDS[labels.layout],
+        kind=kind,
         classes=labels.classes,
         samples=samples,
         note=note,
@@ -80,7 +94,7 @@ def data_set(checked: Checked) -> DataSet:
         faults=checked.faults,
         dropped=checked.dropped,
         mended=checked.mended,
-        ceilings=ceilings() if drawn else None,
+        ceilings=ceilings,
     )
 
 

@@ -57,7 +57,7 @@ class Pictures:
 
     def wanted(self, entry: Entry) -> str:
         """Where the picture of an entry is looked for, in words."""
-        name = "/".join(entry.names)
+        name = entry.image or "/".join(entry.names)
         if self._layout == "folder":
             return f"images/{name} with any of {', '.join(SUFFIXES)}"
         clip = self._clips(entry)[0].relative_to(self._root).as_posix()
@@ -72,7 +72,7 @@ class Pictures:
         folder = self._root.joinpath("Frames" if clips else "images", *entry.names[:-1])
         for suffix in FRAME_SUFFIXES if clips else SUFFIXES:
             for written in (suffix, suffix.upper()):
-                path = folder / (entry.names[-1] + written)
+                path = folder / ((entry.image or entry.names[-1]) + written)
                 if path.is_file():
                     return path
         return None

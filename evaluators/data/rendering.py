@@ -11,19 +11,17 @@ import csv
 import io
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
+from evaluators.data.drawing import csv_bytes, drawn
 from evaluators.data.errors import DataError
 from evaluators.data.faces import draw_face, speaker
 from evaluators.data.files import write_whole
-from evaluators.data.loading import MARK, load
+from evaluators.data.loading import MARK
 from evaluators.data.measures import Share, wilson
 from evaluators.data.samples import SPLITS, DataSet, Split
 from evaluators.data.scenes import VIEWS, Face, Scene, Words, decisions, draw, score
@@ -74,27 +72,15 @@ def rendered_folder(cache: Path, seed: int = 0) -> Path:
 def rendered(cache: Path, seed: int = 0) -> DataSet:
     """The rendered set of this seed, drawn first if it is not in `cache` yet.
 
-    Drawing takes a few seconds and happens once, also with several processes: under a file lock,
-    in a temporary folder that is then renamed. The same seed gives the same samples; the bytes of
-    the pictures, and with them the fingerprint, hold for one version of Pillow and NumPy.
-    Raises DataError if files of it were removed or damaged since, or if `cache` cannot be written;
-    ValueError for a negative seed.
+    Drawing takes a few seconds and happens once, also with several processes. The same seed gives
+    the same samples; the bytes of the pictures, and with them the fingerprint, hold for one version
+    of Pillow and NumPy. Raises DataError if files of it were removed or damaged since, or if
+    `cache` cannot be written; ValueError for a negative seed.
     """
     if seed < 0:
         raise ValueError(f"seed {seed} is negative; give 0 or more")
     folder = rendered_folder(cache, seed)
-    try:
-        if not (folder / MARK).is_file():
-            _make(folder, seed)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be drawn there ({error}); free space or use another cache"
-        ) from error
-    try:
-        return load(folder, cache=cache)
-    except DataError as error:
-        advice = f"remove the folder {folder} to have it drawn again"
-        raise DataError(error.heading, error.problems, advice) from error
+    return drawn(folder, MARK, cache, lambda empty: _write(empty, seed))
 
 
 def measured_ceilings(folder: Path, split: Split) -> dict[str, Share]:
@@ -111,30 +97,13 @@ def measured_ceilings(folder: Path, split: Split) -> dict[str, Share]:
     return measured
 
 
-def _make(folder: Path, seed: int) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if (folder / MARK).is_file():
-            return
-        for left in folder.parent.glob(f".tmp-{folder.name}-*"):
-            shutil.rmtree(left, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".tmp-{folder.name}-"))
-        try:
-            _write(temporary, seed)
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
 def _write(folder: Path, seed: int) -> None:
     clips: list[_Clip] = []
     for number, (split, scenes) in enumerate(_videos(seed), 1):
         rng = np.random.default_rng([seed, VERSION, number])
         clips += _video(folder, f"speaker{number:03d}", split, scenes, rng)
-    write_whole(folder / "label.csv", _csv(_LABEL_COLUMNS, map(_label_row, clips)))
-    write_whole(folder / "latents.csv", _csv(_LATENT_COLUMNS, map(_latent_row, clips)))
+    write_whole(folder / "label.csv", csv_bytes(_LABEL_COLUMNS, map(_label_row, clips)))
+    write_whole(folder / "latents.csv", csv_bytes(_LATENT_COLUMNS, map(_latent_row, clips)))
     write_whole(folder / MARK, json.dumps({"version": VERSION, "seed": seed}).encode())
 
 
@@ -177,14 +146,6 @@ def _latent_row(clip: _Clip) -> tuple[object, ...]:
         *(clip.video, clip.number, clip.split, scene.kind, words.polarity, words.strength),
         *(face.expression, face.strength, int(scene.flipped), scene.label),
     )
-
-
-def _csv(columns: Sequence[str], rows: Iterator[tuple[object, ...]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def _read_latents(folder: Path) -> Iterator[tuple[str, Scene]]:

@@ -10,10 +10,21 @@ from typing import Literal, get_args
 from evaluators.data.errors import DataError
 
 Split = Literal["train", "valid", "test"]
-Kind = Literal["mosi", "meld", "folder", "rendered"]
+Kind = Literal["mosi", "meld", "folder", "rendered", "shapes"]
 Modality = Literal["text", "vision"]
+DRAWN: tuple[Kind, ...] = ("rendered", "shapes")
+"""Kinds that are drawn from a seed, and say nothing about real data."""
 FaultKind = Literal["two splits", "fold", "stranger", "count", "picture"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is done to a picture when it is read; `evaluators.corruptions` knows the names."""
+
+    name: str
+    severity: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,7 @@ class Sample:
     id: str
     """Unique in the data set: `VIDEO/CLIP`, `SPLIT/UTTERANCE`, or the id of a folder of images."""
     group: str
-    """What folds must not cut through: the video, the dialogue, or the id itself."""
+    """What folds must not cut through: the video, the dialogue, the image, or the id itself."""
     text: str
     label: int
     """Index into the classes of the data set."""
@@ -32,6 +43,8 @@ class Sample:
     split: Split
     image: Path | None
     """Absolute path of the picture (of clips: of the frame); None where only texts were read."""
+    damages: tuple[Damage, ...] = ()
+    """By which the picture is spoilt, in this order; empty but for data spoilt on purpose."""
 
     @property
     def picture(self) -> Path:
@@ -83,7 +96,7 @@ class DataSet:
     mended: tuple[str, ...] = field(default=(), compare=False)
     """Kept frames that were damaged and have been made again, in words."""
     ceilings: Mapping[str, float] | None = field(default=None, hash=False)
-    """Bayes-optimal accuracy from "text", "vision" and "both"; known for the rendered set only."""
+    """Bayes-optimal accuracy from "text", "vision" and "both"; known for the drawn sets only."""
     cut_from: str = ""
     """Of a fold: the fingerprint of the data that it was cut from, whose contents it shares."""
 

@@ -1,0 +1,30 @@
+"""The data sets that are drawn where nothing is at hand, and how a user names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluators.data.rendering import rendered, rendered_folder
+from evaluators.data.samples import DataSet
+from evaluators.data.shapes import shapes, shapes_folder
+
+BUILT_IN_PREFIX = "built-in:"
+"""What the name of a built-in set begins with in place of a folder's."""
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A drawn set by what a cache holds of it: the samples, drawn first if need be, and where."""
+
+    draw: Callable[[Path], DataSet]
+    folder: Callable[[Path], Path]
+
+
+BUILT_IN: Mapping[str, BuiltIn] = {
+    "built-in:faces": BuiltIn(rendered, rendered_folder),
+    "built-in:shapes": BuiltIn(shapes, shapes_folder),
+}
+FACES = "built-in:faces"
+"""The set that is used where none is named."""
