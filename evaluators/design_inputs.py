@@ -44,6 +44,14 @@ class DesignInputs:
         pixels = self._pixels(genotype.vision_encoder, split) if genotype.vision_encoder else None
         return RawInputs(self._text(genotype, samples), pixels, labels_of(samples), self._device)
 
+    def raw_of(self, genotype: Genotype, samples: Sequence[Sample]) -> RawInputs:
+        """The same of any samples, as spoilt ones; their pictures are decoded anew."""
+        pixels = None
+        if genotype.vision_encoder:
+            spec = self._encoders[genotype.vision_encoder]
+            pixels = self._preprocessing.pixels(spec, samples)
+        return RawInputs(self._text(genotype, samples), pixels, labels_of(samples), self._device)
+
     def kept(self, genotype: Genotype, split: Split) -> KeptFeatures:
         """Features of one split, made where they are not kept yet.
 

@@ -261,6 +261,39 @@ def export(
 
 
 @app.command()
+def stress(
+    trial: Annotated[int, typer.Argument(help="The trial's number.")],
+    corruption: Annotated[
+        list[str] | None,
+        typer.Option("--corruption", help="One of those there are; repeatable. All if left out."),
+    ] = None,
+    severity: Annotated[
+        list[int] | None,
+        typer.Option("--severity", help="1 to 5; repeatable. 1, 3, 5 if left out."),
+    ] = None,
+    fine_tuned: Annotated[
+        bool, typer.Option("--fine-tuned", help="As --fine-tune left it, not as the search saw it.")
+    ] = False,
+    name: Name = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """How right a trial's trained network stays on validation when its inputs are spoilt."""
+    with errors():
+        from studies.stress import stress_trial
+
+        stress_trial(
+            storage,
+            name,
+            trial,
+            tuple(corruption or ()),
+            tuple(severity or ()),
+            fine_tuned,
+            as_json,
+        )
+
+
+@app.command()
 def space(
     name_or_file: Annotated[
         str, typer.Argument(help="demo, paper, fusions, fusion-1152, or a TOML file.")

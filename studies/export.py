@@ -16,10 +16,10 @@ from search_space.pixels import normalisation
 from studies import screen
 from studies.commands import find_study
 from studies.fine_tuned import ATTRIBUTE, RIGHTS, TEST
-from studies.identity import SAME_RESULTS, check_identity
-from studies.lab import Lab, open_lab
-from studies.records import RECORD, SETTINGS, TESTS, genotype_of
-from studies.settings import Settings, UsageError
+from studies.lab import Lab
+from studies.of_trial import lab_of, trained_trial
+from studies.records import RECORD, TESTS, genotype_of
+from studies.settings import UsageError
 from studies.storage import quiet_optuna
 from studies.targets import check_folder
 
@@ -51,17 +51,7 @@ def export_trial(
     """
     quiet_optuna()
     study = find_study(storage, name)
-    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-    if number not in trials:
-        held = f"0 to {max(trials)}" if trials else "none yet"
-        raise UsageError(f"no trial {number} in study {study.study_name}: it has {held}")
-    trial = trials[number]
-    if trial.values is None:
-        unknown = "it failed" if trial.state.is_finished() else "it has not ended"
-        reason = trial.user_attrs.get(RECORD, {}).get("reason", unknown)
-        raise UsageError(
-            f"trial {number} has no trained network ({reason}): choose one of the front"
-        )
+    trial = trained_trial(study, number)
     record, tests = trial.user_attrs[RECORD], study.user_attrs.get(TESTS, {}).get(str(number))
     if fine_tuned:
         record = study.user_attrs.get(f"{ATTRIBUTE}{number}", {})
@@ -71,51 +61,45 @@ def export_trial(
     folder = out or Path(f"export-{number}")
     check_folder(folder)
     genotype = genotype_of(trial.user_attrs[RECORD])
-    settings = Settings(**_elsewhere(study.user_attrs[SETTINGS]))
     console = Console()
-    with screen.progress(console) as reporter:
-        lab = open_lab(settings, reporter.step)
-        try:
-            check_identity(lab, study, SAME_RESULTS)
-            quality = lab.quality.other(whole=True) if fine_tuned else lab.quality
-            quality.prepare()
-            artifact = quality.artifact(genotype)
-            tokenizer = None
-            if genotype.text_encoder:
-                spec = lab.space.encoder(genotype.text_encoder)
-                tokenizer = lab.quality.preprocessing.tokenizer(spec)
-            folder.mkdir(parents=True, exist_ok=True)
-            copyfile(artifact.path, folder / "network.onnx")
-            artifact.discard()
-            without = _without_each(quality, genotype, folder)
-            if tokenizer is not None:
-                tokenizer.save(folder)
-            card = {
-                "design": genotype.describe(),
-                "genotype": genotype.as_json(),
-                "encoders": [spec.as_json() for spec in lab.space.encoders],
-                "study": study.study_name,
-                "trial": number,
-                "name": trial.user_attrs.get("name", ""),
-                "classes": list(lab.data.classes),
-                "data": lab.data.note,
-                "conditions": study.user_attrs["conditions"],
-                "fine_tuned_whole": fine_tuned,
-                "valid": _figures(record),
-                "test": tests and _figures(tests),
-                "test_note": LOOKED_AT if tests else NOT_LOOKED_AT,
-                "sha256": artifact.sha256,
-                "greatest_difference_from_torch": artifact.max_difference,
-                "rewritten": list(artifact.rewritten),
-                "without_a_modality": without,
-                "inputs": [input_.as_json() for input_ in artifact.inputs],
-                "pixels": _pixel_rule(lab, genotype),
-            }
-            text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
-            (folder / "card.json").write_text(text + "\n", encoding="utf-8")
-            (folder / "environment.txt").write_text(_environment(), encoding="utf-8")
-        finally:
-            lab.close()
+    with screen.progress(console) as reporter, lab_of(study, reporter) as lab:
+        quality = lab.quality.other(whole=True) if fine_tuned else lab.quality
+        quality.prepare()
+        artifact = quality.artifact(genotype)
+        tokenizer = None
+        if genotype.text_encoder:
+            spec = lab.space.encoder(genotype.text_encoder)
+            tokenizer = lab.quality.preprocessing.tokenizer(spec)
+        folder.mkdir(parents=True, exist_ok=True)
+        copyfile(artifact.path, folder / "network.onnx")
+        artifact.discard()
+        without = _without_each(quality, genotype, folder)
+        if tokenizer is not None:
+            tokenizer.save(folder)
+        card = {
+            "design": genotype.describe(),
+            "genotype": genotype.as_json(),
+            "encoders": [spec.as_json() for spec in lab.space.encoders],
+            "study": study.study_name,
+            "trial": number,
+            "name": trial.user_attrs.get("name", ""),
+            "classes": list(lab.data.classes),
+            "data": lab.data.note,
+            "conditions": study.user_attrs["conditions"],
+            "fine_tuned_whole": fine_tuned,
+            "valid": _figures(record),
+            "test": tests and _figures(tests),
+            "test_note": LOOKED_AT if tests else NOT_LOOKED_AT,
+            "sha256": artifact.sha256,
+            "greatest_difference_from_torch": artifact.max_difference,
+            "rewritten": list(artifact.rewritten),
+            "without_a_modality": without,
+            "inputs": [input_.as_json() for input_ in artifact.inputs],
+            "pixels": _pixel_rule(lab, genotype),
+        }
+        text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
+        (folder / "card.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "environment.txt").write_text(_environment(), encoding="utf-8")
     graphs = "".join(f"{each['file']}, " for each in without.values())
     megabytes = (folder / "network.onnx").stat().st_size / 1e6
     console.print(
@@ -167,13 +151,6 @@ def _pixel_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
         "mean": mean,
         "std": std,
     }
-
-
-def _elsewhere(fields: dict[str, Any]) -> dict[str, Any]:
-    """A study's settings but for its devices, which an export does not need, and for one that
-    earlier versions kept."""
-    kept = {k: v for k, v in fields.items() if k not in ("device", "devices", "missing")}
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
 
 
 def _environment() -> str:
