@@ -223,7 +223,9 @@ def _one_label(labels: Tensor) -> bool:
 
 def _read(file: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a file by name; those that are needed, and `split` where there is one."""
-    if not zipfile.is_zipfile(file):
+    with open(file, "rb") as opened:
+        begins_as_one = opened.read(4) == b"PK\x03\x04"
+    if not begins_as_one or not zipfile.is_zipfile(file):
         raise DataError(f"{file}: not a .npz file; {HOW}")
     found: dict[str, NDArray[Any]] = {}
     name = ""
@@ -238,7 +240,7 @@ def _read(file: Path) -> dict[str, NDArray[Any]]:
             for name in (*ARRAYS, "split"):
                 if name in held.files:
                     found[name] = held[name]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):
             raise DataError(
                 f"{file}: {name} holds pickled objects, which are never loaded; save it as numbers "
@@ -297,6 +299,11 @@ def _labels(
         raise DataError(
             f"{file}: labels holds one class only ({names[0] if len(names) else 'none'}); give "
             "rows of two classes or more"
+        )
+    if len(names) > rows // 2:
+        raise DataError(
+            f"{file}: labels has {len(names)} different values in {rows} rows; give classes, each "
+            "of several rows"
         )
     return tuple(str(name) for name in names), labels.astype(np.int64)
 

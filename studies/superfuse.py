@@ -50,21 +50,22 @@ DRAWN_ROWS = 2048
 FULL_SET = 1.25
 """All training pairs are a size of their own where they are so many times the last doubling."""
 MAX_WORKERS = 4
+MOST_COST = 2**30
+"""Of a job: inputs of the linear layer times training pairs times seeds. About a minute."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Networks of some seeds that are trained side by side; `keys` are those they are kept by."""
+    """Networks of some seeds that are trained side by side; `keys` are those they are kept by.
+
+    cost: grows with what training takes.
+    """
 
     task: Task
     fusion: Fusion
     size: int
     keys: dict[int, str]
-
-    @property
-    def cost(self) -> int:
-        """Grows with what training takes."""
-        return fused_width(self.fusion, *self.task.widths) * self.size
+    cost: int
 
 
 @dataclass(frozen=True)
@@ -264,8 +265,8 @@ def _cells(
                 cells[task.name, fusion, size] = {
                     seed: _trained(seed, found) for seed, found in kept.items() if found
                 }
-                if missing := {seed: keys[seed] for seed, found in kept.items() if not found}:
-                    jobs.append(Job(task, fusion, size, missing))
+                missing = {seed: keys[seed] for seed, found in kept.items() if not found}
+                jobs += _jobs(task, fusion, size, missing)
     known = sum(len(trained) for trained in cells.values())
     if known:
         reporter.line(
@@ -281,10 +282,19 @@ def _cells(
     )
 
 
+def _jobs(task: Task, fusion: Fusion, size: int, keys: dict[int, str]) -> Iterator[Job]:
+    """Jobs that are none too long: what is broken off loses what it has under way."""
+    cost = fused_width(fusion, *task.widths) * size
+    seeds, together = list(keys), max(1, MOST_COST // cost)
+    for start in range(0, len(seeds), together):
+        some = {seed: keys[seed] for seed in seeds[start : start + together]}
+        yield Job(task, fusion, size, some, cost * len(some))
+
+
 def _run(
     jobs: Sequence[Job], regime: Regime, reporter: Reporter
 ) -> Iterator[tuple[Job, list[Trained]]]:
-    """Trains, one thread a core and the dearest first; whatever ends it ends all threads."""
+    """Trains, one thread a core and the cheapest first; whatever ends it ends all threads."""
     device = _compute_device()
     stop = threading.Event()
     workers = 1 if device == "cuda" else min(MAX_WORKERS, os.cpu_count() or 1)
@@ -294,7 +304,7 @@ def _run(
                 pool.submit(
                     train, job.task, job.fusion, job.size, list(job.keys), regime, device, stop
                 ): job
-                for job in sorted(jobs, key=lambda job: -job.cost)
+                for job in sorted(jobs, key=lambda job: job.cost)
             }
             for count, future in enumerate(as_completed(futures), start=1):
                 job, done = futures[future], future.result()
@@ -303,7 +313,8 @@ def _run(
                 reporter.trial(
                     count,
                     len(jobs),
-                    f"{job.task.name}, {job.fusion}, {job.size:,} pairs: {mean:.1f} % of test",
+                    f"{job.task.name}, {job.fusion}, {job.size:,} pairs: {mean:.1f} % of test, "
+                    f"mean of {len(done)} seeds",
                 )
         except BaseException:
             stop.set()

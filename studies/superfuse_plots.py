@@ -16,7 +16,7 @@ from studies.superfuse_wording import percent
 
 MARKS: dict[Fusion, tuple[str, str]] = dict(zip(FUSIONS, SERIES, strict=False))
 """Symbol and colour of each fusion."""
-HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 380, 30, 52, 58, 12
+HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 400, 50, 52, 58, 12
 GAP = 0.035
 """Between two panels, as a share of the width."""
 TICKS = 7

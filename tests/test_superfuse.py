@@ -502,6 +502,7 @@ BAD_FILES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("all 60 training rows have the same label", "two classes"),
     ),
     "fractions": ({**arrays(), "labels": np.linspace(0, 1, 90)}, ("labels has 0.0112", "row 1")),
+    "a label a row": ({**arrays(), "labels": np.arange(90)}, ("labels has 90 different",)),
     "no labels": (without("labels"), ("no array 'labels'", "'text', 'vision'", "numpy.savez")),
     "no text nor labels": (without("text", "labels"), ("no array 'text' nor 'labels'",)),
     "objects": (
