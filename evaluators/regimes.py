@@ -8,12 +8,13 @@ import torch
 
 from search_space.encoders import Modality
 
-Trunks = Literal["frozen", "text-tuned", "tuned", "by-stage"]
+Trunks = Literal["frozen", "text-tuned", "tuned", "by-stage", "whole"]
 TUNED: dict[Trunks, tuple[Modality, ...]] = {
     "frozen": (),
     "text-tuned": ("text",),
     "tuned": ("text", "vision"),
     "by-stage": ("text", "vision"),
+    "whole": (),
 }
 """Trunks that are fine-tuned alone before the first design is trained."""
 Arithmetic = Literal["fp32", "bf16", "fp16"]
@@ -96,7 +97,8 @@ class TrainingProtocol:
     trunks: "frozen" trains fusion and head on features of the trunks as they were loaded; "tuned"
     fine-tunes each trunk alone first ("text-tuned" the text trunks only) and trains fusion and head
     on features of those; "by-stage" goes on: a design whose taps all stand at the last layer ends
-    there, every other design is then trained whole.
+    there, every other design is then trained whole. "whole" trains every design whole at once, by
+    the regimes of trunks alone: for data on which one modality alone teaches a trunk nothing.
 
     Trunks that start from pretrained weights have regimes of their own, with rates that do not
     wash those weights out. `arithmetic` is that of training trunks: "bf16" and "fp16" are autocast
@@ -142,18 +144,20 @@ class TrainingProtocol:
         """How a design of this stage is trained whole."""
         if self.by_stage is not None:
             return self.by_stage.of(stage)
+        if self.trunks == "whole":
+            return self.alone_pretrained if pretrained else self.alone
         return self.whole_pretrained if pretrained else self.whole
 
     def trains_whole(self, stage: Stage, at_the_end: bool) -> bool:
         """Whether a design is trained whole; `at_the_end`: its taps are its encoders' own ends."""
         if self.trunks != "by-stage":
-            return False
+            return self.trunks == "whole"
         return not at_the_end or (self.by_stage is not None and stage != "late")
 
     @property
     def starts_on_features(self) -> bool:
         """Whether the fusion of a design that is trained whole is first trained on features."""
-        return self.by_stage is None
+        return self.by_stage is None and self.trunks != "whole"
 
 
 def _published(epochs: int, learning_rate: float) -> Regime:

@@ -42,7 +42,7 @@ AcceptFaults = Annotated[
 ]
 Trunks = Annotated[
     str | None,
-    typer.Option("--trunks", help="auto, frozen, text-tuned, tuned or by-stage: what is trained."),
+    typer.Option("--trunks", help="auto, frozen, text-tuned, tuned, by-stage or whole."),
 ]
 Protocol = Annotated[
     str | None,

@@ -8,7 +8,6 @@ from evaluators.costs import static_costs
 from evaluators.quality import QualityEvaluator
 from evaluators.regimes import (
     NOT_FOLLOWED,
-    TUNED,
     Arithmetic,
     TrainingProtocol,
     Trunks,
@@ -31,6 +30,7 @@ CPU_FUSION_MACS: dict[Trunks, float] = {
     "text-tuned": 5e11,
     "tuned": 5e11,
     "by-stage": 2e10,
+    "whole": 2e10,
 }
 """Multiply-accumulates that training fusion and head of one design may take on a CPU: little where
 it is only the start of training whole, more where it is all."""
@@ -62,7 +62,7 @@ def chosen_protocol(
     small = sum(epoch.values()) <= WHOLE_TRAINING_MACS
     affordable: Trunks = "text-tuned" if epoch["text"] <= TEXT_TUNING_MACS else "frozen"
     trunks = given or (whole if small or published else affordable)
-    arithmetic: Arithmetic = "fp32" if small or not TUNED[trunks] else native
+    arithmetic: Arithmetic = "fp32" if small or trunks == "frozen" else native
     bounded = quality.protocol.bounded(CPU_FUSION_MACS[trunks])
     return replace(bounded, trunks=trunks, arithmetic=arithmetic)
 
@@ -104,6 +104,7 @@ TRAINED: dict[Trunks, str] = {
     "trunks",
     "tuned": "trunks fine-tuned alone first; fusion and head on features of frozen trunks",
     "by-stage": "trunks fine-tuned alone first; late designs on those frozen, others whole",
+    "whole": "every design whole, trunks and fusion together",
 }
 
 

@@ -56,7 +56,7 @@ def run_to_end(
         target = page or default_page(study_name(settings, lab.data, lab.space))
         check_page(target)
         study = open_study(lab)
-        if settings.fine_tune and lab.quality.protocol.trunks == "by-stage":
+        if settings.fine_tune and lab.quality.protocol.trunks in ("by-stage", "whole"):
             raise UsageError(
                 "--fine-tune: this study began by training designs whole as it is; leave it "
                 "out, or give a new --name"

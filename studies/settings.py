@@ -27,7 +27,7 @@ _KEYS = {**_BOTH, "trials": int, "sampler": str}
 _GRID_KEYS = {**_BOTH, "grid": str, "about": str}
 _OPTIONAL = {"beside": str}
 """What a preset of a fixed list of designs says in place of trials and sampler."""
-TRUNKS = ("auto", "frozen", "text-tuned", "tuned", "by-stage")
+TRUNKS = ("auto", "frozen", "text-tuned", "tuned", "by-stage", "whole")
 PROTOCOLS = ("fair", "paper")
 WEIGHTS = ("pretrained", "random")
 RUNTIMES = {
@@ -147,8 +147,8 @@ class Settings:
             raise UsageError(
                 f"--fine-tune {self.fine_tune}: give 1 or more designs, or leave it out"
             )
-        if self.fine_tune and (self.protocol == "paper" or self.trunks == "by-stage"):
-            flag = "--protocol paper" if self.protocol == "paper" else "--trunks by-stage"
+        if self.fine_tune and (self.protocol == "paper" or self.trunks in ("by-stage", "whole")):
+            flag = "--protocol paper" if self.protocol == "paper" else f"--trunks {self.trunks}"
             raise UsageError(
                 f"--fine-tune with {flag}: that trains designs whole as it is; leave one out"
             )

@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from test_evaluators_contract import demo, design, image_folder, quality
 from tiny import new_place, write_data
 
 from evaluators.paired import Paired
+from evaluators.quality import WHOLE
+from evaluators.regimes import TrainingProtocol
 from studies.dominance import Turn
 
 FASTER, SLOWER = Paired(4.0, 1.0, 7.0, 400), Paired(-3.0, -5.0, -1.0, 300)
@@ -61,3 +64,15 @@ def test_a_search_has_no_data_beside_its_own(tmp_path: Path) -> None:
     place = new_place(tmp_path / "place")
     done = place.finish(place.run("--beside", str(place.data)))
     assert done.returncode == 2 and "for a fixed list of designs" in done.stderr
+
+
+def test_where_one_modality_teaches_nothing_every_design_is_trained_whole(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "set")
+    judge = quality(data, tmp_path / "home", TrainingProtocol(trunks="whole"))
+    depth = {name: demo().shapes[name].depth for name in ("small-bert", "small-xcit")}
+    late = design("concatenation", *depth.values())
+    assert judge.stage(late) == "late" and judge.fidelity(late) == WHOLE
+    protocol = judge.protocol
+    assert protocol.whole_regime("late", False) == protocol.alone_regime("text", False)
+    assert judge.evaluate(late).details["fidelity"] == WHOLE
+    assert not list((tmp_path / "home").glob("features/*")), "no trunk is frozen"
