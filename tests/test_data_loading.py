@@ -49,6 +49,46 @@ def test_a_folder_becomes_samples_in_the_order_of_its_file(tmp_path: Path) -> No
     assert pickle.loads(pickle.dumps(data)) == data
 
 
+def sharing(root: Path, rows: list[str]) -> Path:
+    """A folder of two pictures, `a` and `b`, with a column that says whose text a row is."""
+    root.mkdir(parents=True)
+    others = ["v,b,other,yes,valid", "t,c,third,no,test"]
+    lines = ["id,image,text,label,mode", *rows, *others]
+    (root / "label.csv").write_text("\n".join(lines), encoding="utf-8")
+    for shade, name in enumerate("abc"):
+        picture(root / "images" / f"{name}.png", 50 * shade)
+    return root
+
+
+def test_several_texts_may_be_about_one_picture(tmp_path: Path) -> None:
+    root = sharing(tmp_path / "set", ["1,a,red,yes,train", "2,a,green,no,train"])
+    first, second, *_ = loaded(root).samples
+    assert (first.id, second.id, first.group, second.group) == ("1", "2", "a", "a")
+    assert first.picture == second.picture == root / "images" / "a.png"
+
+
+def test_a_shared_picture_in_two_splits_is_a_fault(tmp_path: Path) -> None:
+    rows = ["1,a,red,yes,train", "2,a,green,no,train", "3,a,blue,no,test"]
+    with pytest.raises(DataError, match="1 row in another split than its video or picture") as told:
+        loaded(sharing(tmp_path / "set", rows))
+    assert "3 is in test, and its picture a in 2 splits (rows: 2 in train, 1 in test)" in str(
+        told.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [("../a", "leads out of its folder"), ("", "is empty"), ("d", "no images/d with any of")],
+)
+def test_a_picture_that_cannot_be_meant_is_named_with_its_row(
+    tmp_path: Path, image: str, said: str
+) -> None:
+    rows = ["1,a,red,yes,train", f"2,{image},green,no,train"]
+    with pytest.raises(DataError, match=r"label\.csv row 3") as told:
+        loaded(sharing(tmp_path / "set", rows))
+    assert said in str(told.value)
+
+
 def test_the_label_file_itself_can_be_named(tmp_path: Path) -> None:
     root = folder(tmp_path / "set")
     assert loaded(root).samples == load(root / "label.csv", cache=tmp_path / "cache").samples

@@ -12,7 +12,10 @@ import pytest
 from clip_data import clips, mosi_rows
 from tiny import SPACE, Place, new_place
 
+from evaluators.data import shapes
 from studies import cli, exits
+from studies.lab import load_space_of
+from studies.settings import Settings
 
 Command = Callable[..., tuple[int, str, str]]
 RUN = ("run", "--data", "data", "--space", "tiny.toml", "--trunks", "frozen", "--threads", "1")
@@ -132,3 +135,42 @@ def test_a_space_without_vision_encoders_is_one_of_text_alone(
 def test_a_list_of_fused_designs_is_no_study_of_text_alone(command: Command) -> None:
     code, _, err = command(*RUN, "--text-only", "--study", "tokens")
     assert code == exits.USAGE and "study tokens compares designs of both modalities" in err
+
+
+def test_a_study_of_the_built_in_shapes_says_what_they_are(
+    place: Place, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shapes, "PICTURES", {"train": 30, "valid": 10, "test": 10})
+    code, out, err = command("data", "check", "built-in:shapes")
+    assert code == 0 and "say nothing about real data" in out, err
+    told = ("--trials", "1", "--page", "page.html")
+    code, out, err = command("run", "--data", "built-in:shapes", *RUN[3:], *told)
+    assert code == 0, err
+    said = "Drawn data, from a seed"
+    assert said in " ".join(out.split())
+    assert said in (place.folder / "page.html").read_text(encoding="utf-8")
+    code, out, err = command("report", "--json")
+    outcome = json.loads(out)
+    assert outcome["study"] == "pareto-shapes-tiny" and said in outcome["data"]["note"]
+    assert outcome["ceilings_percent"] == {"text": 50.0, "vision": 50.0, "both": 100.0}
+    assert outcome["conditions"]["data"].startswith("shapes: 60 train, 20 valid, 20 test")
+    code, out, err = command("export", "0", "--out", "exported")
+    assert code == 0, err
+    assert said in json.loads((place.folder / "exported" / "card.json").read_text())["data"]
+
+
+def test_built_in_data_have_no_faults_to_accept_and_other_names_are_refused(
+    command: Command,
+) -> None:
+    code, _, err = command("run", "--data", "built-in:shapes", "--accept-faults")
+    assert code == exits.USAGE and "built-in data have no faults; leave it out" in err
+    for arguments in (("run", "--data", "built-in:houses"), ("data", "check", "built-in:houses")):
+        code, _, err = command(*arguments)
+        assert code == exits.USAGE and err.count("\n") == 1
+        assert "'built-in:houses': choose one of built-in:faces, built-in:shapes" in err
+
+
+def test_the_demo_space_is_the_default_for_every_built_in_set() -> None:
+    for data in (None, "built-in:faces", "built-in:shapes"):
+        given = Settings("pareto", "", 1, "auto", 0, "auto", data=data)
+        assert load_space_of(given).name == "demo"

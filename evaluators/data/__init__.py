@@ -20,7 +20,7 @@ from evaluators.data.samples import (
     Sample,
     Split,
 )
-from evaluators.data.shapes import shapes, shapes_folder
+from evaluators.data.shapes import shapes_data, shapes_folder
 
 __all__ = [
     "BUILT_IN",
@@ -48,7 +48,7 @@ __all__ = [
     "read_image",
     "rendered",
     "rendered_folder",
-    "shapes",
+    "shapes_data",
     "shapes_folder",
     "summary",
     "wilson",

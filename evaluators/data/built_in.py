@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluators.data.rendering import rendered, rendered_folder
 from evaluators.data.samples import DataSet
-from evaluators.data.shapes import shapes, shapes_folder
+from evaluators.data.shapes import shapes_data, shapes_folder
 
 BUILT_IN_PREFIX = "built-in:"
 """What the name of a built-in set begins with in place of a folder's."""
@@ -24,7 +24,7 @@ class BuiltIn:
 
 BUILT_IN: Mapping[str, BuiltIn] = {
     "built-in:faces": BuiltIn(rendered, rendered_folder),
-    "built-in:shapes": BuiltIn(shapes, shapes_folder),
+    "built-in:shapes": BuiltIn(shapes_data, shapes_folder),
 }
 FACES = "built-in:faces"
 """The set that is used where none is named."""

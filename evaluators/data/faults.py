@@ -15,7 +15,10 @@ from evaluators.data.known import Known
 from evaluators.data.samples import SPLITS, Fault, FaultKind, Split
 
 _IN_WORDS: dict[FaultKind, tuple[str, str]] = {
-    "two splits": ("row in another split than its video", "rows in other splits than their video"),
+    "two splits": (
+        "row in another split than its video or picture",
+        "rows in other splits than their video or picture",
+    ),
     "fold": (
         "row in another split than the standard folds have it",
         "rows in other splits than the standard folds have them",
@@ -84,7 +87,7 @@ def _counts(entries: Sequence[Entry], split: Split) -> dict[str, int]:
 
 
 def _split_faults(entries: Sequence[Entry], known: Known | None) -> Iterator[Fault]:
-    """Rows that lie in another split than the rest of their video, or than the standard folds."""
+    """Rows that lie in another split than the rest of their group, or than the standard folds."""
     splits: dict[str, Counter[Split]] = {}
     for entry in entries:
         splits.setdefault(entry.group, Counter())[entry.split] += 1
@@ -101,7 +104,8 @@ def _split_faults(entries: Sequence[Entry], known: Known | None) -> Iterator[Fau
         text = f"{entry.where}: {entry.id} is in {entry.split}"
         if len(placed) > 1:
             others = ", ".join(f"{placed[s]:,} in {s}" for s in SPLITS if placed[s])
-            text += f", and its video {entry.group} in {len(placed)} splits (rows: {others})"
+            of = "picture" if entry.image else "video"
+            text += f", and its {of} {entry.group} in {len(placed)} splits (rows: {others})"
         if known and fold:
             text += f"; {known.name}'s standard folds have {entry.group} in {fold}"
         yield Fault("two splits" if len(placed) > 1 else "fold", text)

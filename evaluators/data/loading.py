@@ -51,9 +51,10 @@ def load(
     each row. With `modalities=("text",)` no picture is looked for, and samples have none.
 
     Data that fail the check are refused, with every fault in a line of its own: a row in another
-    split than its video or than CMU-MOSI's standard folds, counts that are not those published,
-    a row without a usable picture. `accept_faults` takes them as they are: rows without a picture
-    are left out of every split (`dropped`), and the set says what is wrong (`faults`, `note`).
+    split than its video or picture, or than CMU-MOSI's standard folds, counts that are not those
+    published, a row without a usable picture. `accept_faults` takes them as they are: rows without
+    a picture are left out of every split (`dropped`), and the set says what is wrong (`faults`,
+    `note`).
 
     Raises DataError for data with faults that are not accepted; with every problem of the label
     files, which are never accepted; where a split, or a class in train, would be left empty; and

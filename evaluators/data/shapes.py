@@ -39,7 +39,7 @@ def shapes_folder(cache: Path, seed: int = 0) -> Path:
     return Path(os.path.abspath(cache)) / "shapes" / f"shapes-v{VERSION}-seed{seed}"
 
 
-def shapes(cache: Path, seed: int = 0) -> DataSet:
+def shapes_data(cache: Path, seed: int = 0) -> DataSet:
     """The shapes set of this seed, drawn first if it is not in `cache` yet.
 
     Drawing takes a few seconds and happens once, also with several processes. The same seed gives
