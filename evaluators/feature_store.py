@@ -254,13 +254,13 @@ def _sha256_once(file: Path, inode: int, size: int, changed_ns: int) -> str:
 
 
 def halved(tensor: Tensor) -> Tensor:
-    """Tokens (R, L, C) or maps (R, C, H, W) in half precision, where that is harmless.
+    """A tensor (R, ..., C) in half precision, where that is harmless.
 
-    As they are where the root mean square of what rounding changes is over `HARMLESS` of that of
-    the values' distances from their channels' means: features far from zero that differ little,
-    and those beyond 65,504. Cells of zeros are padding.
+    As it is where the root mean square of what rounding changes is over `HARMLESS` of that of the
+    values' distances from their channels' means: values far from zero that differ little, and those
+    beyond 65,504. Cells of zeros are padding.
     """
-    values = tensor.movedim(1 if tensor.ndim == 4 else -1, -1).flatten(0, -2)
+    values = tensor.flatten(0, -2)
     values = values[values.any(1)]
     changed = (values.half().float() - values).square().mean()
     spread = values.var(0, correction=0).mean()

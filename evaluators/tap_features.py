@@ -1,8 +1,9 @@
 """Features of frozen trunks over a data set, computed once and kept on disk.
 
 Pooled forms of all taps are made in one pass; whole sequences and feature maps only for the taps
-that a design asks for. They are kept in half precision where that does no harm, pooled forms in
-full. Where they are kept, and that what is damaged is made again, is `feature_store`'s part.
+that a design asks for. Sequences are kept in half precision where that does no harm, all else in
+full: a fusion that was trained for a hundred epochs on maps in half precision gave logits 2e-3 off.
+Where features lie, and that what is damaged is made again, is `feature_store`'s part.
 """
 
 import hashlib
@@ -31,8 +32,7 @@ TEXTS_SORTED = 256
 trunk then reads 6 % more tokens than if all were sorted."""
 PADDED = 1.25
 """How much longer than its shortest text a batch may become, once it is worth its while."""
-SMALL_MAP_BYTES = 64 * 1024
-POOLED = ("cls", "mean", "max", "pooler")
+SMALL_MAP_BYTES = 128 * 1024
 Progress = Callable[[str, int, int], None]
 
 
@@ -116,7 +116,7 @@ class TapFeatures:
             for run in store.missing():
                 missing[run.start : run.stop] = True
         rows = missing.nonzero().flatten()
-        halvable = [feature.name for feature in features if feature.form not in POOLED]
+        halvable = [feature.name for feature in features if feature.form == "tokens"]
         writers = {
             FeatureWriter(store, halvable, self._shard_bytes): group
             for store, group in stores.items()
@@ -198,9 +198,9 @@ def _groups(
 
 
 def _map_bytes(shape: EncoderShape, tap: int) -> int:
-    """Bytes of a tap's feature map in half precision; 0 for text, and where it is not small."""
+    """Bytes of a tap's feature map; 0 for text, and where it is not small."""
     if not shape.sides:
         return 0
     height, width = shape.sides[tap - 1]
-    size = 2 * height * width * shape.widths[tap - 1]
+    size = 4 * height * width * shape.widths[tap - 1]
     return size if size <= SMALL_MAP_BYTES else 0

@@ -418,9 +418,7 @@ def test_kept_features_give_the_logits_of_the_whole_network(
     network = frozen._untrained(genotype)
     kept = predict(network.fusion, frozen.reads.examples(genotype, "valid", kept=True))
     whole = predict(network, frozen.reads.examples(genotype, "valid", kept=False))
-    halved = any(
-        f.form in ("tokens", "grid") for f in network.text_features + network.vision_features
-    )
+    halved = any(f.form == "tokens" for f in network.text_features + network.vision_features)
     assert (kept - whole).abs().max() < (1e-3 if halved else 1e-5)
     assert kept.std(0).max() > 2e-5, "or they would agree whatever was kept"
 
@@ -756,16 +754,16 @@ def test_real_mobilenet_weights_are_kept_tuned_and_cut_without_loss(
     space = load_space("demo", vision_encoders=[str(folder)])
     spec = space.encoders[-1]
     evaluator = quality(data, tmp_path, QUICK, space)
-    for tap, operator, pooling in (
-        (5, "concatenation", "conv-max"),
-        (9, "cross-attention", "mean"),
+    for tap, operator, pooling, most in (
+        (5, "concatenation", "conv-max", 1e-5),
+        (9, "cross-attention", "mean", 1e-3),
     ):
         points = (FusionPoint(2, tap, operator, 16),)  # type: ignore[arg-type]
         genotype = Genotype("small-bert", spec.name, 16, points, vision_pooling=pooling)  # type: ignore[arg-type]
         network = evaluator._untrained(genotype)
         kept = predict(network.fusion, evaluator.reads.examples(genotype, "valid", kept=True))
         whole = predict(network, evaluator.reads.examples(genotype, "valid", kept=False))
-        assert (kept - whole).abs().max() < 1e-3
+        assert (kept - whole).abs().max() < most
     trunks = TrunkWeights(space.shapes, tmp_path / "trunks", seed=0)
     loaded = trunks.identity(spec)
     changed = trunks.trunk(spec, space.shapes[spec.name].depth)
