@@ -2,15 +2,17 @@
 
     pip install ax-platform syne-tune
 
-- ax: Ax's Client as it comes: the center of the space, Sobol draws, then BoTorch's noisy expected
-  hypervolume improvement over every design of the table, from thresholds that Ax infers.
+- ax: Ax's Client as it comes: the center of the space, Sobol draws to five trials, then BoTorch's
+  noisy expected hypervolume improvement (qLogNEHVI), from thresholds that Ax infers.
 - ax-thresholds: the same with the published reference point as thresholds. Ax recommends to give
   them where they are known; here the slowest design is, before any was timed.
-- moasha: Syne Tune's MOASHA as it comes, one of three stopped at the first of two rungs. The rungs
-  are what the table has: the probe first, training second; the latency at both. It draws designs
-  at random and looks at the first rung alone, so what training tells changes nothing for it.
+- moasha: Syne Tune's MOASHA as it comes: about one design of three passes the first of two rungs.
+  The rungs are what the table has, the probe first and training second, the latency at both. It
+  draws designs at random and judges by the first rung alone: what training tells changes nothing.
 - moasha-ranks: the same with the ranks that its own description gives. Those of Syne Tune 0.16.0
-  are the sorted indices of the designs, not their ranks, so it stops designs that beat all others.
+  are the sorted indices of the designs, not their ranks, so it stops designs that beat all others,
+  and all of them for hundreds of designs in some studies. A study ends where it has started as many
+  as the table holds.
 """
 
 import importlib.util
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from search_space.space import Decision, SearchSpace
+from studies.ehvi import SpaceExhausted
 from studies.replay import Proposer
 from studies.table import Table
 
@@ -124,7 +127,7 @@ class MoashaProposer:
         from syne_tune.backend.trial_status import Trial
         from syne_tune.optimizer.scheduler import SchedulerDecision
 
-        while True:
+        while self.started < len(self._table.genotypes):
             config = self._scheduler.suggest().config
             self._trial = Trial(self.started, config, datetime.now())
             self.started += 1
@@ -134,6 +137,7 @@ class MoashaProposer:
             if self._scheduler.on_trial_result(self._trial, told) == SchedulerDecision.CONTINUE:
                 return config
             self._scheduler.on_trial_remove(self._trial)
+        raise SpaceExhausted(f"{self.started:,} designs were started, as many as the table holds")
 
     def tell(self, accuracy: float, latency: float) -> None:
         """As the Protocol has it."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from studies.ehvi import SpaceExhausted
 from studies.replay import replay
 from studies.table import load_table
 
@@ -36,6 +37,17 @@ def test_a_design_that_beats_all_others_ranks_first_with_our_ranks() -> None:
     pytest.importorskip("syne_tune", reason="the ranks are those of syne-tune's designs")
     ranks = rivals._ranks()(np.array([[3.0, 3], [1, 2], [2, 1], [4, 4], [0, 0]]))
     assert ranks[4] == 0 and ranks[3] == 4 and sorted(ranks) == [0, 1, 2, 3, 4]
+
+
+def test_moasha_ends_where_it_has_started_as_many_designs_as_there_are() -> None:
+    import rivals
+
+    pytest.importorskip("syne_tune", reason="moasha needs syne-tune")
+    table = load_table()
+    moasha = rivals.rival("moasha", 0, table)
+    moasha.started = len(table.genotypes)
+    with pytest.raises(SpaceExhausted, match="1,152 designs were started"):
+        moasha.ask()
 
 
 def test_a_rival_that_is_not_installed_is_refused_with_its_package(
