@@ -31,8 +31,9 @@ from evaluators.store import EvaluationStore
 from search_space.genotype import Genotype
 from search_space.rewrites import ALL
 from studies.early_stopping import EarlyStopping
-from studies.identity import DIRECTIONS
+from studies.identity import directions_of
 from studies.latency_prediction import LearntLatency
+from studies.objectives import Goals
 from studies.replay import quartiles
 from studies.samplers import SAMPLERS, sampler_maker
 from studies.search import Search
@@ -85,7 +86,7 @@ def run(table: Table, variant: str, sampler: str, seed: int) -> dict[str, Any]:
     quality: Any = FromTable(table, "quality", "accuracy", told)
     probe = FromTable(table, "probe", "probe_r2", table.probe)
     probes, few = VARIANTS[variant]
-    study = optuna.create_study(directions=DIRECTIONS)
+    study = optuna.create_study(directions=directions_of(Goals()))
     learnt = None
     if sampler == "ehvi" or few:
         learnt = LearntLatency(study, table.space, Rewriting(ALL, None))

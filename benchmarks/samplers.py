@@ -9,7 +9,9 @@ says; runs are kept in --runs as they end: a second call goes on, and two calls 
 seeds may share a file.
 
 Samplers: those of `--sampler`; tpe-default is Optuna's TPE with its own settings. The settings of
-ehvi were chosen on synthetic tables alone.
+ehvi were chosen on synthetic tables alone. Those of other toolkits run if they are named: ax,
+ax-thresholds, moasha, moasha-ranks (`rivals.py` says what they are and what to install for them). A
+trial is a design that was trained; how many were started for them is told where it is more.
 """
 
 import argparse
@@ -23,11 +25,11 @@ from typing import Any
 import numpy as np
 import optuna
 from main_job import machine, show
+from rivals import PACKAGES, RivalMissing, check_installed, rival, versions
 
-from search_space.space import SearchSpace
-from studies.replay import Maker, Replay, as_text, replay, summary
+from studies.replay import OptunaProposer, Proposer, Replay, as_text, replay, summary
 from studies.samplers import SAMPLERS, sampler_maker
-from studies.table import load_table, write_table
+from studies.table import Table, load_table, write_table
 
 AT = (20, 40, 60)
 
@@ -95,12 +97,26 @@ def synthetic(seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def maker(name: str, seed: int, space: SearchSpace) -> Maker:
-    """What makes a trial's sampler; of Optuna's own settings one sampler serves the whole study."""
+def proposer(name: str, seed: int, table: Table) -> Proposer:
+    """A sampler, new; of Optuna's own settings one sampler serves the whole study."""
+    if name in PACKAGES:
+        return rival(name, seed, table)
     if name == "tpe-default":
         sampler = optuna.samplers.TPESampler(seed=seed)
-        return lambda trial: sampler
-    return sampler_maker(name, seed, space)
+        return OptunaProposer(lambda trial: sampler, table.space)
+    return OptunaProposer(sampler_maker(name, seed, table.space), table.space)
+
+
+def named(text: str) -> list[str]:
+    """The samplers of a list with commas. Raises ValueError, RivalMissing for what is not there."""
+    names = text.split(",")
+    known = (*SAMPLERS, "tpe-default", *PACKAGES)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--samplers {name}: choose of {', '.join(known)}")
+        if name in PACKAGES:
+            check_installed(name)
+    return names
 
 
 def kept(file: Path) -> list[Replay]:
@@ -129,23 +145,26 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     table = load_table(given.table)
     if not given.report:
+        try:
+            names = named(given.samplers)
+        except (ValueError, RivalMissing) as error:
+            raise SystemExit(str(error)) from error
         done = {(run.sampler, run.seed, run.noise) for run in kept(given.runs)}
         noises = {"both": (True, False), "with": (True,), "without": (False,)}[given.noise]
         for seed in range(given.first_seed, given.first_seed + given.seeds):
-            for name in given.samplers.split(","):
+            for name in names:
                 for noise in noises:
                     if (name, seed, noise) in done:
                         continue
-                    make = maker(name, seed, table.space)
-                    run = replay(table, name, make, seed, noise, AT)
+                    run = replay(table, name, proposer(name, seed, table), seed, noise, AT)
                     with given.runs.open("a", encoding="utf-8") as file:
                         fcntl.flock(file, fcntl.LOCK_EX)
                         file.write(json.dumps(run.as_json()) + "\n")
     entries = summary(kept(given.runs))
     print(as_text(entries))
     if given.out:
-        about = {"designs": len(table.genotypes), "machine": machine(), "results": entries}
-        show(about, given.out)
+        on = machine() | versions()
+        show({"designs": len(table.genotypes), "machine": on, "results": entries}, given.out)
 
 
 if __name__ == "__main__":

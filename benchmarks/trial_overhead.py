@@ -33,7 +33,8 @@ from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.store import EvaluationStore, known_or_new
 from search_space.genotype import Genotype
 from search_space.named import load_space
-from studies.identity import DIRECTIONS
+from studies.identity import directions_of
+from studies.objectives import Goals
 from studies.records import DESIGN, RECORD, record_of
 from studies.samplers import SAMPLERS, distributions, sampler_maker
 from studies.search import Search
@@ -128,7 +129,7 @@ class Grown:
         self._latency: Any = Free("latency", "latency_ms", "ms", READINGS)
         self._quality: Any = Free("quality", "accuracy", "%")
         storage = open_storage(url) if url else optuna.storages.InMemoryStorage()
-        self.study = optuna.create_study(storage=storage, directions=DIRECTIONS)
+        self.study = optuna.create_study(storage=storage, directions=directions_of(Goals()))
         self._meter.charge_all("storage", self.study._storage)
         self._store = EvaluationStore(folder / "evaluations.jsonl")
         make = sampler_maker(sampler, 0, self._space)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from evaluators.costs import static_costs
+from evaluators.data import DataSet
 from evaluators.quality import QualityEvaluator
 from evaluators.regimes import (
     NOT_FOLLOWED,
@@ -49,13 +50,16 @@ def chosen_protocol(
 
     A fixed list holds late designs against others, which by-stage would train otherwise, and
     --fine-tune trains whole at the end: there all are trained on trunks that were tuned alone, but
-    by the paper's protocol.
+    by the paper's protocol. Where no modality alone tells anything a trunk alone would learn
+    nothing: there every design is trained whole.
     """
     given: Trunks | None = None if settings.trunks == "auto" else settings.trunks  # type: ignore[assignment]
     native = native_arithmetic(compute_device)
     published = quality.protocol.by_stage is not None
     on_features = settings.grid is not None or settings.fine_tune
     whole: Trunks = "tuned" if on_features and not published else "by-stage"
+    if not published and not _tells_alone(quality.data) and not settings.fine_tune:
+        whole = "whole"
     if compute_device == "cuda":
         return replace(quality.protocol, trunks=given or whole, arithmetic=native)
     epoch = epoch_macs(quality, space)
@@ -65,6 +69,13 @@ def chosen_protocol(
     arithmetic: Arithmetic = "fp32" if small or trunks == "frozen" else native
     bounded = quality.protocol.bounded(CPU_FUSION_MACS[trunks])
     return replace(bounded, trunks=trunks, arithmetic=arithmetic)
+
+
+def _tells_alone(data: DataSet) -> bool:
+    """Whether text or picture alone tells more than a coin does, as far as that is known."""
+    if data.ceilings is None:
+        return True
+    return max(data.ceilings["text"], data.ceilings["vision"]) > 1 / len(data.classes)
 
 
 def resumed_protocol(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table as Grid
 
-from studies.replay import Replay, as_text, replay, summary
+from studies.replay import OptunaProposer, Replay, as_text, replay, summary
 from studies.samplers import SAMPLERS, sampler_maker
 from studies.settings import MAX_SEEDS, UsageError, check_choice, check_range
 from studies.storage import quiet_optuna
@@ -62,8 +62,8 @@ def _show_replays(
     console = Console(stderr=True)
     runs: list[Replay] = []
     for name, seed in track(jobs, "studies replayed", console=console, transient=True):
-        make = sampler_maker(name, seed, table.space)
-        runs.append(replay(table, name, make, seed, True, at))
+        proposer = OptunaProposer(sampler_maker(name, seed, table.space), table.space)
+        runs.append(replay(table, name, proposer, seed, True, at))
     if as_json:
         print(json.dumps({"space": table.space.name, "results": summary(runs)}))
     else:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pyarrow import parquet
 from search_space.named import load_space
 from studies import exits
 from studies.cli import app
-from studies.replay import as_text, replay, summary
+from studies.replay import OptunaProposer, as_text, replay, summary
 from studies.samplers import sampler_maker
 from studies.table import (
     DECISIONS,
@@ -86,8 +86,8 @@ def test_a_row_is_known_by_the_answers_of_a_trial(table: Table) -> None:
 @pytest.mark.parametrize("name", ["random", "ehvi"])
 def test_a_study_of_the_table_is_the_same_again(table: Table, name: str) -> None:
     def once(seed: int) -> tuple[float, ...]:
-        make = sampler_maker(name, seed, table.space)
-        return replay(table, name, make, seed, True, (4, 8, 12)).above_lowest
+        proposer = OptunaProposer(sampler_maker(name, seed, table.space), table.space)
+        return replay(table, name, proposer, seed, True, (4, 8, 12)).above_lowest
 
     assert once(1) == once(1)
     assert once(1) != once(2)
@@ -97,13 +97,38 @@ def test_a_study_of_the_table_is_the_same_again(table: Table, name: str) -> None
 def test_a_sampler_with_no_design_left_ends_its_study(table: Table) -> None:
     make = sampler_maker("ehvi", 0, table.space)
     make(0)._pool.offered[:] = make(0)._pool.offered[:9]  # type: ignore[attr-defined]
-    found = replay(table, "ehvi", make, 0, False, (5, 15))
+    found = replay(table, "ehvi", OptunaProposer(make, table.space), 0, False, (5, 15))
     assert found.different == 9
+    assert found.started == (5, 9)
+
+
+class EveryThird:
+    """Starts the table's designs in turn and lets every third of them be trained."""
+
+    def __init__(self, table: Table) -> None:
+        self._table, self.started = table, 0
+
+    def ask(self) -> Mapping[str, Any]:
+        self.started += 3
+        space = self._table.space
+        vector = space.encode(self._table.genotypes[self.started - 1])
+        return dict(zip((d.name for d in space.decisions), vector, strict=True))
+
+    def tell(self, accuracy: float, latency: float) -> None: ...
+
+
+def test_designs_that_a_sampler_stopped_itself_are_told_beside_its_figures(table: Table) -> None:
+    run = replay(table, "third", EveryThird(table), 0, False, (5, 10))
+    assert run.started == (15, 30) and run.different == 10
+    assert "  of 15, 30 started" in as_text(summary([run]))
 
 
 def test_a_summary_tells_medians_and_fits_the_terminal(table: Table) -> None:
+    def proposer(seed: int) -> OptunaProposer:
+        return OptunaProposer(sampler_maker("random", seed, table.space), table.space)
+
     runs = [
-        replay(table, "random", sampler_maker("random", seed, table.space), seed, noise, (20, 40))
+        replay(table, "random", proposer(seed), seed, noise, (20, 40))
         for seed in range(3)
         for noise in (True, False)
     ]
