@@ -99,7 +99,7 @@ class LowRankTensor(nn.Module):
     def forward(self, text: Tensor, vision: Tensor) -> Tensor:
         """(B, N) twice to (B, N)."""
         products: Tensor = self.text(text) * self.vision(vision)
-        return products.view(-1, LOW_RANK, text.shape[1]).sum(1) + self.bias
+        return products.view(len(text), LOW_RANK, -1).sum(1) + self.bias
 
 
 class Bilinear(nn.Module):
@@ -117,7 +117,7 @@ class Bilinear(nn.Module):
     def forward(self, text: Tensor, vision: Tensor) -> Tensor:
         """(B, N) twice to (B, N), of length 1."""
         products = self.text(text) * self.vision(vision)
-        summed = products.view(-1, text.shape[1], BILINEAR_FACTORS).sum(2)
+        summed = products.view(len(text), -1, BILINEAR_FACTORS).sum(2)
         rooted = summed / torch.sqrt(summed.abs() + SAFE)
         normed: Tensor = functional.normalize(rooted, dim=1, eps=SAFE)
         return normed

@@ -113,7 +113,7 @@ class Prefix(nn.Module):
 
     def forward(self, text: Tensor, vision: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """(B, L, N) and (B, N) to the text's (B, L, N)."""
-        prefix = self.prefix(vision).view(-1, PREFIX_TOKENS, vision.shape[1])
+        prefix = self.prefix(vision).view(len(text), PREFIX_TOKENS, -1)
         states = torch.cat([prefix, text], dim=1)
         padding = torch.cat([_read(prefix), padding_of(mask)], dim=1)
         return (self.layer(states, src_key_padding_mask=padding)[:, PREFIX_TOKENS:],)
