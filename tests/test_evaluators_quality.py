@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from evaluators import preprocessing
 from evaluators import quality as quality_module
-from evaluators.data import DataError, DataSet, load
+from evaluators.data import DataError, DataSet, Sample, load
 from evaluators.evaluation import Evaluation, NotFiniteError
 from evaluators.examples import Batch
 from evaluators.onnx_builder import OnnxBuilder, run_onnx
@@ -62,13 +62,13 @@ def by_stage(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Quality
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of all pictures that are read from here on."""
     names: list[str] = []
-    read = preprocessing.read_image
+    read = preprocessing.read_picture
 
-    def noted(path: Path, size: int) -> np.ndarray:
-        names.append(path.name)
-        return read(path, size)
+    def noted(sample: Sample, size: int) -> np.ndarray:
+        names.append(sample.picture.name)
+        return read(sample, size)
 
-    monkeypatch.setattr(preprocessing, "read_image", noted)
+    monkeypatch.setattr(preprocessing, "read_picture", noted)
     return names
 
 
@@ -264,7 +264,7 @@ def test_trunks_are_tuned_by_modality_and_designs_then_train_on_their_features(
 def test_designs_on_other_trunks_have_other_keys(data: DataSet, tmp_path: Path) -> None:
     modes = get_args(Trunks)
     keys = {quality(data, tmp_path, replace(QUICK, trunks=t)).key(design()) for t in modes}
-    assert len(keys) == len(modes) == 4
+    assert len(keys) == len(modes) == 5
 
 
 def test_trunks_with_pretrained_weights_are_trained_by_regimes_of_their_own(

@@ -18,7 +18,7 @@ from test_evaluators_contract import (
 
 from evaluators import preprocessing
 from evaluators.cross_validation import CrossValidatedEvaluator
-from evaluators.data import DataSet
+from evaluators.data import DataSet, Sample
 from evaluators.data.folds import fold
 from evaluators.evaluation import Evaluation, Evaluator
 from evaluators.paired import right_of
@@ -86,13 +86,13 @@ def test_nothing_of_the_test_split_is_opened(
     for sample in data.split("test"):
         sample.image.write_bytes(b"garbage")
     opened: list[str] = []
-    read = preprocessing.read_image
+    read = preprocessing.read_picture
 
-    def noted(path: Path, size: int) -> np.ndarray:
-        opened.append(path.name)
-        return read(path, size)
+    def noted(sample: Sample, size: int) -> np.ndarray:
+        opened.append(sample.picture.name)
+        return read(sample, size)
 
-    monkeypatch.setattr(preprocessing, "read_image", noted)
+    monkeypatch.setattr(preprocessing, "read_picture", noted)
     evaluator = crossed(data, tmp_path / "home")
     evaluator.evaluate(design())
     evaluator.evaluate(design("gated", precision="int8"))
@@ -104,13 +104,13 @@ def test_pictures_pass_a_frozen_trunk_once_for_all_folds(
     data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    read = preprocessing.read_image
+    read = preprocessing.read_picture
 
-    def noted(path: Path, size: int) -> np.ndarray:
-        opened.append(path.name)
-        return read(path, size)
+    def noted(sample: Sample, size: int) -> np.ndarray:
+        opened.append(sample.picture.name)
+        return read(sample, size)
 
-    monkeypatch.setattr(preprocessing, "read_image", noted)
+    monkeypatch.setattr(preprocessing, "read_picture", noted)
     evaluator = crossed(data, tmp_path)
     evaluator.evaluate(design())
     assert len(opened) == len(set(opened)) == POOL

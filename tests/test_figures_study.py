@@ -15,7 +15,7 @@ from tiny import Place, new_place
 
 from evaluators.data import DataSet, Sample
 from evaluators.preprocessing import Preprocessing
-from studies import commands, lab
+from studies import commands, lab, running
 from studies.jsonout import as_json
 from studies.records import outcome_of, rights
 from studies.settings import load_settings
@@ -87,7 +87,7 @@ def test_nothing_of_the_test_split_is_read_before_the_search_is_over(
     monkeypatch.chdir(place.folder)
     monkeypatch.setenv("FUSION_NAS_HOME", str(place.home))
     seal = Seal()
-    load, finish, count = lab.load_data, commands.finish, Preprocessing.text_lengths
+    load, finish, count = lab.load_data, running.finish, Preprocessing.text_lengths
 
     def finishing(*given: Any) -> None:
         seal.broken = True
@@ -101,7 +101,7 @@ def test_nothing_of_the_test_split_is_read_before_the_search_is_over(
             seal.counting = False
 
     monkeypatch.setattr(lab, "load_data", lambda *given, **more: seal.on(load(*given, **more)))
-    monkeypatch.setattr(commands, "finish", finishing)
+    monkeypatch.setattr(running, "finish", finishing)
     monkeypatch.setattr(Preprocessing, "text_lengths", counting)
     settings = load_settings(
         "pareto",

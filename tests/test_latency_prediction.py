@@ -12,8 +12,9 @@ from evaluators.rewriting import Rewriting
 from search_space.genotype import Genotype
 from search_space.rewrites import NONE
 from search_space.space import SearchSpace
-from studies.identity import DIRECTIONS
+from studies.identity import directions_of
 from studies.latency_prediction import LearntLatency
+from studies.objectives import Goals
 from studies.records import RECORD, UNSTABLE
 
 
@@ -24,7 +25,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
 
 @pytest.fixture
 def study() -> optuna.Study:
-    return optuna.create_study(directions=DIRECTIONS)
+    return optuna.create_study(directions=directions_of(Goals()))
 
 
 def designs(space: SearchSpace, count: int, seed: int) -> list[Genotype]:

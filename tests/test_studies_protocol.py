@@ -191,6 +191,7 @@ def test_the_network_that_is_tested_stands_where_its_inputs_are(
     evaluator.evaluate(design())
     assert evaluator.fidelity(design()) == ON_FROZEN
     monkeypatch.setattr(evaluator, "compute_device", "meta")
+    monkeypatch.setattr(evaluator.reads, "_device", "meta")
     monkeypatch.setattr(
         "evaluators.quality.predict",
         lambda module, examples: examples.batch(torch.arange(2)).logits(module),
