@@ -4,7 +4,7 @@
 
 - ax: Ax's Client as it comes: the center of the space, Sobol draws to five trials, then BoTorch's
   noisy expected hypervolume improvement (qLogNEHVI), from thresholds that Ax infers.
-- ax-thresholds: the same with the published reference point as thresholds. Ax recommends to give
+- ax-reference: the same with the published reference point as thresholds. Ax recommends to give
   them where they are known; here the slowest design is, before any was timed.
 - moasha: Syne Tune's MOASHA as it comes: about one design of three passes the first of two rungs.
   The rungs are what the table has, the probe first and training second, the latency at both. It
@@ -32,7 +32,7 @@ from studies.table import Table
 
 PACKAGES = {
     "ax": ("ax", "ax-platform"),
-    "ax-thresholds": ("ax", "ax-platform"),
+    "ax-reference": ("ax", "ax-platform"),
     "moasha": ("syne_tune", "syne-tune"),
     "moasha-ranks": ("syne_tune", "syne-tune"),
 }
@@ -60,7 +60,7 @@ def versions() -> dict[str, str]:
 def rival(name: str, seed: int, table: Table) -> Proposer:
     """The rival of this name, new."""
     if name.startswith("ax"):
-        worst_ms = 1.1 * float(table.latency.max()) if name == "ax-thresholds" else None
+        worst_ms = 1.1 * float(table.latency.max()) if name == "ax-reference" else None
         return AxProposer(table.space, seed, worst_ms)
     return MoashaProposer(table, seed, own_ranks=name == "moasha")
 

@@ -10,7 +10,7 @@ seeds may share a file.
 
 Samplers: those of `--sampler`; tpe-default is Optuna's TPE with its own settings. The settings of
 ehvi were chosen on synthetic tables alone. Those of other toolkits run if they are named: ax,
-ax-thresholds, moasha, moasha-ranks (`rivals.py` says what they are and what to install for them). A
+ax-reference, moasha, moasha-ranks (`rivals.py` says what they are and what to install for them). A
 trial is a design that was trained; how many were started for them is told where it is more.
 """
 

@@ -14,7 +14,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
 
 
-@pytest.mark.parametrize("name", ["ax", "ax-thresholds", "moasha", "moasha-ranks"])
+@pytest.mark.parametrize("name", ["ax", "ax-reference", "moasha", "moasha-ranks"])
 def test_a_rival_proposes_designs_of_the_table_and_the_same_again(name: str) -> None:
     import rivals
 
