@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import atan, pi
 
 from evaluators.superfuse import Fusion
 from studies.outcome import Value
@@ -58,7 +59,7 @@ class Finding:
 def findings(outcome: Superfused) -> tuple[Finding, ...]:
     """What came of each task: clean, then under noise, beside what the source reports."""
     return tuple(
-        Finding(title_of(task, size), tuple(_found(task, outcome.at(task.name, size))))
+        Finding(title_of(task, size), tuple(_found(outcome, task, size)))
         for task in outcome.tasks
         for size in outcome.shown_sizes(task.name)
     )
@@ -69,7 +70,8 @@ def title_of(task: TaskFacts, size: int) -> str:
     return f"{task.name.capitalize()} task, {size:,} training pairs"
 
 
-def _found(task: TaskFacts, held: Mapping[Fusion, Cell]) -> Iterator[str]:
+def _found(outcome: Superfused, task: TaskFacts, size: int) -> Iterator[str]:
+    held = outcome.at(task.name, size)
     clean = ", ".join(f"{name} {percent(mean(cell.test))}" for name, cell in held.items())
     yield f"Clean: {clean}; the most frequent class {task.majority_percent:.1f} %."
     if "product" in held:
@@ -88,6 +90,13 @@ def _found(task: TaskFacts, held: Mapping[Fusion, Cell]) -> Iterator[str]:
     for claim in CLAIMS:
         if claim.fusion in held:
             yield f"Source: {claim.words}. Here, {_beside(claim, held)}."
+    if outcome.drawn:
+        turned = 100 * atan(REFERENCE_FACTOR) / pi
+        yield (
+            f"Such noise turns the sign of {number(turned)} % of the dot products of drawn pairs: "
+            "so much a network loses that computes them without fault. The source has product fall "
+            "from about 75 % to about 55 %, which noise of that size cannot do to drawn pairs."
+        )
     idle = [name for name, c in held.items() if (mean(c.test).low or 0.0) <= task.majority_percent]
     if idle:
         yield (
