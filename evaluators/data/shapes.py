@@ -26,7 +26,7 @@ VERSION = 1
 """Part of the folder's name: raised whenever the same seed would draw something else."""
 
 PICTURES: Mapping[Split, int] = {"train": 3000, "valid": 300, "test": 600}
-"""Pictures of each split; twice as many samples. Fewer to train on are learnt by heart."""
+"""Pictures of each split; there are twice as many samples."""
 
 _JPEG_QUALITY = 95
 _LABEL_COLUMNS = ("id", "image", "text", "label", "mode", "topic")
