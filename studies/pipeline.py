@@ -9,7 +9,12 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
+from studies.interrupts import take_interrupts
+
 Work = Callable[["Reporter"], None]
+
+STOPS_IN_S = 20.0
+"""So long a worker may take to end by itself; its trial is taken over either way."""
 
 
 class Reporter(Protocol):
@@ -77,6 +82,8 @@ class MoreWorkers:
             if process.is_alive():
                 process.terminate()
         for process in self._processes.values():
+            process.join(STOPS_IN_S)
+            process.kill()  # does nothing to one that has ended
             process.join()
 
 
@@ -108,7 +115,7 @@ class _Told:
 
 def _work(work: Work, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first worker gets it too, and stops us
-    signal.signal(signal.SIGTERM, _interrupt)
+    take_interrupts(signal.SIGTERM)
     threading.Thread(target=_end_with_the_first, daemon=True).start()
     told, name = _Told(pipe), mp.current_process().name
     try:
@@ -118,10 +125,6 @@ def _work(work: Work, pipe: Connection) -> None:
     except Exception as error:
         told.line(f"{name} has ended: {' '.join(str(error).split()) or type(error).__name__}")
         raise SystemExit(1) from error
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _end_with_the_first() -> None:

@@ -19,6 +19,7 @@ from studies.early_stopping import EarlyStopping
 from studies.fine_tuning import fine_tune
 from studies.finish import finish
 from studies.identity import open_study, study_name
+from studies.interrupts import take_interrupts
 from studies.lab import Lab, open_lab
 from studies.latency_prediction import LearntLatency
 from studies.pipeline import more_workers
@@ -39,7 +40,7 @@ def running(settings: Settings, page: Path | None, json_only: bool) -> Iterator[
     _check_useful(settings)
     quiet_optuna()
     check_page(page or default_page(settings.name or settings.preset))
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    take_interrupts(signal.SIGINT, signal.SIGTERM)
     with screen.progress(Console(stderr=json_only)) as reporter:
         yield reporter
 
@@ -159,10 +160,6 @@ def _check_useful(settings: Settings) -> None:
         raise UsageError(
             "--compile: no CUDA GPU is found here, and on a CPU nothing is compiled; leave it out"
         )
-
-
-def _as_interrupt(_signal: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _announce(reporter: Any, lab: Lab, study: optuna.Study) -> None:

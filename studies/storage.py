@@ -3,6 +3,8 @@
 import os
 import time
 import warnings
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
+
+from studies.interrupts import whole
 
 BUSY_TIMEOUT_S = 60
 ATTEMPTS = 8
@@ -22,6 +26,24 @@ IN_MEMORY = ("", ":memory:")
 
 class StorageError(Exception):
     """A storage cannot be opened, or holds another study; the text says what to do."""
+
+
+class _WholeSteps(RDBStorage):
+    """Optuna's storage, each of whose methods an interrupt waits for."""
+
+
+def _whole(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        with whole():
+            return method(*args, **kwargs)
+
+    return step
+
+
+for _name in BaseStorage.__dict__:
+    if not _name.startswith("_"):
+        setattr(_WholeSteps, _name, _whole(getattr(RDBStorage, _name)))
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -43,7 +65,7 @@ def open_storage(url: str) -> BaseStorage:
     )
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            storage = RDBStorage(url, engine_kwargs=options)
+            storage = _WholeSteps(url, engine_kwargs=options)
             if sqlite:
                 _serialise_writers(storage.engine)
             return storage

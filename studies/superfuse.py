@@ -37,6 +37,7 @@ from evaluators.superfuse import (
 from search_space.encoders import EncoderSpec, Modality
 from search_space.space import SearchSpace
 from studies import screen, superfuse_page, superfuse_screen
+from studies.interrupts import take_interrupts
 from studies.lab import load_data, load_space_of
 from studies.screen import Reporter
 from studies.settings import Settings, UsageError, home
@@ -92,7 +93,7 @@ def run_superfuse(settings: Settings, page: Path | None, json_only: bool) -> Non
     assert told is not None
     target = page or default_page(_page_name(settings, told))
     check_page(target)
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    take_interrupts(signal.SIGINT, signal.SIGTERM)
     regime = Regime(epochs=told.epochs, activation=told.activation)  # type: ignore[arg-type]
     console = Console(stderr=json_only)
     with screen.progress(console) as reporter:
@@ -132,10 +133,6 @@ def run_superfuse(settings: Settings, page: Path | None, json_only: bool) -> Non
     console = Console()
     superfuse_screen.show(outcome, console)
     console.print(f"page: {target}", soft_wrap=True, highlight=False)
-
-
-def _as_interrupt(_signal: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _page_name(settings: Settings, told: Superfuse) -> str:

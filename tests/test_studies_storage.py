@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import event
 from tiny import Bench
 
+from studies.interrupts import take_interrupts, whole
 from studies.records import NAME
 from studies.storage import StorageError, open_storage
 
@@ -47,6 +50,60 @@ def test_a_reader_is_not_held_up_by_a_writer(tmp_path: Path) -> None:
 
         with sqlite3.connect(tmp_path / "studies.db", timeout=0.1) as reader:
             assert reader.execute("SELECT study_name FROM studies").fetchall() == [("s",)]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_waits_for_the_transaction_and_a_second_one_does_not(
+    tmp_path: Path, times: int
+) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    storage, other = open_storage(url), open_storage(url)
+    study = optuna.create_study(storage=storage, study_name="s")
+    trial = study.ask()
+    torn: list[int] = []
+
+    def interrupt(*_: object) -> None:
+        for _time in range(times - len(torn)):
+            torn.append(1)
+            signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.getsignal(signal.SIGUSR1)
+    take_interrupts(signal.SIGUSR1)
+    event.listen(storage.engine, "before_cursor_execute", interrupt)  # type: ignore[attr-defined]
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trial.set_user_attr("written", "whole")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    seen = optuna.load_study(study_name="s", storage=other)
+    assert seen.trials[0].user_attrs == ({"written": "whole"} if times == 1 else {})
+    if times == 1:
+        seen.set_user_attr("by", "another")  # raises where the lock was left behind
+
+
+def test_an_ignored_interrupt_stays_ignored_and_a_thread_is_not_held() -> None:
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        take_interrupts(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
+        take_interrupts(signal.SIGINT)
+        held, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with whole():
+                held.set()
+                done.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        done.set()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.parametrize("url", ["fusion.db", "nonsense://x", "sqlite:////dev/null/x/studies.db"])
