@@ -8,7 +8,12 @@
     python benchmarks/plain_loop.py ours --rows DIR --shared DIR --full
     python benchmarks/plain_loop.py ours --rows DIR2 --shared DIR --sizes all
     python benchmarks/plain_loop.py plain --rows DIR2 --shared DIR --sizes all
+    python benchmarks/plain_loop.py again --rows DIR2 --shared DIR --sizes all
     python benchmarks/plain_loop.py report --rows DIR --shared DIR --out FILE
+
+`again` is ours once more, each feature turned by a millionth of itself, about as far as two ways to
+run a trunk in float32 are apart: how far its logits part from ours is how far training itself
+carries such digits, and no two programs can be asked to agree by more.
 
 `plain` is what a user would write otherwise (`plain_trial.py`): encoders of transformers cut at the
 taps, their forward at every batch, frozen. `tuned` is the same script training the whole network.
@@ -55,8 +60,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evaluators.data import DataSet, Split, load
+from evaluators.feature_store import Rows
 from evaluators.quality import QualityEvaluator
 from evaluators.training import predict
+from search_space.features import Feature
 from search_space.genotype import Genotype
 from search_space.named import load_space
 from search_space.space import SearchSpace
@@ -66,6 +73,8 @@ SIZES = "96,48"
 EPOCHS_ON_ALL = 1
 CLOCKS = ("wall_s", "cpu_s")
 SPLITS: tuple[Split, ...] = ("train", "valid")
+TURNED_BY = 1e-6
+"""Standard deviation of what `again` adds to a feature, as a share of it."""
 
 
 # -- what both sides share
@@ -150,13 +159,35 @@ def run_plain(
     study(space, [design for design in designs if design.key not in done], judge)
 
 
-def run_ours(space: SearchSpace, designs: list[Genotype], data: DataSet, file: Path) -> None:
-    """Runs all designs from an empty home, and keeps the whole pass as one line."""
+def turned(get: Callable[..., dict[Feature, Rows]], by: float) -> Callable[..., Any]:
+    """The same features, each as far off as that share of it, alike whenever they are asked for."""
+
+    def of(*asked: Any) -> dict[Feature, Rows]:
+        found = {}
+        for feature, rows in get(*asked).items():
+            own = rows.whole().float()
+            generator = torch.Generator().manual_seed(SEED)
+            found[feature] = Rows([own + by * own * torch.randn(own.shape, generator=generator)])
+        return found
+
+    return of
+
+
+def run_ours(
+    space: SearchSpace, designs: list[Genotype], data: DataSet, file: Path, by: float
+) -> None:
+    """Runs all designs from an empty home, and keeps the whole pass as one line.
+
+    Features are turned by that share of them, where it is not 0.
+    """
     trials: list[dict[str, Any]] = []
     encoders = {spec.name: spec for spec in space.encoders}
     with tempfile.TemporaryDirectory() as home:
         begun = clocks()
         ours = QualityEvaluator(data, encoders, space.shapes, PROTOCOL, Path(home))
+        if by:
+            kept = ours.reads._features
+            vars(kept)["get"] = turned(kept.get, by)
 
         def judge(design: Genotype) -> float:
             started = clocks()
@@ -204,6 +235,17 @@ def agreement(plain: dict[str, Any], ours: dict[str, Any], labels: Tensor) -> di
         "equal_accuracies": sum(math.isclose(x, y) for x, y in zip(a, b, strict=True)),
         "share_of_pairs_tied": round(sum(x == y for x, y in pairs) / max(1, len(pairs)), 3),
         "accuracy_percent": [spread(a), spread(b)],
+    }
+
+
+def logits_apart(side: dict[str, Any], ours: dict[str, Any]) -> dict[str, float]:
+    """How far the logits of designs that both trained are apart: a design's greatest difference."""
+    both = [(np.array(side[key]["logits"]), np.array(ours[key]["logits"])) for key in side]
+    apart = [float(np.abs(a - b).max()) for a, b in both]
+    return {
+        "logits_apart_max": float(f"{max(apart):.3g}"),
+        "logits_apart_median": float(f"{statistics.median(apart):.3g}"),
+        "logits_within_1e-4": sum(each <= 1e-4 for each in apart),
     }
 
 
@@ -257,6 +299,13 @@ def report(rows: Path, designs: int) -> dict[str, Any]:
             "median_s": seconds([t for p in full for t in p["trials"]], statistics.median),
             "all_counted_s_carried_on": all_counted(full, designs),
         }
+    for run in lines(rows / "again.jsonl")[:1]:
+        again = {trial["key"]: trial for trial in run["trials"]}
+        found["again"] = {
+            "trials": len(again),
+            "beside_ours": agreement(again, ours, labels),
+            **logits_apart(again, ours),
+        }
     for name in ("plain", "tuned"):
         told = {trial["key"]: trial for trial in lines(rows / f"{name}.jsonl")}
         if not told:
@@ -270,11 +319,7 @@ def report(rows: Path, designs: int) -> dict[str, Any]:
             "beside_ours": agreement(told, ours, labels),
         }
         if name == "plain":
-            both = [(np.array(told[k]["logits"]), np.array(ours[k]["logits"])) for k in told]
-            apart = [float(np.abs(a - b).max()) for a, b in both]
-            found[name]["logits_apart_max"] = float(f"{max(apart):.3g}")
-            found[name]["logits_apart_median"] = float(f"{statistics.median(apart):.3g}")
-            found[name]["logits_within_1e-4"] = sum(each <= 1e-4 for each in apart)
+            found[name] |= logits_apart(told, ours)
         on_all = [trial for trial in lines(rows / f"{name}-full.jsonl") if trial["key"] in told]
         if on_all:
             of_part = [told[trial["key"]] for trial in on_all]
@@ -297,7 +342,7 @@ def report(rows: Path, designs: int) -> dict[str, Any]:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("step", choices=("ours", "plain", "tuned", "report"))
+    parser.add_argument("step", choices=("ours", "again", "plain", "tuned", "report"))
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
     parser.add_argument("--space", default="fusion-1152", help="the name, or the space's file")
@@ -327,8 +372,8 @@ def main() -> None:
     sizes = "all" if given.full else given.sizes
     data = tweets(given.shared.resolve(), given.rows / "data", sizes)
     file = given.rows / f"{given.step}{'-full' if given.full else ''}.jsonl"
-    if given.step == "ours":
-        run_ours(space, designs, data, file)
+    if given.step in ("ours", "again"):
+        run_ours(space, designs, data, file, TURNED_BY if given.step == "again" else 0.0)
         return
     if given.full:
         designs = median_design(given.rows, designs)
