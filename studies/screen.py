@@ -46,6 +46,8 @@ def show(outcome: Outcome, console: Console) -> None:
         paper.head("Named designs")
         for row in named:
             paper.say(f"{row.label}: {wording.standing_of(row, outcome)}", hang=4)
+            if row not in outcome.front:
+                paper.say(row.folded, "dim", indent=4)
     if outcome.rows:
         paper.head("References, outside the search")
         _figures((*outcome.references, wording.majority_row(outcome)), paper, outcome.cv)
@@ -119,8 +121,7 @@ def _figures(rows: tuple[Row, ...], paper: _Paper, cv: bool, said: Sequence[str]
         paper.say(row.design, "dim", indent=4)
         paper.say(_tested(row), "dim", indent=4)
         paper.say(wording.use(row), "dim", indent=4)
-        if row.folded:
-            paper.say(row.folded, "dim", indent=4)
+        paper.say(row.folded, "dim", indent=4)
         paper.say(note, "dim", indent=4)
 
 
