@@ -56,6 +56,37 @@ def film(
     return path
 
 
+def sounding(
+    path: Path,
+    hz: float = 440.0,
+    seconds: float = 1.0,
+    rate: int = 44_100,
+    layout: str = "stereo",
+    codec: str = "aac",
+    frames: int = 0,
+) -> Path:
+    """A tone of half the full scale, silent at 0 Hz; before it pictures, as `film` has them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    channels = {"mono": 1, "stereo": 2}[layout]
+    tone = np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate) * 16384
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        heard = container.add_stream(codec, rate=rate, layout=layout)
+        if frames:
+            seen = container.add_stream("mpeg4", rate=10)
+            seen.width, seen.height, seen.pix_fmt = 64, 48, "yuv420p"
+            for number in range(frames):
+                pixels = np.full((48, 64, 3), STEP * (number % 12), np.uint8)
+                container.mux(seen.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(seen.encode())
+        if len(tone):
+            content = np.repeat(tone, channels).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(content, "s16", layout)
+            frame.sample_rate = rate
+            container.mux(heard.encode(frame))
+        container.mux(heard.encode())
+    return path
+
+
 def number_of(picture: Image.Image) -> int:
     """Which frame of `film` a picture is."""
     return round((np.asarray(picture)[:, -20:].mean() + 3) / STEP)

@@ -163,8 +163,8 @@ def test_a_class_without_any_usable_training_picture_is_an_error(tmp_path: Path)
 
 
 def test_unknown_modalities_are_refused(tmp_path: Path) -> None:
-    for wrong in ((), ("audio",), ("text", "audio")):
-        with pytest.raises(ValueError, match="give some of text, vision"):
+    for wrong in ((), ("sound",), ("text", "video")):
+        with pytest.raises(ValueError, match="give some of text, vision, audio"):
             load(tmp_path, cache=tmp_path, modalities=wrong)  # type: ignore[arg-type]
 
 
@@ -182,6 +182,22 @@ def test_texts_alone_need_no_picture_and_look_for_none(
     assert not texts.faults and texts.note.startswith("Texts alone, no pictures")
     with pytest.raises(DataError, match=r"0000: the data were read without pictures"):
         _ = texts.samples[0].picture
+
+
+def test_fingerprints_without_sound_are_what_they_were_before_sound_was_read(
+    tmp_path: Path,
+) -> None:
+    """Everything that was kept of such data is found under them."""
+    root = tmp_path / "set"
+    sharing(root, ["1,a,red,yes,train", "2,a,green,no,train"])
+    for shade, name in enumerate("abc"):
+        (root / "images" / f"{name}.png").unlink()
+        Image.new("RGB", (2, 2), (50 * shade, 90, 40)).save(root / "images" / f"{name}.bmp")
+    texts = load(root, cache=tmp_path / "cache", modalities=("text",))
+    assert (loaded(root).fingerprint[:16], texts.fingerprint[:16]) == (
+        "f6d347bcfb531330",
+        "99e3329ee4df9c74",
+    )
 
 
 def test_places_without_labels_are_named(tmp_path: Path) -> None:

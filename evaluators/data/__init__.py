@@ -1,4 +1,4 @@
-"""Data sets of text, one picture and a class: CMU-MOSI, MELD, folders of images, two drawn ones."""
+"""Data of text, picture, sound and a class: CMU-MOSI, MELD, folders of images, two drawn sets."""
 
 from evaluators.data.built_in import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.data.checking import Checked, check
@@ -9,6 +9,7 @@ from evaluators.data.loading import data_set, load
 from evaluators.data.measures import Share, wilson
 from evaluators.data.rendering import measured_ceilings, rendered, rendered_folder
 from evaluators.data.samples import (
+    BOTH,
     DRAWN,
     SPLITS,
     Damage,
@@ -21,12 +22,15 @@ from evaluators.data.samples import (
     Split,
 )
 from evaluators.data.shapes import shapes_data, shapes_folder
+from evaluators.data.waves import SOUND_HZ, read_sound
 
 __all__ = [
+    "BOTH",
     "BUILT_IN",
     "BUILT_IN_PREFIX",
     "DRAWN",
     "FACES",
+    "SOUND_HZ",
     "SPLITS",
     "BuiltIn",
     "Checked",
@@ -46,6 +50,7 @@ __all__ = [
     "load",
     "measured_ceilings",
     "read_image",
+    "read_sound",
     "rendered",
     "rendered_folder",
     "shapes_data",

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from evaluators.data.rendering import rendered, rendered_folder
-from evaluators.data.samples import DataSet
+from evaluators.data.samples import BOTH, DataSet, Modality
 from evaluators.data.shapes import shapes_data, shapes_folder
 
 BUILT_IN_PREFIX = "built-in:"
 """What the name of a built-in set begins with in place of a folder's."""
 
 
+class Draw(Protocol):
+    """The samples of a drawn set, drawn first if need be. Raises DataError, as for a modality that
+    the set has not."""
+
+    def __call__(self, cache: Path, *, modalities: Collection[Modality] = BOTH) -> DataSet: ...
+
+
 @dataclass(frozen=True)
 class BuiltIn:
     """A drawn set by what a cache holds of it: the samples, drawn first if need be, and where."""
 
-    draw: Callable[[Path], DataSet]
+    draw: Draw
     folder: Callable[[Path], Path]
 
 

@@ -1,23 +1,30 @@
-"""A data folder looked through: its rows, its pictures, and everything that is wrong with them."""
+"""A data folder looked through: rows, pictures, sounds, and everything that is wrong with them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluators.data.entries import Entry, Labels
 from evaluators.data.errors import DataError
 from evaluators.data.faults import Tally, label_faults, summary, tallied
+from evaluators.data.files import FileIndex
+from evaluators.data.finding import Finder, Found, clip_folders
 from evaluators.data.known import Known, known_data
-from evaluators.data.pictures import Picture, Pictures, folders
-from evaluators.data.samples import SPLITS, Dropped, Fault, Modality
+from evaluators.data.pictures import Pictures
+from evaluators.data.samples import BOTH, MODALITIES, SPLITS, Dropped, Fault, FaultKind, Modality
+from evaluators.data.sounds import Sounds
 from evaluators.data.sources import find_labels
 
-BOTH: tuple[Modality, ...] = ("text", "vision")
-
 Progress = Callable[[int, int], None]
+
+_SOUGHT: Mapping[Modality, tuple[FaultKind, type[Finder], str]] = {
+    "vision": ("picture", Pictures, "use the texts alone with --text-only"),
+    "audio": ("sound", Sounds, "leave out the audio encoder"),
+}
+"""What is looked for in a modality: its name, who finds it, and the way out where it lacks."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +32,8 @@ class Checked:
     """What was found in a data folder.
 
     known: the published data set that it is a copy of. tallies: what its label files hold.
-    pictures: by the id of a row. dropped: rows without a usable picture. mended: kept frames that
-    were damaged and have been made again, in words.
+    pictures, sounds: by the id of a row. dropped: rows that lack a usable one of them. mended: kept
+    frames and sounds that were damaged and have been made again, in words.
     """
 
     root: Path
@@ -35,7 +42,8 @@ class Checked:
     known: Known | None
     tallies: tuple[Tally, ...]
     faults: tuple[Fault, ...]
-    pictures: Mapping[str, Picture]
+    pictures: Mapping[str, Found] = field(default_factory=dict)
+    sounds: Mapping[str, Found] = field(default_factory=dict)
     dropped: tuple[Dropped, ...] = ()
     mended: tuple[str, ...] = ()
 
@@ -50,18 +58,21 @@ class Checked:
 
     def advice(self) -> str:
         """What to do about the faults."""
-        texts = "use the texts alone with --text-only"
+        kinds = {fault.kind for fault in self.faults}
+        lacking = [sought for sought in _SOUGHT.values() if sought[0] in kinds]
+        out = " or ".join(way for _, _, way in lacking)
         lost = {item.id for item in self.dropped}
         left = {entry.split for entry in self.labels.entries if entry.id not in lost}
         if len(left) < len(SPLITS):  # nothing could be trained or judged on what is left
-            places = folders(self.labels.layout)
+            places = [*clip_folders(self.labels.layout)]
+            places += [finder.home(self.labels.layout) for _, finder, _ in lacking]
             absent = not any((self.root / place).is_dir() for place in places)
             hint = f"there is no folder {' or '.join(places)} in it; " if absent else ""
-            return f"{hint}put the files there, or {texts}"
-        out = " (rows without a picture are then left out)" if lost else ""
+            return f"{hint}put the files there, or {out}"
+        rows = f" (rows without a {' or '.join(kind for kind, _, _ in lacking)} are then left out)"
         return (
-            f"mend them{f', {texts},' if lost else ''} or take the data as they are with "
-            f"--accept-faults{out}: every result then says what is wrong"
+            f"mend them{f', {out},' if lacking else ''} or take the data as they are with "
+            f"--accept-faults{rows if lacking else ''}: every result then says what is wrong"
         )
 
 
@@ -77,47 +88,75 @@ def check(
     Raises DataError with every problem of the label files, and where the cache cannot be written;
     ValueError for unknown modalities.
     """
-    read = tuple(modality for modality in BOTH if modality in modalities)
-    if not read or set(modalities) - set(BOTH):
-        raise ValueError(f"modalities {tuple(modalities)!r}: give some of {', '.join(BOTH)}")
+    read = tuple(modality for modality in MODALITIES if modality in modalities)
+    if not read or set(modalities) - set(MODALITIES):
+        raise ValueError(f"modalities {tuple(modalities)!r}: give some of {', '.join(MODALITIES)}")
     root, labels = find_labels(Path(path))
     known = known_data(labels.layout, labels.entries)
     tallies = tallied(labels.entries, known)
     faults = label_faults(labels.entries, known, tallies)
-    if "vision" not in read:
-        return Checked(root, labels, read, known, tallies, faults, {})
-    pictures = Pictures(root, labels.layout, Path(os.path.abspath(cache)))
-    found, dropped = _find(pictures, labels.entries, Path(cache), progress)
-    faults += _picture_faults(dropped, known)
-    mended = tuple(pictures.mended)
-    return Checked(root, labels, read, known, tallies, faults, found, dropped, mended)
+    cache = Path(os.path.abspath(cache))
+    index = FileIndex(cache, root)
+    finders = {
+        modality: finder(root, labels.layout, cache, index)
+        for modality, (_, finder, _) in _SOUGHT.items()
+        if modality in read
+    }
+    try:
+        found, lacks = _find(finders, labels.entries, cache, progress)
+    finally:
+        index.save()
+    return Checked(
+        root=root,
+        labels=labels,
+        modalities=read,
+        known=known,
+        tallies=tallies,
+        faults=faults + _lack_faults(lacks, known),
+        pictures=found.get("vision", {}),
+        sounds=found.get("audio", {}),
+        dropped=tuple(
+            Dropped(name, "; ".join(dict.fromkeys(reasons.values())))
+            for name, reasons in lacks.items()
+        ),
+        mended=tuple(text for finder in finders.values() for text in finder.mended),
+    )
+
+
+_Lacks = Mapping[str, Mapping[Modality, str]]
+"""Of each row, by its id, that lacks something: why, by modality."""
 
 
 def _find(
-    pictures: Pictures, entries: Sequence[Entry], cache: Path, progress: Progress | None
-) -> tuple[dict[str, Picture], tuple[Dropped, ...]]:
-    found: dict[str, Picture] = {}
-    dropped: list[Dropped] = []
-    try:
-        for done, entry in enumerate(entries, 1):
+    finders: Mapping[Modality, Finder],
+    entries: Sequence[Entry],
+    cache: Path,
+    progress: Progress | None,
+) -> tuple[dict[Modality, dict[str, Found]], _Lacks]:
+    found: dict[Modality, dict[str, Found]] = {modality: {} for modality in finders}
+    lacks: dict[str, dict[Modality, str]] = {}
+    for done, entry in enumerate(entries if finders else (), 1):
+        for modality, finder in finders.items():
             try:
-                found[entry.id] = pictures.find(entry)
+                found[modality][entry.id] = finder.find(entry)
             except DataError as error:
-                dropped.append(Dropped(entry.id, f"{entry.where}: {error.heading}"))
+                why = f"{entry.where}: {error.heading}"
+                lacks.setdefault(entry.id, {})[modality] = why
             except OSError as error:
                 raise DataError(
                     f"{cache}: the cache cannot be written ({error}); free space or use another"
                 ) from error
-            if progress is not None:
-                progress(done, len(entries))
-    finally:
-        pictures.save()
-    return found, tuple(dropped)
+        if progress is not None:
+            progress(done, len(entries))
+    return found, lacks
 
 
-def _picture_faults(dropped: Sequence[Dropped], known: Known | None) -> tuple[Fault, ...]:
-    """A fault for each row without a picture, but for those that nobody's copy has."""
+def _lack_faults(lacks: _Lacks, known: Known | None) -> tuple[Fault, ...]:
+    """A fault for each row without a picture or sound, but for those that nobody's copy has."""
     odd = known.odd if known else {}
     return tuple(
-        Fault("picture", f"{item.id}: {item.why}") for item in dropped if item.id not in odd
+        Fault(_SOUGHT[modality][0], f"{name}: {why}")
+        for name, reasons in lacks.items()
+        for modality, why in reasons.items()
+        if name not in odd
     )

@@ -7,22 +7,45 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
 from evaluators.data.errors import DataError
 from evaluators.data.loading import load
-from evaluators.data.samples import DataSet
+from evaluators.data.samples import BOTH, DataSet, Modality
 
 
-def drawn(folder: Path, mark: str, cache: Path, write: Callable[[Path], None]) -> DataSet:
+def drawn(
+    folder: Path,
+    mark: str,
+    cache: Path,
+    write: Callable[[Path], None],
+    modalities: Collection[Modality] = BOTH,
+    further: Callable[[], None] | None = None,
+) -> DataSet:
     """The data set in `folder`, drawn first where the file `mark` is not in it yet.
 
-    `write` fills an empty folder, the mark last. Drawing happens under a file lock, in a temporary
-    folder that is then renamed. Raises DataError if files of the set were removed or damaged
-    since, or if `cache` cannot be written.
+    `write` fills an empty folder, the mark last; `further` then adds to the set what these
+    modalities need. Raises DataError if files of the set were removed or damaged since, or if
+    `cache` cannot be written.
+    """
+    made(folder, mark, write)
+    if further is not None:
+        further()
+    try:
+        return load(folder, cache=cache, modalities=modalities)
+    except DataError as error:
+        advice = f"remove the folder {folder} to have it drawn again"
+        raise DataError(error.heading, error.problems, advice) from error
+
+
+def made(folder: Path, mark: str, write: Callable[[Path], None]) -> None:
+    """Has `folder` filled by `write` where the file `mark`, written last, is not in it yet.
+
+    That happens under a file lock, in a temporary folder that is then renamed. Raises DataError
+    where it cannot be written.
     """
     try:
         if not (folder / mark).is_file():
@@ -31,11 +54,6 @@ def drawn(folder: Path, mark: str, cache: Path, write: Callable[[Path], None]) -
         raise DataError(
             f"{folder}: cannot be drawn there ({error}); free space or use another cache"
         ) from error
-    try:
-        return load(folder, cache=cache)
-    except DataError as error:
-        advice = f"remove the folder {folder} to have it drawn again"
-        raise DataError(error.heading, error.problems, advice) from error
 
 
 def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:

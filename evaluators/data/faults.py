@@ -26,6 +26,7 @@ _IN_WORDS: dict[FaultKind, tuple[str, str]] = {
     "stranger": ("row of another data set", "rows of another data set"),
     "count": ("count that is not as published", "counts that are not as published"),
     "picture": ("row without a usable picture", "rows without a usable picture"),
+    "sound": ("row without a usable sound", "rows without a usable sound"),
 }
 
 

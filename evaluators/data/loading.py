@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from evaluators.data import scenes, shape_statements
-from evaluators.data.checking import BOTH, Checked, Progress, check
+from evaluators.data.checking import Checked, Progress, check
 from evaluators.data.entries import Entry, Layout
 from evaluators.data.errors import DataError, short
 from evaluators.data.faults import summary
-from evaluators.data.pictures import Picture
-from evaluators.data.samples import SPLITS, DataSet, Dropped, Kind, Modality, Sample
+from evaluators.data.finding import Found
+from evaluators.data.samples import BOTH, SPLITS, DataSet, Dropped, Kind, Modality, Sample
 
 MARK = "rendered.json"
 """A folder with this file holds the rendered set, which never passes for a recorded one."""
@@ -27,13 +27,14 @@ SHAPES_NOTE = (
     "Drawn data, from a seed: pictures of coloured shapes and statements about them, true or "
     "false; these accuracies say nothing about real data."
 )
+_WANTED: Mapping[Modality, str] = {"vision": "picture", "audio": "sound"}
 _KINDS: dict[Layout, Kind] = {"clips": "mosi", "folder": "folder", "meld": "meld"}
-_Drawn = tuple[Kind, str, Callable[[], Mapping[str, float]]]
+_Drawn = tuple[Kind, str, Callable[[bool], Mapping[str, float]]]
 _DRAWN: Mapping[str, _Drawn] = {
     MARK: ("rendered", RENDERED_NOTE, scenes.ceilings),
-    SHAPES_MARK: ("shapes", SHAPES_NOTE, shape_statements.ceilings),
+    SHAPES_MARK: ("shapes", SHAPES_NOTE, lambda _: shape_statements.ceilings()),
 }
-"""Kind, note and ceilings of a drawn set, by its mark."""
+"""Kind, note and ceilings (told whether sound is read) of a drawn set, by its mark."""
 
 
 def load(
@@ -46,15 +47,15 @@ def load(
 ) -> DataSet:
     """Load CMU-MOSI in MMSA's layout, MELD as published, or a folder of images with texts.
 
-    `path` is the folder or its label file. Clips are reduced to their middle frame, kept under
-    `cache`; what is there already is not decoded again. `progress(done, total)` is called after
-    each row. With `modalities=("text",)` no picture is looked for, and samples have none.
+    `path` is the folder or its label file. Clips are reduced to their middle frame and, where
+    `modalities` hold "audio", their sound, both kept under `cache`; what is there already is not
+    decoded again. `progress(done, total)` is called after each row. Without "vision" no picture is
+    looked for, and samples have none; texts are read in every case.
 
     Data that fail the check are refused, with every fault in a line of its own: a row in another
     split than its video or picture, or than CMU-MOSI's standard folds, counts that are not those
-    published, a row without a usable picture. `accept_faults` takes them as they are: rows without
-    a picture are left out of every split (`dropped`), and the set says what is wrong (`faults`,
-    `note`).
+    published, a row without a usable picture or sound. `accept_faults` takes them as they are: such
+    rows are left out of every split (`dropped`), and the set says what is wrong (`faults`, `note`).
 
     Raises DataError for data with faults that are not accepted; with every problem of the label
     files, which are never accepted; where a split, or a class in train, would be left empty; and
@@ -74,13 +75,14 @@ def data_set(checked: Checked) -> DataSet:
     labels, known = checked.labels, checked.known
     lost = {item.id for item in checked.dropped}
     kept = [entry for entry in labels.entries if entry.id not in lost]
-    found = [checked.pictures.get(entry.id) for entry in kept]
-    samples = tuple(map(_sample, kept, found))
+    pictures = [checked.pictures.get(entry.id) for entry in kept]
+    sounds = [checked.sounds.get(entry.id) for entry in kept]
+    samples = tuple(map(_sample, kept, pictures, sounds))
     _nothing_emptied(checked.root, labels.classes, samples, checked.dropped)
     kind, note, ceilings = _KINDS[labels.layout], _note(checked), None
     for mark, drawn in _DRAWN.items():
         if (checked.root / mark).is_file():
-            kind, note, ceilings = drawn[0], drawn[1], drawn[2]()
+            kind, note, ceilings = drawn[0], drawn[1], drawn[2]("audio" in checked.modalities)
     if checked.faults:
         note += f" The data fail the check and were used all the same: {summary(checked.faults)}."
     return DataSet(
@@ -89,7 +91,7 @@ def data_set(checked: Checked) -> DataSet:
         classes=labels.classes,
         samples=samples,
         note=note,
-        fingerprint=_fingerprint(checked, samples, [one.key if one else "" for one in found]),
+        fingerprint=_fingerprint(checked, samples, pictures, sounds),
         modalities=checked.modalities,
         published=known.name if known else "",
         faults=checked.faults,
@@ -117,7 +119,7 @@ def _nothing_emptied(
     )
 
 
-def _sample(entry: Entry, picture: Picture | None) -> Sample:
+def _sample(entry: Entry, picture: Found | None, sound: Found | None) -> Sample:
     return Sample(
         id=entry.id,
         group=entry.group,
@@ -126,14 +128,14 @@ def _sample(entry: Entry, picture: Picture | None) -> Sample:
         score=entry.score,
         split=entry.split,
         image=picture.path if picture else None,
+        sound=sound.path if sound else None,
     )
 
 
 def _note(checked: Checked) -> str:
     """What a reader must know of the data, in one sentence."""
-    labels, seen = checked.labels, "vision" in checked.modalities
-    picture = "One image and one text" if labels.layout == "folder" else "One middle frame per clip"
-    note = picture if seen else "Texts alone, no pictures"
+    labels, read = checked.labels, checked.modalities
+    note = _what_is_read(labels.layout, read)
     if labels.layout == "clips":
         note += "; non-negative means a score of 0 or more"
     else:
@@ -142,20 +144,44 @@ def _note(checked: Checked) -> str:
         )
     if checked.dropped:
         rows = len(labels.entries)
-        note += f"; {len(checked.dropped):,} of {rows:,} rows left out for want of a usable picture"
-    odd = checked.known.odd if checked.known and seen else {}
+        wanted = " or ".join(_WANTED[modality] for modality in read if modality in _WANTED)
+        note += (
+            f"; {len(checked.dropped):,} of {rows:,} rows left out for want of a usable {wanted}"
+        )
+    odd = checked.known.odd if checked.known and read != ("text",) else {}
     for name in sorted({entry.id for entry in labels.entries} & odd.keys()):
         note += f"; {name}: {odd[name]}"
     return note + "."
 
 
-def _fingerprint(checked: Checked, samples: Sequence[Sample], keys: Sequence[str]) -> str:
+def _what_is_read(layout: Layout, read: Sequence[Modality]) -> str:
+    if "audio" not in read:
+        picture = "One image and one text" if layout == "folder" else "One middle frame per clip"
+        return picture if "vision" in read else "Texts alone, no pictures"
+    if layout == "folder":
+        return "One image, one sound and one text" if "vision" in read else "One sound and one text"
+    return (
+        "One middle frame and the sound of each clip"
+        if "vision" in read
+        else ("The sound of each clip, no pictures")
+    )
+
+
+def _fingerprint(
+    checked: Checked,
+    samples: Sequence[Sample],
+    pictures: Sequence[Found | None],
+    sounds: Sequence[Found | None],
+) -> str:
     """SHA-256 over what a model could see or be judged by; file paths are not part of it."""
     digest = hashlib.sha256(json.dumps(list(checked.labels.classes)).encode())
     if checked.modalities != BOTH or checked.faults:
         said = [list(checked.modalities), summary(checked.faults)]
         digest.update(b"\n" + json.dumps(said).encode())
-    for sample, key in zip(samples, keys, strict=True):
-        row = [sample.id, sample.group, sample.text, sample.label, sample.score, sample.split, key]
+    for sample, picture, sound in zip(samples, pictures, sounds, strict=True):
+        row = [sample.id, sample.group, sample.text, sample.label, sample.score, sample.split]
+        row.append(picture.key if picture else "")
+        if sound:
+            row.append(sound.key)
         digest.update(b"\n" + json.dumps(row).encode())
     return digest.hexdigest()

@@ -2,30 +2,30 @@
 
 A folder in MOSI's layout (`label.csv`, `Frames/VIDEO/CLIP.jpg`) with MOSI's split sizes, read by
 the same loader. Beside it `latents.csv` keeps what each clip was drawn from; the loader leaves it
-alone, and `measured_ceilings` holds the stated ceilings against it.
+alone, and `measured_ceilings` holds the stated ceilings against it. Voices are added where sound is
+asked for, see `voice_track`.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from evaluators.data.drawing import csv_bytes, drawn
-from evaluators.data.errors import DataError
 from evaluators.data.faces import draw_face, speaker
 from evaluators.data.files import write_whole
+from evaluators.data.latents import LATENTS, read_latents
 from evaluators.data.loading import MARK
 from evaluators.data.measures import Share, wilson
-from evaluators.data.samples import SPLITS, DataSet, Split
-from evaluators.data.scenes import VIEWS, Face, Scene, Words, decisions, draw, score
+from evaluators.data.samples import BOTH, SPLITS, DataSet, Modality, Split
+from evaluators.data.scenes import Scene, decisions, draw, score, views
 from evaluators.data.sentences import sentence
+from evaluators.data.voice_track import add_voices
 
 VERSION = 1
 """Part of the folder's name: raised whenever the same seed would draw something else."""
@@ -69,30 +69,37 @@ def rendered_folder(cache: Path, seed: int = 0) -> Path:
     return Path(os.path.abspath(cache)) / "rendered" / f"rendered-v{VERSION}-seed{seed}"
 
 
-def rendered(cache: Path, seed: int = 0) -> DataSet:
+def rendered(cache: Path, seed: int = 0, *, modalities: Collection[Modality] = BOTH) -> DataSet:
     """The rendered set of this seed, drawn first if it is not in `cache` yet.
 
-    Drawing takes a few seconds and happens once, also with several processes. The same seed gives
-    the same samples; the bytes of the pictures, and with them the fingerprint, hold for one version
-    of Pillow and NumPy. Raises DataError if files of it were removed or damaged since, or if
+    Drawing takes a few seconds and happens once, also with several processes; so does that of the
+    voices, where `modalities` hold "audio" for the first time. The same seed gives the same
+    samples; the bytes of pictures and voices, and with them the fingerprint, hold for one version
+    of Pillow, NumPy and SciPy. Raises DataError if files of it were removed or damaged since, or if
     `cache` cannot be written; ValueError for a negative seed.
     """
     if seed < 0:
         raise ValueError(f"seed {seed} is negative; give 0 or more")
     folder = rendered_folder(cache, seed)
-    return drawn(folder, MARK, cache, lambda empty: _write(empty, seed))
+
+    def voices() -> None:
+        if "audio" in modalities:
+            add_voices(folder, seed)
+
+    return drawn(folder, MARK, cache, lambda empty: _write(empty, seed), modalities, voices)
 
 
-def measured_ceilings(folder: Path, split: Split) -> dict[str, Share]:
+def measured_ceilings(folder: Path, split: Split, audio: bool = False) -> dict[str, Share]:
     """How often the Bayes-optimal decision is right on one split as it was drawn.
 
-    Keys are those of the stated ceilings: "text", "vision", "both". The decision sees the latent
-    words, the latent face, or both, never the label. Raises DataError if `latents.csv` is missing.
+    Keys are those of the stated ceilings: "text", "vision", "both"; with `audio` also "audio" and
+    "all". The decision sees the latent words, face and tone, or some of them, never the label.
+    Raises DataError if the file that keeps them is missing.
     """
-    scenes = [scene for found, scene in _read_latents(folder) if found == split]
+    scenes = [one.scene for one in read_latents(folder, audio) if one.split == split]
     measured = {}
-    for name, view in VIEWS.items():
-        best = decisions(view)
+    for name, view in views(audio).items():
+        best = decisions(view, audio)
         measured[name] = wilson(sum(best[view(s)] == s.label for s in scenes), len(scenes))
     return measured
 
@@ -103,7 +110,7 @@ def _write(folder: Path, seed: int) -> None:
         rng = np.random.default_rng([seed, VERSION, number])
         clips += _video(folder, f"speaker{number:03d}", split, scenes, rng)
     write_whole(folder / "label.csv", csv_bytes(_LABEL_COLUMNS, map(_label_row, clips)))
-    write_whole(folder / "latents.csv", csv_bytes(_LATENT_COLUMNS, map(_latent_row, clips)))
+    write_whole(folder / LATENTS, csv_bytes(_LATENT_COLUMNS, map(_latent_row, clips)))
     write_whole(folder / MARK, json.dumps({"version": VERSION, "seed": seed}).encode())
 
 
@@ -146,17 +153,3 @@ def _latent_row(clip: _Clip) -> tuple[object, ...]:
         *(clip.video, clip.number, clip.split, scene.kind, words.polarity, words.strength),
         *(face.expression, face.strength, int(scene.flipped), scene.label),
     )
-
-
-def _read_latents(folder: Path) -> Iterator[tuple[str, Scene]]:
-    try:
-        content = (folder / "latents.csv").read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{folder}: latents.csv cannot be read ({error}); draw it again") from error
-    for row in csv.DictReader(io.StringIO(content)):
-        words = Words(int(row["polarity"]), int(row["word_strength"]))
-        face = Face(row["expression"], int(row["face_strength"]))  # type: ignore[arg-type]
-        yield (
-            row["mode"],
-            Scene(row["kind"], words, face, row["flipped"] == "1", int(row["label"])),
-        )

@@ -1,4 +1,4 @@
-"""What a data set is: samples with text, one picture and a class, in three fixed splits."""
+"""What a data set is: samples with text, picture, sound and a class, in three fixed splits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from evaluators.data.errors import DataError
 
 Split = Literal["train", "valid", "test"]
 Kind = Literal["mosi", "meld", "folder", "rendered", "shapes"]
-Modality = Literal["text", "vision"]
+Modality = Literal["text", "vision", "audio"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+BOTH: tuple[Modality, ...] = ("text", "vision")
+"""What is read where nothing else is asked for."""
 DRAWN: tuple[Kind, ...] = ("rendered", "shapes")
 """Kinds that are drawn from a seed, and say nothing about real data."""
-FaultKind = Literal["two splits", "fold", "stranger", "count", "picture"]
+FaultKind = Literal["two splits", "fold", "stranger", "count", "picture", "sound"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -29,7 +32,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Sample:
-    """One row of a data set; its picture, where there is one, was readable when it was loaded."""
+    """One row of a data set; its picture and sound, where read, were usable when it was loaded."""
 
     id: str
     """Unique in the data set: `VIDEO/CLIP`, `SPLIT/UTTERANCE`, or the id of a folder of images."""
@@ -42,9 +45,11 @@ class Sample:
     """Sentiment in -3..3, only in MOSI's layout."""
     split: Split
     image: Path | None
-    """Absolute path of the picture (of clips: of the frame); None where only texts were read."""
+    """Absolute path of the picture (of clips: of the frame); None where none was read."""
     damages: tuple[Damage, ...] = ()
     """By which the picture is spoilt, in this order; empty but for data spoilt on purpose."""
+    sound: Path | None = None
+    """Absolute path of a WAV file (one channel, 16 kHz, 16 bits); None where none was read."""
 
     @property
     def picture(self) -> Path:
@@ -54,6 +59,15 @@ class Sample:
                 f"{self.id}: the data were read without pictures; leave out --text-only"
             )
         return self.image
+
+    @property
+    def recording(self) -> Path:
+        """`sound`, for whoever cannot do without. Raises DataError where no sound was read."""
+        if self.sound is None:
+            raise DataError(
+                f"{self.id}: the data were read without sound; load them with the modality audio"
+            )
+        return self.sound
 
 
 @dataclass(frozen=True)
@@ -84,19 +98,21 @@ class DataSet:
     note: str
     """One sentence that every table and page about this data prints."""
     fingerprint: str
-    """SHA-256 (hex) over ids, groups, texts, labels, scores, splits, picture contents, the
-    modalities where vision is not read, and how many faults of which kind there are."""
-    modalities: tuple[Modality, ...] = ("text", "vision")
-    """What was read: without "vision" no sample has an image."""
+    """SHA-256 (hex) over ids, groups, texts, labels, scores, splits, contents of pictures and of
+    sounds that were read, the modalities where they are not text and vision, and how many faults
+    of which kind there are."""
+    modalities: tuple[Modality, ...] = BOTH
+    """What was read: without "vision" no sample has an image, without "audio" none a sound."""
     published: str = ""
     """Name of the published data set that this is a copy of, where that is known."""
     faults: tuple[Fault, ...] = ()
     """What is wrong and was accepted; empty for data that passed the check."""
     dropped: tuple[Dropped, ...] = ()
     mended: tuple[str, ...] = field(default=(), compare=False)
-    """Kept frames that were damaged and have been made again, in words."""
+    """Kept frames and sounds that were damaged and have been made again, in words."""
     ceilings: Mapping[str, float] | None = field(default=None, hash=False)
-    """Bayes-optimal accuracy from "text", "vision" and "both"; known for the drawn sets only."""
+    """Bayes-optimal accuracy from "text", "vision" and "both", where sound was read also from
+    "audio" and "all"; known for the drawn sets only."""
     cut_from: str = ""
     """Of a fold: the fingerprint of the data that it was cut from, whose contents it shares."""
 

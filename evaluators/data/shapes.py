@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from evaluators.data.drawing import csv_bytes, drawn
+from evaluators.data.errors import DataError
 from evaluators.data.files import write_whole
 from evaluators.data.loading import SHAPES_MARK
-from evaluators.data.samples import SPLITS, DataSet, Split
+from evaluators.data.samples import BOTH, SPLITS, DataSet, Modality, Split
 from evaluators.data.shape_pictures import draw_picture
 from evaluators.data.shape_statements import Shown, draw
 
@@ -39,7 +40,7 @@ def shapes_folder(cache: Path, seed: int = 0) -> Path:
     return Path(os.path.abspath(cache)) / "shapes" / f"shapes-v{VERSION}-seed{seed}"
 
 
-def shapes_data(cache: Path, seed: int = 0) -> DataSet:
+def shapes_data(cache: Path, seed: int = 0, *, modalities: Collection[Modality] = BOTH) -> DataSet:
     """The shapes set of this seed, drawn first if it is not in `cache` yet.
 
     Drawing takes a few seconds and happens once, also with several processes. The same seed gives
@@ -49,8 +50,13 @@ def shapes_data(cache: Path, seed: int = 0) -> DataSet:
     """
     if seed < 0:
         raise ValueError(f"seed {seed} is negative; give 0 or more")
+    if "audio" in modalities:
+        raise DataError(
+            "built-in:shapes has no sound; choose built-in:faces or data of your own, or leave out "
+            "the audio encoder"
+        )
     folder = shapes_folder(cache, seed)
-    return drawn(folder, SHAPES_MARK, cache, lambda empty: _write(empty, seed))
+    return drawn(folder, SHAPES_MARK, cache, lambda empty: _write(empty, seed), modalities)
 
 
 def _write(folder: Path, seed: int) -> None:
