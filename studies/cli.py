@@ -452,12 +452,13 @@ def dashboard(
 def data_check(
     path: Annotated[str, typer.Argument(help="A data folder, its label.csv, or a built-in set.")],
     text_only: TextOnly = False,
+    sound: Annotated[bool, typer.Option("--sound", help="Check the sounds too.")] = False,
 ) -> None:
     """Read a data folder as a study would, and say everything that is wrong with it."""
     with errors():
         from studies.data_commands import show_data
 
-        show_data(path, text_only)
+        show_data(path, text_only, sound)
 
 
 def _misread(error: Any) -> str:

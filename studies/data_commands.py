@@ -5,43 +5,55 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from evaluators.data import SPLITS, Checked, DataError, DataSet, Modality, check, data_set, summary
+from evaluators.data import (
+    BOTH,
+    SPLITS,
+    Checked,
+    DataError,
+    DataSet,
+    Modality,
+    check,
+    data_set,
+    summary,
+)
 from studies import screen
 from studies.settings import Settings, home
 from studies.wording import clean
 
 
-def show_data(path: str, text_only: bool) -> None:
-    """Looks through a data folder, or a built-in set, as a run would; prints what it holds and
-    each fault.
+def show_data(path: str, text_only: bool, sound: bool = False) -> None:
+    """Looks through a data folder, or a built-in set, as a run would, with `sound` for its sounds
+    too; prints what it holds and each fault.
 
     Raises UsageError where there is no such folder, DataError for data that a run would refuse.
     """
     settings = Settings("check", "", 1, "tpe", 0, "auto", data=path)  # raises for no such data
+    modalities: tuple[Modality, ...] = ("text",) if text_only else BOTH
+    if sound:
+        modalities += ("audio",)
     cache = home() / "data"
     folder = Path(path).expanduser()
     if settings.built_in is not None:
-        settings.built_in.draw(cache)
+        settings.built_in.draw(cache, modalities=modalities)
         folder = settings.built_in.folder(cache)
-    modalities: tuple[Modality, ...] = ("text",) if text_only else ("text", "vision")
+    sought = [*([] if text_only else ["frames"]), *(["sounds"] if sound else [])]
     console = Console()
     with screen.progress(console) as reporter:
         checked = check(
             folder,
             cache=cache,
             modalities=modalities,
-            progress=lambda k, n: reporter.step("frames", k, n),
+            progress=lambda k, n: reporter.step(" and ".join(sought), k, n),
         )
     if checked.known:
         _say(console, f"found / {checked.known.name} as published; ! where they differ:")
         console.print(_beside_known(checked))
-    faulty = {fault.text for fault in checked.faults}
+    odd = checked.known.odd if checked.known else {}
     for text in checked.mended:
         _say(console, f"mended: {text}")
     for dropped in checked.dropped:
-        text = f"{dropped.id}: {dropped.why}"
-        if text not in faulty:
-            _say(console, f"left out of every copy: {text}")
+        if dropped.id in odd:
+            _say(console, f"left out of every copy: {dropped.id}: {dropped.why}")
     for fault in checked.faults:
         _say(console, f"fault: {fault.text}")
     if checked.faults:

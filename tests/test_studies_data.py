@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from clip_data import clips, mosi_rows
+from clip_data import clips, mosi_rows, sounding
 from tiny import SPACE, Place, new_place
 
 from evaluators.data import shapes
@@ -76,6 +76,19 @@ def test_the_check_names_every_fault_in_a_row_of_its_own(place: Place, command: 
     code, out, err = command("data", "check", "MOSI")
     assert code == exits.DATA and "rows without a usable picture" in err
     assert "there is no folder Raw or Frames in it" in err
+
+
+def test_the_check_looks_for_sounds_where_it_is_told_to(place: Place, command: Command) -> None:
+    code, out, err = command("data", "check", "data", "--sound")
+    assert code == exits.DATA and "rows without a usable sound" in err and err.count("\n") == 1
+    assert "there is no folder sounds in it" in err and "leave out the audio encoder" in err
+    assert "fault: train00: label.csv row 2: no sounds/train00 with any of .wav, .flac" in out
+    for name in [path.stem for path in (place.data / "images").iterdir()]:
+        sounding(place.data / "sounds" / f"{name}.wav", seconds=0.2, codec="pcm_s16le")
+    code, out, err = command("data", "check", "data", "--sound", "--text-only")
+    assert code == 0 and "One sound and one text" in out, err
+    code, _, err = command("data", "check", "built-in:shapes", "--sound")
+    assert code == exits.DATA and err.count("\n") == 1 and "has no sound" in err
 
 
 def test_a_study_on_faulty_data_starts_only_when_told_to_and_says_so_everywhere(
