@@ -53,8 +53,8 @@ def inputs_of(
             spec = space.encoder(genotype.text_encoder)
             text = preprocessing.text(spec, samples, genotype.text_tokens)
         if genotype.vision_encoder:
-            pixels = preprocessing.pixels(space.encoder(genotype.vision_encoder), samples)
-            pixels.bytes_of(torch.arange(1))
+            pixels = preprocessing.values(space.encoder(genotype.vision_encoder), samples)
+            pixels.kept(torch.arange(1))
         labels = torch.tensor([sample.label for sample in samples])
         made.append(RawInputs(text, pixels, labels, device))
     return made, time.perf_counter() - started

@@ -33,19 +33,12 @@ from evaluators.rewriting import Rewriting
 from evaluators.trunk_weights import architecture
 from search_space.branch import Branch
 from search_space.encoders import EncoderShape, EncoderSpec, Modality
-from search_space.features import (
-    Feature,
-    Form,
-    features_of,
-    text_feature,
-    vision_feature,
-    vision_tokens,
-)
-from search_space.genotype import FusionPoint, Genotype
+from search_space.features import Feature, Form, features_of, map_tokens, read_at
+from search_space.genotype import Genotype
 from search_space.loading import load_trunk
-from search_space.network import input_names, new_branch, new_head
+from search_space.network import INPUTS, by_modality, input_names, new_branch, new_head
 from search_space.rewrites import fold_branch
-from search_space.rules import Shapes, branch_widths, fused_width, own_widths
+from search_space.rules import branch_widths, fused_width, own_widths
 from search_space.signatures import reads_tokens
 
 RECIPE = 1
@@ -97,7 +90,7 @@ class _BranchOf(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         given, mask = list(inputs), None
-        read = [f for f in (self.branch.text, self.branch.vision) if f is not None]
+        read = list(self.branch.features.values())
         if len(given) > len(read):
             mask = given.pop()
         fused: Tensor = self.branch(dict(zip(read, given, strict=True)), mask)
@@ -134,15 +127,16 @@ class Composer:
         wanted = features_of(genotype, self._shapes)
         pieces: list[tuple[Part, Sequence[str], Mapping[str, str]]] = []
         parameters = macs = 0
-        for name, modality in _encoders_of(genotype):
+        own = by_modality(genotype.encoders, fed)
+        for modality, name in genotype.encoders.items():
             names = [f.name for f in wanted if f.modality == modality]
-            pieces.append((self._trunk_part(genotype, name, fed), names, {}))
+            pieces.append((self._trunk_part(genotype, name, own[modality]), names, {}))
             found = self._costs_of_trunk(genotype, name, wanted)
             parameters, macs = parameters + found[0], macs + found[1]
         fused = []
         for k, point in enumerate(genotype.points):
             branch = self._branch(genotype, k, fed)
-            read = _read_at(genotype, point, self._shapes)
+            read = read_at(genotype, point, self._shapes)
             given: dict[str, str] = {f.modality: f.name for f in read}
             if branch.output in branch.part.alias:  # a branch of one modality may do nothing
                 fused.append(given[branch.part.alias[branch.output]])
@@ -166,8 +160,9 @@ class Composer:
         """Logits (N, classes) that torch gives for inputs of the network as written."""
         wanted = features_of(genotype, self._shapes)
         found: list[dict[Feature, Tensor]] = [{} for _ in rows]
-        for name, modality in _encoders_of(genotype):
-            own = [row[:2] if modality == "text" else row[-1:] for row in rows]
+        given_to = [by_modality(genotype.encoders, row) for row in rows]
+        for modality, name in genotype.encoders.items():
+            own = [given[modality] for given in given_to]
             for features, known in zip(found, self._features_of(name, own), strict=True):
                 features.update({f: known[f] for f in wanted if f.modality == modality})
         fed = self._rewriting.fed(genotype, rows[0])
@@ -180,9 +175,9 @@ class Composer:
                 fused = []
                 for branch, point in zip(branches, genotype.points, strict=True):
                     # A branch is kept for all taps, with those of the design that it came with.
-                    taps = [f for f in (branch.text, branch.vision) if f is not None]
-                    read = _read_at(genotype, point, self._shapes)
-                    given = {a: features[b] for a, b in zip(taps, read, strict=True)}
+                    read = read_at(genotype, point, self._shapes)
+                    taps = zip(branch.features.values(), read, strict=True)
+                    given = {tap: features[feature] for tap, feature in taps}
                     fused.append(branch(given, mask))
                 said.append(head(torch.cat(fused, dim=1)))
         return torch.cat(said).numpy()
@@ -194,11 +189,9 @@ class Composer:
             self._trunks[name] = load_trunk(self._encoders[name], self._shapes[name].depth)
         return self._trunks[name]
 
-    def _trunk_part(self, genotype: Genotype, name: str, fed: Row) -> Part:
+    def _trunk_part(self, genotype: Genotype, name: str, inputs: Row) -> Part:
         spec, shape = self._encoders[name], self._shapes[name]
-        text = shape.modality == "text"
-        axes = self._rewriting.open_axes(genotype) if text else {}
-        inputs = fed[:2] if text else fed[-1:]
+        axes = self._rewriting.open_axes(genotype) if shape.modality == "text" else {}
         # At a length of its own the length that a graph is traced with is not part of it.
         length = None if axes else tuple(inputs[0].shape)
         key = _key("trunk", [architecture(spec), length, bool(axes)])
@@ -206,7 +199,7 @@ class Composer:
             wanted = [f for f in every_feature(shape) if not (axes and f.form == "tokens")]
 
             def make(file: Path) -> None:
-                names = ["input_ids", "attention_mask"] if text else ["pixel_values"]
+                names = INPUTS[shape.modality]
                 tapped = _Tapped(self._trunk(name), wanted).eval()
                 export(tapped, inputs, file, names, [f.name for f in wanted], axes)
 
@@ -238,7 +231,7 @@ class Composer:
         if key not in self._trunk_costs:
             trunk = load_trunk(self._encoders[name], depth)
             inputs = example_inputs(timed, self._shapes)
-            own = inputs[:2] if modality == "text" else inputs[-1:]
+            own = by_modality(genotype.encoders, inputs)[modality]
             self._trunk_costs[key] = (
                 sum(p.numel() for p in trunk.parameters()),
                 count_macs(lambda: trunk(*own, read)),
@@ -250,7 +243,7 @@ class Composer:
     def _branch(self, genotype: Genotype, k: int, fed: Row) -> _Branch:
         """The branch of the k-th point; taps and encoders are no part of what it depends on."""
         point = genotype.points[k]
-        read = _read_at(genotype, point, self._shapes)
+        read = read_at(genotype, point, self._shapes)
         sizes: dict[str, tuple[int, ...]] = {f.modality: self._size(genotype, f, fed) for f in read}
         masked = bool(genotype.text_encoder) and reads_tokens(genotype, point, "text")
         last = k == len(genotype.points) - 1
@@ -271,6 +264,7 @@ class Composer:
                 "poolings": [
                     "cls" if genotype.text_pooling == "pooler" else genotype.text_pooling,
                     genotype.vision_pooling,
+                    genotype.audio_pooling,
                 ],
                 "folded": folds,
             },
@@ -308,8 +302,7 @@ class Composer:
 
     def _size(self, genotype: Genotype, feature: Feature, fed: Row) -> tuple[int, ...]:
         """Of a feature of one input as the graph takes it."""
-        name = genotype.text_encoder if feature.modality == "text" else genotype.vision_encoder
-        shape = self._shapes[str(name)]
+        shape = self._shapes[genotype.encoders[feature.modality]]
         width = shape.widths[feature.tap - 1]
         if feature.form == "grid":
             return (1, width, *shape.sides[feature.tap - 1])
@@ -317,7 +310,7 @@ class Composer:
             return (1, width)
         if feature.modality == "text":
             return (1, fed[0].shape[1], width)
-        return (1, vision_tokens(shape, feature.tap), width)
+        return (1, map_tokens(shape, feature.tap), width)
 
     def _head(self, genotype: Genotype) -> tuple[nn.Sequential, Part]:
         width = sum(fused_width(genotype, point, self._shapes) for point in genotype.points)
@@ -342,13 +335,16 @@ class Composer:
         return made
 
 
+_FORMS: dict[Modality, tuple[Form, ...]] = {
+    "text": ("cls", "mean", "tokens"),
+    "vision": ("mean", "max", "grid", "tokens"),
+    "audio": ("mean", "max", "tokens"),
+}
+
+
 def every_feature(shape: EncoderShape) -> tuple[Feature, ...]:
     """All that a trunk of this shape can give."""
-    forms: list[Form] = ["cls", "mean", "tokens"]
-    if shape.modality == "vision":
-        forms = ["mean", "max", "grid", "tokens"]
-        if shape.has_class_token:
-            forms.append("cls")
+    forms = _FORMS[shape.modality] + (("cls",) if shape.has_class_token else ())
     found = [Feature(shape.modality, tap, f) for tap in range(1, shape.depth + 1) for f in forms]
     if shape.has_pooler:
         found.append(Feature(shape.modality, shape.depth, "pooler"))
@@ -358,20 +354,6 @@ def every_feature(shape: EncoderShape) -> tuple[Feature, ...]:
 def _make_room(kept: dict[Any, Any], most: int) -> None:
     while len(kept) >= most:
         del kept[next(iter(kept))]
-
-
-def _encoders_of(genotype: Genotype) -> list[tuple[str, Modality]]:
-    pairs: list[tuple[str | None, Modality]] = [
-        (genotype.text_encoder, "text"),
-        (genotype.vision_encoder, "vision"),
-    ]
-    return [(name, modality) for name, modality in pairs if name]
-
-
-def _read_at(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> list[Feature]:
-    """What a point reads, text first."""
-    read = (text_feature(genotype, point, shapes), vision_feature(genotype, point))
-    return [feature for feature in read if feature is not None]
 
 
 def _key(kind: str, told: object) -> str:

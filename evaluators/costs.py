@@ -17,14 +17,14 @@ BYTES_PER_WEIGHT: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1, "int8
 def example_inputs(
     genotype: Genotype, shapes: Mapping[str, EncoderShape], batch: int = 1
 ) -> tuple[torch.Tensor, ...]:
-    """Inputs of the right shapes, all tokens real: ids and mask (B, L), pixels (B, 3, S, S)."""
+    """Inputs of the right shapes: ids and mask (B, L), all real, zero pixels, a silent sound."""
     inputs: list[torch.Tensor] = []
-    if genotype.text_encoder:
-        size = (batch, genotype.text_tokens)
-        inputs += [torch.ones(size, dtype=torch.int64) for _ in range(2)]
-    if genotype.vision_encoder:
-        side = shapes[genotype.vision_encoder].image_size
-        inputs.append(torch.zeros(batch, 3, side, side))
+    for modality, name in genotype.encoders.items():
+        if modality == "text":
+            size = (batch, genotype.text_tokens)
+            inputs += [torch.ones(size, dtype=torch.int64) for _ in range(2)]
+        else:
+            inputs.append(torch.zeros(batch, *shapes[name].input_size))
     return tuple(inputs)
 
 

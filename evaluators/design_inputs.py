@@ -9,7 +9,7 @@ from torch import Tensor
 from evaluators.data import DataSet, Sample, Split
 from evaluators.examples import Examples, KeptFeatures, RawInputs
 from evaluators.feature_store import Rows
-from evaluators.preprocessing import Pixels, Preprocessing
+from evaluators.preprocessing import Preprocessing, Values
 from evaluators.tap_features import TapFeatures
 from search_space.encoders import EncoderShape, EncoderSpec
 from search_space.features import Feature, features_of
@@ -32,25 +32,30 @@ class DesignInputs:
         self._encoders, self._shapes = encoders, shapes
         self._preprocessing, self._features = preprocessing, features
         self._device = compute_device
-        self._pictures: dict[tuple[str, Split], Pixels] = {}
+        self._values: dict[tuple[str, Split], Values] = {}
 
     def examples(self, genotype: Genotype, split: Split, kept: bool) -> Examples:
         """The split's samples as kept features of frozen trunks, or as raw inputs."""
         return self.kept(genotype, split) if kept else self.raw(genotype, split)
 
     def raw(self, genotype: Genotype, split: Split) -> RawInputs:
-        """Token ids, masks and pictures of one split; its pictures are decoded once."""
+        """Token ids, masks, pictures and sounds of one split; its pictures are decoded once."""
         samples = self.data.split(split)
-        pixels = self._pixels(genotype.vision_encoder, split) if genotype.vision_encoder else None
-        return RawInputs(self._text(genotype, samples), pixels, labels_of(samples), self._device)
+        values = []
+        for name in self._maps(genotype):
+            if (name, split) not in self._values:
+                made = self._preprocessing.values(self._encoders[name], samples)
+                self._values[name, split] = made
+            values.append(self._values[name, split])
+        return RawInputs(self._text(genotype, samples), values, labels_of(samples), self._device)
 
     def raw_of(self, genotype: Genotype, samples: Sequence[Sample]) -> RawInputs:
         """The same of any samples, as spoilt ones; their pictures are decoded anew."""
-        pixels = None
-        if genotype.vision_encoder:
-            spec = self._encoders[genotype.vision_encoder]
-            pixels = self._preprocessing.pixels(spec, samples)
-        return RawInputs(self._text(genotype, samples), pixels, labels_of(samples), self._device)
+        values = [
+            self._preprocessing.values(self._encoders[name], samples)
+            for name in self._maps(genotype)
+        ]
+        return RawInputs(self._text(genotype, samples), values, labels_of(samples), self._device)
 
     def kept(self, genotype: Genotype, split: Split) -> KeptFeatures:
         """Features of one split, made where they are not kept yet.
@@ -64,27 +69,28 @@ class DesignInputs:
         mask = text[1] if text else None
         wanted = features_of(genotype, self._shapes)
         found: dict[Feature, Rows] = {}
-        for name in (genotype.text_encoder, genotype.vision_encoder):
-            if name:
-                shape = self._shapes[name]
-                of_trunk = [f for f in wanted if f.modality == shape.modality]
-                found |= self._features.get(
-                    self._encoders[name], shape, of_trunk, over, text[0].shape[1] if text else 0
-                )
+        for modality, name in genotype.encoders.items():
+            of_trunk = [f for f in wanted if f.modality == modality]
+            length = text[0].shape[1] if text else 0
+            spec, shape = self._encoders[name], self._shapes[name]
+            found |= self._features.get(spec, shape, of_trunk, over, length)
         if over is not samples:
             rows = torch.tensor([k for k, sample in enumerate(over) if sample.split == split])
             found = {feature: kept.select(rows) for feature, kept in found.items()}
             mask = None if mask is None else mask[rows]
         return KeptFeatures(found, mask, labels_of(samples), self._device)
 
-    def nothing(self, genotype: Genotype) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids and mask (1, L) of a text without words, and a picture (1, 3, S, S) of one colour,
-        its set's mean: what a design of both modalities reads where nobody says anything."""
+    def nothing(self, genotype: Genotype) -> tuple[Tensor, ...]:
+        """What a fused design reads where nothing is said, shown or heard, of batch 1.
+
+        Ids and mask (1, L) of a text without words; a picture (1, 3, S, S) of one colour, its set's
+        mean; a silent sound as its encoder reads it.
+        """
         empty = replace(self.data.split("train")[0], text="")
-        text = self._text(genotype, [empty])
-        assert text is not None
-        side = self._shapes[str(genotype.vision_encoder)].image_size
-        return (*text, torch.zeros(1, 3, side, side))
+        inputs = list(self._text(genotype, [empty]) or ())
+        for name in self._maps(genotype):
+            inputs.append(self._preprocessing.nothing(self._encoders[name]).unsqueeze(0))
+        return tuple(inputs)
 
     def one_by_one(
         self, genotype: Genotype, samples: Sequence[Sample]
@@ -95,9 +101,8 @@ class DesignInputs:
             spec, length = self._encoders[genotype.text_encoder], genotype.text_tokens
             for tensor in self._preprocessing.text(spec, samples, length):
                 parts.append([row.unsqueeze(0) for row in tensor])
-        if genotype.vision_encoder:
-            spec = self._encoders[genotype.vision_encoder]
-            parts.append(self._preprocessing.pixels(spec, samples).stream(1))
+        for name in self._maps(genotype):
+            parts.append(self._preprocessing.values(self._encoders[name], samples).stream(1))
         return zip(*parts, strict=True)
 
     def _text(self, genotype: Genotype, samples: Sequence[Sample]) -> tuple[Tensor, Tensor] | None:
@@ -106,12 +111,10 @@ class DesignInputs:
         spec = self._encoders[genotype.text_encoder]
         return self._preprocessing.text(spec, samples, genotype.text_tokens)
 
-    def _pixels(self, encoder: str, split: Split) -> Pixels:
-        at = (encoder, split)
-        if at not in self._pictures:
-            samples = self.data.split(split)
-            self._pictures[at] = self._preprocessing.pixels(self._encoders[encoder], samples)
-        return self._pictures[at]
+    @staticmethod
+    def _maps(genotype: Genotype) -> list[str]:
+        """The encoders that read pictures or sounds, in the order of the inputs."""
+        return [name for modality, name in genotype.encoders.items() if modality != "text"]
 
 
 def labels_of(samples: Sequence[Sample]) -> Tensor:

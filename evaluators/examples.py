@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evaluators.feature_store import Rows
-from evaluators.preprocessing import Pixels
+from evaluators.preprocessing import Values
 from search_space.features import Feature
 
 LIKE_LENGTH_BATCHES = 16
@@ -84,17 +84,21 @@ class KeptFeatures:
 
 
 class RawInputs:
-    """Samples as token ids, mask and pixels, for a `FusionNetwork`.
+    """Samples as token ids, mask, pixels and sounds, for a `FusionNetwork`.
 
     Pictures wait as bytes and are normalised where the network runs: a quarter of the copying.
     """
 
     def __init__(
-        self, text: tuple[Tensor, Tensor] | None, pixels: Pixels | None, labels: Tensor, device: str
+        self,
+        text: tuple[Tensor, Tensor] | None,
+        values: Sequence[Values],
+        labels: Tensor,
+        device: str,
     ) -> None:
         self.labels = labels
         self.lengths = text[1].sum(1) if text else None
-        self._text, self._pixels, self._device = text, pixels, device
+        self._text, self._values, self._device = text, values, device
 
     def batch(self, indices: Tensor) -> Batch:
         """The samples at `indices` (B,), on the host."""
@@ -102,9 +106,8 @@ class RawInputs:
         if self._text is not None:
             ids, mask = self._text[0][indices], _trimmed(self._text[1][indices])
             inputs = [to_device(part, self._device) for part in (ids[:, : mask.shape[1]], mask)]
-        if self._pixels is not None:
-            read = to_device(self._pixels.bytes_of(indices), self._device)
-            inputs.append(self._pixels.normalised(read))
+        for values in self._values:
+            inputs.append(values.normalised(to_device(values.kept(indices), self._device)))
         return Batch(to_device(self.labels[indices], self._device), lambda module: module(*inputs))
 
 

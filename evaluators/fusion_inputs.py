@@ -69,14 +69,7 @@ def inputs_of(network: FusionNetwork | None, examples: Examples) -> FusionInputs
 
 def read_by(network: FusionNetwork, *inputs: Tensor) -> FusionInputs:
     """What the fusion reads of the network's inputs, as `input_names` lists them; on the host."""
-    features: dict[Feature, Tensor] = {}
-    mask = None
-    if network.text is not None:
-        ids, mask, *inputs = inputs  # type: ignore[assignment]
-        features |= network.text(ids, mask, network.text_features)
-    if network.vision is not None:
-        features |= network.vision(inputs[0], network.vision_features)
-    return _on_host(features, mask)
+    return _on_host(*network.read(*inputs))
 
 
 class _Reads(nn.Module):

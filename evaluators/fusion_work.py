@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 from evaluators.trunk_work import Work
-from search_space.encoders import MODALITIES
-from search_space.features import text_feature, vision_feature, vision_tokens
+from search_space.encoders import Modality
+from search_space.features import map_tokens, read_at
 from search_space.genotype import FusionPoint, Genotype, Operator
 from search_space.operators import BILINEAR_FACTORS, LOW_RANK
 from search_space.rewrites import Rewrites, folded_blocks
@@ -34,14 +34,15 @@ def point_work(
     yield "vectors", Work(elements=fused, operators=3)
     yield from _poolings(genotype, point, shapes)
     yield from _projections(genotype, point, shapes)
-    text, vision = branch_widths(genotype, point, shapes)
-    if text and vision:
+    if genotype.is_fused:
+        width = next(iter(branch_widths(genotype, point, shapes).values()))
         lengths = _lengths(genotype, point, shapes)
         if genotype.attends_over_tokens(point):
+            count = sum(lengths.values())
             for _ in range(genotype.attention_blocks):
-                yield "tokens", attention(sum(lengths), sum(lengths), text)
-                yield "tokens", product(sum(lengths), text, text)
-        yield from operator_work(point.operator, *lengths, text)
+                yield "tokens", attention(count, count, width)
+                yield "tokens", product(count, width, width)
+        yield from operator_work(point.operator, tuple(lengths.values()), width)
     if point == genotype.points[-1] and genotype.attention_over == "pooled":
         folded = folded_blocks(genotype, rewrites)
         products = folded + 5 * (genotype.attention_blocks - folded)
@@ -49,33 +50,36 @@ def point_work(
 
 
 def operator_work(
-    operator: Operator, text: int, image: int, width: int
+    operator: Operator, lengths: tuple[int, ...], width: int
 ) -> Iterator[tuple[On, Work]]:
-    """An operator's own work on so many tokens, at the width that it works in."""
+    """An operator's own work on so many tokens of each modality, at the width that it works in."""
+    text, image, count = lengths[0], lengths[1], len(lengths)
     if operator == "gated":
-        yield "vectors", gemm(2 * width, width)
+        yield "vectors", gemm(count * width, width if count == 2 else count * width)
     elif operator == "low-rank-tensor":
-        yield "vectors", gemm(2 * width, LOW_RANK * width, operators=5)
+        yield "vectors", gemm(count * width, LOW_RANK * width, operators=3 + count)
     elif operator == "bilinear":
         yield "vectors", gemm(2 * width, BILINEAR_FACTORS * width, operators=12)
     elif operator == "single-sequence":
-        yield "tokens", encoder(text + image, width)
+        yield "tokens", encoder(sum(lengths), width)
     elif operator == "prefix":
         yield "vectors", gemm(width, PREFIX_TOKENS * width, operators=2)
         yield "tokens", encoder(PREFIX_TOKENS + text, width)
     elif operator == "bottleneck":
-        for count in (text, image, text, image):
-            yield "tokens", encoder(count + BOTTLENECK_TOKENS, width)
+        for length in 2 * lengths:
+            yield "tokens", encoder(length + BOTTLENECK_TOKENS, width)
     if operator in ("cross-attention", "cross-attention-both"):
         yield "tokens", attention(text, image, width)
     if operator in ("cross-attention-vision", "cross-attention-both"):
         yield "tokens", attention(image, text, width)
 
 
-def _lengths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> tuple[int, int]:
-    """Tokens of text and of image; 0 for an absent modality."""
-    name = genotype.vision_encoder
-    return genotype.text_tokens, vision_tokens(shapes[name], point.vision_tap) if name else 0
+def _lengths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> dict[Modality, int]:
+    """Tokens of each modality."""
+    return {
+        m: genotype.text_tokens if m == "text" else map_tokens(shapes[name], point.tap(m))
+        for m, name in genotype.encoders.items()
+    }
 
 
 def _projections(
@@ -86,39 +90,39 @@ def _projections(
     over_tokens = genotype.attends_over_tokens(point)
     asked = point.width > 0 and (point.operator != "concatenation" or over_tokens)
     lengths = _lengths(genotype, point, shapes)
-    for modality, count, before, after in zip(MODALITIES, lengths, own, reached, strict=True):
-        if not asked and before == after:
+    for modality, count in lengths.items():
+        before, after = own[modality], reached[modality]
+        if not genotype.is_fused or (not asked and before == after):
             continue
         if fuses_tokens(genotype, point, modality):
             yield "tokens", product(count, before, after)
         else:
             yield "vectors", gemm(before, after)
     if point.operator == "concatenation" and point.width and not over_tokens:
-        yield "vectors", gemm(sum(reached), point.width)
+        yield "vectors", gemm(sum(reached.values()), point.width)
 
 
 def _poolings(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Iterator[tuple[On, Work]]:
     """Of what the trunks pool for this point, and of what it pools itself."""
     own, reached = own_widths(genotype, point, shapes), branch_widths(genotype, point, shapes)
     yield "poolings", Work(operators=2)
-    said, seen = text_feature(genotype, point, shapes), vision_feature(genotype, point)
-    if said is not None and said.form == "pooler":
-        yield "vectors", gemm(own[0], own[0])
-    if seen is not None:
-        shape = shapes[str(genotype.vision_encoder)]
-        height, width = shape.sides[point.vision_tap - 1]
-        cells, values = height * width, height * width * shape.widths[point.vision_tap - 1]
-        if seen.form == "grid":
-            yield "maps", Work(convolution=9 * values * CONV_MAX_WIDTH)
-            yield "poolings", Work(elements=2 * cells * CONV_MAX_WIDTH, operators=1)
-        else:
-            yield "poolings", Work(elements=values)
-    asked = (genotype.text_pooling, genotype.vision_pooling)
-    lengths = _lengths(genotype, point, shapes)
-    for k, modality in enumerate(MODALITIES):
-        if lengths[k] and asked[k] == "attention" and pools(point, modality):
-            width = reached[k] if fuses_tokens(genotype, point, modality) else own[k]
-            yield "tokens", weighted_sum(lengths[k], width)
+    for feature in read_at(genotype, point, shapes):
+        modality = feature.modality
+        if feature.form == "pooler":
+            yield "vectors", gemm(own[modality], own[modality])
+        if modality != "text":
+            shape = shapes[genotype.encoders[modality]]
+            height, width = shape.sides[feature.tap - 1]
+            cells, values = height * width, height * width * shape.widths[feature.tap - 1]
+            if feature.form == "grid":
+                yield "maps", Work(convolution=9 * values * CONV_MAX_WIDTH)
+                yield "poolings", Work(elements=2 * cells * CONV_MAX_WIDTH, operators=1)
+            else:
+                yield "poolings", Work(elements=values)
+    for modality, count in _lengths(genotype, point, shapes).items():
+        if genotype.pooling(modality) == "attention" and pools(point, modality):
+            width = (reached if fuses_tokens(genotype, point, modality) else own)[modality]
+            yield "tokens", weighted_sum(count, width)
 
 
 def gemm(inputs: float, outputs: float, operators: float = 1) -> Work:

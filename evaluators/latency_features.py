@@ -143,24 +143,22 @@ class LatencyFeatures:
 
     def _costs(self, genotype: Genotype) -> dict[str, float]:
         genotype = self._rewriting.timed(genotype)
-        for name, modality in (
-            (genotype.text_encoder, "text"),
-            (genotype.vision_encoder, "vision"),
-        ):
-            if name and name not in self._trunks.shapes:
+        for modality, name in genotype.encoders.items():
+            if name not in self._trunks.shapes:
                 known = ", ".join(self._trunks.names)
                 raise ValueError(
                     f"{modality} encoder {name!r} is unknown to this latency model: "
                     f"choose one of {known}"
                 )
         costs = {"constant": CONSTANT_MS}
-        if name := genotype.text_encoder:
-            work = self._trunks.prefix(name, genotype.deepest_text_tap, genotype.text_tokens)
-            nominal = _nominal(work)
-            costs |= {f"{name} {k}": nominal[k] for k in ("linear", "attention", "elements")}
-            costs[f"{name} layers"] = nominal["weights"] + nominal["operators"]
-        if name := genotype.vision_encoder:
-            for tap in range(1, genotype.deepest_vision_tap + 1):
+        for modality, name in genotype.encoders.items():
+            depth = genotype.deepest_tap(modality)
+            if modality == "text":
+                nominal = _nominal(self._trunks.prefix(name, depth, genotype.text_tokens))
+                costs |= {f"{name} {k}": nominal[k] for k in ("linear", "attention", "elements")}
+                costs[f"{name} layers"] = nominal["weights"] + nominal["operators"]
+                continue
+            for tap in range(1, depth + 1):
                 for which, found in zip(("linear", "rest"), self._of_layer(name, tap), strict=True):
                     if ms := sum(found.values()):
                         costs[f"{name} {tap} {which}"] = ms

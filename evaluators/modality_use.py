@@ -1,6 +1,8 @@
 """What a trained design uses of each modality, and whether it is as sure as it is right."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+from math import comb
 
 import numpy as np
 import torch
@@ -19,7 +21,6 @@ from search_space.encoders import Modality
 from search_space.genotype import Genotype
 from search_space.network import FusionNetwork
 
-MODALITIES: tuple[Modality, ...] = ("text", "vision")
 SHUFFLES = 5
 """How often a modality is dealt out anew among the samples; figures are means over these."""
 BINS = 15
@@ -32,9 +33,10 @@ Floats = NDArray[np.float64]
 class ModalityUseEvaluator:
     """Takes each modality from a trained design, and sees what is left of its right answers.
 
-    Taken away in two ways. Masked: in its place stands a text without words, or a picture that is
-    all of its set's mean colour; the network was never trained on those. Shuffled: the text (or
-    the picture) of another sample of the same split, so that every input is a likely one.
+    Taken away in two ways. Masked: in its place stands a text without words, a picture that is all
+    of its set's mean colour, or silence; the network was never trained on those. Shuffled: the text
+    (or the picture, or the sound) of another sample of the same split, so that every input is a
+    likely one.
     """
 
     def __init__(self, quality: QualityEvaluator, split: Split = "test") -> None:
@@ -49,30 +51,30 @@ class ModalityUseEvaluator:
         """What the design uses, with 95 % intervals over the samples; of fp32, as trained.
 
         "accuracy_without_M", "accuracy_shuffled_M": percent right with modality M masked or
-        shuffled; "accuracy_of_nothing" with both masked. "drop_shuffled_M": percent points lost by
+        shuffled; "accuracy_of_nothing" with all masked. "drop_shuffled_M": percent points lost by
         shuffling M. "shapley_M": M's Shapley value in percent points: what it adds on the average
-        of coming first and coming second, absent modalities masked; both add up to the accuracy
-        less that of nothing. "ece": expected calibration error, 0 to 1, over BINS bins of the
-        greatest probability. Raises ValueError for a design of one modality.
+        over all orders in which modalities could come, absent ones masked; all add up to the
+        accuracy less that of nothing. "ece": expected calibration error, 0 to 1, over BINS bins of
+        the greatest probability. Raises ValueError for a design of one modality.
         """
-        if not is_fused(genotype):
+        if not genotype.is_fused:
             raise ValueError(f"{genotype.describe()}: has one modality, so it uses that")
         logits = self._logits(genotype)
         labels = np.array([s.label for s in self._quality.data.split(self._split)])
         right = {how: (found.argmax(1) == labels).astype(float) for how, found in logits.items()}
-        full, nothing = right["full"], right["nothing"]
-        measures = [_percent("accuracy_of_nothing", nothing)]
-        for modality, other in zip(MODALITIES, MODALITIES[::-1], strict=True):
-            without, alone = right[f"without {modality}"], right[f"without {other}"]
+        everything = tuple(genotype.encoders)
+        measures = [_percent("accuracy_of_nothing", right[_masked(everything)])]
+        for modality in everything:
             dealt = [right[f"shuffled {modality} {k}"] for k in range(SHUFFLES)]
             shuffled: Floats = np.mean(dealt, axis=0)
             measures += [
-                _percent(f"accuracy_without_{modality}", without),
+                _percent(f"accuracy_without_{modality}", right[_masked([modality])]),
                 _percent(f"accuracy_shuffled_{modality}", shuffled),
-                _points(f"drop_shuffled_{modality}", full - shuffled),
-                _points(f"shapley_{modality}", (full - without + alone - nothing) / 2),
+                _points(f"drop_shuffled_{modality}", right[_masked(())] - shuffled),
+                _points(f"shapley_{modality}", _shapley(modality, everything, right)),
             ]
-        measures.append(Measure("ece", calibration_error(logits["full"], labels), "", "lower"))
+        whole = logits[_masked(())]
+        measures.append(Measure("ece", calibration_error(whole, labels), "", "lower"))
         return Evaluation(
             self.key(genotype), "modality use", tuple(measures), {"split": self._split}
         )
@@ -85,13 +87,11 @@ class ModalityUseEvaluator:
         seen = inputs_of(network, examples)
         nothing = _nothing(quality, network, genotype)
         fusion = network.fusion.cpu()  # small, and so is what it reads
+        everything = tuple(genotype.encoders)
         cases: dict[str, dict[Modality, _Source]] = {
-            "full": {},
-            "without text": {"text": nothing},
-            "without vision": {"vision": nothing},
-            "nothing": {"text": nothing, "vision": nothing},
+            _masked(absent): dict.fromkeys(absent, nothing) for absent in _parts(everything)
         }
-        for modality in MODALITIES:
+        for modality in everything:
             for k in range(SHUFFLES):
                 order = torch.Generator().manual_seed(k)
                 dealt = torch.randperm(len(examples.labels), generator=order)
@@ -102,9 +102,29 @@ class ModalityUseEvaluator:
         }
 
 
-def is_fused(genotype: Genotype) -> bool:
-    """Whether the design reads two modalities, so that it can be asked what it uses of each."""
-    return genotype.text_encoder is not None and genotype.vision_encoder is not None
+def _masked(absent: Iterable[Modality]) -> str:
+    """What the case is called in which these are masked."""
+    return " ".join(["masked", *sorted(absent)])
+
+
+def _parts(modalities: Iterable[Modality]) -> list[tuple[Modality, ...]]:
+    """All parts of the modalities, none and all among them."""
+    whole = tuple(modalities)
+    return [part for size in range(len(whole) + 1) for part in combinations(whole, size)]
+
+
+def _shapley(
+    modality: Modality, everything: tuple[Modality, ...], right: Mapping[str, Floats]
+) -> Floats:
+    """(N,): what the modality adds to each answer's being right, over all orders of coming."""
+    others = [m for m in everything if m != modality]
+    added = [
+        (right[_masked(absent)] - right[_masked([*absent, modality])])
+        / (len(everything) * comb(len(others), len(absent)))
+        for absent in _parts(others)
+    ]
+    total: Floats = np.sum(added, axis=0)
+    return total
 
 
 def artifact_without(quality: QualityEvaluator, genotype: Genotype, absent: Modality) -> Artifact:
@@ -124,7 +144,7 @@ _Source = Tensor | FusionInputs
 
 
 def _nothing(quality: QualityEvaluator, network: FusionNetwork, genotype: Genotype) -> FusionInputs:
-    """What the fusion reads of a text without words and of a picture of the mean colour."""
+    """What the fusion reads where nothing is said, shown or heard."""
     with torch.inference_mode():
         inputs = (each.to(quality.compute_device) for each in quality.reads.nothing(genotype))
         return read_by(network, *inputs)
@@ -141,9 +161,11 @@ class _Mixed:
 
     def batch(self, indices: Tensor) -> Batch:
         """The samples at `indices` (B,)."""
-        text, vision = (self._read(modality, indices) for modality in MODALITIES)
-        features = text.of("text") | vision.of("vision")
-        return Batch(self.labels[indices], lambda module: module(features, text.mask))
+        modalities = {feature.modality for feature in self._seen.features}
+        read = {modality: self._read(modality, indices) for modality in modalities}
+        features = {f: t for modality, part in read.items() for f, t in part.of(modality).items()}
+        mask = read["text"].mask if "text" in read else None
+        return Batch(self.labels[indices], lambda module: module(features, mask))
 
     def _read(self, modality: Modality, indices: Tensor) -> FusionInputs:
         source = self._other.get(modality)

@@ -31,7 +31,7 @@ from evaluators.trunk_weights import architecture
 from search_space.encoders import EncoderShape, EncoderSpec, Modality
 from search_space.genotype import Genotype
 from search_space.loading import describe_vocabulary
-from search_space.network import FusionNetwork, build, input_names
+from search_space.network import INPUTS, FusionNetwork, build, input_names
 from search_space.rewrites import NONE, Rewrites, rewrite
 from search_space.rules import violations
 
@@ -71,8 +71,7 @@ class OnnxBuilder:
 
     def encoders_of(self, genotype: Genotype) -> list[dict[str, Any]]:
         """The architecture of the design's encoders: all of their specification but the weights."""
-        names = [name for name in (genotype.text_encoder, genotype.vision_encoder) if name]
-        return [architecture(self._encoders[name]) for name in names]
+        return [architecture(self._encoders[name]) for name in genotype.encoders.values()]
 
     def build(
         self,
@@ -107,7 +106,7 @@ class OnnxBuilder:
     ) -> Artifact:
         """A trained, fused design as a graph of its own that runs without one modality.
 
-        `nothing`: what its fusion reads of an empty text and a blank picture, in place of which
+        `nothing`: what its fusion reads where nothing is said, shown or heard, in place of which
         constants stand; compared with torch as in `build`. `calibration` as there, all inputs.
         """
         return self._export(genotype, network, calibration, Without(absent, nothing))
@@ -164,7 +163,7 @@ class OnnxBuilder:
             calibration = calibration or rows
             if without is not None:
                 as_written, rows, calibration = (
-                    [without.left_of_row(row) for row in each]
+                    [without.left_of_row(genotype, row) for row in each]
                     for each in (as_written, rows, calibration)
                 )
             axes = {n: a for n, a in self.rewriting.open_axes(genotype).items() if n in names}
@@ -193,14 +192,15 @@ class OnnxBuilder:
 
     def _specs(self, genotype: Genotype) -> tuple[TensorSpec, ...]:
         specs: list[TensorSpec] = []
-        if genotype.text_encoder:
-            size = (1, genotype.text_tokens)
-            vocabulary = describe_vocabulary(self._encoders[genotype.text_encoder])
-            specs.append(TensorSpec("input_ids", "int64", size, "uniform", 0, vocabulary))
-            specs.append(TensorSpec("attention_mask", "int64", size, "ones"))
-        if genotype.vision_encoder:
-            side = self._shapes[genotype.vision_encoder].image_size
-            specs.append(TensorSpec("pixel_values", "float32", (1, 3, side, side), "normal"))
+        for modality, name in genotype.encoders.items():
+            if modality == "text":
+                size = (1, genotype.text_tokens)
+                vocabulary = describe_vocabulary(self._encoders[name])
+                specs.append(TensorSpec("input_ids", "int64", size, "uniform", 0, vocabulary))
+                specs.append(TensorSpec("attention_mask", "int64", size, "ones"))
+            else:
+                (values,), of_one = INPUTS[modality], self._shapes[name].input_size
+                specs.append(TensorSpec(values, "float32", (1, *of_one), "normal"))
         return tuple(specs)
 
     def _random_inputs(self, genotype: Genotype) -> list[tuple[Tensor, ...]]:

@@ -29,11 +29,11 @@ def make_schedule(optimizer: optim.Optimizer, regime: Regime, steps: int) -> LRS
 
 
 def _groups(module: nn.Module, regime: Regime) -> list[dict[str, object]]:
-    """Parameters by learning rate: trunks (children named text and vision) and what is new."""
+    """Parameters by learning rate: those of trunks and what is new."""
     trunk: list[nn.Parameter] = []
     new: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
-        (trunk if name.startswith(("text.", "vision.")) else new).append(parameter)
+        (trunk if name.startswith("trunks.") else new).append(parameter)
     groups = [
         {"params": new, "lr": regime.learning_rate},
         {"params": trunk, "lr": regime.trunk_learning_rate},

@@ -1,22 +1,25 @@
-"""From samples to what the trunks read: token ids under a mask, and pixels."""
+"""From samples to what the trunks read: token ids under a mask, pixels and sounds."""
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from evaluators.corruptions import read_picture
-from evaluators.data import DataSet, Sample
+from evaluators.data import DataSet, Sample, read_sound
 from evaluators.loading import made_ahead
 from search_space.encoders import EncoderError, EncoderShape, EncoderSpec
 from search_space.libraries import import_transformers
 from search_space.loading import describe_vocabulary
 from search_space.pixels import normalisation
+from search_space.sounds import SOUND_HZ, SoundInput, sound_input
 
 MOST_DECODERS = 8
 """Threads that decode pictures, as many as torch computes with, at most."""
@@ -162,19 +165,72 @@ class Preprocessing:
             self._lengths[spec.name] = tuple(mask.sum(1).tolist())
         return self._lengths[spec.name]
 
-    def pixels(self, spec: EncoderSpec, samples: Sequence[Sample]) -> "Pixels":
-        """The samples' pictures at the encoder's size."""
+    def values(self, spec: EncoderSpec, samples: Sequence[Sample]) -> "Values":
+        """The samples' pictures at the encoder's size, or their sounds as it reads them."""
+        if spec.modality == "audio":
+            return Sounds(samples, sound_input(spec))
         return Pixels(samples, self._shapes[spec.name].image_size, *normalisation(spec))
+
+    def nothing(self, spec: EncoderSpec) -> Tensor:
+        """A picture (3, S, S) of its set's mean colour, or silence, as the encoder reads it."""
+        if spec.modality == "audio":
+            return torch.from_numpy(sound_input(spec).of(np.zeros(SOUND_HZ, np.float32)))
+        return torch.zeros(self._shapes[spec.name].input_size)
 
     def fingerprint(self, spec: EncoderSpec) -> str:
         """Changes whenever the inputs made for this encoder could."""
         settings: list[Any]
         if spec.modality == "text":
             settings = [self.tokenizer(spec).fingerprint]
+        elif spec.modality == "audio":
+            settings = ["sound", sound_input(spec).settings]
         else:
             settings = ["bilinear", self._shapes[spec.name].image_size, *normalisation(spec)]
         text = json.dumps([self.data.contents, settings])
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Values(Protocol):
+    """Pictures or sounds of some samples."""
+
+    def kept(self, indices: Tensor) -> Tensor:
+        """Those at `indices` (B,), on the host, as they are kept."""
+        ...
+
+    def normalised(self, kept: Tensor) -> Tensor:
+        """What is kept of some as the encoder reads it, float32; computed where it is."""
+        ...
+
+    def stream(self, size: int) -> Iterable[Tensor]:
+        """All samples as the encoder reads them, in order, `size` at a time, none kept."""
+        ...
+
+
+class Sounds:
+    """Sounds of some samples, read and brought to the encoder's form each time they are asked for.
+
+    Kept, the waveforms of CMU-MOSI alone would take over a gigabyte.
+    """
+
+    def __init__(self, samples: Sequence[Sample], as_read: SoundInput) -> None:
+        self._samples, self._as_read = samples, as_read
+
+    def kept(self, indices: Tensor) -> Tensor:
+        """(B, ...) float32, as the encoder reads them."""
+        return torch.stack([self._made(self._samples[k]) for k in indices.tolist()])
+
+    def normalised(self, kept: Tensor) -> Tensor:
+        """The same: nothing is left to do."""
+        return kept
+
+    def stream(self, size: int) -> Iterable[Tensor]:
+        """All samples in order, `size` at a time; the next ones are made in the background."""
+        made = made_ahead(self._made, self._samples, DECODED_AHEAD, 1)
+        for start in range(0, len(self._samples), size):
+            yield torch.stack(list(islice(made, min(size, len(self._samples) - start))))
+
+    def _made(self, sample: Sample) -> Tensor:
+        return torch.from_numpy(self._as_read.of(read_sound(sample)))
 
 
 class Pixels:
@@ -194,20 +250,20 @@ class Pixels:
             whole[k] = picture
         return whole
 
-    def bytes_of(self, indices: Tensor) -> Tensor:
+    def kept(self, indices: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) uint8 of some samples; all pictures are kept in memory."""
         return self._all[indices]
 
-    def normalised(self, pixels: Tensor) -> Tensor:
+    def normalised(self, kept: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) uint8 as the encoder reads them, float32, channels last.
 
         Computed where they are.
         """
-        device = str(pixels.device)
+        device = str(kept.device)
         if device not in self._scale:  # a copy to a card would be waited for every time
             self._scale[device] = tuple(part.to(device) for part in self._scale["cpu"])
         mean, std = self._scale[device]
-        return ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        return ((kept.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def stream(self, size: int) -> Iterable[Tensor]:
         """Normalised pixels of all samples in order, `size` at a time, none kept."""

@@ -76,7 +76,7 @@ def _mean(feature: Feature, tensor: Tensor, mask: Tensor | None) -> Tensor:
         return tensor.mean((2, 3))
     if feature.form != "tokens":
         return tensor
-    if feature.modality == "vision" or mask is None:
+    if feature.modality != "text" or mask is None:
         return tensor.mean(1)
     seen = mask.unsqueeze(2).to(tensor.dtype)
     return (tensor * seen).sum(1) / seen.sum(1).clamp(min=1)

@@ -19,7 +19,7 @@ from evaluators.onnx_builder import Artifact, OnnxBuilder, run_onnx
 from evaluators.paired import Right, right_rows
 from evaluators.precision import CALIBRATION_SAMPLES, For, recipe_of
 from evaluators.preprocessing import Preprocessing
-from evaluators.regimes import TUNED, Regime, Stage, TrainingProtocol
+from evaluators.regimes import ALONE, TUNED, Regime, Stage, TrainingProtocol
 from evaluators.tap_features import TapFeatures
 from evaluators.training import RECIPE, Examples, Fit, KeptFeatures, fit, predict
 from evaluators.trunk_weights import (
@@ -151,9 +151,7 @@ class QualityEvaluator:
         network = self._untrained(genotype)
         train, valid = (self.reads.examples(genotype, split, False) for split in ("train", "valid"))
         self._fit(network, train, valid, self._alone_regime(spec), f"tuning {spec.name} alone")
-        trunk = network.text if spec.modality == "text" else network.vision
-        assert trunk is not None
-        self._trunks.keep_tuned(key, trunk.cpu())
+        self._trunks.keep_tuned(key, network.trunks[spec.modality].cpu())
 
     def _alone_regime(self, spec: EncoderSpec) -> Regime:
         return self.protocol.alone_regime(spec.modality, spec.weights == "pretrained")
@@ -178,6 +176,9 @@ class QualityEvaluator:
             pooling = "cls" if shape.has_class_token else "mean"
             point = FusionPoint(0, shape.depth)
             return Genotype(None, spec.name, 0, (point,), vision_pooling=pooling)  # type: ignore[arg-type]
+        if spec.modality == "audio":
+            point = FusionPoint(0, 0, audio_tap=shape.depth)
+            return Genotype(None, None, 0, (point,), audio_encoder=spec.name)
         point = FusionPoint(shape.depth, 0)
         pooling = "pooler" if shape.has_pooler else "cls"
         if spec.weights == "pretrained" and self.protocol.by_stage is None:
@@ -197,21 +198,18 @@ class QualityEvaluator:
 
     def stage(self, genotype: Genotype) -> Stage:
         """Where the design fuses."""
-        if genotype.vision_encoder is None:
-            return "text-only"
-        if genotype.text_encoder is None:
-            return "vision-only"
+        if not genotype.is_fused:
+            return ALONE[next(iter(genotype.encoders))]
         if self._stands_at_the_end(genotype):
             return "late"
         return "early" if len(genotype.points) == 1 else "intermediate"
 
     def _stands_at_the_end(self, genotype: Genotype) -> bool:
         """Late fusion: every tap is an encoder's own output, so the trunks stay frozen."""
-        text, vision = genotype.text_encoder, genotype.vision_encoder
         return all(
-            (text is None or point.text_tap == self._shapes[text].depth)
-            and (vision is None or point.vision_tap == self._shapes[vision].depth)
+            point.tap(modality) == self._shapes[name].depth
             for point in genotype.points
+            for modality, name in genotype.encoders.items()
         )
 
     def key(self, genotype: Genotype) -> str:
@@ -252,7 +250,7 @@ class QualityEvaluator:
         return {"exported": [rewriting.longest(genotype), rewriting.key(genotype)]}
 
     def _specs(self, genotype: Genotype) -> list[EncoderSpec]:
-        return [self._encoders[n] for n in (genotype.text_encoder, genotype.vision_encoder) if n]
+        return [self._encoders[name] for name in genotype.encoders.values()]
 
     def _identity(self, spec: EncoderSpec) -> str:
         """Of the trunks that designs are trained on, also before those have been tuned."""
@@ -424,15 +422,14 @@ class QualityEvaluator:
 
     def _untrained(self, genotype: Genotype) -> FusionNetwork:
         """The network on its trunks' weights, fusion and head newly drawn."""
-        text = vision = None
         tuned = self.protocol.starts_on_features or self.fidelity(genotype) == ON_FROZEN
-        if genotype.text_encoder:
-            spec = self._encoders[genotype.text_encoder]
-            text = self._trunks.trunk(spec, genotype.deepest_text_tap, tuned)
-        if genotype.vision_encoder:
-            spec = self._encoders[genotype.vision_encoder]
-            vision = self._trunks.trunk(spec, genotype.deepest_vision_tap, tuned)
-        return FusionNetwork(genotype, self._shapes, self._new_fusion(genotype), text, vision)
+        trunks = {
+            modality: self._trunks.trunk(
+                self._encoders[name], genotype.deepest_tap(modality), tuned
+            )
+            for modality, name in genotype.encoders.items()
+        }
+        return FusionNetwork(genotype, self._shapes, self._new_fusion(genotype), trunks)
 
     def _new_fusion(self, genotype: Genotype) -> Fusion:
         return new_fusion(genotype, self._shapes, len(self.data.classes), self.protocol.seed)

@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 import torch
 
-from search_space.encoders import Modality
+from search_space.encoders import MODALITIES, Modality
 
 Trunks = Literal["frozen", "text-tuned", "tuned", "by-stage", "whole"]
 TUNED: dict[Trunks, tuple[Modality, ...]] = {
     "frozen": (),
     "text-tuned": ("text",),
-    "tuned": ("text", "vision"),
-    "by-stage": ("text", "vision"),
+    "tuned": MODALITIES,
+    "by-stage": MODALITIES,
     "whole": (),
 }
 """Trunks that are fine-tuned alone before the first design is trained."""
@@ -21,9 +21,14 @@ Arithmetic = Literal["fp32", "bf16", "fp16"]
 ProtocolName = Literal["fair", "paper"]
 Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["one-cycle", "constant"]
-Stage = Literal["late", "intermediate", "early", "text-only", "vision-only"]
+Stage = Literal["late", "intermediate", "early", "text-only", "vision-only", "audio-only"]
 """Where a design fuses: late, every tap at its encoder's end; else early at one point and
 intermediate at several. One modality alone is a stage of its own."""
+ALONE: dict[Modality, Stage] = {
+    "text": "text-only",
+    "vision": "vision-only",
+    "audio": "audio-only",
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ FUSION_PRETRAINED = Regime(8, 8, 64, 1e-3, 0.0, average_from=2)
 class StageRegimes:
     """Regimes by where a design fuses; each trains its networks whole, `late` the head alone.
 
-    `text_only` and `vision_only` also fine-tune the trunks that late designs stand on.
+    `text_only` and `vision_only` also fine-tune the trunks that late designs stand on; sounds, of
+    which nothing is published, go by the latter.
     """
 
     text_only: Regime
@@ -86,7 +92,8 @@ class StageRegimes:
 
     def of(self, stage: Stage) -> Regime:
         """The regime of a stage."""
-        found: Regime = getattr(self, stage.replace("-", "_"))
+        known = "vision-only" if stage == "audio-only" else stage
+        found: Regime = getattr(self, known.replace("-", "_"))
         return found
 
 
@@ -123,7 +130,7 @@ class TrainingProtocol:
     def alone_regime(self, modality: Modality, pretrained: bool) -> Regime:
         """How a trunk is fine-tuned alone, under a head of its own."""
         if self.by_stage is not None:
-            return self.by_stage.of("text-only" if modality == "text" else "vision-only")
+            return self.by_stage.of(ALONE[modality])
         return self.alone_pretrained if pretrained else self.alone
 
     def fusion_regime(self, pretrained: bool) -> Regime:

@@ -51,7 +51,7 @@ class Noise:
 
 
 class RobustnessEvaluator:
-    """Accuracy over noise on each modality and on both, of a design as it was trained.
+    """Accuracy over noise on each modality and on all, of a design as it was trained.
 
     Noise is drawn once for each sample and scaled by every factor, so a curve is as smooth as the
     design; all factors are read in one pass. Nothing is trained, but where the design's weights
@@ -74,10 +74,10 @@ class RobustnessEvaluator:
     def evaluate(self, genotype: Genotype) -> Evaluation:
         """Areas under the curves of accuracy over the noise factor, in percent.
 
-        "robustness_text", "robustness_vision" and "robustness_both", as far as the design has
-        these: the mean accuracy over the curve by the trapezoidal rule. "robustness": the mean of
-        these. Details hold the curves, in percent by factor. A design in reduced precision is
-        looked at in fp32, as it was trained.
+        "robustness_text", "robustness_vision", "robustness_audio" and "robustness_both" (of three
+        "robustness_all"), as far as the design has these: the mean accuracy over the curve by the
+        trapezoidal rule. "robustness": the mean of these. Details hold the curves, in percent by
+        factor. A design in reduced precision is looked at in fp32, as it was trained.
         """
         quality = self._quality
         fusion, network = quality.trained_fusion(genotype)
@@ -108,13 +108,9 @@ class RobustnessEvaluator:
 
 def _targets(genotype: Genotype) -> dict[str, tuple[Modality, ...]]:
     """Where noise is put, by the curve's name."""
-    found: dict[str, tuple[Modality, ...]] = {}
-    if genotype.text_encoder is not None:
-        found["text"] = ("text",)
-    if genotype.vision_encoder is not None:
-        found["vision"] = ("vision",)
-    if len(found) == 2:
-        found["both"] = ("text", "vision")
+    found: dict[str, tuple[Modality, ...]] = {m: (m,) for m in genotype.encoders}
+    if len(found) > 1:
+        found["both" if len(found) == 2 else "all"] = tuple(genotype.encoders)
     return found
 
 

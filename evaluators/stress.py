@@ -49,9 +49,7 @@ class StressEvaluator:
 
 def reads(genotype: Genotype, name: str) -> bool:
     """Whether the design reads what this corruption spoils."""
-    spoilt = CORRUPTIONS[name].modality  # type: ignore[index]
-    encoder = genotype.text_encoder if spoilt == "text" else genotype.vision_encoder
-    return encoder is not None
+    return CORRUPTIONS[name].modality in genotype.encoders  # type: ignore[index]
 
 
 SEVERITIES = tuple(range(1, MOST_SEVERE + 1))

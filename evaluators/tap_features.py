@@ -24,9 +24,9 @@ from search_space.encoders import EncoderShape, EncoderSpec
 from search_space.features import Feature, Form
 
 BATCH = 32
-PICTURES_ON_CPU = 8
-"""Pictures in one batch on a CPU: their feature maps stay in its cache (MobileNetV2: 12 ms a
-picture, 20 ms in batches of 32)."""
+MAPS_ON_CPU = 8
+"""Pictures, or sounds, in one batch on a CPU: their feature maps stay in its cache (MobileNetV2: 12
+ms a picture, 20 ms in batches of 32)."""
 TEXTS_SORTED = 256
 """Consecutive texts that are batched by length: few, as rows are written in order. Of tweets the
 trunk then reads 6 % more tokens than if all were sorted."""
@@ -66,8 +66,8 @@ class TapFeatures:
         """The wanted features of the samples, first extent N, mapped from disk.
 
         What is not kept, or not as it was written, is made first; one worker makes it while the
-        others wait. `length` is the longest text in tokens; vision ignores it. Raises OSError
-        where they cannot be written.
+        others wait. `length` is the longest text in tokens, and nothing to other modalities. Raises
+        OSError where they cannot be written.
         """
         stores = {
             self._store(spec, group, samples, length): group
@@ -141,11 +141,11 @@ class TapFeatures:
         self, spec: EncoderSpec, samples: Sequence[Sample], length: int, rows: Tensor
     ) -> Iterable[tuple[Tensor, tuple[Tensor, ...]]]:
         """The samples at `rows` in batches, with their places."""
-        if spec.modality == "vision":
-            size = PICTURES_ON_CPU if self._device == "cpu" else BATCH
-            shown = [samples[k] for k in rows.tolist()]
-            pixels = self._preprocessing.pixels(spec, shown).stream(size)
-            for at, batch in zip(_cut(rows, size), pixels, strict=True):
+        if spec.modality != "text":
+            size = MAPS_ON_CPU if self._device == "cpu" else BATCH
+            wanted = [samples[k] for k in rows.tolist()]
+            values = self._preprocessing.values(spec, wanted).stream(size)
+            for at, batch in zip(_cut(rows, size), values, strict=True):
                 yield at, (batch,)
             return
         ids, mask = self._preprocessing.text(spec, samples, length)
@@ -183,10 +183,10 @@ def _groups(
 ) -> list[tuple[Feature, ...]]:
     """Features that are made in one pass: all pooled ones, all small maps, each other one alone.
 
-    Pictures are dear: vision tokens (at most 7x7) ride along with the pooled forms.
+    Pictures and sounds are dear: their tokens (at most 49) ride along with the pooled forms.
     """
     forms: list[Form] = ["cls", "mean"] if spec.modality == "text" else ["mean", "max", "tokens"]
-    if spec.modality == "vision" and shape.has_class_token:
+    if shape.has_class_token:
         forms.append("cls")
     taps = range(1, shape.depth + 1)
     together = {Feature(spec.modality, tap, form) for tap in taps for form in forms}
@@ -199,7 +199,7 @@ def _groups(
 
 def _map_bytes(shape: EncoderShape, tap: int) -> int:
     """Bytes of a tap's feature map; 0 for text, and where it is not small."""
-    if not shape.sides:
+    if shape.modality != "vision":  # of a sound no fusion reads a map
         return 0
     height, width = shape.sides[tap - 1]
     size = 4 * height * width * shape.widths[tap - 1]

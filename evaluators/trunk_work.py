@@ -73,7 +73,7 @@ class TrunkWork:
             inputs = (
                 (torch.ones(1, tokens, dtype=torch.int64),) * 2
                 if spec.modality == "text"
-                else (torch.zeros(1, 3, shape.image_size, shape.image_size),)
+                else (torch.zeros(1, *shape.input_size),)
             )
         form: Any = "cls" if spec.modality == "text" else "grid"
         # Fused attention would hide its products. Its plain form is counted.

@@ -1,17 +1,18 @@
-"""One fusion point as a network: from what it reads of both trunks to one vector."""
+"""One fusion point as a network: from what it reads of the trunks to one vector."""
 
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from search_space.encoders import MODALITIES, Modality
-from search_space.features import Feature, text_feature, vision_feature
+from search_space.encoders import Modality
+from search_space.features import read_at
 from search_space.genotype import FusionPoint, Genotype
 from search_space.operators import OPERATOR_MODULES
-from search_space.poolings import ConvMax, TokenPooling
+from search_space.poolings import ConvMax, TokenPooling, padding_of
 from search_space.rules import ATTENTION_HEADS, Shapes, branch_widths, fused_width, own_widths
-from search_space.signatures import SIGNATURES, fuses_tokens, pools, reads_tokens
+from search_space.signatures import SIGNATURES, fuses_tokens, given, pools, reads_tokens
+from search_space.token_operators import joint_padding
 from search_space.trunks import Features
 
 
@@ -40,7 +41,7 @@ class AttentionBlock(nn.Module):
 
 
 class Branch(nn.Module):
-    """One fusion point: features of both trunks to one vector.
+    """One fusion point: features of the trunks to one vector.
 
     Order of operations: pooling (where nothing below meets the tokens) and projection of each side,
     attention over tokens (if asked here) and pooling of what the operator takes as a vector,
@@ -50,70 +51,57 @@ class Branch(nn.Module):
 
     def __init__(self, genotype: Genotype, point: FusionPoint, shapes: Shapes) -> None:
         super().__init__()
-        self.text = text_feature(genotype, point, shapes)
-        self.vision = vision_feature(genotype, point)
+        self.features = {f.modality: f for f in read_at(genotype, point, shapes)}
+        """What is read, by modality, in the order in which the operator takes it."""
         self.over_tokens = genotype.attends_over_tokens(point)
         self.signature = SIGNATURES[point.operator]
-        self.fused_as_tokens = [m for m in MODALITIES if fuses_tokens(genotype, point, m)]
-        text, vision = branch_widths(genotype, point, shapes)
+        self.given = given(genotype, point)
+        self.fused_as_tokens = [m for m in self.features if fuses_tokens(genotype, point, m)]
+        own = own_widths(genotype, point, shapes)
+        widths = branch_widths(genotype, point, shapes)
+        first, fused = next(iter(widths.values())), fused_width(genotype, point, shapes)
         self.conv_max = None
-        if self.vision is not None and self.vision.form == "grid":
-            self.conv_max = ConvMax(
-                shapes[str(genotype.vision_encoder)].widths[point.vision_tap - 1]
-            )
-        self.project_text, self.project_vision = self._projections(genotype, point, shapes)
+        if genotype.vision_encoder and self.features["vision"].form == "grid":
+            self.conv_max = ConvMax(shapes[genotype.vision_encoder].widths[point.vision_tap - 1])
+        # Linear maps to the operator's width, where anything changes.
+        asked = point.width > 0 and (point.operator != "concatenation" or self.over_tokens)
+        self.projections = nn.ModuleDict(
+            {
+                m: nn.Linear(own[m], widths[m])
+                for m in self.features
+                if genotype.is_fused and (asked or own[m] != widths[m])
+            }
+        )
         last = point == genotype.points[-1]
         blocks = genotype.attention_blocks if last else 0
-        fused = fused_width(genotype, point, shapes)
         self.blocks = nn.ModuleList(
-            AttentionBlock(text if self.over_tokens else fused, residual=self.over_tokens)
+            AttentionBlock(first if self.over_tokens else fused, residual=self.over_tokens)
             for _ in range(blocks)
         )
         # What `search_space.rewrites` puts in the place of blocks over one vector.
         self.folded: nn.Module | None = None
-        self.operator = OPERATOR_MODULES[point.operator](text) if text and vision else None
+        self.operator = (
+            OPERATOR_MODULES[point.operator](first, len(widths)) if genotype.is_fused else None
+        )
         concatenates = point.operator == "concatenation" and not self.over_tokens
         self.project_fused = (
-            nn.Linear(text + vision, point.width) if concatenates and point.width else None
+            nn.Linear(sum(widths.values()), point.width) if concatenates and point.width else None
         )
-        self.pool_text = self._pooling("text", genotype, point, shapes)
-        self.pool_vision = self._pooling("vision", genotype, point, shapes)
+        self.poolings = nn.ModuleDict(
+            {
+                m: TokenPooling(
+                    genotype.pooling(m), (widths if m in self.fused_as_tokens else own)[m]
+                )
+                for m in self.features
+                if reads_tokens(genotype, point, m) and pools(point, m)
+            }
+        )
         self.relu = len(genotype.points) > 1 or point.width > 0
-
-    def _projections(
-        self, genotype: Genotype, point: FusionPoint, shapes: Shapes
-    ) -> list[nn.Linear | None]:
-        """Linear maps of (text, vision) to the operator's width; None where nothing changes."""
-        asked = point.width > 0 and (point.operator != "concatenation" or self.over_tokens)
-        both = genotype.text_encoder is not None and genotype.vision_encoder is not None
-        return [
-            nn.Linear(own, reached) if both and (asked or own != reached) else None
-            for own, reached in zip(
-                own_widths(genotype, point, shapes),
-                branch_widths(genotype, point, shapes),
-                strict=True,
-            )
-        ]
-
-    def _pooling(
-        self, modality: Modality, genotype: Genotype, point: FusionPoint, shapes: Shapes
-    ) -> TokenPooling | None:
-        """What pools this modality's tokens here; None where there are none to pool."""
-        if not (reads_tokens(genotype, point, modality) and pools(point, modality)):
-            return None
-        side = MODALITIES.index(modality)
-        widths = branch_widths if modality in self.fused_as_tokens else own_widths
-        pooling = (genotype.text_pooling, genotype.vision_pooling)[side]
-        return TokenPooling(pooling, widths(genotype, point, shapes)[side])
 
     def forward(self, features: Features, mask: Tensor | None) -> Tensor:
         """The features that this point reads, and the text's mask (B, L), to (B, fused width)."""
-        text = self._reached(self.text, self.project_text, features, mask)
-        vision = self._reached(self.vision, self.project_vision, features, mask)
-        if text is None or vision is None:
-            fused = cast(Tensor, text if vision is None else vision)
-        else:
-            fused = self._fuse(text, vision, cast(Tensor, mask))
+        reached = {m: self._reached(m, features, mask) for m in self.features}
+        fused = next(iter(reached.values())) if self.operator is None else self._fuse(reached, mask)
         if self.project_fused is not None:
             fused = self.project_fused(fused)
         if not self.over_tokens and len(self.blocks):
@@ -125,48 +113,48 @@ class Branch(nn.Module):
             fused = self.folded(fused)
         return torch.relu(fused) if self.relu else fused
 
-    def _reached(
-        self,
-        feature: Feature | None,
-        project: nn.Linear | None,
-        features: Features,
-        mask: Tensor | None,
-    ) -> Tensor | None:
+    def _reached(self, modality: Modality, features: Features, mask: Tensor | None) -> Tensor:
         """A modality as it reaches the attention or the operator: tokens or a vector."""
-        if feature is None:
-            return None
+        feature = self.features[modality]
         states = features[feature]
         if self.conv_max is not None and feature.form == "grid":
             states = self.conv_max(states)
-        elif feature.form == "tokens" and feature.modality not in self.fused_as_tokens:
-            states = self._pooled(feature.modality, states, mask)
-        return states if project is None else project(states)
+        elif feature.form == "tokens" and modality not in self.fused_as_tokens:
+            states = self._pooled(modality, states, mask)
+        if modality in self.projections:
+            states = self.projections[modality](states)
+        return states
 
-    def _fuse(self, text: Tensor, vision: Tensor, mask: Tensor) -> Tensor:
+    def _fuse(self, reached: dict[Modality, Tensor], mask: Tensor | None) -> Tensor:
         if self.over_tokens:
-            text, vision = self._attend(text, vision, mask)
-            if self.signature.text == "vector":
-                text = self._pooled("text", text, mask)
-            if self.signature.vision == "vector":
-                vision = self._pooled("vision", vision, mask)
+            reached = self._attend(reached, mask)
+            reached = {
+                m: tokens if m in self.signature.tokens else self._pooled(m, tokens, mask)
+                for m, tokens in reached.items()
+            }
         operator = cast(nn.Module, self.operator)
         if not self.signature.gives:
-            return cast(Tensor, operator(text, vision))
-        given = zip(self.signature.gives, operator(text, vision, mask), strict=True)
-        pooled = [self._pooled(modality, tokens, mask) for modality, tokens in given]
+            return cast(Tensor, operator(*reached.values()))
+        text = None if mask is None else padding_of(mask)
+        paddings = [text if modality == "text" else None for modality in reached]
+        made = operator(paddings, *reached.values())
+        pooled = [self._pooled(m, t, mask) for m, t in zip(self.given, made, strict=True)]
         return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
 
     def _pooled(self, modality: Modality, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Tokens (B, S, C) of one modality to (B, C); the mask is the text's."""
-        if modality == "text":
-            return cast(Tensor, cast(nn.Module, self.pool_text)(tokens, mask))
-        return cast(Tensor, cast(nn.Module, self.pool_vision)(tokens, None))
+        pooling = self.poolings[modality]
+        return cast(Tensor, pooling(tokens, mask if modality == "text" else None))
 
-    def _attend(self, text: Tensor, vision: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        length = text.shape[1]
-        states = torch.cat([text, vision], dim=1)
-        seen = torch.ones(vision.shape[0], vision.shape[1], dtype=mask.dtype, device=mask.device)
-        padding = torch.cat([mask, seen], dim=1) == 0
+    def _attend(
+        self, reached: dict[Modality, Tensor], mask: Tensor | None
+    ) -> dict[Modality, Tensor]:
+        states = torch.cat(list(reached.values()), dim=1)
+        text = None if mask is None else mask == 0
+        paddings = [text if modality == "text" else None for modality in reached]
+        unread = joint_padding(paddings, list(reached.values()))
         for block in self.blocks:
-            states = block(states, padding)
-        return states[:, :length], states[:, length:]
+            states = block(states, unread)
+        lengths = [tokens.shape[1] for tokens in reached.values()]
+        ends = torch.split(states, lengths, dim=1)
+        return dict(zip(reached, ends, strict=True))

@@ -10,13 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-Modality = Literal["text", "vision"]
+Modality = Literal["text", "vision", "audio"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 Library = Literal["transformers", "timm"]
 Weights = Literal["pretrained", "random"]
 
 MAX_VISION_TOKENS_SIDE = 7
-"""A tap's feature map is average-pooled to at most 7x7 tokens before it meets the text."""
+"""A picture's feature map is average-pooled to at most 7x7 tokens before it meets the others."""
+MAX_AUDIO_TOKENS = 49
+"""A sound's is averaged over its bands, and over time to at most so many tokens."""
+SOUND_SECONDS = 10
+"""What an audio encoder reads of a sound where nothing else is asked for."""
 
 
 class EncoderError(Exception):
@@ -34,7 +38,8 @@ class EncoderSpec:
     `source` is a hub id, a timm model name or a local folder. `config` holds settings that stand
     in for a configuration file (transformers) or are given to `timm.create_model`; with it,
     random weights need neither folder nor hub. `model_type` names the architecture for such a
-    configuration, as transformers does ("bert", "mobilenet_v2", "vit").
+    configuration, as transformers does ("bert", "mobilenet_v2", "vit"). `seconds` of a sound are
+    read by an audio encoder: what is longer is cut, what is shorter ends in silence.
     """
 
     name: str
@@ -44,6 +49,7 @@ class EncoderSpec:
     weights: Weights = "pretrained"
     model_type: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    seconds: int = SOUND_SECONDS
 
     def as_json(self) -> dict[str, Any]:
         """The encoder as plain JSON values; `from_json` is its inverse."""
@@ -55,6 +61,7 @@ class EncoderSpec:
             "weights": self.weights,
             "model_type": self.model_type,
             "config": dict(self.config),
+            **({"seconds": self.seconds} if self.modality == "audio" else {}),
         }
 
     @staticmethod
@@ -71,9 +78,12 @@ class EncoderShape:
     """What the layers of an encoder give, index 0 being tap 1.
 
     widths: features per token or per cell of the feature map, one figure a tap.
-    sides: (height, width) of each tap's feature map in cells; empty for text.
-    max_tokens: the longest text in tokens; 0 for vision.
+    sides: (height, width) of each tap's feature map in cells, for audio bands and time steps (one
+    band where it has none); empty for text.
+    max_tokens: the longest text in tokens; 0 for the others.
     has_class_token, has_pooler: whether the poolings "cls" (vision) and "pooler" (text) exist.
+    sound_size: extents of a sound as it is read: samples, or bands and frames in the encoder's
+    order; empty for the others.
     """
 
     name: str
@@ -84,6 +94,12 @@ class EncoderShape:
     has_class_token: bool = False
     has_pooler: bool = False
     image_size: int = 0
+    sound_size: tuple[int, ...] = ()
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """Extents of one picture or sound as it is read; empty for text."""
+        return (3, self.image_size, self.image_size) if self.image_size else self.sound_size
 
     @property
     def depth(self) -> int:
@@ -95,8 +111,9 @@ def spec_for(modality: Modality, source: str, weights: Weights) -> EncoderSpec:
     """The encoder that a user names on the command line: a folder, a timm model or a hub id.
 
     A folder's name carries the first eight digits of its configuration's SHA-256, so that two
-    folders of one name are two encoders. `timm/NAME` means timm; a bare NAME of a vision
-    encoder without a slash does too. Raises EncoderError where the folder holds no model.
+    folders of one name are two encoders. `timm/NAME` means timm, which as an audio encoder reads
+    log-mel bands as a picture; a bare NAME of a vision encoder without a slash means it too. Raises
+    EncoderError where the folder holds no model.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():

@@ -7,7 +7,12 @@ design on frozen trunks can be trained from stored features, by the same code th
 from dataclasses import dataclass
 from typing import Literal
 
-from search_space.encoders import MAX_VISION_TOKENS_SIDE, EncoderShape, Modality
+from search_space.encoders import (
+    MAX_AUDIO_TOKENS,
+    MAX_VISION_TOKENS_SIDE,
+    EncoderShape,
+    Modality,
+)
 from search_space.genotype import FusionPoint, Genotype
 from search_space.rules import Shapes
 from search_space.signatures import reads_tokens
@@ -23,7 +28,7 @@ class Feature:
     cls (B, C) the class token; mean, max (B, C) over tokens or cells, padding left out;
     pooler (B, C) the text encoder's own pooler; grid (B, C, H, W) the whole feature map;
     tokens (B, L, C): for text all L tokens, for vision the class token where there is one and
-    the map average-pooled to at most 7x7 cells.
+    the map average-pooled to at most 7x7 cells, for audio at most 49 time steps.
     """
 
     modality: Modality
@@ -41,48 +46,42 @@ class Feature:
         return f"{self.modality}-{self.tap}-{self.form}"
 
 
-def text_feature(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Feature | None:
-    """What this point reads from the text trunk; None for a design without text."""
-    if genotype.text_encoder is None:
-        return None
-    if reads_tokens(genotype, point, "text"):
-        return Feature("text", point.text_tap, "tokens")
-    pooling = genotype.text_pooling
+def feature_at(
+    genotype: Genotype, point: FusionPoint, modality: Modality, shapes: Shapes
+) -> Feature:
+    """What this point reads from the trunk of a modality that the design has."""
+    tap, pooling = point.tap(modality), genotype.pooling(modality)
+    if reads_tokens(genotype, point, modality):
+        return Feature(modality, tap, "tokens")
     assert pooling != "attention", "whose tokens are read"
-    if pooling == "pooler" and point.text_tap != shapes[genotype.text_encoder].depth:
+    if pooling == "conv-max":
+        return Feature(modality, tap, "grid")
+    if pooling == "pooler" and tap != shapes[genotype.encoders[modality]].depth:
         pooling = "cls"  # the pooler belongs to the last layer
-    return Feature("text", point.text_tap, pooling)
+    return Feature(modality, tap, pooling)
 
 
-def vision_feature(genotype: Genotype, point: FusionPoint) -> Feature | None:
-    """What this point reads from the vision trunk; None for a design without images."""
-    if genotype.vision_encoder is None:
-        return None
-    if reads_tokens(genotype, point, "vision"):
-        return Feature("vision", point.vision_tap, "tokens")
-    pooling = genotype.vision_pooling
-    assert pooling != "attention", "whose tokens are read"
-    return Feature("vision", point.vision_tap, "grid" if pooling == "conv-max" else pooling)
+def read_at(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> list[Feature]:
+    """What this point reads, a feature a modality, in the order of the design's encoders."""
+    return [feature_at(genotype, point, modality, shapes) for modality in genotype.encoders]
 
 
 def features_of(genotype: Genotype, shapes: Shapes) -> tuple[Feature, ...]:
     """Everything that the design reads from its trunks, each feature once."""
-    read = {
-        feature
-        for point in genotype.points
-        for feature in (text_feature(genotype, point, shapes), vision_feature(genotype, point))
-        if feature is not None
-    }
+    read = {f for point in genotype.points for f in read_at(genotype, point, shapes)}
     return tuple(sorted(read))
 
 
-def vision_tokens(shape: EncoderShape, tap: int) -> int:
-    """How many tokens the form "tokens" of this vision tap has."""
+def map_tokens(shape: EncoderShape, tap: int) -> int:
+    """How many tokens the form "tokens" of this tap has; of a picture's or a sound's encoder."""
     height, width = shape.sides[tap - 1]
-    kernel = token_kernel(height, width)
-    return -(-height // kernel) * -(-width // kernel) + shape.has_class_token
+    down, along = token_kernel(shape.modality, height, width)
+    return -(-height // down) * -(-width // along) + shape.has_class_token
 
 
-def token_kernel(height: int, width: int) -> int:
-    """Cells that are averaged into one token, along each side."""
-    return -(-max(height, width) // MAX_VISION_TOKENS_SIDE)
+def token_kernel(modality: Modality, height: int, width: int) -> tuple[int, int]:
+    """Cells of a feature map that are averaged into one token, along each side."""
+    if modality == "audio":
+        return height, -(-width // MAX_AUDIO_TOKENS)
+    side = -(-max(height, width) // MAX_VISION_TOKENS_SIDE)
+    return side, side

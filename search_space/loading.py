@@ -2,26 +2,30 @@
 
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from search_space.configs import config_of, first_line
 from search_space.encoders import EncoderError, EncoderShape, EncoderSpec, UnknownEncoderError
 from search_space.genotype import MIN_TEXT_TOKENS
 from search_space.libraries import import_timm, import_transformers
 from search_space.pixels import image_size
+from search_space.sounds import sound_input
 from search_space.trunks import (
+    MapTrunk,
     MobileNetV2Trunk,
+    SoundTrunk,
     TextTrunk,
     TimmTrunk,
-    VisionTrunk,
     ViTTrunk,
     layers_of,
     timm_depth,
 )
 
+_UNREAD = ("pooler.", "masked_spec_embed")
+"""Weights that need not be there: no trunk reads them, or it is told that they are missing."""
 MIN_VOCABULARY = 4
 """Token ids that mark padding, unknown words, the start and the end of a text."""
 
@@ -80,81 +84,53 @@ def cut(spec: EncoderSpec, model: nn.Module, depth: int) -> nn.Module:
         return TextTrunk(model, depth)
     if cast(Any, model).config.model_type == "mobilenet_v2":
         return MobileNetV2Trunk(model, depth)
-    return ViTTrunk(model, depth)
+    return SoundTrunk(model, depth) if spec.modality == "audio" else ViTTrunk(model, depth)
 
 
 def _load_timm(spec: EncoderSpec) -> nn.Module:
-    if spec.modality != "vision":
-        raise EncoderError(
-            f"{spec.modality} encoder {spec.source!r}: timm has vision encoders only"
-        )
+    if spec.modality == "text":
+        raise EncoderError(f"text encoder {spec.source!r}: timm has no encoders of text")
     timm = import_timm()
     if spec.source not in timm.list_models() and spec.source not in timm.list_pretrained():
         raise UnknownEncoderError(
-            f"vision encoder {spec.source!r}: timm has no such model; "
+            f"{spec.modality} encoder {spec.source!r}: timm has no such model; "
             "`python -c 'import timm; print(timm.list_models())'` lists them"
         )
+    channels = {"in_chans": 1} if spec.modality == "audio" else {}
     try:
         model = timm.create_model(
-            spec.source, pretrained=spec.weights == "pretrained", num_classes=0, **spec.config
+            spec.source,
+            pretrained=spec.weights == "pretrained",
+            num_classes=0,
+            **channels,
+            **spec.config,
         )
     except Exception as error:  # architectures and hub clients raise whatever they like
         if spec.weights == "random" or isinstance(error, (AssertionError, TypeError)):
             raise EncoderError(
-                f"vision encoder {spec.source}: timm cannot build it with config "
-                f"{dict(spec.config)} ({_first_line(error)})"
+                f"{spec.modality} encoder {spec.source}: timm cannot build it with config "
+                f"{dict(spec.config)} ({first_line(error)})"
             ) from error
         raise EncoderError(
-            f"vision encoder {spec.source}: no pretrained weights ({_first_line(error)}); fetch "
-            "them into the hub's cache on a machine with a network, or pass --weights random"
+            f"{spec.modality} encoder {spec.source}: no pretrained weights ({first_line(error)}); "
+            "fetch them into the hub's cache on a machine with a network, or pass --weights random"
         ) from error
     if not hasattr(model, "forward_intermediates"):
-        raise EncoderError(f"vision encoder {spec.source}: timm gives it no intermediate features")
-    return cast(nn.Module, model)
-
-
-def _config(spec: EncoderSpec) -> Any:
-    transformers = import_transformers()
-    here = f"{spec.modality} encoder {spec.source}"
-    if spec.model_type is not None and not (
-        spec.weights == "pretrained" or Path(spec.source).is_dir()
-    ):
-        try:
-            known = transformers.AutoConfig.for_model(spec.model_type)
-        except ValueError as error:
-            raise EncoderError(
-                f"{here}: transformers knows no model_type {spec.model_type!r}"
-            ) from error
-        unknown = [key for key in spec.config if not hasattr(known, key)]
-        if unknown:
-            raise EncoderError(f"{here}: {', '.join(unknown)}: no setting of {spec.model_type}")
-        try:
-            return transformers.AutoConfig.for_model(spec.model_type, **spec.config)
-        except Exception as error:  # each configuration checks itself in its own way
-            raise EncoderError(f"{here}: {' '.join(str(error).split())}") from error
-    try:
-        return transformers.AutoConfig.from_pretrained(spec.source, local_files_only=True)
-    except Exception as error:
-        if Path(spec.source).is_dir():
-            raise EncoderError(
-                f"{here}: no usable config.json there ({_first_line(error)}); "
-                "give the folder that save_pretrained wrote"
-            ) from error
         raise EncoderError(
-            f"{here}: neither a folder nor in the hub's cache; "
-            f"run `hf download {spec.source}` or give a local folder"
-        ) from error
+            f"{spec.modality} encoder {spec.source}: timm gives it no intermediate features"
+        )
+    return cast(nn.Module, model)
 
 
 def _from_config(spec: EncoderSpec) -> nn.Module:
     transformers = import_transformers()
-    config = _config(spec)
+    config = config_of(spec)
     try:  # a configuration may ask for half precision, which the fusion does not compute in
         model = transformers.AutoModel.from_config(config, dtype=torch.float32)
     except Exception as error:
         raise EncoderError(
             f"{spec.modality} encoder {spec.source}: transformers cannot build it "
-            f"({_first_line(error)})"
+            f"({first_line(error)})"
         ) from error
     if config.model_type == "mobilenet_v2":
         # transformers draws its convolutions so small that no signal passes an untrained BatchNorm
@@ -162,13 +138,13 @@ def _from_config(spec: EncoderSpec) -> nn.Module:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-    return cast(nn.Module, model)
+    return _encoder_of(spec, model)
 
 
 def _load_transformers(spec: EncoderSpec) -> nn.Module:
     if spec.weights == "random":
         return _from_config(spec)
-    _config(spec)
+    config_of(spec)
     here = f"{spec.modality} encoder {spec.source}"
     try:
         model, report = import_transformers().AutoModel.from_pretrained(
@@ -176,15 +152,15 @@ def _load_transformers(spec: EncoderSpec) -> nn.Module:
         )
     except OSError as error:
         raise EncoderError(
-            f"{here}: no weights there ({_first_line(error)}); "
+            f"{here}: no weights there ({first_line(error)}); "
             "give a folder that holds model.safetensors, or pass --weights random"
         ) from error
     except Exception as error:  # torn files and weights of other sizes
         raise EncoderError(
             f"{here}: its weights do not fit its config.json or cannot be read "
-            f"({_first_line(error)}); save the model anew"
+            f"({first_line(error)}); save the model anew"
         ) from error
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(_UNREAD))
     if missing:
         raise EncoderError(
             f"{here}: {len(missing)} weights are missing, "
@@ -192,11 +168,13 @@ def _load_transformers(spec: EncoderSpec) -> nn.Module:
         )
     if report["missing_keys"]:
         model.pooler = None  # an untrained pooler is no pooler
-    return cast(nn.Module, model)
+    return _encoder_of(spec, model)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+def _encoder_of(spec: EncoderSpec, model: Any) -> nn.Module:
+    """The model, or that part of a speech recogniser which reads the sound."""
+    speaks = spec.modality == "audio" and model.config.is_encoder_decoder
+    return cast(nn.Module, model.get_encoder() if speaks else model)
 
 
 @lru_cache(maxsize=64)
@@ -207,7 +185,7 @@ def describe(spec: EncoderSpec) -> EncoderShape:
     Raises EncoderError where the encoder cannot be had.
     """
     model = _without_weights(spec)
-    return _text_shape(spec, model) if spec.modality == "text" else _vision_shape(spec, model)
+    return _text_shape(spec, model) if spec.modality == "text" else _map_shape(spec, model)
 
 
 def _text_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
@@ -237,27 +215,30 @@ def _text_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
     )
 
 
-def _vision_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
-    size = image_size(spec, model)
+def _map_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
+    sound = spec.modality == "audio"
+    side = 0 if sound else image_size(spec, model)
+    size = sound_input(spec).size if sound else (3, side, side)
     try:
-        trunk = cast(VisionTrunk, cut(spec, model, _depth(spec, model)).eval())
+        trunk = cast(MapTrunk, cut(spec, model, _depth(spec, model)).eval())
         with torch.no_grad():
-            taps = list(trunk.taps(torch.zeros(1, 3, size, size, device="meta")))
+            taps = list(trunk.taps(torch.zeros(1, *size, device="meta")))
         sides = tuple((grid.shape[2], grid.shape[3]) for grid, _ in taps)
     except EncoderError:
         raise
     except Exception as error:  # some models put out lists, or tokens without a place
         raise EncoderError(
-            f"vision encoder {spec.source}: its layers give no feature maps to tap "
-            f"({_first_line(error)}); choose another encoder"
+            f"{spec.modality} encoder {spec.source}: its layers give no feature maps to tap "
+            f"({first_line(error)}); choose another encoder"
         ) from error
     return EncoderShape(
         spec.name,
-        "vision",
+        spec.modality,
         widths=tuple(grid.shape[1] for grid, _ in taps),
         sides=sides,
-        has_class_token=all(token is not None for _, token in taps),
-        image_size=size,
+        has_class_token=not sound and all(token is not None for _, token in taps),
+        image_size=side,
+        sound_size=size if sound else (),
     )
 
 
@@ -294,4 +275,4 @@ def _without_weights(spec: EncoderSpec) -> nn.Module:
 @lru_cache(maxsize=64)
 def describe_vocabulary(spec: EncoderSpec) -> int:
     """How many token ids a text encoder knows."""
-    return int(_config(spec).vocab_size)
+    return int(config_of(spec).vocab_size)

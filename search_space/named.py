@@ -7,9 +7,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from search_space.encoders import EncoderSpec, Modality, Weights, spec_for
+from search_space.encoders import (
+    MODALITIES,
+    SOUND_SECONDS,
+    EncoderSpec,
+    Modality,
+    Weights,
+    spec_for,
+)
 from search_space.genotype import (
     ATTENTION_OVER,
+    AUDIO_POOLINGS,
     MAX_ATTENTION_BLOCKS,
     MAX_FUSION_POINTS,
     MAX_TEXT_TOKENS,
@@ -28,12 +36,16 @@ _LISTS: dict[str, tuple[str, ...]] = {
     "attention_over": ATTENTION_OVER,
     "text_pooling": TEXT_POOLINGS,
     "vision_pooling": VISION_POOLINGS,
+    "audio_pooling": AUDIO_POOLINGS,
     "precision": PRECISIONS,
 }
 _RANGES = {"fusion_points": (1, MAX_FUSION_POINTS), "attention_blocks": (0, MAX_ATTENTION_BLOCKS)}
 _NUMBERS = {"text_tokens": (MIN_TEXT_TOKENS, MAX_TEXT_TOKENS), "widths": (0, 4096)}
-_KNOWN = {"name", "text_encoder", "vision_encoder", *_LISTS, *_RANGES, *_NUMBERS}
+_SILENT: Mapping[str, Any] = {"audio_encoder": [], "audio_pooling": ["mean"]}
+"""What a space says that does not speak of audio."""
+_KNOWN = {"name", "text_encoder", "vision_encoder", *_LISTS, *_RANGES, *_NUMBERS, *_SILENT}
 _ENCODER_KEYS = {"name", "library", "source", "weights", "model_type", "config"}
+_MAX_SECONDS = 60
 
 
 class SpaceError(Exception):
@@ -51,18 +63,19 @@ def load_space(
     vision_encoders: Sequence[str] = (),
     weights: Weights | None = None,
     text_only: bool = False,
+    audio_encoders: Sequence[str] = (),
 ) -> SearchSpace:
     """The space of this name or in this TOML file.
 
     Encoders that are given (folders, timm names, hub ids) stand in for the space's own of that
-    modality; `weights` overrides where all weights come from; `text_only` leaves the vision
-    encoders out. Raises SpaceError for a space that is unknown or malformed, EncoderError for an
-    encoder that cannot be had.
+    modality; `weights` overrides where all weights come from; `text_only` leaves all encoders but
+    those of text out. Raises SpaceError for a space that is unknown or malformed, EncoderError for
+    an encoder that cannot be had.
     """
     fields = _read(name_or_file)
-    given = {"text": text_encoders, "vision": vision_encoders}
+    given = {"text": text_encoders, "vision": vision_encoders, "audio": audio_encoders}
     specs: list[EncoderSpec] = []
-    modalities: tuple[Modality, ...] = ("text",) if text_only else ("text", "vision")
+    modalities: tuple[Modality, ...] = ("text",) if text_only else MODALITIES
     for modality in modalities:
         sources = given[modality]
         if sources:
@@ -89,6 +102,7 @@ def load_space(
         attention_over=tuple(fields["attention_over"]),
         text_poolings=tuple(fields["text_pooling"]),
         vision_poolings=tuple(fields["vision_pooling"]),
+        audio_poolings=tuple(fields["audio_pooling"]),
         precisions=tuple(fields["precision"]),
     )
 
@@ -111,6 +125,7 @@ def _read(name_or_file: str) -> dict[str, Any]:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SpaceError(f"search space {name_or_file}: not TOML ({error})") from error
+    fields = {**_SILENT, **fields}
     problems = _problems(fields)
     if problems:
         raise SpaceError(f"search space {name_or_file}: " + "; ".join(problems))
@@ -140,10 +155,10 @@ def _problems(fields: Mapping[str, Any]) -> list[str]:
         two = isinstance(values, list) and len(values) == 2 and all(type(v) is int for v in values)
         if not two or not low <= values[0] <= values[1] <= high:
             found.append(f"{key} = {values!r}: give [least, most] within {low} and {high}")
-    for modality in ("text", "vision"):
+    for modality in MODALITIES:
         if f"{modality}_encoder" in fields:
             found += _encoder_problems(modality, fields[f"{modality}_encoder"])
-    if fields.get("text_encoder") == [] == fields.get("vision_encoder"):
+    if all(fields.get(f"{modality}_encoder") == [] for modality in MODALITIES):
         found.append("text_encoder and vision_encoder are both empty: give at least one encoder")
     return found
 
@@ -168,7 +183,11 @@ def _encoder_problems(modality: str, entries: Any) -> list[str]:
             found.append(f"{modality}_encoder = {entry!r}: give a table [[{modality}_encoder]]")
             continue
         here = f"{modality}_encoder {entry.get('name', '?')!r}"
-        found += [f"{here}: {key} is not a setting" for key in sorted(entry.keys() - _ENCODER_KEYS)]
+        keys = _ENCODER_KEYS | ({"seconds"} if modality == "audio" else set())
+        found += [f"{here}: {key} is not a setting" for key in sorted(entry.keys() - keys)]
+        seconds = entry.get("seconds", SOUND_SECONDS)
+        if type(seconds) is not int or not 1 <= seconds <= _MAX_SECONDS:
+            found.append(f"{here}: seconds = {seconds!r}: give a whole number up to {_MAX_SECONDS}")
         if "source" not in entry:
             found.append(f"{here}: source is missing (a hub id, timm/NAME or a folder)")
         found += [
@@ -201,6 +220,7 @@ def _spec(modality: Modality, entry: Mapping[str, Any]) -> EncoderSpec:
             name=entry.get("name", found.name),
             model_type=entry.get("model_type"),
             config=entry.get("config", {}),
+            seconds=entry.get("seconds", SOUND_SECONDS),
         )
     return EncoderSpec(
         name=entry.get("name", entry["source"]),
@@ -210,4 +230,5 @@ def _spec(modality: Modality, entry: Mapping[str, Any]) -> EncoderSpec:
         weights=entry.get("weights", "pretrained"),
         model_type=entry.get("model_type"),
         config=entry.get("config", {}),
+        seconds=entry.get("seconds", SOUND_SECONDS),
     )

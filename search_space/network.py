@@ -1,13 +1,13 @@
 """The network that a genotype spells: trunks, fusion, head."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from search_space.branch import Branch
-from search_space.encoders import EncoderSpec
+from search_space.encoders import EncoderSpec, Modality
 from search_space.features import Feature, features_of
 from search_space.genotype import FusionPoint, Genotype
 from search_space.loading import load_trunk
@@ -53,40 +53,61 @@ def _head(width: int, classes: int) -> nn.Sequential:
 
 
 class FusionNetwork(nn.Module):
-    """A whole design, from token ids and pixels to logits."""
+    """A whole design, from token ids, pixels and sounds to logits."""
 
     def __init__(
         self,
         genotype: Genotype,
         shapes: Shapes,
         fusion: Fusion,
-        text: nn.Module | None,
-        vision: nn.Module | None,
+        trunks: Mapping[Modality, nn.Module],
     ) -> None:
         super().__init__()
         wanted = features_of(genotype, shapes)
-        self.text_features = tuple(f for f in wanted if f.modality == "text")
-        self.vision_features = tuple(f for f in wanted if f.modality == "vision")
-        self.text, self.vision, self.fusion = text, vision, fusion
+        self.wanted = {m: tuple(f for f in wanted if f.modality == m) for m in genotype.encoders}
+        """The features that are read, by modality, in the order of the inputs."""
+        self.trunks, self.fusion = (
+            nn.ModuleDict({str(m): trunk for m, trunk in trunks.items()}),
+            fusion,
+        )
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Logits (B, classes) from the inputs that `input_names` lists, in that order."""
-        features: dict[Feature, Tensor] = {}
-        mask = None
-        remaining: Sequence[Tensor] = inputs
-        if self.text is not None:
-            ids, mask, *remaining = inputs
-            features |= self.text(ids, mask, self.text_features)
-        if self.vision is not None:
-            features |= self.vision(remaining[0], self.vision_features)
-        logits: Tensor = self.fusion(features, mask)
+        logits: Tensor = self.fusion(*self.read(*inputs))
         return logits
+
+    def read(self, *inputs: Tensor) -> tuple[dict[Feature, Tensor], Tensor | None]:
+        """What the fusion reads of these inputs: features, and the text's mask (B, L)."""
+        given = by_modality(tuple(self.wanted), inputs)
+        features: dict[Feature, Tensor] = {}
+        for modality, wanted in self.wanted.items():
+            features |= self.trunks[modality](*given[modality], wanted)
+        return features, given["text"][1] if "text" in given else None
+
+
+INPUTS: Mapping[Modality, tuple[str, ...]] = {
+    "text": ("input_ids", "attention_mask"),
+    "vision": ("pixel_values",),
+    "audio": ("input_values",),
+}
+"""What each trunk takes: ids and mask (B, L); pixels (B, 3, S, S); a sound as its encoder reads it,
+(B, samples) or (B, bands and frames in any order)."""
 
 
 def input_names(genotype: Genotype) -> tuple[str, ...]:
-    """The network's inputs in order: input_ids and attention_mask (B, L), pixel_values."""
-    text = ("input_ids", "attention_mask") if genotype.text_encoder else ()
-    return (*text, *(("pixel_values",) if genotype.vision_encoder else ()))
+    """The network's inputs in order."""
+    return tuple(name for modality in genotype.encoders for name in INPUTS[modality])
+
+
+def by_modality(
+    modalities: Iterable[Modality], inputs: Sequence[Tensor]
+) -> dict[Modality, tuple[Tensor, ...]]:
+    """A network's inputs, in the order of `input_names`, by whose they are."""
+    found: dict[Modality, tuple[Tensor, ...]] = {}
+    for modality in modalities:
+        count = len(INPUTS[modality])
+        found[modality], inputs = tuple(inputs[:count]), inputs[count:]
+    return found
 
 
 def build(
@@ -103,14 +124,12 @@ def build(
     found = violations(genotype, shapes)
     if found:
         raise ValueError("; ".join(found))
-    text = vision = None
-    if genotype.text_encoder:
-        text = load_trunk(encoders[genotype.text_encoder], genotype.deepest_text_tap, seed)
-    if genotype.vision_encoder:
-        vision = load_trunk(encoders[genotype.vision_encoder], genotype.deepest_vision_tap, seed)
-    return FusionNetwork(
-        genotype, shapes, new_fusion(genotype, shapes, classes, seed), text, vision
-    ).eval()
+    trunks = {
+        modality: load_trunk(encoders[name], genotype.deepest_tap(modality), seed)
+        for modality, name in genotype.encoders.items()
+    }
+    fusion = new_fusion(genotype, shapes, classes, seed)
+    return FusionNetwork(genotype, shapes, fusion, trunks).eval()
 
 
 def new_fusion(genotype: Genotype, shapes: Shapes, classes: int, seed: int) -> Fusion:

@@ -159,8 +159,8 @@ def _seeded(design: PaperDesign, space: SearchSpace) -> SeededDesign | None:
     carried = canonical(carried, space.shapes)  # no pooler, or taps that fell together
     if carried == genotype:
         return SeededDesign(design.name, design, carried)
-    taps = ", ".join(f"{p.text_tap}x{p.vision_tap}" for p in carried.points)
-    was = ", ".join(f"{p.text_tap}x{p.vision_tap}" for p in genotype.points)
+    taps = ", ".join(carried.taps(p) for p in carried.points)
+    was = ", ".join(genotype.taps(p) for p in genotype.points)
     words = f"{design.name} of {SOURCE} carried over in proportion: taps {was} became {taps}"
     if carried.text_tokens != genotype.text_tokens:
         words += f", {genotype.text_tokens} tokens became {carried.text_tokens}"

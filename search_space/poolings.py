@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from search_space.genotype import TextPooling, VisionPooling
+from search_space.genotype import Pooling
 from search_space.rules import CONV_MAX_WIDTH
 from search_space.trunks import pool_text
 
 TokenForm = Literal["cls", "mean", "max", "attention"]
-_FORMS: dict[TextPooling | VisionPooling, TokenForm] = {
+_FORMS: dict[Pooling, TokenForm] = {
     "cls": "cls",
     "mean": "mean",
     "max": "max",
@@ -53,7 +53,7 @@ class TokenPooling(nn.Module):
     hierarchical attention networks (Yang et al., 2016) without its layer before the product.
     """
 
-    def __init__(self, pooling: TextPooling | VisionPooling, width: int) -> None:
+    def __init__(self, pooling: Pooling, width: int) -> None:
         super().__init__()
         self.form = _FORMS[pooling]
         self.query = nn.Linear(width, 1, bias=False) if self.form == "attention" else None

@@ -7,13 +7,16 @@ What is done elsewhere and not again here, each held by a test on the exported g
 - Unused layers: trunks end at their deepest tap (`search_space.trunks`).
 """
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
 
 from search_space.branch import AttentionBlock, Branch
+from search_space.encoders import Modality
 from search_space.genotype import Genotype
 from search_space.network import Fusion, FusionNetwork
 from search_space.rules import Shapes
@@ -67,7 +70,8 @@ def rewrite(
     for branch in fusion.branches:
         assert isinstance(branch, Branch)
         fold_branch(branch)
-    return FusionNetwork(genotype, shapes, fusion, network.text, network.vision).eval()
+    trunks = cast(Mapping[Modality, nn.Module], network.trunks)
+    return FusionNetwork(genotype, shapes, fusion, trunks).eval()
 
 
 def fold_branch(branch: Branch) -> None:

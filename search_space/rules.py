@@ -1,11 +1,13 @@
 """Which designs can be built, and which of a network's several spellings is the canonical one."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from search_space.encoders import MODALITIES, EncoderShape
+from search_space.encoders import MODALITIES, EncoderShape, Modality
 from search_space.genotype import (
     ATTENTION_OVER,
+    AUDIO_POOLINGS,
     MAX_ATTENTION_BLOCKS,
     MAX_FUSION_POINTS,
     MAX_TEXT_TOKENS,
@@ -14,67 +16,73 @@ from search_space.genotype import (
     PRECISIONS,
     TEXT_POOLINGS,
     VISION_POOLINGS,
+    AudioPooling,
     FusionPoint,
     Genotype,
     TextPooling,
     VisionPooling,
 )
-from search_space.signatures import SIGNATURES, fuses_tokens, pools
+from search_space.signatures import SIGNATURES, Signature, fuses_tokens, given, pools
 
 ATTENTION_HEADS = 4
 MAX_FUSED_WIDTH = 16_384
 """More features than this would make the head alone larger than either trunk."""
 MAX_ATTENTION_WIDTH = 2_560
 """The widest vector that the encoders of arXiv 2511.21889 give by concatenation (768 + 1792)."""
-MAX_TENSOR_WIDTH = 128
-"""The widest square outer product that MAX_FUSED_WIDTH holds."""
 CONV_MAX_WIDTH = 64
 """Features of the "conv-max" pooling (a 3x3 convolution, then the maximum): arXiv 2511.21889."""
 
 Shapes = Mapping[str, EncoderShape]
+Widths = dict[Modality, int]
+"""Features by modality, of those that a design has, in the order of MODALITIES."""
 
 
-def own_widths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> tuple[int, int]:
-    """Features of (text, vision) as they leave trunk and pooling; 0 for an absent modality."""
-    text = vision = 0
-    if genotype.text_encoder:
-        text = shapes[genotype.text_encoder].widths[point.text_tap - 1]
-    if genotype.vision_encoder:
-        vision = shapes[genotype.vision_encoder].widths[point.vision_tap - 1]
-        if genotype.vision_pooling == "conv-max" and not fuses_tokens(genotype, point, "vision"):
-            vision = CONV_MAX_WIDTH
-    return text, vision
+def max_tensor_width(modalities: int) -> int:
+    """The greatest width whose outer product over so many modalities MAX_FUSED_WIDTH holds."""
+    width = 1
+    while (width + 1) ** modalities <= MAX_FUSED_WIDTH:
+        width += 1
+    return width
 
 
-def branch_widths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> tuple[int, int]:
-    """Features of (text, vision) as they reach the operator; 0 for an absent modality."""
-    text, vision = own_widths(genotype, point, shapes)
-    if not (text and vision):
-        return text, vision
+def own_widths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Widths:
+    """Features as they leave trunk and pooling."""
+    found = {m: shapes[name].widths[point.tap(m) - 1] for m, name in genotype.encoders.items()}
+    as_map = genotype.vision_pooling == "conv-max" and not fuses_tokens(genotype, point, "vision")
+    if "vision" in found and as_map:
+        found["vision"] = CONV_MAX_WIDTH
+    return found
+
+
+def branch_widths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Widths:
+    """Features as they reach the operator."""
+    own = own_widths(genotype, point, shapes)
+    if not genotype.is_fused:
+        return own
     if shares_width(genotype, point):
-        return (point.width or text,) * 2
+        return dict.fromkeys(own, point.width or next(iter(own.values())))
     if point.width and point.operator != "concatenation":
-        return point.width, point.width
-    return text, vision
+        return dict.fromkeys(own, point.width)
+    return own
 
 
 def shares_width(genotype: Genotype, point: FusionPoint) -> bool:
-    """Whether attention brings the modalities together here, so that both have one width."""
-    return any(fuses_tokens(genotype, point, modality) for modality in MODALITIES)
+    """Whether attention brings the modalities together here, so that all have one width."""
+    return any(fuses_tokens(genotype, point, modality) for modality in genotype.encoders)
 
 
 def fused_width(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> int:
     """Features that the operator at this point gives, attention blocks not counted."""
-    text, vision = branch_widths(genotype, point, shapes)
+    widths = list(branch_widths(genotype, point, shapes).values())
     if point.operator == "concatenation":
         if point.width and not genotype.attends_over_tokens(point):
             return point.width
-        return text + vision
+        return sum(widths)
     if point.operator == "product":
-        return 2 * text
+        return 2 * widths[0]
     if point.operator == "tensor":
-        return text * vision
-    return text * max(1, len(SIGNATURES[point.operator].gives))
+        return math.prod(widths)
+    return widths[0] * max(1, len(given(genotype, point)))
 
 
 def canonical(genotype: Genotype, shapes: Shapes) -> Genotype:
@@ -90,6 +98,7 @@ def canonical(genotype: Genotype, shapes: Shapes) -> Genotype:
         genotype,
         text_pooling=_text_pooling(genotype, shapes),
         vision_pooling=_vision_pooling(genotype, shapes),
+        audio_pooling=_audio_pooling(genotype),
     )
 
 
@@ -119,6 +128,11 @@ def _vision_pooling(genotype: Genotype, shapes: Shapes) -> VisionPooling:
     return pooling
 
 
+def _audio_pooling(genotype: Genotype) -> AudioPooling:
+    pooled = any(pools(point, "audio") for point in genotype.points)
+    return genotype.audio_pooling if genotype.audio_encoder and pooled else "mean"
+
+
 def violations(genotype: Genotype, shapes: Shapes) -> tuple[str, ...]:
     """Everything that keeps this design from being built, each in words; empty when it can be."""
     found = _choice_violations(genotype)
@@ -143,6 +157,7 @@ def _choice_violations(genotype: Genotype) -> list[str]:
         ("attention over", genotype.attention_over, ATTENTION_OVER),
         ("text pooling", genotype.text_pooling, TEXT_POOLINGS),
         ("vision pooling", genotype.vision_pooling, VISION_POOLINGS),
+        ("audio pooling", genotype.audio_pooling, AUDIO_POOLINGS),
         ("precision", genotype.precision, PRECISIONS),
         *(("operator", point.operator, OPERATORS) for point in genotype.points),
     ]
@@ -159,13 +174,10 @@ def _choice_violations(genotype: Genotype) -> list[str]:
 
 def _encoder_violations(genotype: Genotype, shapes: Shapes) -> list[str]:
     found = []
-    if genotype.text_encoder is None and genotype.vision_encoder is None:
-        found.append("no encoder: a design needs a text encoder, a vision encoder or both")
-    sides = (
-        ("text", genotype.text_encoder, [p.text_tap for p in genotype.points]),
-        ("vision", genotype.vision_encoder, [p.vision_tap for p in genotype.points]),
-    )
-    for modality, name, taps in sides:
+    if not genotype.encoders:
+        found.append("no encoder: a design needs a text, vision or audio encoder, or several")
+    for modality in MODALITIES:
+        name, taps = genotype.encoders.get(modality), [p.tap(modality) for p in genotype.points]
         if name is None:
             found += [
                 f"{modality} tap {tap} without a {modality} encoder: must be 0"
@@ -192,8 +204,7 @@ def _encoder_violations(genotype: Genotype, shapes: Shapes) -> list[str]:
                     f"{genotype.text_tokens} text tokens: "
                     f"{name} takes {MIN_TEXT_TOKENS} to {longest}"
                 )
-    unimodal = genotype.text_encoder is None or genotype.vision_encoder is None
-    if unimodal and (
+    if not genotype.is_fused and (
         genotype.attention_over == "tokens"
         or any(point.operator != "concatenation" for point in genotype.points)
     ):
@@ -201,8 +212,26 @@ def _encoder_violations(genotype: Genotype, shapes: Shapes) -> list[str]:
             "a unimodal design has nothing to fuse: use the operator concatenation and attention "
             "over the pooled vector"
         )
+    if genotype.is_fused:
+        found += _operator_violations(genotype)
     if genotype.text_encoder is None and genotype.text_tokens:
         found.append(f"{genotype.text_tokens} text tokens without a text encoder: must be 0")
+    return found
+
+
+def _operator_violations(genotype: Genotype) -> list[str]:
+    """Operators that cannot fuse what the design reads."""
+    present, found = set(genotype.encoders), []
+    for operator in dict.fromkeys(point.operator for point in genotype.points):
+        signature = SIGNATURES.get(operator, Signature())  # of any other `_choice_violations` tells
+        if not present.issuperset(signature.needs):
+            found.append(f"{operator} is of {' and '.join(signature.needs)}: choose another")
+        elif len(present) > signature.most:
+            able = (name for name, each in SIGNATURES.items() if each.most >= len(present))
+            found.append(
+                f"{operator} fuses {signature.most} modalities, not {len(present)}: "
+                f"choose one of {', '.join(able)}"
+            )
     return found
 
 
@@ -222,28 +251,29 @@ def _pooling_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) 
 
 
 def _point_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> list[str]:
-    text, vision = branch_widths(genotype, point, shapes)
-    here = f"{point.operator} at taps {point.text_tap}x{point.vision_tap}"
+    widths = list(branch_widths(genotype, point, shapes).values())
+    taps = genotype.taps(point)
+    here = f"{point.operator} at taps {taps}"
     found = _pooling_violations(genotype, point, shapes)
-    if SIGNATURES[point.operator].equal_widths and text != vision:
+    if SIGNATURES[point.operator].equal_widths and len(set(widths)) > 1:
         found.append(
-            f"{here} needs equal widths, the trunks give {text} and {vision}: "
-            "give the point a width to project both to"
+            f"{here} needs equal widths, the trunks give {' and '.join(map(str, widths))}: "
+            f"give the point a width to project {'both' if len(widths) == 2 else 'all'} to"
         )
-    if shares_width(genotype, point) and text % ATTENTION_HEADS:
-        found.append(f"{here}: {_unshared(text)}")
+    if shares_width(genotype, point) and widths[0] % ATTENTION_HEADS:
+        found.append(f"{here}: {_unshared(widths[0])}")
     fused = fused_width(genotype, point, shapes)
     if fused > MAX_FUSED_WIDTH:
         found.append(
             f"{here} gives {fused:,} features, at most {MAX_FUSED_WIDTH:,} are built: "
-            f"choose a width (tensor: up to {MAX_TENSOR_WIDTH})"
+            f"choose a width (tensor: up to {max_tensor_width(len(widths))})"
         )
     over_vector = genotype.attention_blocks > 0 and genotype.attention_over == "pooled"
     if over_vector and point == genotype.points[-1]:
         if fused > MAX_ATTENTION_WIDTH:
             found.append(
-                f"attention over a vector of {fused:,} features at taps "
-                f"{point.text_tap}x{point.vision_tap}: at most {MAX_ATTENTION_WIDTH:,}"
+                f"attention over a vector of {fused:,} features at taps {taps}: "
+                f"at most {MAX_ATTENTION_WIDTH:,}"
             )
         elif fused % ATTENTION_HEADS:
             found.append(f"{here}: {_unshared(fused)}")

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from search_space.encoders import EncoderShape, EncoderSpec
+from search_space.encoders import MODALITIES, EncoderShape, EncoderSpec, Modality
 from search_space.genotype import (
     AttentionOver,
+    AudioPooling,
     FusionPoint,
     Genotype,
     Operator,
@@ -18,7 +19,7 @@ from search_space.genotype import (
     TextPooling,
     VisionPooling,
 )
-from search_space.rules import MAX_TENSOR_WIDTH, branch_widths, canonical, violations
+from search_space.rules import branch_widths, canonical, max_tensor_width, violations
 from search_space.signatures import SIGNATURES
 
 Choice = str | int
@@ -26,10 +27,12 @@ MAX_SAMPLE_ATTEMPTS = 10_000
 _AT_REST: dict[str, Choice | None] = {
     "text_encoder": None,
     "vision_encoder": None,
+    "audio_encoder": None,
     "text_tokens": 0,
     "attention_over": "pooled",
     "text_pooling": "cls",
     "vision_pooling": "mean",
+    "audio_pooling": "mean",
 }
 """What a design says where its space does not ask."""
 
@@ -68,21 +71,35 @@ class SearchSpace:
     text_poolings: tuple[TextPooling, ...]
     vision_poolings: tuple[VisionPooling, ...]
     precisions: tuple[Precision, ...]
+    audio_poolings: tuple[AudioPooling, ...] = ("mean",)
+
+    def encoders_of(self, modality: Modality) -> tuple[str, ...]:
+        """Names of the encoders of a modality, in the order given."""
+        return tuple(e.name for e in self.encoders if e.modality == modality)
 
     @cached_property
     def text_encoders(self) -> tuple[str, ...]:
         """Names of the text encoders, in the order given."""
-        return tuple(e.name for e in self.encoders if e.modality == "text")
+        return self.encoders_of("text")
 
     @cached_property
     def vision_encoders(self) -> tuple[str, ...]:
         """Names of the vision encoders, in the order given."""
-        return tuple(e.name for e in self.encoders if e.modality == "vision")
+        return self.encoders_of("vision")
+
+    @cached_property
+    def audio_encoders(self) -> tuple[str, ...]:
+        """Names of the audio encoders, in the order given."""
+        return self.encoders_of("audio")
+
+    @cached_property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those that every design of this space reads."""
+        return tuple(m for m in MODALITIES if self.encoders_of(m))
 
     def holds(self, genotype: Genotype) -> bool:
         """Whether a design has the modalities of this space; any other is a reference to it."""
-        found = (bool(genotype.text_encoder), bool(genotype.vision_encoder))
-        return found == (bool(self.text_encoders), bool(self.vision_encoders))
+        return tuple(genotype.encoders) == self.modalities
 
     def encoder(self, name: str) -> EncoderSpec:
         """The encoder of this name. Raises KeyError."""
@@ -94,13 +111,13 @@ class SearchSpace:
         asked = [
             Decision("text_encoder", "categorical", self.text_encoders),
             Decision("vision_encoder", "categorical", self.vision_encoders),
+            Decision("audio_encoder", "categorical", self.audio_encoders),
             Decision("text_tokens", "categorical", self.text_tokens),
             _integers("fusion_points", *self.fusion_points),
         ]
         for k in range(1, self.fusion_points[1] + 1):
             asked += [
-                _integers(f"text_tap_{k}", 1, self._scale(self.text_encoders)),
-                _integers(f"vision_tap_{k}", 1, self._scale(self.vision_encoders)),
+                *(_integers(f"{m}_tap_{k}", 1, self._scale(m)) for m in MODALITIES),
                 Decision(f"operator_{k}", "categorical", self.operators),
                 Decision(f"width_{k}", "categorical", self.widths),
             ]
@@ -109,25 +126,25 @@ class SearchSpace:
             Decision("attention_over", "categorical", self.attention_over),
             Decision("text_pooling", "categorical", self.text_poolings),
             Decision("vision_pooling", "categorical", self.vision_poolings),
+            Decision("audio_pooling", "categorical", self.audio_poolings),
             Decision("precision", "categorical", self.precisions),
         ]
         return tuple(decision for decision in asked if self._is_asked(decision.name))
 
     def _is_asked(self, name: str) -> bool:
-        text, vision = bool(self.text_encoders), bool(self.vision_encoders)
-        if name.startswith("text_"):
-            return text
-        if name.startswith("vision_"):
-            return vision
-        return (text and vision) or not name.startswith(("operator_", "attention_over"))
+        for modality in MODALITIES:
+            if name.startswith(f"{modality}_"):
+                return modality in self.modalities
+        return len(self.modalities) > 1 or not name.startswith(("operator_", "attention_over"))
 
     @cached_property
     def size(self) -> int:
         """How many vectors there are; designs are fewer, since dead choices collapse."""
         return math.prod(len(decision.choices) for decision in self.decisions)
 
-    def _scale(self, names: tuple[str, ...]) -> int:
-        return max((self.shapes[name].depth for name in names), default=0)
+    def _scale(self, modality: Modality) -> int:
+        """Taps of this modality's deepest encoder."""
+        return max((self.shapes[n].depth for n in self.encoders_of(modality)), default=0)
 
     def decode(self, vector: Sequence[Choice]) -> Genotype:
         """The canonical design that a vector of choices spells.
@@ -148,25 +165,29 @@ class SearchSpace:
                 )
             # The decision's own value: an equal 32.0 or numpy integer would change the key.
             said[decision.name] = decision.choices[decision.choices.index(choice)]
-        text, vision = said["text_encoder"], said["vision_encoder"]
+        text = said["text_encoder"]
         points = tuple(
             FusionPoint(
-                self._tap(said.get(f"text_tap_{k}", 0), text, self.text_encoders),
-                self._tap(said.get(f"vision_tap_{k}", 0), vision, self.vision_encoders),
-                said.get(f"operator_{k}", "concatenation"),
-                said[f"width_{k}"],
+                operator=said.get(f"operator_{k}", "concatenation"),
+                width=said[f"width_{k}"],
+                **{
+                    f"{m}_tap": self._tap(said.get(f"{m}_tap_{k}", 0), said[f"{m}_encoder"], m)
+                    for m in MODALITIES
+                },
             )
             for k in range(1, said["fusion_points"] + 1)
         )
         design = Genotype(
             text_encoder=text,
-            vision_encoder=vision,
+            vision_encoder=said["vision_encoder"],
+            audio_encoder=said["audio_encoder"],
             text_tokens=min(said["text_tokens"], self.shapes[text].max_tokens) if text else 0,
             points=points,
             attention_blocks=said["attention_blocks"],
             attention_over=said["attention_over"],
             text_pooling=said["text_pooling"],
             vision_pooling=said["vision_pooling"],
+            audio_pooling=said["audio_pooling"],
             precision=said["precision"],
         )
         return self._with_usable_widths(canonical(design, self.shapes))
@@ -177,28 +198,26 @@ class SearchSpace:
         Raises ValueError naming the first property that the space does not offer.
         """
         if not self.holds(genotype):
-            which = "a unimodal" if self.text_encoders and self.vision_encoders else "this"
+            which = "a unimodal" if len(genotype.encoders) < len(self.modalities) == 2 else "this"
             raise ValueError(f"{which} design is a reference, not a point of space {self.name}")
-        text, vision = genotype.text_encoder or "", genotype.vision_encoder or ""
         # Designs with fewer points than the space asks for have some that coincide.
         least = self.fusion_points[0]
         points = genotype.points + genotype.points[-1:] * (least - len(genotype.points))
         said: dict[str, Choice] = {
-            "text_encoder": text,
-            "vision_encoder": vision,
-            "text_tokens": self._tokens_choice(genotype) if text else 0,
+            **{f"{modality}_encoder": name for modality, name in genotype.encoders.items()},
+            "text_tokens": self._tokens_choice(genotype) if genotype.text_encoder else 0,
             "fusion_points": len(points),
             "attention_blocks": genotype.attention_blocks,
             "attention_over": genotype.attention_over,
             "text_pooling": genotype.text_pooling,
             "vision_pooling": genotype.vision_pooling,
+            "audio_pooling": genotype.audio_pooling,
             "precision": genotype.precision,
         }
         for k, point in enumerate(points, start=1):
-            said[f"text_tap_{k}"] = self._tap_choice(point.text_tap, text, self.text_encoders)
-            said[f"vision_tap_{k}"] = self._tap_choice(
-                point.vision_tap, vision, self.vision_encoders
-            )
+            for modality, name in genotype.encoders.items():
+                tap = self._tap_choice(point.tap(modality), name, modality)
+                said[f"{modality}_tap_{k}"] = tap
             said[f"operator_{k}"] = point.operator
             said[f"width_{k}"] = point.width
         for spelling in self._spellings(said):
@@ -212,7 +231,7 @@ class SearchSpace:
         offered: list[tuple[Choice, ...]] = []
         for decision in self.decisions:
             choice = said.get(decision.name, decision.choices[0])
-            rests = decision.name in ("attention_over", "text_pooling", "vision_pooling")
+            rests = decision.name == "attention_over" or decision.name.endswith("_pooling")
             if choice in decision.choices:
                 offered.append((choice,))
             elif rests:
@@ -233,15 +252,13 @@ class SearchSpace:
                 return design
         raise ValueError(f"space {self.name}: no buildable design in {MAX_SAMPLE_ATTEMPTS} draws")
 
-    def _tap(self, choice: int, encoder: str | None, of: tuple[str, ...]) -> int:
-        if not encoder:
+    def _tap(self, choice: int, encoder: str | None, modality: Modality) -> int:
+        if encoder is None:
             return 0
-        return math.ceil(choice * self.shapes[encoder].depth / self._scale(of))
+        return math.ceil(choice * self.shapes[encoder].depth / self._scale(modality))
 
-    def _tap_choice(self, tap: int, encoder: str, of: tuple[str, ...]) -> int:
-        if not encoder:
-            return 0
-        return (tap - 1) * self._scale(of) // self.shapes[encoder].depth + 1
+    def _tap_choice(self, tap: int, encoder: str, modality: Modality) -> int:
+        return (tap - 1) * self._scale(modality) // self.shapes[encoder].depth + 1
 
     def _tokens_choice(self, genotype: Genotype) -> int:
         longest = self.shapes[str(genotype.text_encoder)].max_tokens
@@ -253,13 +270,13 @@ class SearchSpace:
         positive = sorted(width for width in self.widths if width > 0)
         points = []
         for point in design.points:
-            width = point.width
-            if point.operator == "tensor" and not 0 < width <= MAX_TENSOR_WIDTH:
-                usable = [w for w in positive if w <= MAX_TENSOR_WIDTH]
+            width, most = point.width, max_tensor_width(max(2, len(design.encoders)))
+            if point.operator == "tensor" and not 0 < width <= most:
+                usable = [w for w in positive if w <= most]
                 width = usable[-1] if usable else width
             elif SIGNATURES[point.operator].equal_widths and width == 0 and positive:
-                text, vision = branch_widths(design, point, self.shapes)
-                width = positive[0] if text != vision else 0
+                reached = branch_widths(design, point, self.shapes).values()
+                width = positive[0] if len(set(reached)) > 1 else 0
             points.append(replace(point, width=width))
         return canonical(replace(design, points=tuple(points)), self.shapes)
 

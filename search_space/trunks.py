@@ -67,26 +67,27 @@ def pool_text(states: Tensor, mask: Tensor, form: str) -> Tensor:
     return states[:, 0]
 
 
-class VisionTrunk(nn.Module, ABC):
-    """What the three kinds of vision trunk share: from feature map and class token to features."""
+class MapTrunk(nn.Module, ABC):
+    """What trunks of pictures and sounds share: from feature map and class token to features."""
 
     @abstractmethod
-    def taps(self, pixel_values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def taps(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Feature map (B, C, H, W) and class token (B, C), if any, of each tap in order."""
         ...
 
-    def forward(self, pixel_values: Tensor, wanted: tuple[Feature, ...]) -> dict[Feature, Tensor]:
-        """Features of images (B, 3, S, S), normalised as the encoder wants them."""
+    def forward(self, values: Tensor, wanted: tuple[Feature, ...]) -> dict[Feature, Tensor]:
+        """Features of images (B, 3, S, S) or sounds, normalised as the encoder wants them."""
         made = {
-            f: _vision_form(f.form, grid, class_token)
-            for tap, (grid, class_token) in enumerate(self.taps(pixel_values), start=1)
+            f: _map_form(f, grid, class_token)
+            for tap, (grid, class_token) in enumerate(self.taps(values), start=1)
             for f in wanted
             if f.tap == tap
         }
         return {f: made[f] for f in wanted}
 
 
-def _vision_form(form: str, grid: Tensor, class_token: Tensor | None) -> Tensor:
+def _map_form(feature: Feature, grid: Tensor, class_token: Tensor | None) -> Tensor:
+    form = feature.form
     if form == "grid":
         return grid
     if form == "mean":
@@ -97,14 +98,15 @@ def _vision_form(form: str, grid: Tensor, class_token: Tensor | None) -> Tensor:
         if class_token is None:
             raise ValueError("this vision encoder has no class token")
         return class_token
-    kernel = token_kernel(grid.shape[2], grid.shape[3])
-    if kernel > 1:
+    # Plain numbers: a trace would make the extents part of the graph.
+    kernel = token_kernel(feature.modality, int(grid.shape[2]), int(grid.shape[3]))
+    if max(kernel) > 1:
         grid = F.avg_pool2d(grid, kernel, ceil_mode=True, count_include_pad=False)
     tokens = grid.flatten(2).transpose(1, 2)
     return tokens if class_token is None else torch.cat([class_token.unsqueeze(1), tokens], 1)
 
 
-class MobileNetV2Trunk(VisionTrunk):
+class MobileNetV2Trunk(MapTrunk):
     """transformers' MobileNetV2: one tap a bottleneck, the last with the final convolution."""
 
     def __init__(self, model: nn.Module, depth: int) -> None:
@@ -118,8 +120,8 @@ class MobileNetV2Trunk(VisionTrunk):
                 # Its configuration's .997 is TensorFlow's share of the past; torch counts the new.
                 module.momentum = 0.1
 
-    def taps(self, pixel_values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        states = cast(nn.Module, self.conv_stem)(pixel_values)
+    def taps(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+        states = cast(nn.Module, self.conv_stem)(values)
         for k, layer in enumerate(self.layer, start=1):
             states = layer(states)
             if self.conv_1x1 is not None and k == len(self.layer):
@@ -127,7 +129,7 @@ class MobileNetV2Trunk(VisionTrunk):
             yield states, None
 
 
-class ViTTrunk(VisionTrunk):
+class ViTTrunk(MapTrunk):
     """A ViT-like encoder of transformers: class token first, if any, then a square of patches."""
 
     def __init__(self, model: nn.Module, depth: int) -> None:
@@ -153,9 +155,9 @@ class ViTTrunk(VisionTrunk):
     def _keep(self, _layer: nn.Module, _inputs: Any, output: Any) -> None:
         self._outputs.append(output if isinstance(output, Tensor) else output[0])
 
-    def taps(self, pixel_values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def taps(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         self._outputs = []
-        last = self.model(pixel_values=pixel_values).last_hidden_state
+        last = self.model(pixel_values=values).last_hidden_state
         states, self._outputs = self._outputs, []
         if self.depth == self.full_depth:
             states[-1] = last
@@ -165,7 +167,56 @@ class ViTTrunk(VisionTrunk):
             yield _as_grid(tokens[:, -count:], self.side, self.side), class_token
 
 
-class TimmTrunk(VisionTrunk):
+class SoundTrunk(MapTrunk):
+    """An audio encoder of transformers: its vectors over time as a map of one band.
+
+    The spectrogram transformer (AST) gives a true map: bands by time, after two prefix tokens.
+    Sounds have one length and end in silence, which no mask leaves out.
+    """
+
+    def __init__(self, model: nn.Module, depth: int) -> None:
+        super().__init__()
+        self.full_depth = len(layers_of(model)[2])
+        self.depth = depth
+        layers = _keep_layers(model, depth)
+        if depth < self.full_depth and hasattr(model, "layernorm"):
+            cast(Any, model).layernorm = nn.Identity()
+        # Parts that training leaves out at random would make it another network every time.
+        cast(Any, model).config.apply_spec_augment = False
+        for module in (model.config, *model.modules()):
+            if hasattr(module, "layerdrop"):
+                module.layerdrop = 0.0
+        self.model, self.sides = model, _spectrogram_sides(model)
+        self._outputs: list[Tensor] = []
+        for layer in layers:
+            layer.register_forward_hook(self._keep)
+
+    def _keep(self, _layer: nn.Module, _inputs: Any, output: Any) -> None:
+        self._outputs.append(output if isinstance(output, Tensor) else output[0])
+
+    def taps(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+        self._outputs = []
+        last = self.model(values).last_hidden_state
+        states, self._outputs = self._outputs, []
+        if self.depth == self.full_depth:
+            states[-1] = last
+        for tokens in states:
+            height, width = self.sides or (1, tokens.shape[1])
+            yield _as_grid(tokens[:, -height * width :], height, width), None
+
+
+def _spectrogram_sides(model: nn.Module) -> tuple[int, int] | None:
+    """(bands, time steps) of the patches that a spectrogram transformer reads; None for others."""
+    config = cast(Any, model).config
+    if config.model_type != "audio-spectrogram-transformer":
+        return None
+    return (
+        (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1,
+        (config.max_length - config.patch_size) // config.time_stride + 1,
+    )
+
+
+class TimmTrunk(MapTrunk):
     """Any timm model with `forward_intermediates`: one tap an intermediate feature."""
 
     def __init__(self, model: nn.Module, depth: int) -> None:
@@ -185,10 +236,10 @@ class TimmTrunk(VisionTrunk):
         )
         self.model = model
 
-    def taps(self, pixel_values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def taps(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         options: dict[str, Any] = {"return_prefix_tokens": True} if self.gives_prefix else {}
         result = cast(Any, self.model).forward_intermediates(
-            pixel_values,
+            values,
             indices=self.indices,
             output_fmt="NCHW",
             stop_early=not self.whole,
@@ -232,10 +283,14 @@ def timm_depth(model: nn.Module) -> int:
 def layers_of(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
     """The list of a whole model's layers with its parent and name. Raises EncoderError."""
     count = getattr(cast(Any, model).config, "num_hidden_layers", None)
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, nn.ModuleList) and len(child) == count:
-                return parent, name, child
+    found = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == count
+    ]
+    if found:
+        return found[-1]  # a waveform's convolutions may be as many, and come first
     raise EncoderError(
         f"{type(model).__name__} keeps no list of {count} layers (shared layers, as in ALBERT, "
         "cannot be tapped): choose a BERT-like text encoder, or MobileNetV2, a ViT-like encoder "

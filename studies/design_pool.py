@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from search_space.genotype import OPERATORS, PRECISIONS, TEXT_POOLINGS, VISION_POOLINGS, Genotype
+from search_space.genotype import (
+    AUDIO_POOLINGS,
+    OPERATORS,
+    PRECISIONS,
+    TEXT_POOLINGS,
+    VISION_POOLINGS,
+    Genotype,
+)
 from search_space.space import Choice, SearchSpace
 from studies.acquisition import Floats
 
@@ -99,7 +106,7 @@ class DesignPool:
         Layers run, the text's weighed by its tokens.
         """
         rows = np.array([self._features[i] for i in indices])
-        return np.asarray(rows[:, 0] + rows[:, 1])
+        return np.asarray(rows[:, : len(self._space.modalities)].sum(1))
 
     def _index(self, vector: tuple[Choice, ...]) -> int:
         if vector not in self._by_vector:
@@ -115,21 +122,21 @@ class DesignPool:
 
 
 def _features(design: Genotype, space: SearchSpace) -> list[float]:
-    """A design in figures, each 0 to 1. The first two add up to about what it costs."""
-    text, vision = design.text_encoder, design.vision_encoder
-    text_depth = space.shapes[text].depth if text else 1
-    vision_depth = space.shapes[vision].depth if vision else 1
+    """A design in figures, each 0 to 1: first what its layers cost, one figure a modality."""
+    depths = {m: space.shapes[name].depth for m, name in design.encoders.items()}
+    text = design.text_encoder
     tokens, most = design.text_tokens, max((*space.text_tokens, 1))
     widths = [math.log2(point.width + 1) for point in design.points]
     widest = math.log2(max(space.widths) + 1) or 1.0
     points = design.points
     fewest = max(min((*space.text_tokens, most)), 1)
     return [
-        design.deepest_text_tap / text_depth * tokens / most,
-        design.deepest_vision_tap / vision_depth,
-        design.deepest_text_tap / text_depth,
-        points[0].text_tap / text_depth,
-        points[0].vision_tap / vision_depth,
+        *(
+            design.deepest_tap(m) / depth * (tokens / most if m == "text" else 1)
+            for m, depth in depths.items()
+        ),
+        design.deepest_tap("text") / depths.get("text", 1),
+        *(points[0].tap(m) / depth for m, depth in depths.items()),
         math.log(max(tokens, 1) / fewest) / max(math.log(most / fewest), 1e-9) if text else 0.0,
         (len(points) - 1) / max(space.fusion_points[1] - 1, 1),
         sum(widths) / len(widths) / widest,
@@ -142,6 +149,6 @@ def _features(design: Genotype, space: SearchSpace) -> list[float]:
         *(float(design.text_pooling == pooling) for pooling in TEXT_POOLINGS),
         *(float(design.vision_pooling == pooling) for pooling in VISION_POOLINGS),
         *(float(design.precision == precision) for precision in PRECISIONS),
-        *(float(text == name) for name in space.text_encoders),
-        *(float(vision == name) for name in space.vision_encoders),
+        *(float(design.audio_pooling == pooling) for pooling in AUDIO_POOLINGS),
+        *(float(spec.name in design.encoders.values()) for spec in space.encoders),
     ]

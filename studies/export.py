@@ -9,10 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from evaluators.modality_use import MODALITIES, artifact_without, is_fused
+from evaluators.modality_use import artifact_without
 from evaluators.quality import QualityEvaluator
 from search_space.genotype import Genotype
 from search_space.pixels import normalisation
+from search_space.sounds import SOUND_HZ, sound_input
 from studies import screen
 from studies.commands import find_study
 from studies.fine_tuned import ATTRIBUTE, RIGHTS, TEST
@@ -96,6 +97,7 @@ def export_trial(
             "without_a_modality": without,
             "inputs": [input_.as_json() for input_ in artifact.inputs],
             "pixels": _pixel_rule(lab, genotype),
+            "sound": _sound_rule(lab, genotype),
         }
         text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
         (folder / "card.json").write_text(text + "\n", encoding="utf-8")
@@ -117,7 +119,7 @@ def _without_each(
 ) -> dict[str, dict[str, Any]]:
     """Writes the graphs that run without one modality, and tells their inputs and parity."""
     found: dict[str, dict[str, Any]] = {}
-    for absent in MODALITIES if is_fused(genotype) else ():
+    for absent in genotype.encoders if genotype.is_fused else ():
         artifact = artifact_without(quality, genotype, absent)
         file = f"without-{absent}.onnx"
         copyfile(artifact.path, folder / file)
@@ -151,6 +153,15 @@ def _pixel_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
         "mean": mean,
         "std": std,
     }
+
+
+def _sound_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
+    """How a sound becomes `input_values`: mono, in -1..1, cut or ended in silence, then this."""
+    if genotype.audio_encoder is None:
+        return None
+    spec = lab.space.encoder(genotype.audio_encoder)
+    settings = json.loads(sound_input(spec).settings)
+    return {"hertz": SOUND_HZ, "seconds": spec.seconds, "settings": settings}
 
 
 def _environment() -> str:

@@ -11,10 +11,8 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from evaluators.evaluation import Evaluation, content_key
 from evaluators.figures import measures_of
 from evaluators.modality_use import (
-    MODALITIES,
     ModalityUseEvaluator,
     artifact_without,
-    is_fused,
 )
 from evaluators.paired import right_of, right_rows
 from evaluators.quality import QualityEvaluator
@@ -69,7 +67,7 @@ def test_figures(
     """Accuracy on the whole test split of a design that was trained on train, stopped by valid.
 
     The mean over seeds with its 95 % interval (see `mean_over_seeds` for what that covers), the
-    percentage of each seed, and which samples were right. Of a design of two modalities also what
+    percentage of each seed, and which samples were right. Of a fused design also what
     it uses of each, as the first seed trained it.
     """
     found = [known_or_new(lab.store, _Test(one), genotype)[0] for one in by_seed]
@@ -80,7 +78,7 @@ def test_figures(
         SEEDS: (100 * right.mean(1)).tolist(),
         RIGHT: right_rows(right),
     }
-    if is_fused(genotype):
+    if genotype.is_fused:
         use, _ = known_or_new(lab.store, ModalityUseEvaluator(by_seed[0]), genotype)
         figures[USE] = {m.name: [m.value, m.low, m.high] for m in use.measures}
     return figures
@@ -173,15 +171,15 @@ class _TimedWithout:
 
 
 def _time_missing(lab: Lab, tests: dict[str, Any], designs: Mapping[int, Genotype]) -> None:
-    """Adds to the test figures of fused designs what they take without text and without vision.
+    """Adds to the test figures of fused designs what they take without each modality.
 
     Left out is what the device cannot run, or not read well enough.
     """
     for number, genotype in designs.items():
-        if not is_fused(genotype):
+        if not genotype.is_fused:
             continue
         use = dict(tests[str(number)][USE])
-        for absent in MODALITIES:
+        for absent in genotype.encoders:
             found, _ = known_or_new(lab.store, _TimedWithout(lab, absent), genotype)
             if not (found.infeasible or found.unstable):
                 taken = found["latency_ms"]
@@ -204,7 +202,7 @@ def _look_at_fine_tuned(
 
 def _looked_at(figures: dict[str, Any], genotype: Genotype, seeds: int) -> bool:
     """Whether test figures are there, over so many seeds and with what the design uses."""
-    return len(figures.get(SEEDS, [])) == seeds and (USE in figures or not is_fused(genotype))
+    return len(figures.get(SEEDS, [])) == seeds and (USE in figures or not genotype.is_fused)
 
 
 def _genotype(study: optuna.Study, row: Row) -> Genotype:

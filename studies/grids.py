@@ -244,7 +244,7 @@ def _stage_sweep(space: SearchSpace, published: _Published) -> Iterator[_Wanted]
     """One concatenation after ever more of both trunks; the last is the late design."""
     for vision in space.vision_encoders:
         late = _on(space, vision)["late"].genotype
-        text_depth, vision_depth = late.deepest_text_tap, late.deepest_vision_tap
+        text_depth, vision_depth = late.deepest_tap("text"), late.deepest_tap("vision")
         base = f"{vision} {text_depth}x{vision_depth}"
         for tap in range(1, text_depth + 1):
             point = FusionPoint(tap, max(1, tap * vision_depth // text_depth))
@@ -279,8 +279,8 @@ def _depth_or_merge(space: SearchSpace, published: _Published) -> Iterator[_Want
 
 def _deepened(point: FusionPoint, merged: Genotype, deepest: Genotype) -> FusionPoint:
     """The point in proportion to trunks as deep as those of `deepest`."""
-    text = point.text_tap * deepest.deepest_text_tap // merged.deepest_text_tap
-    vision = point.vision_tap * deepest.deepest_vision_tap // merged.deepest_vision_tap
+    text = point.text_tap * deepest.deepest_tap("text") // merged.deepest_tap("text")
+    vision = point.vision_tap * deepest.deepest_tap("vision") // merged.deepest_tap("vision")
     return replace(point, text_tap=max(1, text), vision_tap=max(1, vision))
 
 

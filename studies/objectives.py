@@ -39,11 +39,14 @@ MORE = (
     Objective(
         "robustness-vision", "robustness_vision", "robustness to vision, %", True, "robustness"
     ),
+    Objective("robustness-audio", "robustness_audio", "robustness to audio, %", True, "robustness"),
     Objective("robustness-both", "robustness_both", "robustness to both, %", True, "robustness"),
+    Objective("robustness-all", "robustness_all", "robustness to all, %", True, "robustness"),
     Objective("without-text", "accuracy_without_text", "accuracy without text, %", True, "use"),
     Objective(
         "without-vision", "accuracy_without_vision", "accuracy without vision, %", True, "use"
     ),
+    Objective("without-audio", "accuracy_without_audio", "accuracy without audio, %", True, "use"),
     Objective("calibration", "ece", "calibration error", False, "use"),
     Objective("parameters", "parameters", "parameters", False, "timing"),
     Objective("bytes", "onnx_bytes", "ONNX, bytes", False, "timing"),

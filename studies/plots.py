@@ -159,7 +159,7 @@ def _active(params: Mapping[str, str | int]) -> dict[str, str | int]:
     points = int(params.get("fusion_points", MAX_FUSION_POINTS))
     unused = {
         f"{part}_{k}"
-        for part in ("text_tap", "vision_tap", "operator", "width")
+        for part in ("text_tap", "vision_tap", "audio_tap", "operator", "width")
         for k in range(points + 1, MAX_FUSION_POINTS + 1)
     }
     if params.get("attention_blocks") == 0:

@@ -15,7 +15,7 @@ from evaluators.regimes import (
     native_arithmetic,
     protocol_from_json,
 )
-from search_space.encoders import Modality
+from search_space.encoders import MODALITIES, Modality
 from search_space.genotype import MIN_TEXT_TOKENS
 from search_space.network import build
 from search_space.space import SearchSpace
@@ -95,7 +95,7 @@ def resumed_protocol(
 
 def epoch_macs(quality: QualityEvaluator, space: SearchSpace) -> dict[Modality, float]:
     """Multiply-accumulates of one epoch of the dearest encoder of each modality."""
-    dearest: dict[Modality, float] = {"text": 0.0, "vision": 0.0}
+    dearest: dict[Modality, float] = dict.fromkeys(MODALITIES, 0.0)
     train = quality.data.split("train")
     for spec in space.encoders:
         genotype = quality.alone(spec)

@@ -25,7 +25,7 @@ def listed_outcome(kind: str, space: SearchSpace, complete: int | None = None) -
     for number, design in enumerate(grid.designs[:complete]):
         g = design.genotype
         shapes = wide.shapes[str(g.text_encoder)], wide.shapes[str(g.vision_encoder)]
-        depth = g.deepest_text_tap / shapes[0].depth + g.deepest_vision_tap / shapes[1].depth
+        depth = g.deepest_tap("text") / shapes[0].depth + g.deepest_tap("vision") / shapes[1].depth
         gain = 0.015 * g.attention_blocks * (g.attention_over == "tokens") + g.text_tokens / 500
         hits = skill + draws.normal(0, 0.08, SAMPLES) < 0.5 + 0.09 * depth + gain
         right[number] = hits[None].astype(float)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,14 +85,11 @@ def network_of(space: SearchSpace, genotype: Genotype) -> FusionNetwork:
     points = enumerate(genotype.points)
     fusion.branches = nn.ModuleList(new_branch(genotype, p, shapes, seed=k) for k, p in points)
     fusion.head = new_head(width, 2, seed=0)
-    text, vision = (
-        load_trunk(space.encoder(name), depth) if name else None
-        for name, depth in (
-            (genotype.text_encoder, genotype.deepest_text_tap),
-            (genotype.vision_encoder, genotype.deepest_vision_tap),
-        )
-    )
-    return FusionNetwork(genotype, shapes, fusion, text, vision).eval()
+    trunks = {
+        modality: load_trunk(space.encoder(name), genotype.deepest_tap(modality))
+        for modality, name in genotype.encoders.items()
+    }
+    return FusionNetwork(genotype, shapes, fusion, trunks).eval()
 
 
 def operators(made: Artifact) -> Counter[str]:
@@ -180,7 +178,7 @@ def test_trained_networks_and_reduced_precision_are_exported_whole(
 ) -> None:
     builder = composing(space, tmp_path, parts)
     trained = builder.build(EARLY, network_of(space, EARLY))
-    reduced = builder.build(Genotype(**{**vars(EARLY), "precision": "fp16"}), weights=False)
+    reduced = builder.build(replace(EARLY, precision="fp16"), weights=False)
     assert not exports and not trained.weightless and not reduced.weightless
 
 

@@ -42,7 +42,7 @@ class FakeProbe:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     made = Bench(tmp_path / "bench")
-    made.quality.percent = lambda g: 50.0 + 3 * g.deepest_text_tap + int(g.key[:4], 16) % 9
+    made.quality.percent = lambda g: 50.0 + 3 * g.deepest_tap("text") + int(g.key[:4], 16) % 9
     return made
 
 

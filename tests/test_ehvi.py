@@ -65,7 +65,7 @@ def bench(tmp_path: Path, small: SearchSpace) -> Bench:
 
 
 def worth(genotype: Genotype) -> float:
-    return 50.0 + 5.0 * genotype.deepest_text_tap + 2.0 * genotype.deepest_vision_tap
+    return 50.0 + 5.0 * genotype.deepest_tap("text") + 2.0 * genotype.deepest_tap("vision")
 
 
 def buildable(space: SearchSpace) -> set[str]:
@@ -185,8 +185,8 @@ def _as_complete(trial: optuna.trial.FrozenTrial) -> optuna.trial.FrozenTrial:
 
 
 def test_what_was_infeasible_or_unstable_is_not_proposed_again(bench: Bench) -> None:
-    bench.latency.infeasible = lambda genotype: genotype.deepest_text_tap == 3
-    bench.latency.unstable = lambda genotype: "shaky" if genotype.deepest_text_tap == 1 else ""
+    bench.latency.infeasible = lambda genotype: genotype.deepest_tap("text") == 3
+    bench.latency.unstable = lambda genotype: "shaky" if genotype.deepest_tap("text") == 1 else ""
     bench.search.run(1000)
     assert sorted(keys(bench)) == sorted(buildable(bench.space))
     assert {t.state for t in bench.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
@@ -284,7 +284,7 @@ def test_a_latency_that_is_known_before_spares_what_cannot_improve_the_front(
 
     def latency(designs: Sequence[Genotype]) -> tuple[np.ndarray, np.ndarray]:
         asked.append(len(designs))
-        ms = [1.0 + d.deepest_text_tap + d.deepest_vision_tap for d in designs]
+        ms = [1.0 + d.deepest_tap("text") + d.deepest_tap("vision") for d in designs]
         return np.array(ms, dtype=float), np.full(len(designs), 0.01)
 
     pool, make = DesignPool(small, 0), sampler_maker("ehvi", 0, small, latency)

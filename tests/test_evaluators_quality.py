@@ -418,7 +418,7 @@ def test_kept_features_give_the_logits_of_the_whole_network(
     network = frozen._untrained(genotype)
     kept = predict(network.fusion, frozen.reads.examples(genotype, "valid", kept=True))
     whole = predict(network, frozen.reads.examples(genotype, "valid", kept=False))
-    halved = any(f.form == "tokens" for f in network.text_features + network.vision_features)
+    halved = any(f.form == "tokens" for read in network.wanted.values() for f in read)
     assert (kept - whole).abs().max() < (1e-3 if halved else 1e-5)
     assert kept.std(0).max() > 2e-5, "or they would agree whatever was kept"
 
@@ -585,7 +585,7 @@ def test_one_modality_alone_is_a_design_like_others(
     spec = demo().encoder(name)
     alone = frozen.alone(spec)
     assert not violations(alone, demo().shapes)
-    assert max(alone.deepest_text_tap, alone.deepest_vision_tap) == demo().shapes[name].depth
+    assert max(alone.deepest_tap("text"), alone.deepest_tap("vision")) == demo().shapes[name].depth
     found = frozen.evaluate(alone)
     assert judged(frozen.data, whole_logits(frozen, alone)) == accuracy(found)
     assert bool(opened) == (spec.modality == "vision")

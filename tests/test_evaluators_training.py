@@ -314,8 +314,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 def test_pictures_wait_as_bytes_and_are_normalised_last(data: DataSet) -> None:
     spec = demo().encoder("small-xcit")
     samples = data.split("train")
-    pixels = Preprocessing(data, demo().shapes).pixels(spec, samples)
-    kept = pixels.bytes_of(torch.tensor([3, 1]))
+    pixels = Preprocessing(data, demo().shapes).values(spec, samples)
+    kept = pixels.kept(torch.tensor([3, 1]))
     assert kept.dtype == torch.uint8
     streamed = torch.cat(list(pixels.stream(5)))
     assert torch.equal(pixels.normalised(kept), streamed[[3, 1]])
@@ -426,11 +426,9 @@ def test_what_the_paper_trains_whole_starts_from_trunks_as_they_were_loaded(
     evaluator.prepare()
     fair = quality(data, tmp_path, replace(QUICK, trunks="by-stage"))
     fair.prepare()
-    loaded = quality(data, tmp_path)._untrained(design()).text
-    assert loaded is not None
+    loaded = quality(data, tmp_path)._untrained(design()).trunks["text"]
     for whole, as_loaded in ((evaluator, True), (fair, False)):
-        text = whole._untrained(design()).text
-        assert text is not None
+        text = whole._untrained(design()).trunks["text"]
         same = [
             torch.equal(a, b) for a, b in zip(text.parameters(), loaded.parameters(), strict=True)
         ]

@@ -26,7 +26,7 @@ from evaluators.onnx_builder import run_onnx
 from evaluators.precision import reduce_precision
 from search_space.branch import Branch
 from search_space.encoders import EncoderShape
-from search_space.features import Feature, text_feature, vision_feature, vision_tokens
+from search_space.features import Feature, map_tokens, read_at
 from search_space.genotype import (
     OPERATORS,
     TEXT_POOLINGS,
@@ -63,7 +63,7 @@ def branch_of(genotype: Genotype) -> Branch:
 
 
 def read_by(branch: Branch) -> list[Feature]:
-    return [feature for feature in (branch.text, branch.vision) if feature is not None]
+    return list(branch.features.values())
 
 
 def inputs(branch: Branch, length: int, real: Sequence[int], filler: int = 0) -> list[Tensor]:
@@ -75,7 +75,7 @@ def inputs(branch: Branch, length: int, real: Sequence[int], filler: int = 0) ->
     for feature in read_by(branch):
         width = (SHAPES["text"] if feature.modality == "text" else image).widths[0]
         size = {
-            "tokens": (16 if feature.modality == "text" else vision_tokens(image, 1), width),
+            "tokens": (16 if feature.modality == "text" else map_tokens(image, 1), width),
             "grid": (width, *image.sides[0]),
         }.get(feature.form, (width,))
         drawn = torch.randn(len(real), *size, generator=torch.Generator().manual_seed(len(made)))
@@ -87,7 +87,7 @@ def inputs(branch: Branch, length: int, real: Sequence[int], filler: int = 0) ->
             made.append(padded)
         else:
             made.append(drawn)
-    if branch.text is not None and branch.text.form == "tokens":
+    if any(feature.over_text for feature in read_by(branch)):
         made.append((torch.arange(length).unsqueeze(0) < torch.tensor(real).unsqueeze(1)).long())
     return made
 
@@ -103,7 +103,7 @@ def readers() -> list[Genotype]:
     pooled: dict[str, Any] = {"text_pooling": "attention", "vision_pooling": "attention"}
     over_tokens = {**pooled, "attention_blocks": 1, "attention_over": "tokens"}
     made = [fused(operator, **pooled) for operator in OPERATORS]
-    made += [fused(o, text_pooling="mean") for o in OPERATORS if SIGNATURES[o].text == "tokens"]
+    made += [fused(o, text_pooling="mean") for o in OPERATORS if "text" in SIGNATURES[o].tokens]
     made += [fused(operator, **over_tokens) for operator in ("sum", "prefix", "bottleneck")]  # type: ignore[arg-type]
     alone = Genotype("text", None, 16, (FusionPoint(1, 0),), text_pooling="attention")
     return [*dict.fromkeys(made), alone]
@@ -265,5 +265,4 @@ def test_designs_drawn_from_all_operators_and_poolings_can_be_built(space: Searc
     for design in (wide.sample(rng) for _ in range(40)):
         for k, point in enumerate(design.points):
             branch = new_branch(design, point, space.shapes, seed=k)
-            assert branch.text == text_feature(design, point, space.shapes)
-            assert branch.vision == vision_feature(design, point)
+            assert list(branch.features.values()) == read_at(design, point, space.shapes)

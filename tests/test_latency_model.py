@@ -65,10 +65,10 @@ def planted(seed: int) -> Device:
 
     def ms(g: Genotype) -> float:
         linear = int8 if g.precision == "int8-dynamic" else 1.0
-        text = g.deepest_text_tap * (0.2 * a_layer + linear * a_token * g.text_tokens / 40)
+        text = g.deepest_tap("text") * (0.2 * a_layer + linear * a_token * g.text_tokens / 40)
         over = linear * (g.text_tokens / 32) if g.attention_over == "tokens" else 0.1
         fusion = 0.1 * a_point * len(g.points) + 0.2 * a_block * g.attention_blocks * over
-        return float(speed * (0.3 + text + 0.5 * a_vision * g.deepest_vision_tap + fusion))
+        return float(speed * (0.3 + text + 0.5 * a_vision * g.deepest_tap("vision") + fusion))
 
     return ms
 
@@ -249,7 +249,7 @@ def test_rewrites_count_as_the_graph_that_they_leave() -> None:
 
 def test_a_design_of_one_modality_has_the_costs_of_that_one_alone() -> None:
     both = next(g for g in candidates() if g.points[-1].operator == "concatenation")
-    tap = both.deepest_text_tap
+    tap = both.deepest_tap("text")
     alone = replace(
         both,
         vision_encoder=None,

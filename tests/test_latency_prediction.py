@@ -39,7 +39,7 @@ def designs(space: SearchSpace, count: int, seed: int) -> list[Genotype]:
 
 def planted_ms(design: Genotype) -> float:
     """A slow device: 3 ms, and more for every layer that is run."""
-    return 3.0 + 2.0 * design.deepest_text_tap + 1.0 * design.deepest_vision_tap
+    return 3.0 + 2.0 * design.deepest_tap("text") + 1.0 * design.deepest_tap("vision")
 
 
 def add_trial(study: optuna.Study, design: Genotype, ms: float, **more: str) -> None:

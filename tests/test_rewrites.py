@@ -118,7 +118,7 @@ def test_the_network_that_is_rewritten_stays_as_it_was() -> None:
     network = network_of(asked)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     found = rewrite(network, asked, demo().shapes, ALL)
-    assert found is not network and found.text is network.text
+    assert found is not network and found.trunks["text"] is network.trunks["text"]
     after = network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from search_space.encoders import EncoderShape, EncoderSpec
-from search_space.features import features_of, text_feature, vision_feature
+from search_space.features import features_of, read_at
 from search_space.genotype import (
     ATTENTION_OVER,
+    AUDIO_POOLINGS,
     OPERATORS,
     PRECISIONS,
     TEXT_POOLINGS,
@@ -101,10 +102,25 @@ def vision_shapes(draw: st.DrawFn, name: str) -> EncoderShape:
 
 
 @st.composite
+def audio_shapes(draw: st.DrawFn, name: str) -> EncoderShape:
+    widths = tuple(draw(st.lists(st.sampled_from((4, 6, 8, 20)), min_size=1, max_size=7)))
+    sides = (draw(st.sampled_from(((1, 99), (8, 50)))),) * len(widths)
+    return EncoderShape(name, "audio", widths, sides, sound_size=(1, 64, 400))
+
+
+@st.composite
 def made_spaces(draw: st.DrawFn) -> SearchSpace:
-    """Spaces over one or two encoders a modality that offer only part of every decision."""
-    shapes = [draw(text_shapes(f"text-{k}")) for k in range(draw(st.integers(1, 2)))]
-    shapes += [draw(vision_shapes(f"vision-{k}")) for k in range(draw(st.integers(1, 2)))]
+    """Spaces over one or two encoders a modality that offer only part of every decision.
+
+    Up to one of sound; without text or without pictures where there is one.
+    """
+    sounds = draw(st.integers(0, 1))
+    absent = draw(st.sampled_from(("", "text", "vision"))) if sounds else ""
+    shapes = [draw(audio_shapes("audio-0"))] if sounds else []
+    if absent != "text":
+        shapes += [draw(text_shapes(f"text-{k}")) for k in range(draw(st.integers(1, 2)))]
+    if absent != "vision":
+        shapes += [draw(vision_shapes(f"vision-{k}")) for k in range(draw(st.integers(1, 2)))]
     return space_of(
         *shapes,
         text_tokens=draw(some((16, 24, 64))),
@@ -116,6 +132,7 @@ def made_spaces(draw: st.DrawFn) -> SearchSpace:
         text_poolings=draw(some(TEXT_POOLINGS)),
         vision_poolings=draw(some(VISION_POOLINGS)),
         precisions=draw(some(PRECISIONS)),
+        audio_poolings=draw(some(AUDIO_POOLINGS)),
     )
 
 
@@ -149,10 +166,10 @@ def network_of(genotype: Genotype, shapes: dict[str, EncoderShape]) -> tuple[Any
     with torch.device("meta"):
         fusion = Fusion(genotype, shapes, classes=2)
     for point, branch in zip(genotype.points, fusion.branches, strict=True):
-        read = text_feature(genotype, point, shapes), vision_feature(genotype, point)
+        read = read_at(genotype, point, shapes)
         branches.append((*read, branch.over_tokens, repr(branch)))
     return (
-        (genotype.text_encoder, genotype.vision_encoder, genotype.text_tokens),
+        (genotype.encoders, genotype.text_tokens),
         (features_of(genotype, shapes), genotype.precision, repr(fusion.head)),
         tuple(branches),
     )
@@ -201,11 +218,12 @@ class TestVectors:
         said = dict(zip((d.name for d in space.decisions), asked, strict=True))
         count = said["fusion_points"]
         order = data.draw(st.permutations(range(1, count + 1)))
-        parts = ("text_tap", "vision_tap", "operator", "width")
+        parts = ("text_tap", "vision_tap", "audio_tap", "operator", "width")
         moved = {
             f"{part}_{k}": said[f"{part}_{order[k - 1]}"]
             for part in parts
             for k in range(1, count + 1)
+            if f"{part}_{k}" in said
         }
         assert space.decode(vector(space, **(said | moved))) == space.decode(asked)
 

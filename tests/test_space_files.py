@@ -288,7 +288,7 @@ class TestEncodersThatCannotBeHad:
             describe(spec)
 
     def test_timm_for_text(self) -> None:
-        with pytest.raises(EncoderError, match="timm has vision encoders only"):
+        with pytest.raises(EncoderError, match="timm has no encoders of text"):
             describe(spec_for("text", "timm/resnet18", "random"))
 
     def test_timm_weights_that_are_not_in_the_cache(self, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from search_space.branch import AttentionBlock
 from search_space.encoders import EncoderError, EncoderSpec
-from search_space.features import Feature, Form, vision_tokens
+from search_space.features import Feature, Form, map_tokens
 from search_space.genotype import FusionPoint, Genotype, Operator, TextPooling, VisionPooling
 from search_space.libraries import import_timm, import_transformers
 from search_space.loading import describe, load_trunk
@@ -22,7 +23,7 @@ from search_space.named import load_space
 from search_space.network import FusionNetwork, build, input_names
 from search_space.paper import seeded_designs
 from search_space.space import SearchSpace
-from search_space.trunks import TextTrunk, VisionTrunk
+from search_space.trunks import MapTrunk, TextTrunk
 
 CLASSES = 3
 SMALL_SPACE = Path(__file__).parent / "small_space.toml"
@@ -101,6 +102,11 @@ def combinations() -> list[Genotype]:
     return found
 
 
+def parts_of(names: Iterable[str]) -> set[str]:
+    """Trunks and fusion that these parameters belong to."""
+    return {".".join(n.split(".")[: 2 if n.startswith("trunks.") else 1]) for n in names}
+
+
 class TestNetworks:
     @pytest.mark.parametrize("number", range(25))
     def test_a_sampled_design_gives_logits_that_depend_on_both_inputs(self, number: int) -> None:
@@ -137,8 +143,8 @@ class TestNetworks:
         first, again, other = weights
         assert first.keys() == again.keys() == other.keys()
         assert all(torch.equal(first[name], again[name]) for name in first)
-        changed = {n.split(".")[0] for n in first if not torch.equal(first[n], other[n])}
-        assert changed == {"text", "vision", "fusion"}
+        changed = {n for n in first if not torch.equal(first[n], other[n])}
+        assert parts_of(changed) == {"trunks.text", "trunks.vision", "fusion"}
         given = inputs(design)
         assert torch.equal(logits(design, *given), logits(design, *given))
 
@@ -153,8 +159,9 @@ class TestNetworks:
         """Cut layers and unread poolers are gone, so sizes tell what is run."""
         design = Genotype(BERT, VIT, 16, (FusionPoint(2, 3),))
         built = network(design)
-        assert isinstance(built.text, TextTrunk)
-        layer = sum(p.numel() for p in built.text.model.encoder.layer[0].parameters())  # type: ignore[union-attr,index]
+        trunk = built.trunks["text"]
+        assert isinstance(trunk, TextTrunk)
+        layer = sum(p.numel() for p in trunk.model.encoder.layer[0].parameters())  # type: ignore[union-attr,index]
         deeper = network(replace(design, points=(FusionPoint(4, 3),)))
         counts = [sum(p.numel() for p in n.parameters()) for n in (built, deeper)]
         assert counts[1] - counts[0] == 2 * layer
@@ -171,7 +178,7 @@ class TestNetworks:
         nn.functional.cross_entropy(built(*given), torch.tensor([0, 2])).backward()
         optimiser.step()
         moved = [name for name, p in built.named_parameters() if not torch.equal(p, before[name])]
-        assert {name.split(".")[0] for name in moved} == {"text", "vision", "fusion"}
+        assert parts_of(moved) == {"trunks.text", "trunks.vision", "fusion"}
 
     def test_a_design_that_cannot_be_built_is_refused_in_words(self) -> None:
         design = Genotype(BERT, CNN, 99, (FusionPoint(7, 1),))
@@ -239,11 +246,9 @@ class TestPadding:
         design = Genotype(BERT, VIT, 16, points, 2, "tokens", "mean", "mean")
         built, given = network(design), inputs(design)
         fusion = built.fusion
-        features = {}
         with torch.no_grad():
-            features |= built.text(*given[:2], built.text_features)  # type: ignore[misc]
-            features |= built.vision(given[2], built.vision_features)  # type: ignore[misc]
-            fast = fusion(features, given[1])
+            features, mask = built.read(*given)
+            fast = fusion(features, mask)
         fusion.train()
         fusion.head.eval()
         torch.testing.assert_close(fusion(features, given[1]), fast, rtol=0, atol=1e-5)
@@ -412,7 +417,7 @@ SMALL_VIT = {
 
 
 def taps_of(trunk: nn.Module, images: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-    assert isinstance(trunk, VisionTrunk)
+    assert isinstance(trunk, MapTrunk)
     with torch.no_grad():
         return list(trunk.taps(images))
 
@@ -459,7 +464,7 @@ class TestTimmTrunks:
         spec, images = timm_spec(name), numbers(2, 3, *[TIMM_MODELS[name][1]] * 2)
         for depth in (1, describe(spec).depth):
             trunk = load_trunk(spec, depth)
-            assert isinstance(trunk, VisionTrunk)
+            assert isinstance(trunk, MapTrunk)
             grid, class_token = list(trunk.taps(images))[-1]
             (grid.sum() + (0 if class_token is None else class_token.sum())).backward()
             unread = [n for n, p in trunk.named_parameters() if p.grad is None]
@@ -541,7 +546,7 @@ class TestVisionForms:
             found = load_trunk(spec, 4)(images, wanted)
         for tap in range(1, 5):
             tokens = found[Feature("vision", tap, "tokens")]
-            assert tokens.shape[1] == vision_tokens(shape, tap) <= 49
+            assert tokens.shape[1] == map_tokens(shape, tap) <= 49
         grid, tokens = found[wanted[4]][0], found[wanted[0]][0]  # 40 x 40 cells by sixes
         torch.testing.assert_close(tokens[0], grid[:, :6, :6].mean((1, 2)))
         torch.testing.assert_close(tokens[-1], grid[:, 36:, 36:].mean((1, 2)))
@@ -552,7 +557,7 @@ class TestVisionForms:
         tokens, first, grid, mean, highest = (Feature("vision", 2, form) for form in forms)
         with torch.no_grad():
             found = load_trunk(spec, 2)(numbers(2, 3, 32, 32), (tokens, first, grid, mean, highest))
-        assert found[tokens].shape[1] == 1 + 16 == vision_tokens(describe(spec), 2)
+        assert found[tokens].shape[1] == 1 + 16 == map_tokens(describe(spec), 2)
         assert torch.equal(found[tokens][:, 0], found[first])
         assert torch.equal(found[tokens][:, 1:], found[grid].flatten(2).transpose(1, 2))
         torch.testing.assert_close(found[mean], found[tokens][:, 1:].mean(1))

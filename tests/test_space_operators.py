@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from search_space.encoders import EncoderShape
+from search_space.encoders import MODALITIES, EncoderShape, Modality
 from search_space.genotype import OPERATORS, FusionPoint, Genotype, Operator
 from search_space.operators import (
     LOW_RANK,
@@ -23,7 +23,7 @@ from search_space.operators import (
     summation,
     tensor,
 )
-from search_space.rules import ATTENTION_HEADS, fused_width
+from search_space.rules import ATTENTION_HEADS, fused_width, violations
 from search_space.signatures import SIGNATURES
 from search_space.token_operators import (
     BOTTLENECK_TOKENS,
@@ -37,6 +37,11 @@ from search_space.token_operators import (
 
 Array = NDArray[Any]
 BATCH, WIDTH, TEXT_LENGTH, VISION_LENGTH = 3, 8, 5, 4
+LENGTHS: dict[Modality, int] = {"text": TEXT_LENGTH, "vision": VISION_LENGTH, "audio": 6}
+FUSED: tuple[tuple[Operator, int], ...] = tuple(
+    (name, count) for name in OPERATORS for count in (2, 3) if count <= SIGNATURES[name].most
+)
+"""Every operator with every number of modalities that it fuses."""
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -63,6 +68,8 @@ class TestDefinitions:
         text, vision = numbers(2, 3), numbers(2, 5, seed=1)
         assert torch.equal(concatenation(text, vision)[:, :3], text)
         assert torch.equal(concatenation(text, vision)[:, 3:], vision)
+        sound = numbers(2, 4, seed=2)
+        assert torch.equal(concatenation(text, vision, sound)[:, 8:], sound)
 
     def test_product_is_the_papers(self) -> None:
         """F_j = T_j I_j and F_{N+j} = T_j I_{N-j} for j = 1 .. N, with I_0 read as I_N's turn."""
@@ -82,10 +89,22 @@ class TestDefinitions:
                 for j in range(4):
                     expected[b, 4 * i + j] = array(text)[b, i] * array(vision)[b, j]
         np.testing.assert_allclose(array(tensor(text, vision)), expected, rtol=1e-6)
+        sound = numbers(2, 5, seed=2)
+        of_three = np.einsum("bi,bj,bk->bijk", array(text), array(vision), array(sound))
+        found = array(tensor(text, vision, sound))
+        np.testing.assert_allclose(found, of_three.reshape(2, 60), rtol=1e-5)
+
+    def test_gates_of_three_add_up_to_one_in_every_feature(self) -> None:
+        torch.manual_seed(0)
+        module, parts = Gated(WIDTH, 3), [numbers(2, WIDTH, seed=k) for k in range(3)]
+        arrays = [array(part) for part in parts]
+        said = np.exp(linear(module.gate, np.concatenate(arrays, axis=1))).reshape(2, 3, WIDTH)
+        expected = sum(said[:, k] / said.sum(axis=1) * one for k, one in enumerate(arrays))
+        np.testing.assert_allclose(array(module(*parts)), expected, rtol=1e-5, atol=1e-6)
 
     def test_gated_weighs_every_feature_between_text_and_image(self) -> None:
         torch.manual_seed(0)
-        module, text, vision = Gated(WIDTH), numbers(2, WIDTH), numbers(2, WIDTH, seed=1)
+        module, text, vision = Gated(WIDTH, 2), numbers(2, WIDTH), numbers(2, WIDTH, seed=1)
         t, v = array(text), array(vision)
         gate = 1 / (1 + np.exp(-linear(module.gate, np.concatenate([t, v], axis=1))))
         found = array(module(text, vision))
@@ -96,6 +115,8 @@ class TestDefinitions:
     def test_sum_adds(self) -> None:
         text, vision = numbers(2, 3), numbers(2, 3, seed=1)
         np.testing.assert_allclose(array(summation(text, vision)), array(text) + array(vision))
+        of_three = array(text) + 2 * array(vision)
+        np.testing.assert_allclose(array(summation(text, vision, vision)), of_three, rtol=1e-6)
 
     def test_low_rank_tensor_is_the_outer_product_under_a_weight_tensor_of_rank_four(self) -> None:
         module, text, vision = drawn(LowRankTensor), numbers(2, WIDTH), numbers(2, WIDTH, seed=1)
@@ -104,12 +125,26 @@ class TestDefinitions:
         ]
         factors = [
             np.c_[array(layer.weight), array(layer.bias)].reshape(LOW_RANK, WIDTH, WIDTH + 1)
-            for layer in (module.text, module.vision)
+            for layer in module.factors
         ]
         whole = np.einsum("rni,rnj->nij", *factors)
         expected = np.einsum("nij,bi,bj->bn", whole, *with_one) + array(module.bias)
         assert LOW_RANK == 4
         np.testing.assert_allclose(array(module(text, vision)), expected, rtol=1e-4, atol=1e-4)
+
+    def test_low_rank_tensor_of_three_is_their_outer_product_of_rank_four(self) -> None:
+        module, parts = (
+            drawn(LowRankTensor, modalities=3),
+            [numbers(2, WIDTH, seed=k) for k in range(3)],
+        )
+        with_one = [np.pad(array(one), ((0, 0), (0, 1)), constant_values=1) for one in parts]
+        factors = [
+            np.c_[array(layer.weight), array(layer.bias)].reshape(LOW_RANK, WIDTH, WIDTH + 1)
+            for layer in module.factors
+        ]
+        whole = np.einsum("rni,rnj,rnk->nijk", *factors)
+        expected = np.einsum("nijk,bi,bj,bk->bn", whole, *with_one) + array(module.bias)
+        np.testing.assert_allclose(array(module(*parts)), expected, rtol=1e-3, atol=1e-3)
 
     def test_bilinear_sums_five_products_a_feature_takes_the_root_and_the_length(self) -> None:
         module, text, vision = drawn(Bilinear), numbers(2, WIDTH), numbers(2, WIDTH, seed=1)
@@ -132,10 +167,11 @@ class TestDefinitions:
             assert values.grad is not None and values.grad.isfinite().all()
 
 
-def drawn(make: Callable[[int], Any], training: bool = False) -> Any:
+def drawn(make: Callable[..., Any], training: bool = False, modalities: int = 2) -> Any:
     """A module with all of its weights drawn: biases start at zero, norms at the identity."""
     torch.manual_seed(0)
-    module = make(WIDTH).train(training)
+    asked = () if make in (Bilinear, CrossAttentionBoth, Prefix) else (modalities,)
+    module = make(WIDTH, *asked).train(training)
     for parameter in module.parameters():
         nn.init.normal_(parameter)
     return module
@@ -181,9 +217,11 @@ class TestDefinitionsOverTokens:
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
     t, v, real, all_of_it = array(text), array(vision), mask.numpy() == 1, np.ones((2, 9)) > 0
 
-    def given(self, module: nn.Module, vision: Tensor | None = None) -> list[Array]:
+    def given(self, module: nn.Module, vision: Tensor | None = None, *more: Tensor) -> list[Array]:
+        shown = self.vision if vision is None else vision
+        padding = [self.mask == 0, None, *(None for _ in more)]
         with torch.no_grad():
-            found = module(self.text, self.vision if vision is None else vision, self.mask)
+            found = module(padding, self.text, shown, *more)
         return [array(one) for one in found]
 
     def same(self, found: list[Array], *expected: Array) -> None:
@@ -230,78 +268,113 @@ class TestDefinitionsOverTokens:
         of_text = np.concatenate([self.real, self.all_of_it[:, :BOTTLENECK_TOKENS]], axis=1)
         of_vision = self.all_of_it[:, : VISION_LENGTH + BOTTLENECK_TOKENS]
         for k in range(2):
-            said = encoded(module.text[k], np.concatenate([text, shared], axis=1), of_text)
-            seen = encoded(module.vision[k], np.concatenate([vision, shared], axis=1), of_vision)
+            layers = [of_modality[k] for of_modality in module.layers]
+            said = encoded(layers[0], np.concatenate([text, shared], axis=1), of_text)
+            seen = encoded(layers[1], np.concatenate([vision, shared], axis=1), of_vision)
             text, vision = said[:, :TEXT_LENGTH], seen[:, :VISION_LENGTH]
             shared = (said[:, TEXT_LENGTH:] + seen[:, VISION_LENGTH:]) / 2
-        assert (BOTTLENECK_TOKENS, len(module.text), len(module.vision)) == (4, 2, 2)
+        assert (BOTTLENECK_TOKENS, [len(layers) for layers in module.layers]) == (4, [2, 2])
         self.same(self.given(module), text, vision)
 
+    def test_a_third_sequence_is_read_by_single_sequence_and_bottleneck(
+        self, training: bool
+    ) -> None:
+        sound = numbers(2, 3, WIDTH, seed=3)
+        one = drawn(SingleSequence, training, modalities=3)
+        parts = (self.t, self.v, array(sound))
+        states = np.concatenate([p + array(one.modality)[k] for k, p in enumerate(parts)], axis=1)
+        read = np.concatenate([self.real, self.all_of_it[:, :7]], axis=1)
+        expected = encoded(one.layer, states, read)[:, :TEXT_LENGTH]
+        self.same(self.given(one, self.vision, sound), expected)
+        module = drawn(Bottleneck, training, modalities=3)
+        shared = np.repeat(array(module.tokens)[None], 2, axis=0)
+        made = list(parts)
+        for k in range(2):
+            told = []
+            for m, own in enumerate(made):
+                real = self.real if m == 0 else self.all_of_it[:, : own.shape[1]]
+                seen = np.concatenate([real, self.all_of_it[:, :BOTTLENECK_TOKENS]], axis=1)
+                both = encoded(module.layers[m][k], np.concatenate([own, shared], axis=1), seen)
+                made[m] = both[:, : own.shape[1]]
+                told.append(both[:, own.shape[1] :])
+            shared = np.mean(told, axis=0)
+        self.same(self.given(module, self.vision, sound), *made)
 
-@pytest.mark.parametrize("name", OPERATORS)
+
+@pytest.mark.parametrize(("name", "count"), FUSED)
 class TestEveryOperator:
-    """What holds for each operator, and must for the next one."""
+    """What holds for each operator, and must for the next one, of two modalities and of three."""
 
-    def module(self, name: Operator) -> nn.Module:
+    def module(self, name: Operator, count: int) -> nn.Module:
         torch.manual_seed(0)
-        return OPERATOR_MODULES[name](WIDTH).eval()
+        return OPERATOR_MODULES[name](WIDTH, count).eval()
 
-    def inputs(self, name: Operator, seed: int = 0) -> list[Tensor]:
-        """Vectors or tokens of text and image, as its signature has them; a mask where it asks."""
+    def inputs(self, name: Operator, count: int, seed: int = 0) -> list[Tensor]:
+        """Vectors or tokens, as its signature has them."""
         made = []
-        for k, (modality, length) in enumerate((("text", TEXT_LENGTH), ("vision", VISION_LENGTH))):
-            tokens = SIGNATURES[name].takes(modality) == "tokens"  # type: ignore[arg-type]
-            size = (BATCH, length, WIDTH) if tokens else (BATCH, WIDTH)
+        for k, modality in enumerate(MODALITIES[:count]):
+            tokens = modality in SIGNATURES[name].tokens
+            size = (BATCH, LENGTHS[modality], WIDTH) if tokens else (BATCH, WIDTH)
             made.append(numbers(*size, seed=seed + k))
-        if SIGNATURES[name].gives:
-            made.append(torch.ones(BATCH, TEXT_LENGTH, dtype=torch.int64))
         return made
+
+    def given(self, name: Operator, inputs: list[Tensor]) -> Any:
+        """What it gives of texts without padding."""
+        padding = [None] * len(inputs)
+        asked = [padding] if SIGNATURES[name].gives else []
+        return self.module(name, len(inputs))(*asked, *inputs)
 
     def fused(self, name: Operator, inputs: list[Tensor]) -> Tensor:
         """What it gives, tokens as their mean: (B, width)."""
-        return pooled(self.module(name)(*inputs))
+        return pooled(self.given(name, inputs))
 
-    def test_gives_as_many_features_as_the_rules_say(self, name: Operator) -> None:
+    def test_gives_as_many_features_as_the_rules_say(self, name: Operator, count: int) -> None:
         shapes = {
             "text": EncoderShape("text", "text", (WIDTH,), max_tokens=64),
             "vision": EncoderShape("vision", "vision", (WIDTH,), ((2, 2),)),
+            "audio": EncoderShape("audio", "audio", (WIDTH,), ((1, 6),)),
         }
-        point = FusionPoint(1, 1, name)
-        design = Genotype("text", "vision", 16, (point,))
-        fused = self.fused(name, self.inputs(name))
+        point = FusionPoint(1, 1, name, audio_tap=count - 2)
+        sound = "audio" if count == 3 else None
+        design = Genotype("text", "vision", 16, (point,), audio_encoder=sound)
+        assert violations(design, shapes) == ()
+        fused = self.fused(name, self.inputs(name, count))
         assert fused.shape == (BATCH, fused_width(design, point, shapes))
 
-    def test_gives_the_tokens_that_its_signature_says(self, name: Operator) -> None:
-        given = self.module(name)(*self.inputs(name))
-        lengths = {"text": TEXT_LENGTH, "vision": VISION_LENGTH}
-        if gives := SIGNATURES[name].gives:
-            assert [one.shape for one in given] == [(BATCH, lengths[m], WIDTH) for m in gives]
+    def test_gives_the_tokens_that_its_signature_says(self, name: Operator, count: int) -> None:
+        given = self.given(name, self.inputs(name, count))
+        if gives := [m for m in SIGNATURES[name].gives if m in MODALITIES[:count]]:
+            assert [one.shape for one in given] == [(BATCH, LENGTHS[m], WIDTH) for m in gives]
         else:
             assert given.ndim == 2
 
-    def test_treats_every_sample_alone(self, name: Operator) -> None:
-        inputs = self.inputs(name)
+    def test_treats_every_sample_alone(self, name: Operator, count: int) -> None:
+        inputs = self.inputs(name, count)
         alone = [self.fused(name, [part[k : k + 1] for part in inputs]) for k in range(BATCH)]
         together = self.fused(name, inputs)
         torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-6)
 
-    def test_sends_gradients_to_both_inputs_and_all_weights(self, name: Operator) -> None:
-        module, (text, vision, *mask) = self.module(name), self.inputs(name)
-        text.requires_grad_(), vision.requires_grad_()
-        pooled(module(text, vision, *mask)).pow(3).sum().backward()
-        for values in (text, vision, *module.parameters()):
+    def test_sends_gradients_to_all_inputs_and_all_weights(
+        self, name: Operator, count: int
+    ) -> None:
+        module, inputs = self.module(name, count), self.inputs(name, count)
+        for values in inputs:
+            values.requires_grad_()
+        asked = [[None] * count] if SIGNATURES[name].gives else []
+        pooled(module(*asked, *inputs)).pow(3).sum().backward()
+        for values in (*inputs, *module.parameters()):
             assert values.grad is not None
             assert values.grad.abs().sum() > 0
-        assert all((values.grad != 0).flatten(1).any(1).all() for values in (text, vision))  # type: ignore[union-attr]
+        assert all((values.grad != 0).flatten(1).any(1).all() for values in inputs)  # type: ignore[union-attr]
 
-    def test_leaves_its_inputs_as_they_were(self, name: Operator) -> None:
-        inputs = self.inputs(name)
+    def test_leaves_its_inputs_as_they_were(self, name: Operator, count: int) -> None:
+        inputs = self.inputs(name, count)
         before = [values.clone() for values in inputs]
         self.fused(name, inputs)
         assert all(map(torch.equal, inputs, before))
 
-    def test_is_repeated_by_its_seed(self, name: Operator) -> None:
-        inputs = self.inputs(name)
+    def test_is_repeated_by_its_seed(self, name: Operator, count: int) -> None:
+        inputs = self.inputs(name, count)
         assert torch.equal(self.fused(name, inputs), self.fused(name, inputs))
 
 

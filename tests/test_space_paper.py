@@ -123,7 +123,7 @@ class TestDesigns:
     def test_late_fusion_runs_both_trunks_whole(self) -> None:
         for name, layers in (("late-mobilenetv2", 16), ("late-vit", 12)):
             design = published(name)
-            assert (design.deepest_text_tap, design.deepest_vision_tap) == (12, layers)
+            assert (design.deepest_tap("text"), design.deepest_tap("vision")) == (12, layers)
             assert design.text_pooling == "pooler"
 
 
@@ -285,7 +285,8 @@ class TestAtFullSize:
         self, paper: SearchSpace, name: str
     ) -> None:
         network = at_full_size(paper, name)
-        parts = (network.text, network.vision, network.fusion)
+        trunks = dict(network.trunks.items())
+        parts = (trunks.get("text"), trunks.get("vision"), network.fusion)
         counts = tuple(sum(p.numel() for p in part.parameters()) if part else 0 for part in parts)
         assert counts == PARAMETERS[name]
 
@@ -304,11 +305,9 @@ class TestAtFullSize:
         self, paper: SearchSpace, name: str
     ) -> None:
         network = at_full_size(paper, name)
-        assert network.vision is not None
+        pixels = torch.empty(1, 3, 224, 224, device="meta")
         with torch.no_grad():
-            found = network.vision(
-                torch.empty(1, 3, 224, 224, device="meta"), network.vision_features
-            )
+            found = network.trunks["vision"](pixels, network.wanted["vision"])
         shapes = {feature.name: tuple(value.shape) for feature, value in found.items()}
         assert shapes == {k: v for k, v in FEATURES[name].items() if k.startswith("vision")}
 
@@ -422,8 +421,8 @@ class TestSeeds:
             (3, 7, 32),
             (4, 8, 0),
         ]
-        assert seeds["late-small-mobilenet"].deepest_vision_tap == 16
-        assert seeds["early-small-vit"].deepest_vision_tap == 3
+        assert seeds["late-small-mobilenet"].deepest_tap("vision") == 16
+        assert seeds["early-small-vit"].deepest_tap("vision") == 3
 
     def test_they_can_be_built_and_enqueued(self, demo: SearchSpace) -> None:
         for seed in seeded_designs(demo):

@@ -92,7 +92,7 @@ def test_depth_and_merging_change_one_at_a_time() -> None:
     for depth, ends in (("late", (12, 16)), ("intermediate", (8, 8)), ("early", (6, 6))):
         for merging in ("late", "intermediate", "early"):
             g = cells[f"{depth} depth, {merging} merging"]
-            assert (g.deepest_text_tap, g.deepest_vision_tap) == ends
+            assert (g.deepest_tap("text"), g.deepest_tap("vision")) == ends
     taps = [(p.text_tap, p.vision_tap) for p in cells["late depth, intermediate merging"].points]
     assert taps == [(6, 8), (10, 14), (12, 16)]
 

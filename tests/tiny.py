@@ -205,7 +205,7 @@ class FakeLatency:
         self.unstable: Callable[[Genotype], str] = lambda genotype: ""
         self.fails: Callable[[], Exception | None] = lambda: None
         self.ms: Callable[[Genotype], float] = lambda genotype: (
-            1.0 + genotype.deepest_text_tap + genotype.deepest_vision_tap
+            1.0 + genotype.deepest_tap("text") + genotype.deepest_tap("vision")
         )
 
     def key(self, genotype: Genotype) -> str:
