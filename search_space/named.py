@@ -28,6 +28,7 @@ from search_space.genotype import (
     VISION_POOLINGS,
 )
 from search_space.loading import describe
+from search_space.signatures import SIGNATURES
 from search_space.space import SearchSpace
 
 _SHIPPED = files("search_space") / "spaces"
@@ -41,8 +42,8 @@ _LISTS: dict[str, tuple[str, ...]] = {
 }
 _RANGES = {"fusion_points": (1, MAX_FUSION_POINTS), "attention_blocks": (0, MAX_ATTENTION_BLOCKS)}
 _NUMBERS = {"text_tokens": (MIN_TEXT_TOKENS, MAX_TEXT_TOKENS), "widths": (0, 4096)}
-_SILENT: Mapping[str, Any] = {"audio_encoder": [], "audio_pooling": ["mean"]}
-"""What a space says that does not speak of audio."""
+_SILENT: Mapping[str, Any] = {"audio_encoder": [], "audio_pooling": ["mean"], "optional": []}
+"""What a space says that does not speak of audio, or of doing without a modality."""
 _KNOWN = {"name", "text_encoder", "vision_encoder", *_LISTS, *_RANGES, *_NUMBERS, *_SILENT}
 _ENCODER_KEYS = {"name", "library", "source", "weights", "model_type", "config"}
 _MAX_SECONDS = 60
@@ -61,16 +62,17 @@ def load_space(
     name_or_file: str,
     text_encoders: Sequence[str] = (),
     vision_encoders: Sequence[str] = (),
+    audio_encoders: Sequence[str] = (),
     weights: Weights | None = None,
     text_only: bool = False,
-    audio_encoders: Sequence[str] = (),
 ) -> SearchSpace:
     """The space of this name or in this TOML file.
 
     Encoders that are given (folders, timm names, hub ids) stand in for the space's own of that
-    modality; `weights` overrides where all weights come from; `text_only` leaves all encoders but
-    those of text out. Raises SpaceError for a space that is unknown or malformed, EncoderError for
-    an encoder that cannot be had.
+    modality; with audio encoders, operators that cannot fuse so many are left out. `weights`
+    overrides where all weights come from; `text_only` leaves all encoders but those of text out.
+    Raises SpaceError for a space that is unknown or malformed, EncoderError for an encoder that
+    cannot be had.
     """
     fields = _read(name_or_file)
     given = {"text": text_encoders, "vision": vision_encoders, "audio": audio_encoders}
@@ -82,6 +84,15 @@ def load_space(
             specs += [spec_for(modality, source, weights or "pretrained") for source in sources]
         else:
             specs += [_spec(modality, entry) for entry in fields[f"{modality}_encoder"]]
+    operators = tuple(fields["operators"])
+    if audio_encoders:  # to a space that was not made for a third modality
+        count = len({spec.modality for spec in specs})
+        operators = tuple(o for o in operators if SIGNATURES[o].most >= count)
+        if not operators:
+            raise SpaceError(
+                f"search space {name_or_file} with --audio-encoder: none of its operators fuses "
+                f"{count} modalities; give another --space"
+            )
     if not specs:
         raise SpaceError(f"search space {name_or_file} has no text encoder: give --text-encoder")
     if weights is not None:
@@ -96,13 +107,14 @@ def load_space(
         shapes={spec.name: describe(spec) for spec in specs},
         text_tokens=tuple(fields["text_tokens"]),
         fusion_points=tuple(fields["fusion_points"]),
-        operators=tuple(fields["operators"]),
+        operators=operators,
         widths=tuple(fields["widths"]),
         attention_blocks=tuple(fields["attention_blocks"]),
         attention_over=tuple(fields["attention_over"]),
         text_poolings=tuple(fields["text_pooling"]),
         vision_poolings=tuple(fields["vision_pooling"]),
         audio_poolings=tuple(fields["audio_pooling"]),
+        optional=tuple(m for m in fields["optional"] if any(s.modality == m for s in specs)),
         precisions=tuple(fields["precision"]),
     )
 
@@ -155,6 +167,9 @@ def _problems(fields: Mapping[str, Any]) -> list[str]:
         two = isinstance(values, list) and len(values) == 2 and all(type(v) is int for v in values)
         if not two or not low <= values[0] <= values[1] <= high:
             found.append(f"{key} = {values!r}: give [least, most] within {low} and {high}")
+    optional = fields.get("optional")
+    if not isinstance(optional, list) or _repeats(optional) or not set(optional) <= set(MODALITIES):
+        found.append(f"optional = {optional!r}: give some of {', '.join(MODALITIES)}")
     for modality in MODALITIES:
         if f"{modality}_encoder" in fields:
             found += _encoder_problems(modality, fields[f"{modality}_encoder"])

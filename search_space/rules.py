@@ -90,9 +90,12 @@ def canonical(genotype: Genotype, shapes: Shapes) -> Genotype:
 
     Idempotent. Encoders, taps and operators must exist (`violations` says so).
     """
-    points = tuple(sorted(set(genotype.points)))
+    points = genotype.points
+    if not genotype.is_fused:
+        points = tuple(replace(point, operator="concatenation") for point in points)
+    points = tuple(sorted(set(points)))
     genotype = replace(genotype, points=points)
-    if genotype.attention_blocks == 0:
+    if genotype.attention_blocks == 0 or not genotype.is_fused:
         genotype = replace(genotype, attention_over="pooled")
     return replace(
         genotype,

@@ -24,6 +24,8 @@ from search_space.signatures import SIGNATURES
 
 Choice = str | int
 MAX_SAMPLE_ATTEMPTS = 10_000
+NO_ENCODER = "none"
+"""The choice of a design that does without an optional modality."""
 _AT_REST: dict[str, Choice | None] = {
     "text_encoder": None,
     "vision_encoder": None,
@@ -56,7 +58,8 @@ class SearchSpace:
     Every decision is asked every time; those that a design has no use for (the taps of a third
     fusion point in a design with two) collapse in `decode`. Taps are asked on the scale of the
     deepest encoder and carried over in proportion to a shallower one. Over encoders of one modality
-    alone, what is about the other or about fusing both is not asked.
+    alone, what is about the others or about fusing them is not asked. Of an `optional` modality it
+    is a choice, too, to do without.
     """
 
     name: str
@@ -72,6 +75,7 @@ class SearchSpace:
     vision_poolings: tuple[VisionPooling, ...]
     precisions: tuple[Precision, ...]
     audio_poolings: tuple[AudioPooling, ...] = ("mean",)
+    optional: tuple[Modality, ...] = ()
 
     def encoders_of(self, modality: Modality) -> tuple[str, ...]:
         """Names of the encoders of a modality, in the order given."""
@@ -94,12 +98,14 @@ class SearchSpace:
 
     @cached_property
     def modalities(self) -> tuple[Modality, ...]:
-        """Those that every design of this space reads."""
+        """Those that designs of this space read; all do, but for optional ones."""
         return tuple(m for m in MODALITIES if self.encoders_of(m))
 
     def holds(self, genotype: Genotype) -> bool:
         """Whether a design has the modalities of this space; any other is a reference to it."""
-        return tuple(genotype.encoders) == self.modalities
+        found = set(genotype.encoders)
+        needed = set(self.modalities).difference(self.optional)
+        return bool(found) and needed <= found <= set(self.modalities)
 
     def encoder(self, name: str) -> EncoderSpec:
         """The encoder of this name. Raises KeyError."""
@@ -109,9 +115,7 @@ class SearchSpace:
     def decisions(self) -> tuple[Decision, ...]:
         """The questions, in the order of the vector."""
         asked = [
-            Decision("text_encoder", "categorical", self.text_encoders),
-            Decision("vision_encoder", "categorical", self.vision_encoders),
-            Decision("audio_encoder", "categorical", self.audio_encoders),
+            *(Decision(f"{m}_encoder", "categorical", self._offered(m)) for m in MODALITIES),
             Decision("text_tokens", "categorical", self.text_tokens),
             _integers("fusion_points", *self.fusion_points),
         ]
@@ -130,6 +134,10 @@ class SearchSpace:
             Decision("precision", "categorical", self.precisions),
         ]
         return tuple(decision for decision in asked if self._is_asked(decision.name))
+
+    def _offered(self, modality: Modality) -> tuple[str, ...]:
+        named = self.encoders_of(modality)
+        return (*named, NO_ENCODER) if modality in self.optional else named
 
     def _is_asked(self, name: str) -> bool:
         for modality in MODALITIES:
@@ -165,6 +173,9 @@ class SearchSpace:
                 )
             # The decision's own value: an equal 32.0 or numpy integer would change the key.
             said[decision.name] = decision.choices[decision.choices.index(choice)]
+        for modality in self.optional:
+            if said[f"{modality}_encoder"] == NO_ENCODER:
+                said[f"{modality}_encoder"] = None
         text = said["text_encoder"]
         points = tuple(
             FusionPoint(
@@ -204,8 +215,8 @@ class SearchSpace:
         least = self.fusion_points[0]
         points = genotype.points + genotype.points[-1:] * (least - len(genotype.points))
         said: dict[str, Choice] = {
-            **{f"{modality}_encoder": name for modality, name in genotype.encoders.items()},
-            "text_tokens": self._tokens_choice(genotype) if genotype.text_encoder else 0,
+            **{f"{m}_encoder": genotype.encoders.get(m, NO_ENCODER) for m in self.modalities},
+            **({"text_tokens": self._tokens_choice(genotype)} if genotype.text_encoder else {}),
             "fusion_points": len(points),
             "attention_blocks": genotype.attention_blocks,
             "attention_over": genotype.attention_over,
@@ -232,6 +243,7 @@ class SearchSpace:
         for decision in self.decisions:
             choice = said.get(decision.name, decision.choices[0])
             rests = decision.name == "attention_over" or decision.name.endswith("_pooling")
+            rests = rests or (decision.name.startswith("operator_") and choice == "concatenation")
             if choice in decision.choices:
                 offered.append((choice,))
             elif rests:

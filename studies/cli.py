@@ -19,6 +19,7 @@ from studies.flags import (
     Name,
     Protocol,
     Runtime,
+    Sounds,
     Space,
     Storage,
     Study,
@@ -60,6 +61,7 @@ def run(
     space: Space = None,
     text_encoder: Texts = None,
     vision_encoder: Visions = None,
+    audio_encoder: Sounds = None,
     weights: WeightsFlag = None,
     trunks: Trunks = None,
     protocol: Protocol = None,
@@ -218,6 +220,7 @@ def run(
             beside=beside,
             text_encoders=tuple(text_encoder or ()),
             vision_encoders=tuple(vision_encoder or ()),
+            audio_encoders=tuple(audio_encoder or ()),
             embeddings=embeddings,
             width=width,
             center=center,
@@ -296,17 +299,24 @@ def stress(
 @app.command()
 def space(
     name_or_file: Annotated[
-        str, typer.Argument(help="demo, paper, fusions, fusion-1152, or a TOML file.")
+        str, typer.Argument(help="demo, trimodal, paper, fusions, fusion-1152, or a TOML file.")
     ] = "demo",
     text_encoder: Texts = None,
     vision_encoder: Visions = None,
+    audio_encoder: Sounds = None,
     weights: WeightsFlag = None,
 ) -> None:
     """Show a search space: encoders with their taps, decisions, and the paper's designs in it."""
     with errors():
         from studies.commands import show_space
 
-        show_space(name_or_file, tuple(text_encoder or ()), tuple(vision_encoder or ()), weights)
+        show_space(
+            name_or_file,
+            tuple(text_encoder or ()),
+            tuple(vision_encoder or ()),
+            tuple(audio_encoder or ()),
+            weights,
+        )
 
 
 @app.command()
@@ -325,6 +335,7 @@ def paper(
     ] = None,
     text_encoder: Texts = None,
     vision_encoder: Visions = None,
+    audio_encoder: Sounds = None,
     weights: Annotated[
         str | None,
         typer.Option("--weights", help="pretrained or random; without --data random is enough."),
@@ -398,6 +409,7 @@ def paper(
             rewrites="none",
             text_encoders=tuple(text_encoder or ()),
             vision_encoders=tuple(vision_encoder or ()),
+            audio_encoders=tuple(audio_encoder or ()),
         )
         from studies.paper import show_paper
 

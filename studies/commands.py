@@ -113,19 +113,25 @@ def find_study(storage: str | None, name: str | None) -> optuna.Study:
 
 
 def show_space(
-    name: str, text_encoders: tuple[str, ...], vision_encoders: tuple[str, ...], weights: Any
+    name: str,
+    text_encoders: tuple[str, ...],
+    vision_encoders: tuple[str, ...],
+    audio_encoders: tuple[str, ...],
+    weights: Any,
 ) -> None:
     """Prints a space: encoders, decisions, and where the published designs stand in it."""
     check_choice("--weights", weights or "random", WEIGHTS)
-    space = load_space(name, text_encoders, vision_encoders, weights)
+    space = load_space(name, text_encoders, vision_encoders, audio_encoders, weights)
     console = Console()
     console.print(f"{space.name}: {space.size:.3g} vectors of {len(space.decisions)} choices")
     encoders = Table("encoder", "taps", "widths", "takes", title="Encoders", title_justify="left")
     for spec in space.encoders:
         shape = space.shapes[spec.name]
-        takes = (
-            f"{shape.max_tokens} tokens" if shape.modality == "text" else f"{shape.image_size} px"
-        )
+        takes = {
+            "text": f"{shape.max_tokens} tokens",
+            "vision": f"{shape.image_size} px",
+            "audio": f"{spec.seconds} s",
+        }[shape.modality]
         widths = sorted(set(shape.widths))
         encoders.add_row(
             spec.name,

@@ -123,7 +123,8 @@ class DesignPool:
 
 def _features(design: Genotype, space: SearchSpace) -> list[float]:
     """A design in figures, each 0 to 1: first what its layers cost, one figure a modality."""
-    depths = {m: space.shapes[name].depth for m, name in design.encoders.items()}
+    names = {m: design.encoders.get(m) for m in space.modalities}
+    depths = {m: space.shapes[name].depth if name else 1 for m, name in names.items()}
     text = design.text_encoder
     tokens, most = design.text_tokens, max((*space.text_tokens, 1))
     widths = [math.log2(point.width + 1) for point in design.points]

@@ -1,7 +1,7 @@
 """What happens when the search is over: references, the one look at test, export, the page."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from evaluators.quality import QualityEvaluator
 from evaluators.store import known_or_new
 from search_space.encoders import Modality
 from search_space.genotype import Genotype
-from search_space.paper import SeededDesign
+from search_space.paper import SeededDesign, seeded_designs
+from search_space.space import SearchSpace
 from studies.fine_tuned import ATTRIBUTE, TEST
 from studies.lab import Lab
 from studies.outcome import Row
@@ -55,6 +56,35 @@ class _Test:
         return self._quality.test(genotype)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """A design outside the search that its front is held against, with what was published of it.
+
+    Accuracy in percent, latency in ms; None where nothing was. `carried_over` as in `SeededDesign`.
+    """
+
+    name: str
+    genotype: Genotype
+    carried_over: str = ""
+    published_accuracy: float | None = None
+    published_latency_ms: float | None = None
+
+    @staticmethod
+    def published(seeded: SeededDesign) -> "Reference":
+        """A published design on the encoders of a space."""
+        design = seeded.design
+        figures = design.accuracy_percent, design.latency_ms
+        return Reference(seeded.name, seeded.genotype, seeded.carried_over, *figures)
+
+
+def is_sought(space: SearchSpace, genotype: Genotype) -> bool:
+    """Whether a design is one of the search's; those of one modality are held against fused ones.
+
+    Even where the space lets designs do without all others.
+    """
+    return space.holds(genotype) and (genotype.is_fused or len(space.modalities) == 1)
+
+
 def testers(lab: Lab) -> list[QualityEvaluator]:
     """An evaluator for each seed that the final look is a mean over, the study's own first."""
     more = range(lab.settings.seed + 1, lab.settings.seed + lab.settings.seeds)
@@ -85,7 +115,7 @@ def test_figures(
 
 
 def reference_rows(
-    lab: Lab, by_seed: Sequence[QualityEvaluator], designs: Sequence[SeededDesign]
+    lab: Lab, by_seed: Sequence[QualityEvaluator], designs: Sequence[Reference]
 ) -> tuple[list[Row], dict[str, dict[str, list[str]]]]:
     """Unimodal designs, timed, trained and tested like all others, and where they were right.
 
@@ -94,29 +124,43 @@ def reference_rows(
     """
     rows = []
     right: dict[str, dict[str, list[str]]] = {"valid": {}, "test": {}}
-    for seeded in designs:
-        latency, _ = known_or_new(lab.store, lab.latency, seeded.genotype)
-        quality, _ = known_or_new(lab.store, lab.selection, seeded.genotype)
+    for reference in designs:
+        latency, _ = known_or_new(lab.store, lab.latency, reference.genotype)
+        quality, _ = known_or_new(lab.store, lab.selection, reference.genotype)
         record = record_of(
             latency,
             quality,
-            seeded.genotype.as_json(),
+            reference.genotype.as_json(),
             reason=latency.infeasible or latency.unstable,
-            published_accuracy=seeded.design.accuracy_percent,
-            published_latency_ms=seeded.design.latency_ms,
+            published_accuracy=reference.published_accuracy,
+            published_latency_ms=reference.published_latency_ms,
         )
-        tests = test_figures(lab, by_seed, seeded.genotype)
-        design = seeded.genotype.describe()
-        rows.append(reference_row(seeded.name, design, seeded.carried_over, record, tests))
-        right["valid"][seeded.name] = right_rows(right_of(quality))
-        right["test"][seeded.name] = tests[RIGHT]
+        tests = test_figures(lab, by_seed, reference.genotype)
+        design = reference.genotype.describe()
+        rows.append(reference_row(reference.name, design, reference.carried_over, record, tests))
+        right["valid"][reference.name] = right_rows(right_of(quality))
+        right["test"][reference.name] = tests[RIGHT]
     return rows, right
 
 
-def finish(lab: Lab, study: optuna.Study, references: Sequence[SeededDesign]) -> None:
+def references_of(lab: Lab) -> list[Reference]:
+    """The published unimodal designs on the space's encoders, and each audio encoder alone."""
+    published = (s for s in seeded_designs(lab.space) if not is_sought(lab.space, s.genotype))
+    found = [Reference.published(seeded) for seeded in published]
+    names = lab.space.audio_encoders
+    for name in names:
+        alone = lab.quality.alone(lab.space.encoder(name))
+        if not is_sought(lab.space, alone):
+            found.append(
+                Reference("audio-only" if len(names) == 1 else f"audio-only-{name}", alone)
+            )
+    return found
+
+
+def finish(lab: Lab, study: optuna.Study) -> None:
     """Looks at test for the front and every named design, and keeps what a report needs."""
     by_seed = testers(lab)
-    rows, right = reference_rows(lab, by_seed, references)
+    rows, right = reference_rows(lab, by_seed, references_of(lab))
     if rows:
         study.set_user_attr(RIGHT, right)
         study.set_user_attr(REFERENCES, [row_json(row) for row in rows])

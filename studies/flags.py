@@ -27,11 +27,19 @@ Visions = Annotated[
     list[str] | None,
     typer.Option("--vision-encoder", help="A folder, timm/NAME or hub id; repeatable."),
 ]
+Sounds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--audio-encoder",
+        help="A folder, timm/NAME (which reads log-mel bands) or hub id; repeatable.",
+    ),
+]
 WeightsFlag = Annotated[
     str | None, typer.Option("--weights", help="pretrained or random, for all encoders.")
 ]
 TextOnly = Annotated[
-    bool, typer.Option("--text-only", help="Texts alone: no pictures, no vision encoders.")
+    bool,
+    typer.Option("--text-only", help="Texts alone, no encoder of pictures or sounds."),
 ]
 AcceptFaults = Annotated[
     bool,

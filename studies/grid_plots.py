@@ -12,6 +12,7 @@ from studies.front_plot import hover, padded
 from studies.grid_records import (
     CELLS,
     SHARES,
+    TRIMODAL,
     accuracy_of,
     difference_of,
     extra_ms,
@@ -35,6 +36,7 @@ AXES = {
     "stage-sweep": "text layers run, vision in proportion",
     "tokens": "text tokens",
     "stages": "where the design fuses",
+    TRIMODAL: "what the design reads",
     SHARES: "layer",
 }
 DODGE = 0.09

@@ -8,6 +8,8 @@ from studies.outcome import GridOutcome, GridPoint, Outcome, Row, Split, Value
 
 CELLS, SHARES = "depth-or-merge", "tap-marginals"
 """The lists that are shown as cells, and as the share of each layer."""
+TRIMODAL = "trimodal"
+"""The list that asks for encoders of three modalities."""
 
 
 def cell(depth: str, merging: str) -> str:

@@ -6,20 +6,27 @@ Designs are those of arXiv 2511.21889, brought onto the encoders of the space in
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from search_space.encoders import EncoderShape
+from search_space.encoders import MODALITIES, EncoderShape, Modality
 from search_space.genotype import AttentionOver, FusionPoint, Genotype
 from search_space.named import SpaceError
 from search_space.paper import SeededDesign, seeded_designs
 from search_space.rules import canonical
 from search_space.space import SearchSpace
-from studies.grid_records import cell
+from studies.grid_records import TRIMODAL, cell
 from studies.outcome import GridPoint
 
 BLOCKS = (2, 4, 6, 8)
 TOKENS = (16, 32, 64, 128, 256, 512)
 STAGES = ("late", "intermediate", "early")
+READ: tuple[tuple[Modality, ...], ...] = (
+    ("text", "vision"),
+    ("text", "vision", "audio"),
+    ("text", "audio"),
+    ("vision", "audio"),
+)
+"""What the designs of `trimodal` read, that of the paper first."""
 
 T = TypeVar("T")
 
@@ -96,13 +103,13 @@ def grid_on(kind: str, space: SearchSpace) -> Grid:
 def grid_in(kind: str, space: SearchSpace) -> tuple[SearchSpace, Grid]:
     """The space, widened where the list needs it, and the list.
 
-    Raises KeyError for an unknown list, SpaceError for a space of one modality.
+    Raises KeyError for an unknown list, SpaceError for a space without a modality that it reads.
     """
-    if not (space.text_encoders and space.vision_encoders):
-        lacking = "vision" if space.text_encoders else "text"
+    needed = MODALITIES if kind == TRIMODAL else MODALITIES[:2]
+    for lacking in (m for m in needed if m not in space.modalities):
         raise SpaceError(
             f"search space {space.name} has no {lacking} encoder: study {kind} compares designs of "
-            f"both modalities; give --{lacking}-encoder"
+            f"{'both' if len(needed) == 2 else 'three'} modalities; give --{lacking}-encoder"
         )
     wide = widened(space, grid_on(kind, space))
     grid = grid_on(kind, wide)  # the paper's text length is the space's longest, which may be new
@@ -131,6 +138,12 @@ def widened(space: SearchSpace, grid: Grid) -> SearchSpace:
         ),
         text_poolings=_joined(space.text_poolings, (d.text_pooling for d in designs)),
         vision_poolings=_joined(space.vision_poolings, (d.vision_pooling for d in designs)),
+        audio_poolings=_joined(space.audio_poolings, (d.audio_pooling for d in designs)),
+        optional=tuple(
+            m
+            for m in space.modalities
+            if m in space.optional or any(m not in design.encoders for design in designs)
+        ),
     )
 
 
@@ -152,7 +165,9 @@ def _other(against: str, point: GridPoint) -> str:
 
 
 def _offers(space: SearchSpace, design: Genotype) -> bool:
-    longest = space.shapes[str(design.text_encoder)].max_tokens
+    if design.text_encoder is None:
+        return True
+    longest = space.shapes[design.text_encoder].max_tokens
     return any(min(choice, longest) == design.text_tokens for choice in space.text_tokens)
 
 
@@ -167,9 +182,8 @@ _Published = Mapping[str, SeededDesign]
 
 def _on(space: SearchSpace, vision: str) -> _Published:
     """The paper's fused designs by stage, on this vision encoder and the space's first text one."""
-    narrow = replace(
-        space, encoders=tuple(e for e in space.encoders if e.modality == "text" or e.name == vision)
-    )
+    kept = (e for e in space.encoders if e.modality != "vision" or e.name == vision)
+    narrow = replace(space, encoders=tuple(kept))
     return {s.design.stage: s for s in seeded_designs(narrow) if s.design.stage in STAGES}
 
 
@@ -212,6 +226,7 @@ def _makers() -> dict[str, _Maker]:
         "depth-or-merge": _depth_or_merge,
         "tap-marginals": _tap_marginals,
         "stages": _stages,
+        TRIMODAL: _trimodal,
     }
 
 
@@ -222,6 +237,36 @@ def _stages(space: SearchSpace, published: _Published) -> Iterator[_Wanted]:
         for stage, seeded in _on(space, vision).items():
             name = f"{vision} {stage}"
             yield _Wanted(vision, stage, name, seeded.genotype, "" if name == base else base)
+
+
+def _trimodal(space: SearchSpace, published: _Published) -> Iterator[_Wanted]:
+    """The paper's three stages with a sound as deep in its trunk as the text, and in its place."""
+    sound, depth = space.audio_encoders[0], space.shapes[space.audio_encoders[0]].depth
+    for stage in STAGES:
+        design = published[stage].genotype
+        text = space.shapes[design.encoders["text"]].depth
+        points = tuple(
+            replace(p, audio_tap=max(1, p.text_tap * depth // text)) for p in design.points
+        )
+        whole = replace(design, points=points, audio_encoder=sound)
+        base = f"{stage}, {_reading(READ[0])}"
+        for read in READ:
+            name = f"{stage}, {_reading(read)}"
+            against = "" if name == base else base
+            yield _Wanted(stage, _reading(read), name, _without(whole, read), against)
+
+
+def _reading(modalities: Iterable[Modality]) -> str:
+    return " + ".join(modalities)
+
+
+def _without(whole: Genotype, read: tuple[Modality, ...]) -> Genotype:
+    """The design cut to what it is to read."""
+    absent: dict[str, Any] = {f"{m}_encoder": None for m in MODALITIES if m not in read}
+    taps: dict[str, Any] = {f"{m}_tap": 0 for m in MODALITIES if m not in read}
+    points = tuple(replace(point, **taps) for point in whole.points)
+    tokens = whole.text_tokens if "text" in read else 0
+    return replace(whole, points=points, text_tokens=tokens, **absent)
 
 
 def _ablation(space: SearchSpace, published: _Published) -> Iterator[_Wanted]:

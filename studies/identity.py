@@ -146,6 +146,7 @@ def _from_anywhere(settings: Settings) -> Settings:
         and (settings.space if settings.space in names() else absolute(settings.space)),
         text_encoders=tuple(map(absolute, settings.text_encoders)),
         vision_encoders=tuple(map(absolute, settings.vision_encoders)),
+        audio_encoders=tuple(map(absolute, settings.audio_encoders)),
     )
 
 

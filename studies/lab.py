@@ -1,6 +1,6 @@
 """Everything a study needs, built from its settings: data, space, evaluators, device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import count
@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from device_agent.protocol import MeasureRequest, MeasureResult
 from evaluators.cross_validation import FOLDS, CrossValidatedEvaluator
-from evaluators.data import DataSet, Modality, load
+from evaluators.data import BOTH, DataSet, Modality, load
 from evaluators.data.folds import fold
 from evaluators.device_client import DeviceClient, open_local_device
 from evaluators.device_pool import DevicePool
@@ -27,10 +27,11 @@ from evaluators.regimes import named_protocol
 from evaluators.robustness import Noise, RobustnessEvaluator
 from evaluators.ssh_link import open_ssh_device
 from evaluators.store import EvaluationStore
-from search_space.encoders import Weights
+from search_space.encoders import MODALITIES, Weights
 from search_space.named import load_space, names
 from search_space.rewrites import BY_NAME
 from search_space.space import SearchSpace
+from studies.grid_records import TRIMODAL
 from studies.grids import Grid, grid_in
 from studies.objectives import FoundBy
 from studies.protocol import chosen_protocol
@@ -132,18 +133,18 @@ def _boards(settings: Settings, where: Path, step: Step) -> DevicePool:
     return DevicePool(openers, where / "device" / "locks", waiting)
 
 
-def load_data(settings: Settings, step: Step, vision: bool = True) -> DataSet:
-    """The data that the settings name, without pictures unless for `vision`. Raises DataError."""
+def load_data(settings: Settings, step: Step, modalities: Collection[Modality] = BOTH) -> DataSet:
+    """The data that the settings name, texts and what else is asked for. Raises DataError."""
     cache = home() / "data"
+    read = tuple(m for m in MODALITIES if m == "text" or m in modalities)
     if settings.built_in is not None:
         step("drawing the built-in data", 0, 1)
-        return settings.built_in.draw(cache)
+        return settings.built_in.draw(cache, modalities=read)
     assert settings.data is not None
-    modalities: tuple[Modality, ...] = ("text", "vision") if vision else ("text",)
     return load(
         Path(settings.data).expanduser(),
         cache=cache,
-        modalities=modalities,
+        modalities=read,
         accept_faults=settings.accept_faults,
         progress=lambda k, n: step("frames", k, n),
     )
@@ -151,12 +152,14 @@ def load_data(settings: Settings, step: Step, vision: bool = True) -> DataSet:
 
 def load_space_of(settings: Settings) -> SearchSpace:
     """The search space that the settings name. Raises SpaceError or EncoderError."""
-    default = "demo" if settings.built_in is not None else "paper"
+    small = "trimodal" if settings.grid == TRIMODAL else "demo"
+    default = small if settings.built_in is not None else "paper"
     weights: Weights | None = settings.weights  # type: ignore[assignment]
     space = load_space(
         settings.space or default,
         settings.text_encoders,
         settings.vision_encoders,
+        settings.audio_encoders,
         weights,
         settings.text_only,
     )
@@ -173,7 +176,7 @@ def open_lab(settings: Settings, step: Step) -> Lab:
     """
     where = home()
     space, grid = load_space_of(settings), None
-    data = load_data(settings, step, vision=bool(space.vision_encoders))
+    data = load_data(settings, step, space.modalities)
     for k in range(FOLDS if settings.cv else 0):
         fold(data, k, FOLDS)  # what cannot be cut is told before anything is made
     if settings.grid is not None:

@@ -6,7 +6,7 @@ from typing import get_args
 
 from evaluators.paired import Paired, Right, paired, right_from
 from search_space.paper import SeededDesign, Stage
-from studies.finish import reference_rows, testers
+from studies.finish import Reference, reference_rows, testers
 from studies.lab import Lab
 from studies.outcome import Outcome, Row, Split, Verdict
 from studies.paper_timing import ratio
@@ -48,7 +48,7 @@ def judge_designs(
     by_seed = testers(lab)
     found = []
     for k, seeded in enumerate(designs, start=1):
-        rows, right = reference_rows(lab, by_seed, [seeded])
+        rows, right = reference_rows(lab, by_seed, [Reference.published(seeded)])
         found.append(Judged(rows[0], right_from(right["test"][seeded.name])))
         test = rows[0].test_accuracy
         said = "" if test is None else f": {test.value:.1f} % on test"

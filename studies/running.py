@@ -17,7 +17,7 @@ from search_space.paper import SeededDesign, seeded_designs
 from studies import screen
 from studies.early_stopping import EarlyStopping
 from studies.fine_tuning import fine_tune
-from studies.finish import finish
+from studies.finish import finish, is_sought
 from studies.identity import open_study, study_name
 from studies.interrupts import take_interrupts
 from studies.lab import Lab, open_lab
@@ -73,16 +73,16 @@ def run_to_end(
             workers.close()
         reporter.line("looking at the test split, once")
         with FileLock(lab.home / "workers" / "finish.lock"):  # workers may end together
-            finish(lab, study, [s for s in seeded_designs(lab.space) if not _fused(lab, s)])
+            finish(lab, study)
         lab.latency.settle()
     finally:
         lab.close()
     return study, target
 
 
-def _fused(lab: Lab, seeded: SeededDesign) -> bool:
-    """Whether a published design is one of the search's; the unimodal ones are held against it."""
-    return lab.space.holds(seeded.genotype)
+def _seeds(lab: Lab) -> list[SeededDesign]:
+    """The published designs that are of the search's kind."""
+    return [s for s in seeded_designs(lab.space) if is_sought(lab.space, s.genotype)]
 
 
 def _search(lab: Lab, study: optuna.Study, workers: Workers, reporter: Any) -> None:
@@ -91,7 +91,7 @@ def _search(lab: Lab, study: optuna.Study, workers: Workers, reporter: Any) -> N
     search = _new_search(lab, study, workers, reporter)
     listed = lab.grid.designs if lab.grid else ()
     if settings.seed_paper or lab.grid:
-        search.seed(listed or [s for s in seeded_designs(lab.space) if _fused(lab, s)])
+        search.seed(listed or _seeds(lab))
     total = settings.trials or len(listed)
     if settings.workers == 1:
         search.run(total)
@@ -142,7 +142,7 @@ def _new_search(lab: Lab, study: optuna.Study, workers: Workers, reporter: Any) 
         settings.latency_limit_ms,
         reporter,
         sampler_maker(settings.sampler, settings.seed, lab.space, latency),
-        [s for s in seeded_designs(lab.space) if _fused(lab, s)],
+        _seeds(lab),
         fixed=lab.grid is not None,
         early=early,
         goals=settings.goals,

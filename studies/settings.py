@@ -96,6 +96,7 @@ class Settings:
     space: str | None = None
     text_encoders: tuple[str, ...] = ()
     vision_encoders: tuple[str, ...] = ()
+    audio_encoders: tuple[str, ...] = ()
     weights: str | None = None
     devices: tuple[str, ...] = (LOCAL,)
     threads: int = 0
@@ -181,10 +182,11 @@ class Settings:
                 "--sampler gp with --probe: it would propose the designs that the probe stopped "
                 "again; leave --sampler out, or give ehvi or tpe"
             )
-        if self.text_only and self.vision_encoders:
-            raise UsageError(
-                f"--text-only with --vision-encoder {self.vision_encoders[0]}: give one of them"
-            )
+        for modality, named in (("vision", self.vision_encoders), ("audio", self.audio_encoders)):
+            if self.text_only and named:
+                raise UsageError(
+                    f"--text-only with --{modality}-encoder {named[0]}: give one of them"
+                )
         self._check_devices()
         self._check_goals()
         self._check_data()

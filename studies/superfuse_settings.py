@@ -26,6 +26,7 @@ FLAGS = {
     "devices": "device",
     "text_encoders": "text-encoder",
     "vision_encoders": "vision-encoder",
+    "audio_encoders": "audio-encoder",
 }
 """What the others are called on the command line."""
 OWN = ("embeddings", "width", "center")
