@@ -103,7 +103,9 @@ def _map_form(feature: Feature, grid: Tensor, class_token: Tensor | None) -> Ten
     if max(kernel) > 1:
         grid = F.avg_pool2d(grid, kernel, ceil_mode=True, count_include_pad=False)
     tokens = grid.flatten(2).transpose(1, 2)
-    return tokens if class_token is None else torch.cat([class_token.unsqueeze(1), tokens], 1)
+    if class_token is None or feature.modality == "audio":  # of which no fusion reads one
+        return tokens
+    return torch.cat([class_token.unsqueeze(1), tokens], 1)
 
 
 class MobileNetV2Trunk(MapTrunk):
