@@ -69,12 +69,17 @@ def sound_input(spec: EncoderSpec) -> SoundInput:
             f"samples a second, sounds are read at {SOUND_HZ:,}: choose another"
         )
 
-    def made(waveform: Floats) -> Floats:
+    def extracted(waveform: Floats) -> Floats:
         found = extractor(waveform, sampling_rate=SOUND_HZ, return_tensors="np")
         (values,) = (found[name] for name in ("input_values", "input_features") if name in found)
         return np.asarray(values[0], dtype=np.float32)
 
-    size = made(np.zeros(samples, np.float32)).shape
+    size = extracted(np.zeros(samples, np.float32)).shape
+    least = WINDOW if len(size) > 1 else 1  # a spectrum is of no less than one window
+
+    def made(waveform: Floats) -> Floats:
+        return extracted(np.pad(waveform, (0, max(0, least - len(waveform)))))
+
     settings = [extractor.to_dict(), samples]
     return SoundInput(size, json.dumps(settings, sort_keys=True, default=str), samples, made)
 
