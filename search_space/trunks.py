@@ -180,11 +180,13 @@ class SoundTrunk(MapTrunk):
         super().__init__()
         self.full_depth = len(layers_of(model)[2])
         self.depth = depth
+        if depth < self.full_depth:
+            _drop_final_norm(model)
         layers = _keep_layers(model, depth)
-        if depth < self.full_depth and hasattr(model, "layernorm"):
-            cast(Any, model).layernorm = nn.Identity()
         # Parts that training leaves out at random would make it another network every time.
         cast(Any, model).config.apply_spec_augment = False
+        if hasattr(model, "masked_spec_embed"):
+            cast(Any, model).masked_spec_embed = None
         for module in (model.config, *model.modules()):
             if hasattr(module, "layerdrop"):
                 module.layerdrop = 0.0
@@ -205,6 +207,16 @@ class SoundTrunk(MapTrunk):
         for tokens in states:
             height, width = self.sides or (1, tokens.shape[1])
             yield _as_grid(tokens[:, -height * width :], height, width), None
+
+
+def _drop_final_norm(model: nn.Module) -> None:
+    """Takes the norm after the last layer from an encoder; some have one before the first."""
+    config = cast(Any, model).config
+    parent, _, _ = layers_of(model)
+    if hasattr(model, "layernorm"):
+        cast(Any, model).layernorm = nn.Identity()
+    elif config.model_type == "whisper" or getattr(config, "do_stable_layer_norm", False):
+        cast(Any, parent).layer_norm = nn.Identity()
 
 
 def _spectrogram_sides(model: nn.Module) -> tuple[int, int] | None:
