@@ -13,7 +13,8 @@ from test_evaluators_contract import QUICK, design, image_folder, quality
 from tiny import Place, finished_place
 
 from evaluators.data import DataSet
-from evaluators.modality_use import MODALITIES, ModalityUseEvaluator, artifact_without
+from evaluators.data.samples import BOTH as MODALITIES
+from evaluators.modality_use import ModalityUseEvaluator, artifact_without
 from evaluators.quality import QualityEvaluator
 from studies.records import outcome_of
 
