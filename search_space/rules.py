@@ -32,6 +32,8 @@ MAX_ATTENTION_WIDTH = 2_560
 CONV_MAX_WIDTH = 64
 """Features of the "conv-max" pooling (a 3x3 convolution, then the maximum): arXiv 2511.21889."""
 
+_AN: dict[Modality, str] = {"text": "a text", "vision": "a vision", "audio": "an audio"}
+
 Shapes = Mapping[str, EncoderShape]
 Widths = dict[Modality, int]
 """Features by modality, of those that a design has, in the order of MODALITIES."""
@@ -183,7 +185,7 @@ def _encoder_violations(genotype: Genotype, shapes: Shapes) -> list[str]:
         name, taps = genotype.encoders.get(modality), [p.tap(modality) for p in genotype.points]
         if name is None:
             found += [
-                f"{modality} tap {tap} without a {modality} encoder: must be 0"
+                f"{modality} tap {tap} without {_AN[modality]} encoder: must be 0"
                 for tap in taps
                 if tap
             ]
