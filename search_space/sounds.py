@@ -109,16 +109,21 @@ def _extractor(spec: EncoderSpec) -> Any:
             f"audio encoder {spec.source}: a {config.model_type} reads no sound: choose an audio "
             "encoder of transformers, or timm/NAME, which reads log-mel bands"
         )
-    return kind(**_sizes(config))
+    return kind(**_sizes(spec, config))
 
 
-def _sizes(config: Any) -> dict[str, int]:
-    """What a feature extractor must know of its encoder's sizes."""
+def _sizes(spec: EncoderSpec, config: Any) -> dict[str, int]:
+    """What a feature extractor must know of its encoder's sizes. Raises EncoderError."""
     if config.model_type == "audio-spectrogram-transformer":
         return {"num_mel_bins": config.num_mel_bins, "max_length": config.max_length}
     if config.model_type == "whisper":
         frames = 2 * config.max_source_positions  # its second convolution halves them
-        seconds = frames * 160 // SOUND_HZ
+        seconds, beyond = divmod(frames * 160, SOUND_HZ)
+        if beyond or not seconds:
+            raise EncoderError(
+                f"audio encoder {spec.source}: max_source_positions = "
+                f"{config.max_source_positions} are no whole seconds: give a multiple of 50"
+            )
         return {"feature_size": config.num_mel_bins, "chunk_length": seconds}
     return {}
 
