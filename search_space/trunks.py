@@ -209,13 +209,16 @@ class SoundTrunk(MapTrunk):
             yield _as_grid(tokens[:, -height * width :], height, width), None
 
 
+_NORM_LAST = ("whisper", "moonshine", "wav2vec2-conformer")
+
+
 def _drop_final_norm(model: nn.Module) -> None:
     """Takes the norm after the last layer from an encoder; some have one before the first."""
     config = cast(Any, model).config
     parent, _, _ = layers_of(model)
     if hasattr(model, "layernorm"):
         cast(Any, model).layernorm = nn.Identity()
-    elif config.model_type == "whisper" or getattr(config, "do_stable_layer_norm", False):
+    elif config.model_type in _NORM_LAST or getattr(config, "do_stable_layer_norm", False):
         cast(Any, parent).layer_norm = nn.Identity()
 
 
