@@ -1,5 +1,6 @@
 """Audio encoders as trunks, and what each takes of a sound: its waveform, or its log-mel bands."""
 
+import copy
 import json
 import re
 from dataclasses import replace
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from evaluators.trunk_weights import load_prefix, save_state
 from search_space.encoders import MAX_AUDIO_TOKENS, EncoderError, EncoderSpec, spec_for
 from search_space.features import Feature, Form, map_tokens
 from search_space.libraries import import_transformers
@@ -222,6 +224,30 @@ class TestEveryAudioEncoder:
             unread = [n for n, p in trunk.named_parameters() if p.grad is None]
             assert unread == frozen
 
+    def test_a_copy_is_a_trunk_of_its_own_and_nothing_is_kept_after_a_run(self, name: str) -> None:
+        trunk, values = load_trunk(ENCODERS[name], 2), heard(ENCODERS[name], tone(440))
+        before, other = features(trunk, values, 2, *FORMS), copy.deepcopy(trunk)
+        again = features(other, values, 2, *FORMS)
+        assert all(torch.equal(again[f], before[f]) for f in before)
+        assert not getattr(trunk, "_outputs", []) and not getattr(other, "_outputs", [])
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.mul_(1.5)
+        changed = features(other, values, 2, *FORMS)
+        assert not all(torch.equal(changed[f], before[f]) for f in before)
+        again = features(trunk, values, 2, *FORMS)
+        assert all(torch.equal(again[f], before[f]) for f in before)
+
+    def test_kept_weights_of_the_whole_one_serve_a_cut_one(self, name: str, tmp_path: Path) -> None:
+        spec, values = ENCODERS[name], heard(ENCODERS[name], tone(440))
+        depth = describe(spec).depth
+        whole, part = load_trunk(spec, depth, seed=1), load_trunk(spec, 1, seed=0)
+        save_state(whole, tmp_path / "trunk.safetensors")
+        load_prefix(part, tmp_path / "trunk.safetensors")
+        expected = features(whole, values, depth, *FORMS)
+        for feature, found in features(part, values, 1, *FORMS).items():
+            torch.testing.assert_close(found, expected[feature], rtol=1e-4, atol=1e-5)
+
     def test_random_weights_are_the_seeds(self, name: str) -> None:
         spec = ENCODERS[name]
         one, same, other = (load_trunk(spec, 1, seed).state_dict() for seed in (0, 0, 1))
@@ -354,6 +380,12 @@ def test_a_pretrained_text_encoder_is_no_audio_encoder(tmp_path: Path) -> None:
         spec_for("audio", str(tmp_path), "pretrained"),
         r"no usable preprocessor_config\.json.*give the folder that save_pretrained wrote",
     )
+
+
+@pytest.mark.parametrize("positions", [30, 75])
+def test_a_whisper_of_no_whole_seconds_is_refused_with_the_way_out(positions: int) -> None:
+    spec = hugging("whisper", {**WHISPER, "max_source_positions": positions})
+    refused(spec, f"max_source_positions = {positions} .* give a multiple of 50")
 
 
 def test_a_model_that_timm_does_not_know_is_refused() -> None:
