@@ -32,7 +32,7 @@ from evaluators.onnx_builder import OnnxBuilder, run_onnx
 from evaluators.quality import ON_FROZEN, WHOLE, QualityEvaluator
 from evaluators.regimes import Regime
 from evaluators.rewriting import Rewriting
-from evaluators.robustness import Noise, RobustnessEvaluator
+from evaluators.robustness import Noise, RobustnessEvaluator, _targets
 from evaluators.stress import StressEvaluator
 from evaluators.training import predict
 from evaluators.trunk_work import TrunkWork
@@ -510,6 +510,15 @@ def masked(
     return [part for m in genotype.encoders for part in (nothing if m in absent else own)[m]]
 
 
+def test_where_nothing_is_said_shown_or_heard_there_is_silence(
+    judge: QualityEvaluator, space: SearchSpace
+) -> None:
+    ids, mask, picture, sound = judge.reads.nothing(heard_seen_read())
+    silent = heard(space.encoder("tiny-ast"), np.zeros(16_000, np.float32))
+    assert torch.equal(sound, silent) and not picture.any()
+    assert ids.shape == mask.shape and mask.sum() == 2, "the start and the end of a text"
+
+
 def right_without(judge: QualityEvaluator, genotype: Genotype) -> dict[frozenset[Modality], float]:
     """Percent of the test split that the whole network has right, by what is masked."""
     built, rows = judge.trained(genotype), judge.inputs(genotype, judge.data.split("test"))
@@ -640,6 +649,11 @@ def test_noise_on_a_sound_that_has_no_weights_does_no_harm(
     monkeypatch.setattr(judge, "trained_fusion", lambda _: (deaf, None))
     curves = RobustnessEvaluator(judge, loud).evaluate(asked).details["curves"]
     assert len(set(curves["audio"])) == 1 and len(set(curves["all"])) > 1
+
+
+def test_noise_on_all_is_on_the_sound_too() -> None:
+    alone = {modality: (modality,) for modality in MODALITIES}
+    assert _targets(heard_seen_read()) == {**alone, "all": MODALITIES}
 
 
 def test_without_sound_its_curves_are_those_of_two(judge: QualityEvaluator) -> None:
