@@ -24,8 +24,7 @@ def listed_outcome(kind: str, space: SearchSpace, complete: int | None = None) -
     rows, right = [], {}
     for number, design in enumerate(grid.designs[:complete]):
         g = design.genotype
-        shapes = wide.shapes[str(g.text_encoder)], wide.shapes[str(g.vision_encoder)]
-        depth = g.deepest_tap("text") / shapes[0].depth + g.deepest_tap("vision") / shapes[1].depth
+        depth = sum(g.deepest_tap(m) / wide.shapes[name].depth for m, name in g.encoders.items())
         gain = 0.015 * g.attention_blocks * (g.attention_over == "tokens") + g.text_tokens / 500
         hits = skill + draws.normal(0, 0.08, SAMPLES) < 0.5 + 0.09 * depth + gain
         right[number] = hits[None].astype(float)
