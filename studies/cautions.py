@@ -93,8 +93,8 @@ def _of_reference(row: Row, front: Sequence[Row], right: Rights) -> str:
     if sure:
         return (
             f"{row.label}, outside the search, dominates {len(sure)} of "
-            f"{counted(len(front), 'design')} on the front, {sure[0].label} first: one modality "
-            "alone is no slower and, over the same samples, no less accurate."
+            f"{counted(len(front), 'design')} on the front, {sure[0].label} first: it reads "
+            "less, is no slower and, over the same samples, no less accurate."
         )
     return (
         f"{row.label}, outside the search, is by the means no less accurate and no slower than "
@@ -121,7 +121,7 @@ def _of_training(rows: Sequence[Row]) -> list[str]:
 
 
 def _of_use(front: Sequence[Row]) -> list[str]:
-    """Fused designs of which it is not shown that they use both modalities."""
+    """Fused designs of which it is not shown that they use all of their modalities."""
     found = []
     for row in front:
         unused = [
@@ -130,9 +130,10 @@ def _of_use(front: Sequence[Row]) -> list[str]:
             for name, lost in (row.use.dropped.items() if row.use else ())
             if lost.low is None or lost.low <= 0
         ]
-        if unused:
+        if unused and row.use:
+            count = "two" if len(row.use.dropped) == 2 else "three"
             found.append(
-                f"{row.label} fuses two modalities, and these data do not show that it uses "
+                f"{row.label} fuses {count} modalities, and these data do not show that it uses "
                 f"{'; nor '.join(unused)}."
             )
     return found

@@ -36,8 +36,8 @@ from studies.flags import (
 
 app = typer.Typer(
     name="fusion-nas",
-    help="Search fusion designs of text and vision networks for the Pareto front of accuracy "
-    "against latency on a real device.",
+    help="Search fusion designs of text, vision and audio networks for the Pareto front of "
+    "accuracy against latency on a real device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

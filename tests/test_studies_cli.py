@@ -156,7 +156,7 @@ def test_a_space_of_many_operators_is_shown_within_80_columns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    show_space("fusions", (), (), "random")
+    show_space("fusions", (), (), (), "random")
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) == 80
     words = " ".join(lines).replace(",", " ").split()

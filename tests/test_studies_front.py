@@ -152,8 +152,8 @@ def test_that_a_reference_dominates_is_claimed_where_the_same_samples_say_so() -
     first = right * 0
     said = cautions_of(front, {}, [alone], {0: first, 1: right, "text-only": better})
     assert said == (
-        "text-only, outside the search, dominates 1 of 2 designs on the front, trial 1 first: one "
-        "modality alone is no slower and, over the same samples, no less accurate.",
+        "text-only, outside the search, dominates 1 of 2 designs on the front, trial 1 first: it "
+        "reads less, is no slower and, over the same samples, no less accurate.",
     )
     (said_of_alike,) = cautions_of(front, {}, [alone], {0: first, 1: right, "text-only": alike})
     assert "these data do not decide whether it is better" in said_of_alike
