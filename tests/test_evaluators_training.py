@@ -320,7 +320,7 @@ def test_pictures_wait_as_bytes_and_are_normalised_last(data: DataSet) -> None:
     streamed = torch.cat(list(pixels.stream(5)))
     assert torch.equal(pixels.normalised(kept), streamed[[3, 1]])
     assert len(streamed) == len(samples)
-    batch = RawInputs(None, pixels, torch.zeros(len(samples)), "cpu").batch(torch.tensor([3, 1]))
+    batch = RawInputs(None, [pixels], torch.zeros(len(samples)), "cpu").batch(torch.tensor([3, 1]))
     (given,) = batch.logits(Given())  # type: ignore[misc]
     assert torch.equal(given, streamed[[3, 1]])
 
