@@ -56,7 +56,7 @@ def inputs_of(
             pixels = preprocessing.values(space.encoder(genotype.vision_encoder), samples)
             pixels.kept(torch.arange(1))
         labels = torch.tensor([sample.label for sample in samples])
-        made.append(RawInputs(text, pixels, labels, device))
+        made.append(RawInputs(text, [pixels] if pixels else [], labels, device))
     return made, time.perf_counter() - started
 
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from evaluators.corruptions import read_picture
 from evaluators.data import DataSet, Sample, read_sound
 from evaluators.loading import made_ahead
-from search_space.encoders import EncoderError, EncoderShape, EncoderSpec
+from search_space.encoders import SOUND_HZ, EncoderError, EncoderShape, EncoderSpec
 from search_space.libraries import import_transformers
 from search_space.loading import describe_vocabulary
 from search_space.pixels import normalisation
-from search_space.sounds import SOUND_HZ, SoundInput, sound_input
+from search_space.sounds import SoundInput, sound_input
 
 MOST_DECODERS = 8
 """Threads that decode pictures, as many as torch computes with, at most."""

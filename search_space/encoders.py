@@ -19,6 +19,8 @@ MAX_VISION_TOKENS_SIDE = 7
 """A picture's feature map is average-pooled to at most 7x7 tokens before it meets the others."""
 MAX_AUDIO_TOKENS = 49
 """A sound's is averaged over its bands, and over time to at most so many tokens."""
+SOUND_HZ = 16_000
+"""Samples a second of every sound that is read."""
 SOUND_SECONDS = 10
 """What an audio encoder reads of a sound where nothing else is asked for."""
 

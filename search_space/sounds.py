@@ -15,12 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from search_space.configs import config_of, first_line
-from search_space.encoders import EncoderError, EncoderSpec
+from search_space.encoders import SOUND_HZ, EncoderError, EncoderSpec
 from search_space.libraries import import_transformers
 
 Floats = NDArray[np.float32]
 
-SOUND_HZ = 16_000
 BANDS = 64
 WINDOW, HOP, FFT = 400, 160, 1024
 """Samples: 25 ms every 10 ms, padded so that the lowest band still holds a frequency."""

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from evaluators.modality_use import artifact_without
 from evaluators.quality import QualityEvaluator
+from search_space.encoders import SOUND_HZ
 from search_space.genotype import Genotype
 from search_space.pixels import normalisation
-from search_space.sounds import SOUND_HZ, sound_input
+from search_space.sounds import sound_input
 from studies import screen
 from studies.commands import find_study
 from studies.fine_tuned import ATTRIBUTE, RIGHTS, TEST

@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from evaluators.data import SOUND_HZ, DataError, DataSet, Modality, check, load, read_sound
+from evaluators.data import DataError, DataSet, Modality, check, load, read_sound
 from evaluators.data.clip_sound import clip_sound, sound_wav
 from evaluators.data.meld import CLIP_FOLDERS, FILES
 from evaluators.data.samples import SPLITS
 from evaluators.data.waves import Wave, wav_bytes
+from search_space.encoders import SOUND_HZ
 
 SHARED = Path(os.environ.get("FUSION_NAS_SHARED") or Path(__file__).parents[1] / ".." / "shared")
 REAL = SHARED / "data" / "mosi" / "Raw" / "Oz06ZWiO20M" / "6.mp4"

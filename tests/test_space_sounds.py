@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from evaluators.trunk_weights import load_prefix, save_state
-from search_space.encoders import MAX_AUDIO_TOKENS, EncoderError, EncoderSpec, spec_for
+from search_space.encoders import MAX_AUDIO_TOKENS, SOUND_HZ, EncoderError, EncoderSpec, spec_for
 from search_space.features import Feature, Form, map_tokens
 from search_space.libraries import import_transformers
 from search_space.loading import describe, load_trunk
 from search_space.named import SpaceError, load_space
-from search_space.sounds import BANDS, HOP, SOUND_HZ, Floats, sound_input
+from search_space.sounds import BANDS, HOP, Floats, sound_input
 from search_space.trunks import MapTrunk
 
 torch.set_num_threads(1)

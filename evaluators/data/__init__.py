@@ -17,12 +17,12 @@ from evaluators.data.samples import (
     Dropped,
     Fault,
     Kind,
-    Modality,
     Sample,
     Split,
 )
 from evaluators.data.shapes import shapes_data, shapes_folder
-from evaluators.data.waves import SOUND_HZ, read_sound
+from evaluators.data.waves import read_sound
+from search_space.encoders import Modality
 
 __all__ = [
     "BOTH",
@@ -30,7 +30,6 @@ __all__ = [
     "BUILT_IN_PREFIX",
     "DRAWN",
     "FACES",
-    "SOUND_HZ",
     "SPLITS",
     "BuiltIn",
     "Checked",

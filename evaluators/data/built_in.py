@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from evaluators.data.rendering import rendered, rendered_folder
-from evaluators.data.samples import BOTH, DataSet, Modality
+from evaluators.data.samples import BOTH, DataSet
 from evaluators.data.shapes import shapes_data, shapes_folder
+from search_space.encoders import Modality
 
 BUILT_IN_PREFIX = "built-in:"
 """What the name of a built-in set begins with in place of a folder's."""

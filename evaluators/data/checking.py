@@ -14,9 +14,10 @@ from evaluators.data.files import FileIndex
 from evaluators.data.finding import Finder, Found, clip_folders
 from evaluators.data.known import Known, known_data
 from evaluators.data.pictures import Pictures
-from evaluators.data.samples import BOTH, MODALITIES, SPLITS, Dropped, Fault, FaultKind, Modality
+from evaluators.data.samples import BOTH, SPLITS, Dropped, Fault, FaultKind
 from evaluators.data.sounds import Sounds
 from evaluators.data.sources import find_labels
+from search_space.encoders import MODALITIES, Modality
 
 Progress = Callable[[int, int], None]
 

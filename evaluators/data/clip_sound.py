@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evaluators.data.errors import DataError
-from evaluators.data.waves import SOUND_HZ, Wave, wav_bytes
+from evaluators.data.waves import Wave, wav_bytes
+from search_space.encoders import SOUND_HZ
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream

@@ -14,7 +14,8 @@ from filelock import FileLock
 
 from evaluators.data.errors import DataError
 from evaluators.data.loading import load
-from evaluators.data.samples import BOTH, DataSet, Modality
+from evaluators.data.samples import BOTH, DataSet
+from search_space.encoders import Modality
 
 
 def drawn(

@@ -13,7 +13,8 @@ from evaluators.data.entries import Entry, Layout
 from evaluators.data.errors import DataError, short
 from evaluators.data.faults import summary
 from evaluators.data.finding import Found
-from evaluators.data.samples import BOTH, SPLITS, DataSet, Dropped, Kind, Modality, Sample
+from evaluators.data.samples import BOTH, SPLITS, DataSet, Dropped, Kind, Sample
+from search_space.encoders import Modality
 
 MARK = "rendered.json"
 """A folder with this file holds the rendered set, which never passes for a recorded one."""

@@ -22,10 +22,11 @@ from evaluators.data.files import write_whole
 from evaluators.data.latents import LATENTS, read_latents
 from evaluators.data.loading import MARK
 from evaluators.data.measures import Share, wilson
-from evaluators.data.samples import BOTH, SPLITS, DataSet, Modality, Split
+from evaluators.data.samples import BOTH, SPLITS, DataSet, Split
 from evaluators.data.scenes import Scene, decisions, draw, score, views
 from evaluators.data.sentences import sentence
 from evaluators.data.voice_track import add_voices
+from search_space.encoders import Modality
 
 VERSION = 1
 """Part of the folder's name: raised whenever the same seed would draw something else."""

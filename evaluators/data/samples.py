@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from evaluators.data.errors import DataError
+from search_space.encoders import Modality
 
 Split = Literal["train", "valid", "test"]
 Kind = Literal["mosi", "meld", "folder", "rendered", "shapes"]
-Modality = Literal["text", "vision", "audio"]
-MODALITIES: tuple[Modality, ...] = get_args(Modality)
 BOTH: tuple[Modality, ...] = ("text", "vision")
 """What is read where nothing else is asked for."""
 DRAWN: tuple[Kind, ...] = ("rendered", "shapes")

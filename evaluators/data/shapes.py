@@ -19,9 +19,10 @@ from evaluators.data.drawing import csv_bytes, drawn
 from evaluators.data.errors import DataError
 from evaluators.data.files import write_whole
 from evaluators.data.loading import SHAPES_MARK
-from evaluators.data.samples import BOTH, SPLITS, DataSet, Modality, Split
+from evaluators.data.samples import BOTH, SPLITS, DataSet, Split
 from evaluators.data.shape_pictures import draw_picture
 from evaluators.data.shape_statements import Shown, draw
+from search_space.encoders import Modality
 
 VERSION = 1
 """Part of the folder's name: raised whenever the same seed would draw something else."""

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluators.data.scenes import Tone
-from evaluators.data.waves import FULL_SCALE, SOUND_HZ, Wave
+from evaluators.data.waves import FULL_SCALE, Wave
+from search_space.encoders import SOUND_HZ
 
 SHORTEST, LONGEST = 1.5, 4.0
 """Seconds."""

@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from evaluators.data.errors import DataError
 from evaluators.data.samples import Sample
+from search_space.encoders import SOUND_HZ
 
-SOUND_HZ = 16_000
-"""Samples a second of every sound that is read."""
 FULL_SCALE = 32_768
 """The 16-bit value that stands for 1."""
 _FORM = (1, 2, SOUND_HZ)
