@@ -229,7 +229,7 @@ def _map_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
     except Exception as error:  # some models put out lists, or tokens without a place
         raise EncoderError(
             f"{spec.modality} encoder {spec.source}: its layers give no feature maps to tap "
-            f"({first_line(error)}); choose another encoder"
+            f"({first_line(error)}); {_way_out(size)}"
         ) from error
     return EncoderShape(
         spec.name,
@@ -239,6 +239,17 @@ def _map_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
         has_class_token=not sound and all(token is not None for _, token in taps),
         image_size=side,
         sound_size=size if sound else (),
+    )
+
+
+def _way_out(size: tuple[int, ...]) -> str:
+    """What may make a trunk of pictures read a spectrum of these extents, or anything else."""
+    if len(size) != 3 or size[0] != 1:
+        return "choose another encoder"
+    return (
+        f"it is given {size[1]} bands by {size[2]} frames as a picture of one channel: say so in a "
+        f"TOML file by img_size = [{size[1]}, {size[2]}] (timm) or num_channels = 1 "
+        "(transformers) in its config, or choose another encoder"
     )
 
 

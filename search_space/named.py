@@ -86,12 +86,12 @@ def load_space(
             specs += [_spec(modality, entry) for entry in fields[f"{modality}_encoder"]]
     operators = tuple(fields["operators"])
     if audio_encoders:  # to a space that was not made for a third modality
-        count = len({spec.modality for spec in specs})
-        operators = tuple(o for o in operators if SIGNATURES[o].most >= count)
+        read = {spec.modality for spec in specs}
+        operators = tuple(o for o in operators if SIGNATURES[o].fuses(read))
         if not operators:
             raise SpaceError(
                 f"search space {name_or_file} with --audio-encoder: none of its operators fuses "
-                f"{count} modalities; give another --space"
+                f"{', '.join(m for m in MODALITIES if m in read)}; give another --space"
             )
     if not specs:
         raise SpaceError(f"search space {name_or_file} has no text encoder: give --text-encoder")
@@ -174,7 +174,7 @@ def _problems(fields: Mapping[str, Any]) -> list[str]:
         if f"{modality}_encoder" in fields:
             found += _encoder_problems(modality, fields[f"{modality}_encoder"])
     if all(fields.get(f"{modality}_encoder") == [] for modality in MODALITIES):
-        found.append("text_encoder and vision_encoder are both empty: give at least one encoder")
+        found.append("its lists of encoders are all empty: give at least one encoder")
     return found
 
 

@@ -1,6 +1,6 @@
 """What fusion operators take of each modality and give back, and what a fusion point so reads."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from search_space.encoders import MODALITIES, Modality
@@ -23,6 +23,10 @@ class Signature:
     equal_widths: bool = False
     needs: tuple[Modality, ...] = ()
     most: int = len(MODALITIES)
+
+    def fuses(self, modalities: Collection[Modality]) -> bool:
+        """Whether it can fuse all of these at once."""
+        return set(self.needs) <= set(modalities) and len(modalities) <= self.most
 
 
 _BOTH: tuple[Modality, ...] = ("text", "vision")

@@ -101,11 +101,15 @@ class SearchSpace:
         """Those that designs of this space read; all do, but for optional ones."""
         return tuple(m for m in MODALITIES if self.encoders_of(m))
 
+    @cached_property
+    def needed(self) -> tuple[Modality, ...]:
+        """Those that every design of this space reads."""
+        return tuple(m for m in self.modalities if m not in self.optional)
+
     def holds(self, genotype: Genotype) -> bool:
         """Whether a design has the modalities of this space; any other is a reference to it."""
         found = set(genotype.encoders)
-        needed = set(self.modalities).difference(self.optional)
-        return bool(found) and needed <= found <= set(self.modalities)
+        return bool(found) and set(self.needed) <= found <= set(self.modalities)
 
     def encoder(self, name: str) -> EncoderSpec:
         """The encoder of this name. Raises KeyError."""

@@ -185,8 +185,9 @@ class SoundTrunk(MapTrunk):
         layers = _keep_layers(model, depth)
         # Parts that training leaves out at random would make it another network every time.
         cast(Any, model).config.apply_spec_augment = False
-        if hasattr(model, "masked_spec_embed"):
-            cast(Any, model).masked_spec_embed = None
+        for unread in ("masked_spec_embed", "adapter"):  # what follows the encoder is no tap
+            if hasattr(model, unread):
+                setattr(model, unread, None)
         for module in (model.config, *model.modules()):
             if hasattr(module, "layerdrop"):
                 module.layerdrop = 0.0
@@ -300,14 +301,12 @@ def timm_depth(model: nn.Module) -> int:
 def layers_of(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
     """The list of a whole model's layers with its parent and name. Raises EncoderError."""
     count = getattr(cast(Any, model).config, "num_hidden_layers", None)
-    found = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == count
-    ]
-    if found:
-        return found[-1]  # a waveform's convolutions may be as many, and come first
+    for path, parent in model.named_modules():
+        for name, child in parent.named_children():
+            # Those of a waveform, or after the encoder, may be as many.
+            beside = any(word in f"{path}.{name}" for word in ("conv", "adapter"))
+            if isinstance(child, nn.ModuleList) and len(child) == count and not beside:
+                return parent, name, child
     raise EncoderError(
         f"{type(model).__name__} keeps no list of {count} layers (shared layers, as in ALBERT, "
         "cannot be tapped): choose a BERT-like text encoder, or MobileNetV2, a ViT-like encoder "

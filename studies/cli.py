@@ -98,7 +98,8 @@ def run(
         typer.Option(
             "--objective",
             help="Beside accuracy and latency, two at most: robustness, robustness-text, -vision, "
-            "-both, without-text, without-vision, calibration, parameters, bytes, memory, energy.",
+            "-audio, -both, -all, without-text, -vision, -audio, calibration, parameters, bytes, "
+            "memory, energy.",
         ),
     ] = None,
     limit: Annotated[
@@ -335,7 +336,6 @@ def paper(
     ] = None,
     text_encoder: Texts = None,
     vision_encoder: Visions = None,
-    audio_encoder: Sounds = None,
     weights: Annotated[
         str | None,
         typer.Option("--weights", help="pretrained or random; without --data random is enough."),
@@ -409,7 +409,6 @@ def paper(
             rewrites="none",
             text_encoders=tuple(text_encoder or ()),
             vision_encoders=tuple(vision_encoder or ()),
-            audio_encoders=tuple(audio_encoder or ()),
         )
         from studies.paper import show_paper
 

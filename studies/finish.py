@@ -145,15 +145,17 @@ def reference_rows(
 
 def references_of(lab: Lab) -> list[Reference]:
     """The published unimodal designs on the space's encoders, and each audio encoder alone."""
-    published = (s for s in seeded_designs(lab.space) if not is_sought(lab.space, s.genotype))
-    found = [Reference.published(seeded) for seeded in published]
-    names = lab.space.audio_encoders
-    for name in names:
+    found = [
+        Reference.published(seeded)
+        for seeded in seeded_designs(lab.space)
+        if not (seeded.genotype.is_fused or is_sought(lab.space, seeded.genotype))
+    ]
+    sounds = lab.space.audio_encoders
+    for name in sounds:
         alone = lab.quality.alone(lab.space.encoder(name))
         if not is_sought(lab.space, alone):
-            found.append(
-                Reference("audio-only" if len(names) == 1 else f"audio-only-{name}", alone)
-            )
+            called = "audio-only" if len(sounds) == 1 else f"audio-only-{name}"
+            found.append(Reference(called, alone))
     return found
 
 

@@ -209,6 +209,11 @@ def _notes(kind: str, space: SearchSpace) -> Iterator[str]:
             f"The designs stand on {space.vision_encoders[0]}, the first vision encoder of the "
             "space; name another with --vision-encoder."
         )
+    if kind == TRIMODAL and len(space.audio_encoders) > 1:
+        yield (
+            f"Sound is read by {space.audio_encoders[0]}, the first audio encoder of the space; "
+            "name another with --audio-encoder."
+        )
     if len(space.precisions) > 1:
         yield f"All run in {space.precisions[0]}; --precision names another."
 

@@ -270,7 +270,7 @@ def _subject(lab: Lab) -> dict[str, Any]:
         )
     stays: dict[Trunks, str] = {
         "frozen": "Trunks stay as they were loaded",
-        "text-tuned": "Text trunks are fine-tuned alone, vision trunks stay as they were loaded",
+        "text-tuned": "Text trunks are fine-tuned alone, all others stay as they were loaded",
     }
     if lab.settings.trunks == "auto" and lab.quality.protocol.trunks in stays:
         cautions.append(

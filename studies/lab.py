@@ -36,7 +36,7 @@ from studies.grids import Grid, grid_in
 from studies.objectives import FoundBy
 from studies.protocol import chosen_protocol
 from studies.samplers import chosen
-from studies.settings import PRECISIONS_OF, RUNTIMES, Settings, devices, home
+from studies.settings import PRECISIONS_OF, RUNTIMES, Settings, UsageError, devices, home
 
 Step = Callable[[str, int, int], None]
 
@@ -137,6 +137,7 @@ def load_data(settings: Settings, step: Step, modalities: Collection[Modality] =
     """The data that the settings name, texts and what else is asked for. Raises DataError."""
     cache = home() / "data"
     read = tuple(m for m in MODALITIES if m == "text" or m in modalities)
+    sounds = " and sounds" if "audio" in read else ""
     if settings.built_in is not None:
         step("drawing the built-in data", 0, 1)
         return settings.built_in.draw(cache, modalities=read)
@@ -146,7 +147,7 @@ def load_data(settings: Settings, step: Step, modalities: Collection[Modality] =
         cache=cache,
         modalities=read,
         accept_faults=settings.accept_faults,
-        progress=lambda k, n: step("frames", k, n),
+        progress=lambda k, n: step(f"frames{sounds}", k, n),
     )
 
 
@@ -181,6 +182,7 @@ def open_lab(settings: Settings, step: Step) -> Lab:
         fold(data, k, FOLDS)  # what cannot be cut is told before anything is made
     if settings.grid is not None:
         space, grid = grid_in(settings.grid, space)
+    _check_asked(settings, space)
     pair = not settings.goals.more
     sampler = chosen(settings.sampler, space, settings.few_readings, pair)
     settings = replace(settings, sampler=sampler)
@@ -200,6 +202,23 @@ def open_lab(settings: Settings, step: Step) -> Lab:
     return Lab(
         settings, data, space, latency, quality, store, quality.builder, where, held, step, grid
     )
+
+
+def _check_asked(settings: Settings, space: SearchSpace) -> None:
+    """Raises UsageError for an objective or a limit that some design of the space has not."""
+    needed = set(space.needed)
+    of_so_many = {"robustness-both": 2, "robustness-all": 3}
+    for each in settings.goals.needed:
+        of = {m for m in MODALITIES if each.name.endswith(f"-{m}")}
+        count = of_so_many.get(each.name)
+        counted = count is None or len(needed) == len(space.modalities) == count
+        fused = each.found_by != "use" or len(needed) > 1
+        if not (of <= needed and counted and fused):
+            raise UsageError(
+                f"{each.name}: not every design of search space {space.name} has it, for all that "
+                f"every one reads is {', '.join(space.needed) or 'nothing'}; ask for robustness, "
+                "or give a space where no modality is optional"
+            )
 
 
 def open_latency(

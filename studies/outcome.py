@@ -33,8 +33,8 @@ class ModalityUse:
 
     By modality, in percent points with bounds: its Shapley value, and what shuffling it costs. By
     modality, in percent: what is left without it, and in ms, where it was timed, what a graph takes
-    that runs without it. nothing: percent right with both masked. ece:
-    expected calibration error, 0 to 1.
+    that runs without it. nothing: percent right with all masked. ece: expected calibration error, 0
+    to 1.
     """
 
     shapley: Mapping[str, Value]
@@ -43,6 +43,13 @@ class ModalityUse:
     nothing: float
     ece: float
     latency_without: Mapping[str, Value] = field(default_factory=dict)
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> "ModalityUse":
+        """What `dataclasses.asdict` made into `fields`."""
+        valued = ("shapley", "dropped", "latency_without")
+        values = {n: {m: Value(**v) for m, v in fields[n].items()} for n in valued}
+        return ModalityUse(**{**fields, **values})
 
     @staticmethod
     def kept(figures: Mapping[str, Any] | None) -> "ModalityUse | None":

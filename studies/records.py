@@ -199,7 +199,9 @@ def row_from_json(fields: Mapping[str, Any]) -> Row:
     names = (*accuracies, "latency", "probe_r2", "predicted_latency")
     values = {name: Value(**fields[name]) if fields.get(name) else None for name in names}
     values["more"] = {name: Value(**v) for name, v in fields.get("more", {}).items()}  # type: ignore[assignment]
-    return Row(**{**fields, **values, "test_seeds": tuple(fields.get("test_seeds", ()))})
+    use = fields.get("use") and ModalityUse.from_json(fields["use"])
+    seeds = tuple(fields.get("test_seeds", ()))
+    return Row(**{**fields, **values, "use": use or None, "test_seeds": seeds})
 
 
 def rows_of(study: optuna.Study) -> tuple[Row, ...]:

@@ -90,6 +90,12 @@ def _search(lab: Lab, study: optuna.Study, workers: Workers, reporter: Any) -> N
     settings = lab.settings
     search = _new_search(lab, study, workers, reporter)
     listed = lab.grid.designs if lab.grid else ()
+    if settings.seed_paper and not _seeds(lab):
+        raise UsageError(
+            f"--seed-paper: no published design is one of search space {lab.space.name}, whose "
+            f"designs all read {', '.join(lab.space.needed)}; leave it out, or give a space that "
+            "says which of these are optional"
+        )
     if settings.seed_paper or lab.grid:
         search.seed(listed or _seeds(lab))
     total = settings.trials or len(listed)

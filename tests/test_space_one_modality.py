@@ -67,7 +67,7 @@ def test_fused_designs_do_not_belong_and_text_only_is_the_one_that_does(tmp_path
 def test_a_space_needs_an_encoder(tmp_path: Path) -> None:
     neither = 'name = "none"\ntext_encoder = []\nvision_encoder = []\n'
     empty = neither + TEXT[TEXT.index("text_tokens") : TEXT.index("[[text_encoder]]")]
-    with pytest.raises(SpaceError, match="both empty: give at least one encoder"):
+    with pytest.raises(SpaceError, match="all empty: give at least one encoder"):
         tiny_space(tmp_path, empty)
     without(tmp_path, "text")
     with pytest.raises(SpaceError, match="has no text encoder"):

@@ -543,3 +543,18 @@ def test_what_an_encoder_reads_tells_its_settings_apart() -> None:
     assert sound_input(longer).settings != settings_of["wav2vec2"]
     assert settings_of["resnet"] == settings_of["mobilenet_v2"] != settings_of["xcit"]
     assert settings_of["hubert"] == settings_of["wav2vec2"] != settings_of["whisper"]
+
+
+def test_the_layers_of_an_encoder_are_not_those_of_an_adapter_after_it() -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 32, "num_conv_pos_embeddings": 8}
+    config: dict[str, Any] = {**sizes, "num_conv_pos_embedding_groups": 2, "add_adapter": True}
+    config |= {"conv_dim": [8] * 3, "conv_kernel": [10, 3, 3], "conv_stride": [20, 4, 4]}
+    config["num_feat_extract_layers"] = 3
+    spec = EncoderSpec("adapted", "audio", "transformers", "a", "random", "wav2vec2", config, 1)
+    assert describe(spec).widths == (16, 16, 16)
+
+
+def test_a_trunk_of_one_size_of_picture_is_refused_with_the_size_that_it_would_need() -> None:
+    with pytest.raises(EncoderError, match=r"img_size = \[64, 1000\] \(timm\)"):
+        describe(spec_for("audio", "timm/vit_tiny_patch16_224", "random"))

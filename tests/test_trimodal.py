@@ -3,6 +3,7 @@
 import json
 import wave
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from tiny import SPACE, Place, new_place, tiny_space, write_space
 
+from search_space.named import SpaceError, load_space
 from studies.grid_records import TRIMODAL
 from studies.grids import READ, grid_in
+from studies.lab import _check_asked
 from studies.settings import UsageError, load_settings
 
 SOUND = """
@@ -132,6 +135,69 @@ def test_a_search_may_choose_whether_to_listen(place: Place) -> None:
     for row in told["trials"]:
         silent = row["params"]["audio_encoder"] == "none"
         assert ("tiny-wav2vec2" in row["design"]) != silent
+
+
+def test_a_search_where_every_design_listens_runs_and_is_shown_again(place: Place) -> None:
+    command = place.run("--sampler", "random", "--trials", "2", "--name", "all-listen")
+    done = place.finish(command)
+    assert done.returncode == 0, done.stderr
+    again = place.finish(place.command("report", "--name", "all-listen", "--json"))
+    assert again.returncode == 0, again.stderr
+    told = json.loads(again.stdout)
+    assert all("tiny-wav2vec2" in row["design"] for row in told["trials"])
+    assert [row["name"] for row in told["references"]] == [
+        "text-only",
+        "vision-only-tiny-vit",
+        "audio-only",
+    ]
+
+
+def test_published_designs_cannot_be_seeded_where_every_design_listens(place: Place) -> None:
+    done = place.finish(place.run("--seed-paper", "--trials", "1", "--name", "seeded"))
+    assert done.returncode == 2
+    assert "--seed-paper: no published design is one of search space tiny" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("objective", "refused"),
+    [("without-text", True), ("robustness-audio", True), ("robustness-all", True),
+     ("calibration", True), ("robustness-text", False), ("robustness", False)],
+)  # fmt: skip
+def test_an_objective_is_one_that_every_design_has(
+    tmp_path: Path, objective: str, refused: bool
+) -> None:
+    settings = load_settings(
+        "pareto",
+        objectives=(objective,),
+        noise=0.5 if objective.startswith("robustness") else None,
+    )
+    space = tiny_space(tmp_path, MAY_HEAR)
+    if not refused:
+        _check_asked(settings, space)
+        return
+    with pytest.raises(UsageError, match=f"{objective}: not every design of .* reads is text;"):
+        _check_asked(settings, space)
+    _check_asked(settings, replace(space, optional=()))
+
+
+def test_noise_on_both_is_of_two_modalities_and_on_all_of_three(tmp_path: Path) -> None:
+    hearing, both = tiny_space(tmp_path, HEARING), tiny_space(tmp_path)
+    for space, objective in ((hearing, "robustness-both"), (both, "robustness-all")):
+        settings = load_settings("pareto", objectives=(objective,), noise=0.5)
+        with pytest.raises(UsageError, match="not every design"):
+            _check_asked(settings, space)
+    for space, objective in ((hearing, "robustness-all"), (both, "robustness-both")):
+        _check_asked(load_settings("pareto", objectives=(objective,), noise=0.5), space)
+
+
+def test_an_encoder_of_sound_leaves_operators_out_that_cannot_fuse_it(tmp_path: Path) -> None:
+    file = write_space(tmp_path / "tiny.toml", SPACE)
+    space = load_space(str(file), audio_encoders=["timm/resnet18"], weights="random")
+    assert space.operators == ("concatenation", "gated", "tensor")
+    only = SPACE.replace(OF_TWO, 'operators = ["cross-attention", "prefix"]')
+    file = write_space(tmp_path / "tiny.toml", only)
+    with pytest.raises(SpaceError, match="none of its operators fuses text, vision, audio"):
+        load_space(str(file), audio_encoders=["timm/resnet18"], weights="random")
 
 
 def test_the_list_needs_an_encoder_of_sound(tmp_path: Path) -> None:
