@@ -116,8 +116,8 @@ def states(spec: EncoderSpec) -> torch.Tensor:
 
 
 class TestShippedSpaces:
-    def test_there_are_four(self) -> None:
-        assert names() == ("demo", "fusion-1152", "fusions", "paper")
+    def test_there_are_five(self) -> None:
+        assert names() == ("demo", "fusion-1152", "fusions", "paper", "trimodal")
 
     @pytest.mark.parametrize(
         ("name", "text", "vision"),
@@ -145,7 +145,7 @@ class TestShippedSpaces:
         known = (OPERATORS, TEXT_POOLINGS, VISION_POOLINGS)
         assert [*map(set, offered)] == [*map(set, known)]
 
-    @pytest.mark.parametrize("name", ["demo", "fusions", "paper"])
+    @pytest.mark.parametrize("name", ["demo", "fusions", "paper", "trimodal"])
     def test_a_space_offers_what_its_file_says(self, name: str) -> None:
         fields = tomllib.loads((files("search_space") / "spaces" / f"{name}.toml").read_text())
         decisions = {d.name: list(d.choices) for d in load_space(name, weights="random").decisions}
@@ -166,7 +166,9 @@ class TestSpacesOfYourOwn:
         assert space.shapes["timm/resnet18"].widths == (64, 64, 128, 256, 512)
 
     def test_given_encoders_stand_in_for_the_spaces_own(self, bert: Path, tmp_path: Path) -> None:
-        space = load_space(file_of(tmp_path), [str(bert)], ["mobilenetv3_small_050"], "random")
+        space = load_space(
+            file_of(tmp_path), [str(bert)], ["mobilenetv3_small_050"], weights="random"
+        )
         assert space.text_encoders[0].startswith("small@")
         assert space.vision_encoders == ("timm/mobilenetv3_small_050",)
 
