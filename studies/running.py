@@ -50,12 +50,19 @@ def run_to_end(
 ) -> tuple[optuna.Study, Path]:
     """The study at its total, and where its page goes.
 
-    Raises what `open_lab`, `open_study` and `Search.run` raise.
+    Raises UsageError for flags that this space or this study has no use for, and what `open_lab`,
+    `open_study` and `Search.run` raise.
     """
     lab = open_lab(settings, reporter.step)
     try:
         target = page or default_page(study_name(settings, lab.data, lab.space))
         check_page(target)
+        if settings.seed_paper and not _seeds(lab):
+            raise UsageError(
+                f"--seed-paper: no published design is one of search space {lab.space.name}, whose "
+                f"designs all read {', '.join(lab.space.needed)}; leave it out, or give a space "
+                "that says which of these are optional"
+            )
         study = open_study(lab)
         if settings.fine_tune and lab.quality.protocol.trunks in ("by-stage", "whole"):
             raise UsageError(
@@ -90,12 +97,6 @@ def _search(lab: Lab, study: optuna.Study, workers: Workers, reporter: Any) -> N
     settings = lab.settings
     search = _new_search(lab, study, workers, reporter)
     listed = lab.grid.designs if lab.grid else ()
-    if settings.seed_paper and not _seeds(lab):
-        raise UsageError(
-            f"--seed-paper: no published design is one of search space {lab.space.name}, whose "
-            f"designs all read {', '.join(lab.space.needed)}; leave it out, or give a space that "
-            "says which of these are optional"
-        )
     if settings.seed_paper or lab.grid:
         search.seed(listed or _seeds(lab))
     total = settings.trials or len(listed)

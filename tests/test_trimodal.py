@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from tiny import SPACE, Place, new_place, tiny_space, write_space
 
@@ -156,6 +157,7 @@ def test_published_designs_cannot_be_seeded_where_every_design_listens(place: Pl
     done = place.finish(place.run("--seed-paper", "--trials", "1", "--name", "seeded"))
     assert done.returncode == 2
     assert "--seed-paper: no published design is one of search space tiny" in done.stderr
+    assert "seeded" not in optuna.study.get_all_study_names(place.url), "nothing was begun"
 
 
 @pytest.mark.parametrize(
