@@ -22,21 +22,23 @@ from search_space.genotype import Genotype
 from search_space.network import FusionNetwork
 
 SHUFFLES = 5
-"""How often a modality is dealt out anew among the samples; figures are means over these."""
+"""How often every sample is dealt another one of the split; figures are means over these."""
 BINS = 15
 """Of the expected calibration error, equally wide (Guo et al. 2017)."""
-RECIPE = 1
+RECIPE = 2
 """Part of every key: raise it when use comes to be found in another way."""
 Floats = NDArray[np.float64]
+_Part = frozenset[Modality]
+"""Some of the modalities, or none, or all."""
 
 
 class ModalityUseEvaluator:
     """Takes each modality from a trained design, and sees what is left of its right answers.
 
     Taken away in two ways. Masked: in its place stands a text without words, a picture that is all
-    of its set's mean colour, or silence; the network was never trained on those. Shuffled: the text
-    (or the picture, or the sound) of another sample of the same split, so that every input is a
-    likely one.
+    of its set's mean colour, or silence; so a design runs where an input is missing, but the
+    network was never trained on those. Shuffled: it is that of another sample of the same split, so
+    that every input is a likely one; what a design uses is asked in this way.
     """
 
     def __init__(self, quality: QualityEvaluator, split: Split = "test") -> None:
@@ -51,75 +53,80 @@ class ModalityUseEvaluator:
         """What the design uses, with 95 % intervals over the samples; of fp32, as trained.
 
         "accuracy_without_M", "accuracy_shuffled_M": percent right with modality M masked or
-        shuffled; "accuracy_of_nothing" with all masked. "drop_shuffled_M": percent points lost by
-        shuffling M. "shapley_M": M's Shapley value in percent points: what it adds on the average
-        over all orders in which modalities could come, absent ones masked; all add up to the
-        accuracy less that of nothing. "ece": expected calibration error, 0 to 1, over BINS bins of
-        the greatest probability. Raises ValueError for a design of one modality.
+        shuffled. "drop_shuffled_M": percent points lost by shuffling M. "shapley_M": M's Shapley
+        value in percent points: what it adds on the average over all orders in which modalities
+        could come, absent ones being those of one other sample (Lundberg and Lee 2017, with the
+        split as background); all add up to the accuracy less "accuracy_shuffled_all". "ece":
+        expected calibration error, 0 to 1, over BINS bins of the greatest probability. Raises
+        ValueError for a design of one modality.
         """
         if not genotype.is_fused:
             raise ValueError(f"{genotype.describe()}: has one modality, so it uses that")
-        logits = self._logits(genotype)
+        masked, shuffled = self._logits(genotype)
         labels = np.array([s.label for s in self._quality.data.split(self._split)])
-        right = {how: (found.argmax(1) == labels).astype(float) for how, found in logits.items()}
-        everything = tuple(genotype.encoders)
-        measures = [_percent("accuracy_of_nothing", right[_masked(everything)])]
-        for modality in everything:
-            dealt = [right[f"shuffled {modality} {k}"] for k in range(SHUFFLES)]
-            shuffled: Floats = np.mean(dealt, axis=0)
+
+        def right(logits: Floats) -> Floats:
+            found: Floats = (logits.argmax(-1) == labels).astype(float)
+            return found
+
+        everything = frozenset(genotype.encoders)
+        left = {absent: right(each).mean(0) for absent, each in shuffled.items()}
+        measures = [_percent("accuracy_shuffled_all", left[everything])]
+        for modality in genotype.encoders:
+            alone = frozenset([modality])
             measures += [
-                _percent(f"accuracy_without_{modality}", right[_masked([modality])]),
-                _percent(f"accuracy_shuffled_{modality}", shuffled),
-                _points(f"drop_shuffled_{modality}", right[_masked(())] - shuffled),
-                _points(f"shapley_{modality}", _shapley(modality, everything, right)),
+                _percent(f"accuracy_without_{modality}", right(masked[modality])),
+                _percent(f"accuracy_shuffled_{modality}", left[alone]),
+                _points(f"drop_shuffled_{modality}", left[frozenset()] - left[alone]),
+                _points(f"shapley_{modality}", _shapley(modality, everything, left)),
             ]
-        whole = logits[_masked(())]
+        (whole,) = shuffled[frozenset()]
         measures.append(Measure("ece", calibration_error(whole, labels), "", "lower"))
         return Evaluation(
             self.key(genotype), "modality use", tuple(measures), {"split": self._split}
         )
 
-    def _logits(self, genotype: Genotype) -> dict[str, Floats]:
-        """Logits (N, classes) of the design as it is, and with each modality taken away."""
+    def _logits(self, genotype: Genotype) -> tuple[dict[Modality, Floats], dict[_Part, Floats]]:
+        """Logits (N, classes) with each modality masked, and (SHUFFLES, N, classes) with each part
+        of the modalities shuffled; with none shuffled (1, N, classes), the design as it is.
+        """
         quality = self._quality
         network = quality.trained(genotype).to(quality.compute_device)
         examples = quality.examples_seen(genotype, self._split)
         seen = inputs_of(network, examples)
         nothing = _nothing(quality, network, genotype)
         fusion = network.fusion.cpu()  # small, and so is what it reads
-        everything = tuple(genotype.encoders)
-        cases: dict[str, dict[Modality, _Source]] = {
-            _masked(absent): dict.fromkeys(absent, nothing) for absent in _parts(everything)
+
+        def reading(source: _Source, absent: Iterable[Modality]) -> Floats:
+            mixed = _Mixed(seen, examples.labels, dict.fromkeys(absent, source))
+            found: Floats = predict(fusion, mixed).double().numpy()
+            return found
+
+        orders = [torch.Generator().manual_seed(k) for k in range(SHUFFLES)]
+        own = torch.arange(len(examples.labels))
+        others = [torch.randperm(len(own), generator=order) for order in orders]
+        shuffled = {
+            absent: np.stack([reading(dealt, absent) for dealt in (others if absent else [own])])
+            for absent in _parts(genotype.encoders)
         }
-        for modality in everything:
-            for k in range(SHUFFLES):
-                order = torch.Generator().manual_seed(k)
-                dealt = torch.randperm(len(examples.labels), generator=order)
-                cases[f"shuffled {modality} {k}"] = {modality: dealt}
-        return {
-            how: predict(fusion, _Mixed(seen, examples.labels, other)).double().numpy()
-            for how, other in cases.items()
-        }
+        return {m: reading(nothing, [m]) for m in genotype.encoders}, shuffled
 
 
-def _masked(absent: Iterable[Modality]) -> str:
-    """What the case is called in which these are masked."""
-    return " ".join(["masked", *sorted(absent)])
-
-
-def _parts(modalities: Iterable[Modality]) -> list[tuple[Modality, ...]]:
+def _parts(modalities: Iterable[Modality]) -> list[_Part]:
     """All parts of the modalities, none and all among them."""
     whole = tuple(modalities)
-    return [part for size in range(len(whole) + 1) for part in combinations(whole, size)]
+    sizes = range(len(whole) + 1)
+    return [frozenset(part) for size in sizes for part in combinations(whole, size)]
 
 
-def _shapley(
-    modality: Modality, everything: tuple[Modality, ...], right: Mapping[str, Floats]
-) -> Floats:
-    """(N,): what the modality adds to each answer's being right, over all orders of coming."""
-    others = [m for m in everything if m != modality]
+def _shapley(modality: Modality, everything: _Part, left: Mapping[_Part, Floats]) -> Floats:
+    """(N,): what the modality adds to each answer's being right, over all orders of coming.
+
+    left: (N,) by what is absent.
+    """
+    others = everything - {modality}
     added = [
-        (right[_masked(absent)] - right[_masked([*absent, modality])])
+        (left[absent] - left[absent | {modality}])
         / (len(everything) * comb(len(others), len(absent)))
         for absent in _parts(others)
     ]

@@ -9,12 +9,11 @@ from typing import Any
 
 from evaluators.paired import paired, right_from
 from studies.front import complete, dominates, pareto_front, point
-from studies.outcome import FineTuned, ModalityUse, Row, Value
+from studies.outcome import SEEDS, USE, FineTuned, ModalityUse, Row, Value
 
 ATTRIBUTE = "fine-tuned "
 """Before the number of the trial whose design it is: of the study, what fine-tuning came to."""
-RIGHT, RIGHT_BEFORE, TEST, SEEDS = "right", "right_before", "test", "seeds"
-USE = "modality_use"
+RIGHT, RIGHT_BEFORE, TEST = "right", "right_before", "test"
 RIGHTS = (RIGHT, RIGHT_BEFORE)
 """Which samples the design was right about, as fine-tuned and as the search saw it."""
 

@@ -23,16 +23,14 @@ from search_space.paper import SeededDesign, seeded_designs
 from search_space.space import SearchSpace
 from studies.fine_tuned import ATTRIBUTE, TEST
 from studies.lab import Lab
-from studies.outcome import Row
+from studies.outcome import SEEDS, USE, Row
 from studies.records import (
     CONDITIONS,
     RECORD,
     REFERENCES,
     RIGHT,
-    SEEDS,
     SUBJECT,
     TESTS,
-    USE,
     genotype_of,
     outcome_of,
     record_of,

@@ -139,7 +139,7 @@ def _use(use: ModalityUse) -> dict[str, Any]:
         "points_lost_by_shuffling": {name: _value(value) for name, value in use.dropped.items()},
         "percent_without": dict(use.without),
         "latency_ms_without": {name: _value(v) for name, v in use.latency_without.items()},
-        "percent_of_nothing": use.nothing,
+        "percent_all_shuffled": use.chance,
         "expected_calibration_error": use.ece,
     }
 

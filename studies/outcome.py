@@ -27,20 +27,24 @@ class Value:
         return Value(*source[name]) if name in source else None
 
 
+SEEDS, USE = "seeds", "use_by_shuffling"
+"""Of a design's kept test figures: percent of each seed's training; what the design uses."""
+
+
 @dataclass(frozen=True)
 class ModalityUse:
     """What a design uses, on test; `evaluators.modality_use` says how each figure is found.
 
     By modality, in percent points with bounds: its Shapley value, and what shuffling it costs. By
     modality, in percent: what is left without it, and in ms, where it was timed, what a graph takes
-    that runs without it. nothing: percent right with all masked. ece: expected calibration error, 0
-    to 1.
+    that runs without it. chance: percent right with all shuffled, over which the Shapley values add
+    up to the accuracy. ece: expected calibration error, 0 to 1.
     """
 
     shapley: Mapping[str, Value]
     dropped: Mapping[str, Value]
     without: Mapping[str, float]
-    nothing: float
+    chance: float
     ece: float
     latency_without: Mapping[str, Value] = field(default_factory=dict)
 
@@ -65,7 +69,7 @@ class ModalityUse:
             by_modality("shapley_"),
             by_modality("drop_shuffled_"),
             {m: value.value for m, value in by_modality("accuracy_without_").items()},
-            figures["accuracy_of_nothing"][0],
+            figures["accuracy_shuffled_all"][0],
             figures["ece"][0],
             by_modality("latency_without_"),
         )

@@ -26,6 +26,8 @@ from studies.front import (
 from studies.grid_records import grid_outcome
 from studies.objectives import MORE, Goals, goals
 from studies.outcome import (
+    SEEDS,
+    USE,
     FineTuned,
     ModalityUse,
     Outcome,
@@ -43,8 +45,6 @@ RECORD, NAME, CARRIED_OVER, WORKER, DESIGN = "record", "name", "carried_over", "
 CONDITIONS, IDENTITY, SETTINGS = "conditions", "identity", "settings"
 PROTOCOL = "training protocol"
 SUBJECT, REFERENCES, TESTS = "subject", "references", "test"
-SEEDS, USE = "seeds", "modality_use"
-"""Of the test figures by trial: percent of each seed's training; what the design uses."""
 RIGHT = "right"
 """Of records, and of the test figures by trial: which samples were right. Of the study: the same
 of its references, by split and name."""
@@ -199,9 +199,10 @@ def row_from_json(fields: Mapping[str, Any]) -> Row:
     names = (*accuracies, "latency", "probe_r2", "predicted_latency")
     values = {name: Value(**fields[name]) if fields.get(name) else None for name in names}
     values["more"] = {name: Value(**v) for name, v in fields.get("more", {}).items()}  # type: ignore[assignment]
-    use = fields.get("use") and ModalityUse.from_json(fields["use"])
+    kept = fields.get("use") or {}
+    use = ModalityUse.from_json(kept) if "chance" in kept else None  # none by earlier versions
     seeds = tuple(fields.get("test_seeds", ()))
-    return Row(**{**fields, **values, "use": use or None, "test_seeds": seeds})
+    return Row(**{**fields, **values, "use": use, "test_seeds": seeds})
 
 
 def rows_of(study: optuna.Study) -> tuple[Row, ...]:

@@ -68,8 +68,8 @@ def designs(outcome: Outcome) -> str:
     if any(row.use for _, rs in groups for row in rs):
         caption += (
             " What a design uses of a modality is its Shapley value: what it adds on the average "
-            "over all orders of coming; in place of an absent one stands an empty text, a picture "
-            "of one colour or silence."
+            "over all orders of coming, an absent one being that of another sample. Without one: "
+            "in its place stands an empty text, a picture of one colour or silence."
         )
     return framed("Designs", caption, "Design", _heads(columns), body) + _held_against(outcome)
 

@@ -54,21 +54,20 @@ def test_a_modality_without_weights_has_no_share(
     share, dropped = found[f"shapley_{ignored}"], found[f"drop_shuffled_{ignored}"]
     assert (share.value, share.low, share.high) == (0, 0, 0)
     assert (dropped.value, dropped.low, dropped.high) == (0, 0, 0)
-    full = found["accuracy_of_nothing"].value + found[f"shapley_{used}"].value
+    full = found["accuracy_shuffled_all"].value + found[f"shapley_{used}"].value
     assert found[f"accuracy_without_{ignored}"].value == pytest.approx(full)
-    without_used = found[f"accuracy_without_{used}"].value
-    assert without_used == found["accuracy_of_nothing"].value
+    assert found[f"accuracy_shuffled_{used}"].value == found["accuracy_shuffled_all"].value
 
 
 @pytest.mark.parametrize("operator", ["concatenation", "tensor", "cross-attention"])
-def test_shares_add_up_to_the_accuracy_over_that_of_nothing(
+def test_shares_add_up_to_the_accuracy_over_that_of_other_samples(
     trained: QualityEvaluator, operator: str
 ) -> None:
     asked = design(operator)
     found = ModalityUseEvaluator(trained).evaluate(asked)
     full = trained.test(asked)["accuracy"].value
     shares = found["shapley_text"].value + found["shapley_vision"].value
-    assert shares == pytest.approx(full - found["accuracy_of_nothing"].value)
+    assert shares == pytest.approx(full - found["accuracy_shuffled_all"].value)
     for modality in ("text", "vision"):
         lost = found[f"drop_shuffled_{modality}"].value
         assert lost == pytest.approx(full - found[f"accuracy_shuffled_{modality}"].value)
@@ -87,7 +86,7 @@ def test_a_network_that_was_trained_whole_is_looked_at_as_it_is(
     found = ModalityUseEvaluator(judge).evaluate(asked)
     shares = found["shapley_text"].value + found["shapley_vision"].value
     full = judge.test(asked)["accuracy"].value
-    assert shares == pytest.approx(full - found["accuracy_of_nothing"].value)
+    assert shares == pytest.approx(full - found["accuracy_shuffled_all"].value)
 
 
 def test_the_same_design_uses_the_same_whenever_it_is_asked(trained: QualityEvaluator) -> None:

@@ -520,14 +520,25 @@ def test_where_nothing_is_said_shown_or_heard_there_is_silence(
 
 
 def right_without(judge: QualityEvaluator, genotype: Genotype) -> dict[frozenset[Modality], float]:
-    """Percent of the test split that the whole network has right, by what is masked."""
+    """Percent of the test split that the whole network has right, by what is of other samples."""
     built, rows = judge.trained(genotype), judge.inputs(genotype, judge.data.split("test"))
     found = {}
-    with torch.inference_mode():
-        for size in range(len(MODALITIES) + 1):
-            for absent in map(frozenset, combinations(MODALITIES, size)):
-                said = [built(*masked(judge, genotype, row, absent)) for row in rows]
-                found[absent] = percent(judge, torch.cat(said), "test")
+    for size in range(len(MODALITIES) + 1):
+        for absent in map(frozenset, combinations(MODALITIES, size)):
+            taken = [
+                name in {n for m in absent for n in INPUTS[m]} for name in input_names(genotype)
+            ]
+            right = []
+            for k in range(SHUFFLES):
+                order = torch.Generator().manual_seed(k)
+                dealt = torch.randperm(len(rows), generator=order).tolist()
+                both = [
+                    zip(taken, rows[k], rows[other], strict=True) for k, other in enumerate(dealt)
+                ]
+                with torch.inference_mode():
+                    said = [built(*(b if other else a for other, a, b in each)) for each in both]
+                right.append(percent(judge, torch.cat(said), "test"))
+            found[absent] = float(np.mean(right))
     return found
 
 
@@ -537,6 +548,7 @@ def test_three_shares_are_those_of_all_six_orders_and_add_up(
 ) -> None:
     asked = heard_seen_read(operator)
     found, right = ModalityUseEvaluator(judge).evaluate(asked), right_without(judge, asked)
+    built, rows = judge.trained(asked), judge.inputs(asked, judge.data.split("test"))
     everything = frozenset(MODALITIES)
     added: dict[Modality, list[float]] = {modality: [] for modality in MODALITIES}
     for order in permutations(MODALITIES):
@@ -549,12 +561,16 @@ def test_three_shares_are_those_of_all_six_orders_and_add_up(
         assert share.value == pytest.approx(np.mean(each)), modality
         assert share.low is not None and share.high is not None
         assert share.low <= share.value <= share.high
-        alone = found[f"accuracy_without_{modality}"].value
-        assert alone == pytest.approx(right[frozenset([modality])])
-    full, nothing = judge.test(asked)["accuracy"].value, found["accuracy_of_nothing"].value
-    assert nothing == pytest.approx(right[everything])
+        with torch.inference_mode():
+            said = [built(*masked(judge, asked, row, {modality})) for row in rows]
+        without = percent(judge, torch.cat(said), "test")
+        assert found[f"accuracy_without_{modality}"].value == pytest.approx(without)
+        shuffled = found[f"accuracy_shuffled_{modality}"].value
+        assert shuffled == pytest.approx(right[frozenset([modality])])
+    full, chance = judge.test(asked)["accuracy"].value, found["accuracy_shuffled_all"].value
+    assert chance == pytest.approx(right[everything])
     shares = sum(found[f"shapley_{modality}"].value for modality in MODALITIES)
-    assert shares == pytest.approx(full - nothing)
+    assert shares == pytest.approx(full - chance)
 
 
 def without_weights_on(
@@ -582,7 +598,7 @@ def test_a_modality_without_weights_has_no_share(
         assert (figure.value, figure.low, figure.high) == (0, 0, 0)
     others = [m for m in MODALITIES if m != ignored]
     rest = sum(found[f"shapley_{m}"].value for m in others)
-    full = found["accuracy_of_nothing"].value + rest
+    full = found["accuracy_shuffled_all"].value + rest
     assert found[f"accuracy_without_{ignored}"].value == pytest.approx(full)
     assert any(found[f"shapley_{m}"].value for m in others)
 
