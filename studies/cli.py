@@ -169,8 +169,8 @@ def run(
         int | None,
         typer.Option(
             "--workers",
-            help="With a board: so many designs in hand at once. While it times one, the others "
-            "are built and trained here.",
+            help="So many designs in hand at once: while the device times one, the others are "
+            "built and trained here, on local at the lowest priority.",
         ),
     ] = None,
     embeddings: Embeddings = None,

@@ -34,6 +34,7 @@ from search_space.space import SearchSpace
 from studies.grid_records import TRIMODAL
 from studies.grids import Grid, grid_in
 from studies.objectives import FoundBy
+from studies.priority import at_first_priority, give_way
 from studies.protocol import chosen_protocol
 from studies.samplers import chosen
 from studies.settings import PRECISIONS_OF, RUNTIMES, Settings, UsageError, devices, home
@@ -233,6 +234,9 @@ def open_latency(
         boards = _boards(settings, where, step)
         return LatencyEvaluator(builder, lambda: boards, runs), None
     device, held = local_device(where)
+    if settings.workers > 1:
+        device = at_first_priority(device)
+        give_way()
     return LatencyEvaluator(builder, device, runs), held
 
 

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
 from studies.interrupts import take_interrupts
+from studies.priority import at_first_priority
 
 Work = Callable[["Reporter"], None]
 
@@ -44,7 +45,7 @@ class MoreWorkers:
         for number in range(2, 2 + count):
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=_work, args=(work, theirs), name=f"worker {number}")
-            process.start()
+            at_first_priority(process.start)()  # its agent is its child
             theirs.close()
             self._processes[ours] = process
         self._listener = threading.Thread(target=self._listen, daemon=True)

@@ -15,6 +15,7 @@ from evaluators.devices import LOCAL, Devices, DevicesError
 from search_space.genotype import PRECISIONS, Precision
 from studies.grids import kinds
 from studies.objectives import Goals, goals
+from studies.priority import can_give_way
 from studies.samplers import AUTO, BLIND, SAMPLERS
 from studies.storage import default_url
 
@@ -258,10 +259,7 @@ class Settings:
         if len(set(self.devices)) != len(self.devices):
             raise UsageError(f"--device {', '.join(self.devices)}: give each device once")
         if LOCAL in self.devices and self.workers > 1:
-            raise UsageError(
-                f"--workers {self.workers} with --device {LOCAL}: training would disturb its "
-                "timings; give a board, or leave --workers out"
-            )
+            self._check_training_beside_timing()
         if LOCAL in self.devices and len(self.devices) > 1:
             raise UsageError(
                 f"--device {', '.join(self.devices)}: {LOCAL!r} cannot share a study with others: "
@@ -269,6 +267,20 @@ class Settings:
             )
         if not self.devices:
             raise UsageError(f"--device: give {LOCAL} or the name of a device")
+
+    def _check_training_beside_timing(self) -> None:
+        """Here training gives way to what times, but only on processor cores."""
+        beside = {
+            "--timing alone": self.timing == "alone",
+            f"--runtime {self.runtime}": self.runtime != "cpu",
+            "this system's priorities": not can_give_way(),
+        }
+        for what, stands_against in beside.items():
+            if stands_against:
+                raise UsageError(
+                    f"--workers {self.workers} with --device {LOCAL} and {what}: training would "
+                    "disturb its timings; give a board, or leave --workers out"
+                )
 
 
 def preset_names() -> tuple[str, ...]:

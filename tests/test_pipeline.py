@@ -17,6 +17,8 @@ from desk import Desk, one_line
 from sshd import start_sshd
 from tiny import new_place
 
+from studies.priority import LOWEST
+
 pytestmark = pytest.mark.skipif(bool(sshd.missing()), reason=sshd.missing())
 
 
@@ -50,9 +52,16 @@ def at_work(desk: Desk) -> int:
 
 def processes(group: int) -> list[str]:
     """What still runs in a process group."""
-    listed = subprocess.run(["ps", "-eo", "pgid,stat,args"], capture_output=True, text=True).stdout
-    rows = [line.split(maxsplit=2) for line in listed.splitlines()[1:]]
-    return [args for pgid, state, args in rows if int(pgid) == group and state[0] != "Z"]
+    return [args for _, pgid, _, args in listed() if pgid == group]
+
+
+def listed() -> list[tuple[int, int, int, str]]:
+    """Process, group, niceness and command of all that runs."""
+    columns = ["ps", "-ewwo", "pid,pgid,ni,stat,args"]
+    rows = subprocess.run(columns, capture_output=True, text=True).stdout.splitlines()[1:]
+    split = [row.split(maxsplit=4) for row in rows]
+    found = [row for row in split if row[2] != "-" and row[3][0] != "Z"]
+    return [(int(pid), int(group), int(nice), args) for pid, group, nice, _, args in found]
 
 
 def gone(group: int) -> bool:
@@ -95,7 +104,31 @@ def test_no_worker_outlives_the_first_and_the_command_goes_on(
     assert all(trial.state.is_finished() for trial in trials(desk))
 
 
-def test_training_beside_the_device_that_times_is_refused(tmp_path: Path) -> None:
+def test_training_that_cannot_give_way_to_this_machines_timings_is_refused(tmp_path: Path) -> None:
     place = new_place(tmp_path / "alone")
-    one_line(place.finish(place.run("--workers", "2")), 2, "--workers 2", "give a board")
+    for flag, value in (("--timing", "alone"), ("--runtime", "cuda")):
+        refused = place.finish(place.run("--workers", "2", flag, value))
+        one_line(refused, 2, f"--workers 2 with --device local and {flag} {value}", "give a board")
     one_line(place.finish(place.run("--workers", "0")), 2, "--workers 0", "give 1 to 64")
+
+
+def test_workers_on_this_machine_train_behind_the_agents_that_time(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "place")
+    running = place.start(place.run("--workers", "2", "--trials", "60"))
+    timing, workers = set[tuple[str, int]](), dict[int, int]()
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    while running.poll() is None:
+        for pid, group, nice, args in listed():
+            if ".pyz" in args and str(place.home) in args:
+                timing.add((args.split(".pyz ")[1].split()[0], nice))
+            elif group == running.pid and "resource_tracker" not in args:
+                workers[pid] = nice
+        time.sleep(0.05)
+    said = running.communicate()
+    assert running.returncode == 0, said
+    assert {("serve", own), ("job", own)} <= timing and {nice for _, nice in timing} == {own}
+    assert list(workers.values()) == [LOWEST, LOWEST]
+    (name,) = optuna.study.get_all_study_names(place.url)
+    found = optuna.load_study(study_name=name, storage=place.url).get_trials()
+    assert len({trial.user_attrs["worker"] for trial in found}) == 2
+    assert all(trial.state.is_finished() for trial in found) and len(found) == 60
