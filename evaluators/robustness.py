@@ -179,7 +179,7 @@ def _right(
                 if feature.modality in noisy:
                     noise = _drawn(feature, tensor, spread[feature], generator)
                     scale = factors.view(-1, *[1] * tensor.dim())
-                    stacked = stacked + scale * noise
+                    stacked = torch.addcmul(tensor, scale, noise)
                 features[feature] = stacked.flatten(0, 1)
             mask = own.mask
             if mask is not None:
