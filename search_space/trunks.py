@@ -6,7 +6,7 @@ encoder's own output, so with its final norm (ViT) or final convolution (MobileN
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -19,34 +19,52 @@ from search_space.features import Feature, token_kernel
 Features = Mapping[Feature, Tensor]
 
 
+class LayerOutputs:
+    """What each layer of a transformer puts out, of which all after the first `depth` are dropped.
+
+    Raises EncoderError for a model that keeps no list of its layers.
+    """
+
+    def __init__(self, model: nn.Module, depth: int) -> None:
+        self.parent, name, layers = layers_of(model)
+        self.full_depth, self._is_whole = len(layers), depth == len(layers)
+        self.kept: list[Tensor] = []
+        setattr(self.parent, name, layers[:depth])
+        for layer in layers[:depth]:
+            layer.register_forward_hook(self._keep)
+
+    def _keep(self, _layer: nn.Module, _inputs: Any, output: Any) -> None:
+        self.kept.append(output if isinstance(output, Tensor) else output[0])
+
+    def of(self, run: Callable[[], Any]) -> list[Tensor]:
+        """By layer, in a run of the model; the last of all is as the whole model gives it."""
+        self.kept = []
+        last = run().last_hidden_state
+        states, self.kept = self.kept, []
+        if self._is_whole:
+            states[-1] = last
+        return states
+
+
 class TextTrunk(nn.Module):
     """A BERT-like encoder of transformers up to its deepest tap."""
 
     def __init__(self, model: nn.Module, depth: int) -> None:
         super().__init__()
-        self.full_depth = len(layers_of(model)[2])
-        self.depth = depth
-        layers = _keep_layers(model, depth)
+        self.layers = LayerOutputs(model, depth)
+        self.full_depth, self.depth = self.layers.full_depth, depth
         self.pooler = getattr(model, "pooler", None) if depth == self.full_depth else None
         if hasattr(model, "pooler"):
             cast(Any, model).pooler = None
         self.model = model
-        self._outputs: list[Tensor] = []
-        for layer in layers:
-            layer.register_forward_hook(self._keep)
-
-    def _keep(self, _layer: nn.Module, _inputs: Any, output: Any) -> None:
-        self._outputs.append(output if isinstance(output, Tensor) else output[0])
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, wanted: tuple[Feature, ...]
     ) -> dict[Feature, Tensor]:
         """Features of token ids (B, L) under a mask (B, L), 1 for real tokens."""
-        self._outputs = []
-        last = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        states, self._outputs = self._outputs, []
-        if self.depth == self.full_depth:
-            states[-1] = last
+        states = self.layers.of(
+            lambda: self.model(input_ids=input_ids, attention_mask=attention_mask)
+        )
         return {f: self._form(f, states[f.tap - 1], attention_mask) for f in wanted}
 
     def _form(self, feature: Feature, states: Tensor, mask: Tensor) -> Tensor:
@@ -136,9 +154,8 @@ class ViTTrunk(MapTrunk):
 
     def __init__(self, model: nn.Module, depth: int) -> None:
         super().__init__()
-        self.full_depth = len(layers_of(model)[2])
-        self.depth = depth
-        layers = _keep_layers(model, depth)
+        self.layers = LayerOutputs(model, depth)
+        self.full_depth, self.depth = self.layers.full_depth, depth
         if depth < self.full_depth:
             cast(Any, model).layernorm = nn.Identity()
         cast(Any, model).pooler = None
@@ -150,19 +167,9 @@ class ViTTrunk(MapTrunk):
             )
         self.side = config.image_size // config.patch_size
         self.model = model
-        self._outputs: list[Tensor] = []
-        for layer in layers:
-            layer.register_forward_hook(self._keep)
-
-    def _keep(self, _layer: nn.Module, _inputs: Any, output: Any) -> None:
-        self._outputs.append(output if isinstance(output, Tensor) else output[0])
 
     def taps(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        self._outputs = []
-        last = self.model(pixel_values=values).last_hidden_state
-        states, self._outputs = self._outputs, []
-        if self.depth == self.full_depth:
-            states[-1] = last
+        states = self.layers.of(lambda: self.model(pixel_values=values))
         count = self.side * self.side
         for tokens in states:
             class_token = tokens[:, 0] if tokens.shape[1] > count else None
@@ -178,11 +185,10 @@ class SoundTrunk(MapTrunk):
 
     def __init__(self, model: nn.Module, depth: int) -> None:
         super().__init__()
-        self.full_depth = len(layers_of(model)[2])
-        self.depth = depth
+        self.layers = LayerOutputs(model, depth)
+        self.full_depth, self.depth = self.layers.full_depth, depth
         if depth < self.full_depth:
-            _drop_final_norm(model)
-        layers = _keep_layers(model, depth)
+            _drop_final_norm(model, self.layers.parent)
         # Parts that training leaves out at random would make it another network every time.
         cast(Any, model).config.apply_spec_augment = False
         for unread in ("masked_spec_embed", "adapter"):  # what follows the encoder is no tap
@@ -192,20 +198,9 @@ class SoundTrunk(MapTrunk):
             if hasattr(module, "layerdrop"):
                 module.layerdrop = 0.0
         self.model, self.sides = model, _spectrogram_sides(model)
-        self._outputs: list[Tensor] = []
-        for layer in layers:
-            layer.register_forward_hook(self._keep)
-
-    def _keep(self, _layer: nn.Module, _inputs: Any, output: Any) -> None:
-        self._outputs.append(output if isinstance(output, Tensor) else output[0])
 
     def taps(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        self._outputs = []
-        last = self.model(values).last_hidden_state
-        states, self._outputs = self._outputs, []
-        if self.depth == self.full_depth:
-            states[-1] = last
-        for tokens in states:
+        for tokens in self.layers.of(lambda: self.model(values)):
             height, width = self.sides or (1, tokens.shape[1])
             yield _as_grid(tokens[:, -height * width :], height, width), None
 
@@ -213,10 +208,12 @@ class SoundTrunk(MapTrunk):
 _NORM_LAST = ("whisper", "moonshine", "wav2vec2-conformer")
 
 
-def _drop_final_norm(model: nn.Module) -> None:
-    """Takes the norm after the last layer from an encoder; some have one before the first."""
+def _drop_final_norm(model: nn.Module, parent: nn.Module) -> None:
+    """Takes the norm after the last layer from an encoder; some have one before the first.
+
+    parent: what holds the layers, and may hold that norm.
+    """
     config = cast(Any, model).config
-    parent, _, _ = layers_of(model)
     if hasattr(model, "layernorm"):
         cast(Any, model).layernorm = nn.Identity()
     elif config.model_type in _NORM_LAST or getattr(config, "do_stable_layer_norm", False):
@@ -312,11 +309,3 @@ def layers_of(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
         "cannot be tapped): choose a BERT-like text encoder, or MobileNetV2, a ViT-like encoder "
         "or timm for vision"
     )
-
-
-def _keep_layers(model: nn.Module, depth: int) -> nn.ModuleList:
-    """Drops all transformer layers after the first `depth` and gives those back."""
-    parent, name, layers = layers_of(model)
-    kept = layers[:depth]
-    setattr(parent, name, kept)
-    return kept
