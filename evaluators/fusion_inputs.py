@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from evaluators.examples import Examples
 from search_space.encoders import Modality
 from search_space.features import Feature
-from search_space.network import FusionNetwork
+from search_space.network import FusionNetwork, SharedRows
 
 BATCH = 64
 
@@ -67,9 +67,11 @@ def inputs_of(network: FusionNetwork | None, examples: Examples) -> FusionInputs
     )
 
 
-def read_by(network: FusionNetwork, *inputs: Tensor) -> FusionInputs:
-    """What the fusion reads of the network's inputs, as `input_names` lists them; on the host."""
-    return _on_host(*network.read(*inputs))
+def read_by(
+    network: FusionNetwork, *inputs: Tensor, rows: SharedRows | None = None
+) -> FusionInputs:
+    """What the fusion reads of the network's inputs, given as `forward` has them; on the host."""
+    return _on_host(*network.read(*inputs, rows=rows))
 
 
 class _Reads(nn.Module):
@@ -79,7 +81,9 @@ class _Reads(nn.Module):
         super().__init__()
         self._network, self._noted = network, noted
 
-    def forward(self, *inputs: Tensor | Mapping[Feature, Tensor] | None) -> Tensor:
+    def forward(
+        self, *inputs: Tensor | Mapping[Feature, Tensor] | None, rows: SharedRows | None = None
+    ) -> Tensor:
         first, *rest = inputs
         if isinstance(first, Mapping):
             (mask,) = rest
@@ -87,7 +91,7 @@ class _Reads(nn.Module):
             self._noted.append(_on_host(first, mask))
         else:
             assert self._network is not None
-            self._noted.append(read_by(self._network, *inputs))  # type: ignore[arg-type]
+            self._noted.append(read_by(self._network, *inputs, rows=rows))  # type: ignore[arg-type]
         return torch.empty(0)  # in place of logits, which nobody asks for
 
 

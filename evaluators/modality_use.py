@@ -164,6 +164,7 @@ class _Mixed:
         self, seen: FusionInputs, labels: Tensor, other: Mapping[Modality, _Source]
     ) -> None:
         self.lengths: Tensor | None = None
+        self.groups: Tensor | None = None
         self.labels, self._seen, self._other = labels, seen, other
 
     def batch(self, indices: Tensor) -> Batch:

@@ -191,10 +191,13 @@ class Preprocessing:
 
 
 class Values(Protocol):
-    """Pictures or sounds of some samples."""
+    """Pictures or sounds of some samples; those that several samples share are kept once."""
 
-    def kept(self, indices: Tensor) -> Tensor:
-        """Those at `indices` (B,), on the host, as they are kept."""
+    places: Tensor
+    """(N,): where each sample's is among those that are kept."""
+
+    def kept(self, places: Tensor) -> Tensor:
+        """Those at `places` (B,), on the host, as they are kept."""
         ...
 
     def normalised(self, kept: Tensor) -> Tensor:
@@ -214,10 +217,11 @@ class Sounds:
 
     def __init__(self, samples: Sequence[Sample], as_read: SoundInput) -> None:
         self._samples, self._as_read = samples, as_read
+        self.places = torch.arange(len(samples))
 
-    def kept(self, indices: Tensor) -> Tensor:
+    def kept(self, places: Tensor) -> Tensor:
         """(B, ...) float32, as the encoder reads them."""
-        return torch.stack([self._made(self._samples[k]) for k in indices.tolist()])
+        return torch.stack([self._made(self._samples[k]) for k in places.tolist()])
 
     def normalised(self, kept: Tensor) -> Tensor:
         """The same: nothing is left to do."""
@@ -240,19 +244,26 @@ class Pixels:
         self, samples: Sequence[Sample], size: int, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         self._samples = samples
+        first: dict[object, Sample] = {}
+        shown = [(sample.image, sample.damages) for sample in samples]
+        for picture, sample in zip(shown, samples, strict=True):
+            first.setdefault(picture, sample)
+        at = {picture: k for k, picture in enumerate(first)}
+        self.places = torch.tensor([at[picture] for picture in shown])
+        self._different = list(first.values())
         self._size = size
         self._scale = {"cpu": _scale(mean, std)}
 
     @cached_property
     def _all(self) -> Tensor:
-        whole = torch.empty((len(self._samples), 3, self._size, self._size), dtype=torch.uint8)
-        for k, picture in enumerate(self._decoded(self._samples)):
+        whole = torch.empty((len(self._different), 3, self._size, self._size), dtype=torch.uint8)
+        for k, picture in enumerate(self._decoded(self._different)):
             whole[k] = picture
         return whole
 
-    def kept(self, indices: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S) uint8 of some samples; all pictures are kept in memory."""
-        return self._all[indices]
+    def kept(self, places: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) uint8 of some pictures; all are kept in memory."""
+        return self._all[places]
 
     def normalised(self, kept: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) uint8 as the encoder reads them, float32, channels last.

@@ -143,6 +143,7 @@ class QualityEvaluator:
             asdict(self._alone_regime(spec)),
             self.protocol.arithmetic,
             self.protocol.seed,
+            *self._batched([spec]),
         ]
         return content_key("tuned trunk", {"conditions": conditions})
 
@@ -218,6 +219,7 @@ class QualityEvaluator:
 
     def _conditions(self, genotype: Genotype) -> dict[str, object]:
         specs = self._specs(genotype)
+        batched = self._batched(specs) if self.fidelity(genotype) == WHOLE else []
         return {
             "genotype": genotype.key,
             "data": self.data.fingerprint,
@@ -228,7 +230,13 @@ class QualityEvaluator:
             **recipe_of(genotype.precision, self._runtime),
             **self._exported_as(genotype),
             **({"rung": WHOLE} if self._whole and not self._ends_whole(genotype) else {}),
+            **({"batches": batched} if batched else {}),
         }
+
+    def _batched(self, specs: Sequence[EncoderSpec]) -> list[str]:
+        """What is peculiar to the batches that these trunks are trained on."""
+        shared = any(spec.modality == "vision" for spec in specs) and self.data.shares_pictures
+        return ["of one picture together"] if shared else []
 
     def features_key(self, genotype: Genotype) -> str:
         """Of what the design's fusion reads: taps and forms, texts' length, trunks and data."""

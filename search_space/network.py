@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,10 @@ from search_space.loading import load_trunk
 from search_space.rules import Shapes, fused_width, violations
 from search_space.trunks import Features
 
+T = TypeVar("T")
+SharedRows = Sequence[Tensor | None]
+"""For each input of a network (B,): where each sample's own is among fewer that samples share; None
+where each has one."""
 HEAD_WIDTHS = (512, 256)
 HEAD_DROPOUT = 0.3
 
@@ -71,17 +76,24 @@ class FusionNetwork(nn.Module):
             fusion,
         )
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Logits (B, classes) from the inputs that `input_names` lists, in that order."""
-        logits: Tensor = self.fusion(*self.read(*inputs))
+    def forward(self, *inputs: Tensor, rows: SharedRows | None = None) -> Tensor:
+        """Logits (B, classes) from the inputs that `input_names` lists, in that order.
+
+        What samples share is given once; `rows` then says whose it is.
+        """
+        logits: Tensor = self.fusion(*self.read(*inputs, rows=rows))
         return logits
 
-    def read(self, *inputs: Tensor) -> tuple[dict[Feature, Tensor], Tensor | None]:
+    def read(
+        self, *inputs: Tensor, rows: SharedRows | None = None
+    ) -> tuple[dict[Feature, Tensor], Tensor | None]:
         """What the fusion reads of these inputs: features, and the text's mask (B, L)."""
         given = by_modality(tuple(self.wanted), inputs)
+        shared = by_modality(tuple(self.wanted), rows or [None] * len(inputs))
         features: dict[Feature, Tensor] = {}
         for modality, wanted in self.wanted.items():
-            features |= self.trunks[modality](*given[modality], wanted)
+            made, own = self.trunks[modality](*given[modality], wanted), shared[modality][0]
+            features |= made if own is None else {f: tensor[own] for f, tensor in made.items()}
         return features, given["text"][1] if "text" in given else None
 
 
@@ -100,10 +112,10 @@ def input_names(genotype: Genotype) -> tuple[str, ...]:
 
 
 def by_modality(
-    modalities: Iterable[Modality], inputs: Sequence[Tensor]
-) -> dict[Modality, tuple[Tensor, ...]]:
+    modalities: Iterable[Modality], inputs: Sequence[T]
+) -> dict[Modality, tuple[T, ...]]:
     """A network's inputs, in the order of `input_names`, by whose they are."""
-    found: dict[Modality, tuple[Tensor, ...]] = {}
+    found: dict[Modality, tuple[T, ...]] = {}
     for modality in modalities:
         count = len(INPUTS[modality])
         found[modality], inputs = tuple(inputs[:count]), inputs[count:]

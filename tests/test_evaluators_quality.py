@@ -322,6 +322,7 @@ class Line:
     def __init__(self, count: int, scripted: Sequence[float] = (), factor: float = 1.0) -> None:
         self.labels = torch.arange(count) % 2
         self.lengths: Tensor | None = None
+        self.groups: Tensor | None = None
         self.scripted, self.factor = list(scripted), factor
         self.weights: list[Tensor] = []
 

@@ -52,6 +52,7 @@ class Vectors:
         self.values = torch.randn(count, 12, generator=made)
         self.values[:, 0] += 2.0 * self.labels
         self.lengths: Tensor | None = None
+        self.groups: Tensor | None = None
         self.asked: list[tuple[threading.Thread, list[int]]] = []
 
     def batch(self, indices: Tensor) -> Batch:

@@ -144,6 +144,7 @@ class Texts:
     def __init__(self, short: int, long: int) -> None:
         self.lengths = torch.tensor([4] * short + [400] * long)
         self.labels = torch.zeros(short + long, dtype=torch.int64)
+        self.groups: torch.Tensor | None = None
 
     def batch(self, indices: torch.Tensor) -> Batch:
         read = torch.zeros(len(indices), int(self.lengths[indices].max()), 8)

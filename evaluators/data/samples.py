@@ -142,6 +142,12 @@ class DataSet:
         index = counts.index(max(counts))
         return index, counts[index] / sum(counts)
 
+    @property
+    def shares_pictures(self) -> bool:
+        """Whether several samples of a split have one picture."""
+        shown = [(sample.split, sample.image) for sample in self.samples if sample.image]
+        return len(set(shown)) < len(shown)
+
     def groups(self, split: Split) -> tuple[str, ...]:
         """The distinct groups of one split, sorted."""
         return tuple(sorted({sample.group for sample in self.split(split)}))
