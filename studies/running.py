@@ -103,13 +103,15 @@ def _search(lab: Lab, study: optuna.Study, workers: Workers, reporter: Any) -> N
     if settings.workers == 1:
         search.run(total)
         return
-    threads = max(1, torch.get_num_threads() // settings.workers)  # they train side by side
+    all_threads = torch.get_num_threads()
+    threads = max(1, all_threads // settings.workers)  # they train side by side
     torch.set_num_threads(threads)
     beside = partial(_work_beside, settings, total, threads)
     with more_workers(beside, settings.workers - 1, reporter) as more:
         search.run(total)
         if not more.join():  # what they had in hand is taken over
             search.run(total)
+    torch.set_num_threads(all_threads)  # the last look is this one's alone
 
 
 def _work_beside(settings: Settings, total: int, threads: int, reporter: Any) -> None:
