@@ -105,7 +105,7 @@ class RawInputs:
         self.labels = labels
         self.lengths = text[1].sum(1) if text else None
         self._text, self._values, self._device = text, values, device
-        shared = [v.places for v in values if int(v.places.max()) + 1 < len(labels)]
+        shared = [v.places for v in values if len(torch.unique(v.places)) < len(labels)]
         self.groups: Tensor | None = shared[0] if shared else None
 
     def batch(self, indices: Tensor) -> Batch:

@@ -249,7 +249,7 @@ class Pixels:
         for picture, sample in zip(shown, samples, strict=True):
             first.setdefault(picture, sample)
         at = {picture: k for k, picture in enumerate(first)}
-        self.places = torch.tensor([at[picture] for picture in shown])
+        self.places = torch.tensor([at[picture] for picture in shown], dtype=torch.int64)
         self._different = list(first.values())
         self._size = size
         self._scale = {"cpu": _scale(mean, std)}
