@@ -26,17 +26,17 @@ import torch
 
 from evaluators.data import load
 from evaluators.evaluation import Evaluation
-from evaluators.latency import LOCAL_TIMING, LatencyEvaluator, Runs
-from evaluators.onnx_builder import OnnxBuilder
-from evaluators.probe import ProbeEvaluator
-from evaluators.quality import QualityEvaluator
-from evaluators.regimes import TrainingProtocol
-from search_space.genotype import Genotype
-from search_space.named import load_space
-from search_space.rewrites import ALL
-from search_space.space import SearchSpace
-from studies.lab import local_device
-from studies.table import DECISIONS, NAME, all_designs, write_table
+from evaluators.latency.evaluator import LOCAL_TIMING, LatencyEvaluator, Runs
+from evaluators.onnx.builder import OnnxBuilder
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.probe import ProbeEvaluator
+from evaluators.training.config import TrainingProtocol
+from search_space.design.genotype import Genotype
+from search_space.network.rewrites import ALL
+from search_space.space.named import load_space
+from search_space.space.space import SearchSpace
+from studies.study.context import local_device
+from studies.table.table import DECISIONS, NAME, all_designs, write_table
 
 SEEDS = (0, 1, 2)
 CLASSES = 3

@@ -16,7 +16,10 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1])]
+sys.path[:0] = [
+    str(Path(__file__).parents[1] / "tests" / "support"),
+    str(Path(__file__).parents[1]),
+]
 
 from killed import run_killed  # noqa: E402
 from main_job import machine, show  # noqa: E402

@@ -39,19 +39,21 @@ import onnxruntime
 import torch
 from main_job import machine, show
 
-from evaluators import composition, exporting, onnx_builder
-from evaluators.onnx_builder import OnnxBuilder
-from evaluators.weightless import strip_weights
-from search_space.encoders import spec_for
-from search_space.genotype import (
+from evaluators.onnx import builder as onnx_builder
+from evaluators.onnx import composition
+from evaluators.onnx import export as exporting
+from evaluators.onnx.builder import OnnxBuilder
+from evaluators.onnx.stripped import strip_weights
+from search_space.design.encoder import spec_for
+from search_space.design.genotype import (
     ATTENTION_OVER,
     OPERATORS,
     TEXT_POOLINGS,
     VISION_POOLINGS,
     Genotype,
 )
-from search_space.loading import describe
-from search_space.space import SearchSpace
+from search_space.encoders.loading import describe
+from search_space.space.space import SearchSpace
 
 GOAL = 30.0
 

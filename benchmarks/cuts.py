@@ -18,7 +18,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1])]
+sys.path[:0] = [
+    str(Path(__file__).parents[1] / "tests" / "support"),
+    str(Path(__file__).parents[1]),
+]
 
 from cutting import Board, cut_at_random  # noqa: E402
 from faulty import FaultyRuntime  # noqa: E402

@@ -26,20 +26,20 @@ from main_job import machine, show
 from optuna.trial import TrialState
 
 from evaluators.evaluation import Evaluation, Measure, content_key
-from evaluators.rewriting import Rewriting
+from evaluators.onnx.rewriting import Rewriting
 from evaluators.store import EvaluationStore
-from search_space.genotype import Genotype
-from search_space.rewrites import ALL
-from studies.early_stopping import EarlyStopping
-from studies.identity import directions_of
-from studies.latency_prediction import LearntLatency
-from studies.objectives import Goals
-from studies.replay import quartiles
-from studies.samplers import SAMPLERS, sampler_maker
-from studies.search import Search
-from studies.storage import quiet_optuna
-from studies.table import Table, load_table
-from studies.workers import Workers
+from search_space.design.genotype import Genotype
+from search_space.network.rewrites import ALL
+from studies.infra.storage import quiet_optuna
+from studies.infra.workers import Workers
+from studies.results.objectives import Goals
+from studies.samplers.registry import SAMPLERS, sampler_maker
+from studies.search.early_stopping import EarlyStopping
+from studies.search.latency_prediction import LearntLatency
+from studies.search.loop import Search
+from studies.study.identity import directions_of
+from studies.table.replay import quartiles
+from studies.table.table import Table, load_table
 
 TRIALS = 60
 VARIANTS = {"all": (False, False), "probe": (True, False), "few": (False, True)}

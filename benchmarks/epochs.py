@@ -24,16 +24,16 @@ import torch
 from main_job import machine, show
 
 from evaluators.data import DataSet, rendered
-from evaluators.examples import RawInputs
-from evaluators.execution import CARD_BYTES, execution_on, place
-from evaluators.preprocessing import Preprocessing
-from evaluators.regimes import native_arithmetic
-from evaluators.training import Regime, fit
-from search_space.genotype import Genotype
-from search_space.named import load_space
-from search_space.network import build
-from search_space.paper import seeded_designs
-from search_space.space import SearchSpace
+from evaluators.features.examples import RawInputs
+from evaluators.features.preprocessing import Preprocessing
+from evaluators.training.config import native_arithmetic
+from evaluators.training.execution import CARD_BYTES, execution_on, place
+from evaluators.training.loop import Regime, fit
+from search_space.design.genotype import Genotype
+from search_space.network.network import build
+from search_space.space.named import load_space
+from search_space.space.paper import seeded_designs
+from search_space.space.space import SearchSpace
 
 NOT_MEASURED = "not measured: no GPU"
 EPOCHS = 3

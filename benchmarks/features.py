@@ -22,21 +22,21 @@ from typing import Any
 import torch
 from main_job import machine, show
 
-from evaluators import feature_store
 from evaluators.data import DataSet, load
-from evaluators.feature_store import Rows
-from evaluators.preprocessing import Preprocessing
-from evaluators.quality import QualityEvaluator
-from evaluators.regimes import named_protocol
-from evaluators.tap_features import TapFeatures
-from evaluators.training import predict
-from evaluators.trunk_weights import TrunkWeights
-from search_space.features import Feature
-from search_space.genotype import FusionPoint, Genotype
-from search_space.named import load_space
-from search_space.space import SearchSpace
-from studies.protocol import chosen_protocol
-from studies.settings import load_settings
+from evaluators.features import store as feature_store
+from evaluators.features.preprocessing import Preprocessing
+from evaluators.features.store import Rows
+from evaluators.features.taps import TapFeatures
+from evaluators.features.trunk_weights import TrunkWeights
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.training.config import named_protocol
+from evaluators.training.loop import predict
+from search_space.design.genotype import FusionPoint, Genotype
+from search_space.encoders.features import Feature
+from search_space.space.named import load_space
+from search_space.space.space import SearchSpace
+from studies.config.settings import load_settings
+from studies.study.training_protocol import chosen_protocol
 
 TOKENS = 512
 

@@ -29,17 +29,17 @@ from typing import Any
 
 import onnx
 
-from device_agent import wire
-from device_agent.anchor import anchor_onnx
 from device_agent.checks import ProtocolError
-from device_agent.fill import Fill, fill_weights
-from device_agent.guard import check_network
-from device_agent.onnx_file import MalformedFile, parse_onnx
-from device_agent.protocol import MeasureRequest, TensorSpec
-from device_agent.result import MeasureResult, Status
-from evaluators.onnx_builder import OnnxBuilder
-from evaluators.weightless import strip_weights
-from search_space.named import load_space
+from device_agent.onnx.file import MalformedFile, parse_onnx
+from device_agent.onnx.guard import check_network
+from device_agent.onnx.synthesize_weights import Fill, fill_weights
+from device_agent.timing.drift_reference import anchor_onnx
+from device_agent.wire import frames as wire
+from device_agent.wire.protocol import MeasureRequest, TensorSpec
+from device_agent.wire.result import MeasureResult, Status
+from evaluators.onnx.builder import OnnxBuilder
+from evaluators.onnx.stripped import strip_weights
+from search_space.space.named import load_space
 
 SLICE_S = 1.0
 HANG_S = 10

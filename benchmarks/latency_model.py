@@ -40,14 +40,14 @@ from latency_readings import Readings
 from main_job import machine, show
 from scipy.stats import kendalltau
 
-from evaluators.latency_features import LatencyFeatures
-from evaluators.latency_model import LatencyModel, Reading
-from evaluators.rewriting import Rewriting
-from evaluators.trunk_work import TrunkWork
-from search_space.genotype import Genotype
-from search_space.named import load_space
-from search_space.rewrites import ALL
-from search_space.space import SearchSpace
+from evaluators.latency.features import LatencyFeatures
+from evaluators.latency.model import LatencyModel, Reading
+from evaluators.latency.trunk_work import TrunkWork
+from evaluators.onnx.rewriting import Rewriting
+from search_space.design.genotype import Genotype
+from search_space.network.rewrites import ALL
+from search_space.space.named import load_space
+from search_space.space.space import SearchSpace
 
 POOL, AGAIN = 400, 10
 GOAL = 0.05

@@ -1,8 +1,8 @@
 """Readings that benchmarks of latency models rest on: candidates timed here, kept as they come.
 
 A reading is one JSON line: the design, its latency with its interval as the product measures it
-(`evaluators.latency`, this machine's protocol, one thread), its multiply-accumulates, and what
-ONNX Runtime's profiler says of its operators: the median of each over its runs, which hardly sees
+(`evaluators.latency.evaluator`, this machine's protocol, one thread), its multiply-accumulates,
+and what ONNX Runtime's profiler says of its operators: the median of each over its runs, which hardly sees
 other programs' turns. What a file holds already is not timed again.
 """
 
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from device_agent.protocol import TensorSpec
-from evaluators.latency import LOCAL_TIMING, LatencyEvaluator, Runs
-from evaluators.onnx_builder import Artifact, OnnxBuilder
-from search_space.genotype import Genotype
-from search_space.rewrites import ALL
-from search_space.space import SearchSpace
-from studies.lab import local_device
+from device_agent.wire.protocol import TensorSpec
+from evaluators.latency.evaluator import LOCAL_TIMING, LatencyEvaluator, Runs
+from evaluators.onnx.builder import Artifact, OnnxBuilder
+from search_space.design.genotype import Genotype
+from search_space.network.rewrites import ALL
+from search_space.space.space import SearchSpace
+from studies.study.context import local_device
 
 THREADS = 1
 PROFILED_RUNS = 12

@@ -16,12 +16,12 @@ import numpy as np
 from latency_model import judged
 from main_job import machine, show
 
-from evaluators.latency_features import LatencyFeatures
-from evaluators.latency_model import LatencyModel, Reading
-from evaluators.rewriting import Rewriting
-from evaluators.trunk_work import TrunkWork
-from search_space.rewrites import ALL
-from studies.table import Table, load_table
+from evaluators.latency.features import LatencyFeatures
+from evaluators.latency.model import LatencyModel, Reading
+from evaluators.latency.trunk_work import TrunkWork
+from evaluators.onnx.rewriting import Rewriting
+from search_space.network.rewrites import ALL
+from studies.table.table import Table, load_table
 
 
 def held_out(table: Table, features: LatencyFeatures, read: int) -> dict[str, Any]:

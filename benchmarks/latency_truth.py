@@ -56,13 +56,13 @@ from main_job import machine
 from onnx import helper, numpy_helper
 from scipy.stats import t as student
 
-from device_agent.child import own_command, run_child
-from device_agent.job import Job
-from device_agent.protocol import MeasureRequest, MeasureResult, TensorSpec
-from evaluators.latency import BOARD_TIMING
-from evaluators.onnx_builder import OnnxBuilder
-from search_space.named import load_space
-from search_space.paper import seeded_designs
+from device_agent.jobs.child import own_command, run_child
+from device_agent.jobs.job import Job
+from device_agent.wire.protocol import MeasureRequest, MeasureResult, TensorSpec
+from evaluators.latency.evaluator import BOARD_TIMING
+from evaluators.onnx.builder import OnnxBuilder
+from search_space.space.named import load_space
+from search_space.space.paper import seeded_designs
 
 TOOL = (sys.executable, "-m", "onnxruntime.tools.onnxruntime_test")
 IDS_BOUND = 1000

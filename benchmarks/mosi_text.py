@@ -22,17 +22,17 @@ import numpy as np
 import torch
 from main_job import machine, show
 
-from evaluators.cross_validation import CrossValidatedEvaluator
 from evaluators.data import DataSet, load
-from evaluators.figures import measures_of, spread_points
-from evaluators.paired import right_of
-from evaluators.quality import QualityEvaluator
-from evaluators.regimes import named_protocol
-from search_space.genotype import FusionPoint, Genotype
-from search_space.named import load_space
-from search_space.space import SearchSpace
-from studies.protocol import chosen_protocol, in_words
-from studies.settings import load_settings
+from evaluators.quality.cross_validation import CrossValidatedEvaluator
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.statistics.accuracy import measures_of, spread_points
+from evaluators.statistics.paired import right_of
+from evaluators.training.config import named_protocol
+from search_space.design.genotype import FusionPoint, Genotype
+from search_space.space.named import load_space
+from search_space.space.space import SearchSpace
+from studies.config.settings import load_settings
+from studies.study.training_protocol import chosen_protocol, in_words
 
 WIDTH = 512
 REACH = {"frozen": 79.0, "text-tuned": 81.0}

@@ -21,10 +21,10 @@ from main_job import machine, show
 from plain_trial import PROTOCOL, SEED
 
 from evaluators.data import load
-from evaluators.quality import QualityEvaluator
-from evaluators.robustness import Noise, RobustnessEvaluator
-from search_space.genotype import Genotype
-from search_space.named import load_space
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.robustness import Noise, RobustnessEvaluator
+from search_space.design.genotype import Genotype
+from search_space.space.named import load_space
 
 CURVES = 3
 

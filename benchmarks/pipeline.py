@@ -22,7 +22,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1])]
+sys.path[:0] = [
+    str(Path(__file__).parents[1] / "tests" / "support"),
+    str(Path(__file__).parents[1]),
+]
 
 from main_job import machine, show  # noqa: E402
 from sshd import Sshd, missing, start_sshd  # noqa: E402

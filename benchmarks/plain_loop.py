@@ -60,13 +60,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evaluators.data import DataSet, Split, load
-from evaluators.feature_store import Rows
-from evaluators.quality import QualityEvaluator
-from evaluators.training import predict
-from search_space.features import Feature
-from search_space.genotype import Genotype
-from search_space.named import load_space
-from search_space.space import SearchSpace
+from evaluators.features.store import Rows
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.training.loop import predict
+from search_space.design.genotype import Genotype
+from search_space.encoders.features import Feature
+from search_space.space.named import load_space
+from search_space.space.space import SearchSpace
 
 SIZES = "96,48"
 """Tweets of train and valid; few, for the plain side is slow."""

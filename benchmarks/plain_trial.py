@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evaluators.data import DataSet, read_image
-from evaluators.regimes import TrainingProtocol
-from search_space.features import features_of
-from search_space.genotype import Genotype
-from search_space.libraries import import_transformers
-from search_space.network import new_fusion
-from search_space.pixels import normalisation
-from search_space.space import SearchSpace
+from evaluators.training.config import TrainingProtocol
+from search_space.design.genotype import Genotype
+from search_space.encoders.features import features_of
+from search_space.encoders.libraries import import_transformers
+from search_space.encoders.pixels import normalisation
+from search_space.network.network import new_fusion
+from search_space.space.space import SearchSpace
 
 SPLITS = ("train", "valid")
 SEED = 0

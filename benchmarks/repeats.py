@@ -28,12 +28,12 @@ from statistics import mean, median, variance
 from main_job import machine, show
 from rich.console import Console
 
-from search_space.paper import seeded_designs
-from search_space.rewrites import NONE
-from studies.lab import load_space_of
-from studies.paper_checks import timing_of
-from studies.screen import progress
-from studies.settings import load_settings
+from search_space.network.rewrites import NONE
+from search_space.space.paper import seeded_designs
+from studies.config.settings import load_settings
+from studies.paper.checks import timing_of
+from studies.report.terminal import progress
+from studies.study.context import load_space_of
 
 Reading = tuple[float, float, float]
 """Median, and the bounds of its 95 % interval, in ms."""

@@ -40,17 +40,17 @@ import onnxruntime
 import torch
 from main_job import machine
 
-from evaluators.onnx_builder import Artifact, OnnxBuilder
-from evaluators.onnx_versions import OPSET
-from evaluators.preprocessing import PretrainedTokenizer
-from search_space.branch import AttentionBlock
-from search_space.encoders import EncoderSpec
-from search_space.genotype import Genotype
-from search_space.named import load_space
-from search_space.network import FusionNetwork, build
-from search_space.paper import BERT, seeded_designs
-from search_space.rewrites import ALL, NONE, OWN_LENGTH, Rewrites, fold
-from search_space.space import SearchSpace
+from evaluators.features.preprocessing import PretrainedTokenizer
+from evaluators.onnx.builder import Artifact, OnnxBuilder
+from evaluators.onnx.versions import OPSET
+from search_space.design.encoder import EncoderSpec
+from search_space.design.genotype import Genotype
+from search_space.network.branch import AttentionBlock
+from search_space.network.network import FusionNetwork, build
+from search_space.network.rewrites import ALL, NONE, OWN_LENGTH, Rewrites, fold
+from search_space.space.named import load_space
+from search_space.space.paper import BERT, seeded_designs
+from search_space.space.space import SearchSpace
 
 Feed = dict[str, np.ndarray]
 WARM_UP = 3

@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from search_space.space import Decision, SearchSpace
-from studies.ehvi import SpaceExhausted
-from studies.replay import Proposer
-from studies.table import Table
+from search_space.space.space import Decision, SearchSpace
+from studies.samplers.ehvi import SpaceExhausted
+from studies.table.replay import Proposer
+from studies.table.table import Table
 
 PACKAGES = {
     "ax": ("ax", "ax-platform"),

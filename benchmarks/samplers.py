@@ -4,8 +4,8 @@
     python benchmarks/samplers.py --runs runs.jsonl --report [--out RESULT.json]
     python benchmarks/samplers.py --make-synthetic /tmp/synthetic.parquet
 
-On the table that comes with the toolkit, or on --table FILE. What is counted, `studies.replay`
-says; runs are kept in --runs as they end: a second call goes on, and two calls with different
+On the table that comes with the toolkit, or on --table FILE. What is counted,
+`studies.table.replay` says; runs are kept in --runs as they end: a second call goes on, and two calls with different
 seeds may share a file.
 
 Samplers: those of `--sampler`; tpe-default is Optuna's TPE with its own settings. The settings of
@@ -27,9 +27,9 @@ import optuna
 from main_job import machine, show
 from rivals import PACKAGES, RivalMissing, check_installed, rival, versions
 
-from studies.replay import OptunaProposer, Proposer, Replay, as_text, replay, summary
-from studies.samplers import SAMPLERS, sampler_maker
-from studies.table import Table, load_table, write_table
+from studies.samplers.registry import SAMPLERS, sampler_maker
+from studies.table.replay import OptunaProposer, Proposer, Replay, as_text, replay, summary
+from studies.table.table import Table, load_table, write_table
 
 AT = (20, 40, 60)
 

@@ -31,15 +31,15 @@ from main_job import machine, show
 
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.store import EvaluationStore, known_or_new
-from search_space.genotype import Genotype
-from search_space.named import load_space
-from studies.identity import directions_of
-from studies.objectives import Goals
-from studies.records import DESIGN, RECORD, record_of
-from studies.samplers import SAMPLERS, distributions, sampler_maker
-from studies.search import Search
-from studies.storage import open_storage, quiet_optuna
-from studies.workers import Workers
+from search_space.design.genotype import Genotype
+from search_space.space.named import load_space
+from studies.infra.storage import open_storage, quiet_optuna
+from studies.infra.workers import Workers
+from studies.results.objectives import Goals
+from studies.results.trial_record import DESIGN, RECORD, record_of
+from studies.samplers.registry import SAMPLERS, distributions, sampler_maker
+from studies.search.loop import Search
+from studies.study.identity import directions_of
 
 POINTS = (100, 500, 1000, 2000, 5000)
 WINDOW = 100

@@ -10,13 +10,13 @@ from tempfile import TemporaryDirectory
 
 from device_agent.agent import describe
 from device_agent.checks import ProtocolError
-from device_agent.child import end_with
-from device_agent.job import run_job
+from device_agent.jobs.child import end_with
+from device_agent.jobs.job import run_job
 from device_agent.runtime import Unavailable
 from device_agent.runtimes.trtexec import cross_check
 from device_agent.session import IDLE_S, serve
-from device_agent.streams import take_streams
-from device_agent.wire import send_bytes
+from device_agent.wire.frames import send_bytes
+from device_agent.wire.streams import take_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

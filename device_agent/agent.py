@@ -9,18 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from device_agent import wire
-from device_agent.board import read_board, read_state
+from device_agent.board.description import DeviceInfo, DeviceState, RuntimeInfo
+from device_agent.board.state import read_board, read_state
 from device_agent.checks import ProtocolError, as_tuple, check_int, check_sha256, take
-from device_agent.child import Ended, own_command, run_child
-from device_agent.device import DeviceInfo, DeviceState, RuntimeInfo
-from device_agent.job import Job
-from device_agent.protocol import MeasureRequest
-from device_agent.result import MAX_REASON, MeasureResult, Status
+from device_agent.jobs.child import Ended, own_command, run_child
+from device_agent.jobs.job import Job
 from device_agent.runtime import LACKS_MEMORY
 from device_agent.runtimes import RUNTIMES
-from device_agent.store import Store, StoreError, disk_errors
-from device_agent.streams import HostReader
+from device_agent.storage.store import Store, StoreError, disk_errors
+from device_agent.wire import frames as wire
+from device_agent.wire.protocol import MeasureRequest
+from device_agent.wire.result import MAX_REASON, MeasureResult, Status
+from device_agent.wire.streams import HostReader
 
 DESCRIBE_DEADLINE_S = 120.0
 LEAST_DEADLINE_S = 0.1

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from device_agent.device import RuntimeInfo
-from device_agent.protocol import MeasureRequest
+from device_agent.board.description import RuntimeInfo
+from device_agent.wire.protocol import MeasureRequest
 
 
 class Refused(Exception):

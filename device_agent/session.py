@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from device_agent import wire
 from device_agent.agent import Agent, Answer
 from device_agent.checks import ProtocolError, as_tuple, check_int, check_text, take
-from device_agent.lease import MAX_CLIENT, Queue
-from device_agent.store import MEBI, Store, StoreError
-from device_agent.streams import HostGone, HostReader, HostWriter, take_streams
+from device_agent.storage.lease import MAX_CLIENT, Queue
+from device_agent.storage.store import MEBI, Store, StoreError
+from device_agent.wire import frames as wire
+from device_agent.wire.streams import HostGone, HostReader, HostWriter, take_streams
 
 IDLE_S = 60.0
 DONE_IDLE_S = 2.0
@@ -27,7 +27,7 @@ class OtherVersion(ProtocolError):
 
 
 class HostSession:
-    """Takes the frames of one host in turn; see `device_agent.wire` for what they are.
+    """Takes the frames of one host in turn; see `device_agent.wire.frames` for what they are.
 
     Args:
         store: the agent's home.

@@ -7,9 +7,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from evaluators.evaluation import Measure
-from search_space.encoders import EncoderShape
-from search_space.genotype import Genotype, Precision
-from search_space.network import FusionNetwork
+from search_space.design.encoder import EncoderShape
+from search_space.design.genotype import Genotype, Precision
+from search_space.network.network import FusionNetwork
 
 BYTES_PER_WEIGHT: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1, "int8-dynamic": 1}
 

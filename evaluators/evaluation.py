@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
-from search_space.genotype import Genotype
+from search_space.design.genotype import Genotype
 
 Better = Literal["higher", "lower", "neither"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from evaluators.evaluation import Evaluation, Evaluator, NotFiniteError
-from search_space.genotype import Genotype
+from search_space.design.genotype import Genotype
 
 
 class StoreError(Exception):

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from device_agent.device import RuntimeInfo
-from device_agent.inputs import tensor_bytes
-from device_agent.protocol import MeasureRequest, TensorSpec
+from device_agent.board.description import RuntimeInfo
 from device_agent.runtime import Extras, OutOfMemory, Refused, Unavailable
 from device_agent.runtimes.tensors import Output, digest
+from device_agent.timing.inputs import tensor_bytes
+from device_agent.wire.protocol import MeasureRequest, TensorSpec
 
 NAME = "onnxruntime"
 CPU = "CPUExecutionProvider"

@@ -14,11 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from device_agent.board import read_board
-from device_agent.device import RuntimeInfo
-from device_agent.engine_cache import Engine, EngineCache, Key
-from device_agent.inputs import tensor_bytes
-from device_agent.protocol import MeasureRequest, TensorSpec
+from device_agent.board.description import RuntimeInfo
+from device_agent.board.state import read_board
 from device_agent.runtime import Extras, OutOfMemory, Refused, Unavailable
 from device_agent.runtimes.cuda import LIBRARIES, Cuda
 from device_agent.runtimes.tensorrt_build import (
@@ -34,6 +31,9 @@ from device_agent.runtimes.tensorrt_build import (
     new_log,
 )
 from device_agent.runtimes.tensors import Output, digest
+from device_agent.storage.engine_cache import Engine, EngineCache, Key
+from device_agent.timing.inputs import tensor_bytes
+from device_agent.wire.protocol import MeasureRequest, TensorSpec
 
 NAME = "tensorrt"
 GPU = "GPU"

@@ -1,13 +1,12 @@
 """Data of text, picture, sound and a class: CMU-MOSI, MELD, folders of images, two drawn sets."""
 
-from evaluators.data.built_in import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.data.checking import Checked, check
 from evaluators.data.errors import DataError
 from evaluators.data.faults import Tally, summary
-from evaluators.data.images import read_image
 from evaluators.data.loading import data_set, load
 from evaluators.data.measures import Share, wilson
-from evaluators.data.rendering import measured_ceilings, rendered, rendered_folder
+from evaluators.data.media.images import read_image
+from evaluators.data.media.waves import read_sound
 from evaluators.data.samples import (
     BOTH,
     DRAWN,
@@ -20,9 +19,10 @@ from evaluators.data.samples import (
     Sample,
     Split,
 )
-from evaluators.data.shapes import shapes_data, shapes_folder
-from evaluators.data.waves import read_sound
-from search_space.encoders import Modality
+from evaluators.data.synthetic.built_in import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
+from evaluators.data.synthetic.rendering import measured_ceilings, rendered, rendered_folder
+from evaluators.data.synthetic.shape_set.shapes import shapes_data, shapes_folder
+from search_space.design.encoder import Modality
 
 __all__ = [
     "BOTH",

@@ -7,17 +7,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evaluators.data.entries import Entry, Labels
 from evaluators.data.errors import DataError
 from evaluators.data.faults import Tally, label_faults, summary, tallied
 from evaluators.data.files import FileIndex
-from evaluators.data.finding import Finder, Found, clip_folders
-from evaluators.data.known import Known, known_data
-from evaluators.data.pictures import Pictures
+from evaluators.data.layouts.entries import Entry, Labels
+from evaluators.data.layouts.finding import Finder, Found, clip_folders
+from evaluators.data.layouts.known import Known, known_data
+from evaluators.data.layouts.sources import find_labels
+from evaluators.data.media.pictures import Pictures
+from evaluators.data.media.sounds import Sounds
 from evaluators.data.samples import BOTH, SPLITS, Dropped, Fault, FaultKind
-from evaluators.data.sounds import Sounds
-from evaluators.data.sources import find_labels
-from search_space.encoders import MODALITIES, Modality
+from search_space.design.encoder import MODALITIES, Modality
 
 Progress = Callable[[int, int], None]
 

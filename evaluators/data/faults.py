@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from evaluators.data.entries import Entry
-from evaluators.data.known import Known
+from evaluators.data.layouts.entries import Entry
+from evaluators.data.layouts.known import Known
 from evaluators.data.samples import SPLITS, Fault, FaultKind, Split
 
 _IN_WORDS: dict[FaultKind, tuple[str, str]] = {

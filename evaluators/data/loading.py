@@ -7,14 +7,15 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from evaluators.data import scenes, shape_statements
 from evaluators.data.checking import Checked, Progress, check
-from evaluators.data.entries import Entry, Layout
 from evaluators.data.errors import DataError, short
 from evaluators.data.faults import summary
-from evaluators.data.finding import Found
+from evaluators.data.layouts.entries import Entry, Layout
+from evaluators.data.layouts.finding import Found
 from evaluators.data.samples import BOTH, SPLITS, DataSet, Dropped, Kind, Sample
-from search_space.encoders import Modality
+from evaluators.data.synthetic.face_set import scenes
+from evaluators.data.synthetic.shape_set import statements as shape_statements
+from search_space.design.encoder import Modality
 
 MARK = "rendered.json"
 """A folder with this file holds the rendered set, which never passes for a recorded one."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from evaluators.data.errors import DataError
-from search_space.encoders import Modality
+from search_space.design.encoder import Modality
 
 Split = Literal["train", "valid", "test"]
 Kind = Literal["mosi", "meld", "folder", "rendered", "shapes"]
@@ -22,7 +22,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to a picture when it is read; `evaluators.corruptions` knows the names."""
+    """What is done to a picture when it is read; names are in `evaluators.features.corruptions`."""
 
     name: str
     severity: int

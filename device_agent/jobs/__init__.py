@@ -1,0 +1,1 @@
+"""One measurement in a child process with limits."""

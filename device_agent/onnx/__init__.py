@@ -1,0 +1,1 @@
+"""ONNX files read and checked without a runtime."""

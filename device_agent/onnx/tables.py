@@ -1,0 +1,116 @@
+"""What may stand where in an ONNX file: the messages of `onnx.proto`, ONNX 1.16 to 1.23.
+
+Of what no network of ours has (sparse tensors, bodies of functions, training, several devices) only
+the place in the file is kept, so that it can be counted and refused.
+"""
+
+from device_agent.onnx.protobuf import Rule, Tables
+
+UNREAD_OF_FUNCTIONS = (4, 5, 6, 7, 8, 9, 11, 12, 13, 14)
+ENTRIES = Rule("metadata_props", "message", True, "Entry")
+DOC = Rule("doc_string", "text")
+TABLES: Tables = {
+    "Model": {
+        1: Rule("ir_version", "int"),
+        2: Rule("producer_name", "text"),
+        3: Rule("producer_version", "text"),
+        4: Rule("domain", "text"),
+        5: Rule("model_version", "int"),
+        6: DOC,
+        7: Rule("graph", "message", of="Graph"),
+        8: Rule("opset_import", "message", True, "OperatorSet"),
+        14: ENTRIES,
+        20: Rule("training_info", "bytes", True),
+        25: Rule("functions", "message", True, "Function"),
+        26: Rule("configuration", "bytes", True),
+    },
+    "OperatorSet": {1: Rule("domain", "text"), 2: Rule("version", "int")},
+    "Entry": {1: Rule("key", "text"), 2: Rule("value", "text")},
+    "Graph": {
+        1: Rule("node", "message", True, "Node"),
+        2: Rule("name", "text"),
+        5: Rule("initializer", "message", True, "Tensor"),
+        10: DOC,
+        11: Rule("input", "message", True, "Value"),
+        12: Rule("output", "message", True, "Value"),
+        13: Rule("value_info", "message", True, "Value"),
+        14: Rule("quantization_annotation", "message", True, "Annotation"),
+        15: Rule("sparse_initializer", "bytes", True),
+        16: ENTRIES,
+    },
+    "Node": {
+        1: Rule("input", "text", True),
+        2: Rule("output", "text", True),
+        3: Rule("name", "text"),
+        4: Rule("op_type", "text"),
+        5: Rule("attribute", "message", True, "Attribute"),
+        6: DOC,
+        7: Rule("domain", "text"),
+        8: Rule("overload", "text"),
+        9: ENTRIES,
+        10: Rule("device_configurations", "bytes", True),
+    },
+    "Attribute": {
+        1: Rule("name", "text"),
+        2: Rule("f", "float"),
+        3: Rule("i", "int"),
+        4: Rule("s", "bytes"),
+        5: Rule("t", "message", of="Tensor"),
+        6: Rule("g", "message", of="Graph"),
+        7: Rule("floats", "fixed32"),
+        8: Rule("ints", "varints"),
+        9: Rule("strings", "bytes", True),
+        10: Rule("tensors", "message", True, "Tensor"),
+        11: Rule("graphs", "message", True, "Graph"),
+        13: DOC,
+        14: Rule("tp", "message", of="Type"),
+        15: Rule("type_protos", "message", True, "Type"),
+        20: Rule("type", "int"),
+        21: Rule("ref_attr_name", "text"),
+        22: Rule("sparse_tensor", "bytes"),
+        23: Rule("sparse_tensors", "bytes", True),
+    },
+    "Tensor": {
+        1: Rule("dims", "varints"),
+        2: Rule("data_type", "int"),
+        3: Rule("segment", "bytes"),
+        4: Rule("float_data", "fixed32"),
+        5: Rule("int32_data", "varints"),
+        6: Rule("string_data", "bytes", True),
+        7: Rule("int64_data", "varints"),
+        8: Rule("name", "text"),
+        9: Rule("raw_data", "bytes"),
+        10: Rule("double_data", "fixed64"),
+        11: Rule("uint64_data", "varints"),
+        12: DOC,
+        13: Rule("external_data", "message", True, "Entry"),
+        14: Rule("data_location", "int"),
+        16: ENTRIES,
+    },
+    "Value": {1: Rule("name", "text"), 2: Rule("type", "message", of="Type"), 3: DOC, 4: ENTRIES},
+    "Type": {
+        1: Rule("tensor_type", "message", of="TensorType"),
+        4: Rule("sequence_type", "bytes"),
+        5: Rule("map_type", "bytes"),
+        6: Rule("denotation", "text"),
+        7: Rule("opaque_type", "bytes"),
+        8: Rule("sparse_tensor_type", "bytes"),
+        9: Rule("optional_type", "bytes"),
+    },
+    "TensorType": {1: Rule("elem_type", "int"), 2: Rule("shape", "message", of="Shape")},
+    "Shape": {1: Rule("dim", "message", True, "Dimension")},
+    "Dimension": {
+        1: Rule("dim_value", "int"),
+        2: Rule("dim_param", "text"),
+        3: Rule("denotation", "text"),
+    },
+    "Annotation": {
+        1: Rule("tensor_name", "text"),
+        2: Rule("quant_parameter_tensor_names", "message", True, "Entry"),
+    },
+    "Function": {
+        **{number: Rule(f"field_{number}", "bytes", True) for number in UNREAD_OF_FUNCTIONS},
+        1: Rule("name", "text"),
+        10: Rule("domain", "text"),
+    },
+}

@@ -1,0 +1,1 @@
+"""The agent's home: artifacts, results, engines, whose turn it is."""

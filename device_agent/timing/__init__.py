@@ -1,0 +1,1 @@
+"""The timing loop, its inputs and whether a reading is stable."""

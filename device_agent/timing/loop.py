@@ -1,0 +1,189 @@
+"""The one timing loop: every runtime on every device is timed by it."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from statistics import median
+
+from device_agent.board.state import BoardState
+from device_agent.timing.instability import differ, doubts_of, is_narrow, width_doubts
+from device_agent.wire.protocol import TimingProtocol
+from device_agent.wire.result import Round, half_samples
+
+ANCHOR_WARMUP_RUNS = 5
+"""Runs of the anchor that are not counted: the network has just had caches and cores."""
+
+Clock = Callable[[], int]
+"""Nanoseconds since any fixed moment, never falling."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What is timed, and what is watched meanwhile.
+
+    Attributes:
+        run_once: runs the network once.
+        run_anchor: runs the drift anchor once, in the same process by the same runtime.
+        read_state: reads the state of the board.
+        others_s: seconds of processor time that other programs have taken so far, all processors
+            together; None where the system does not tell.
+    """
+
+    run_once: Callable[[], object]
+    run_anchor: Callable[[], object]
+    read_state: Callable[[], BoardState]
+    others_s: Callable[[], float | None]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What the loop saw.
+
+    Attributes:
+        rounds: every round in the order taken; the last one counts, those before were doubtful.
+        warmup_runs: runs of the warm-up.
+        steady: whether the warm-up became steady before its time was up.
+    """
+
+    rounds: tuple[Round, ...]
+    warmup_runs: int
+    steady: bool
+
+
+def time_runs(
+    timed: Timed, protocol: TimingProtocol, clock_ns: Clock = time.perf_counter_ns
+) -> Timing:
+    """Warm the network up, then time it in rounds as the protocol says.
+
+    A round is anchor, block, block (more where the interval is still wide), anchor: A B B A. Of a
+    steady drift both ends of the round are as far away as its middle, so it shows in the anchors
+    and in the blocks, not in one of them alone. The garbage collector rests while samples are
+    taken and is set back as it was afterwards.
+
+    Raises:
+        ValueError: the clock did not advance during a run; time something longer.
+        Exception: whatever is timed raises.
+    """
+    warmup_runs, steady = _warm_up(timed.run_once, protocol, clock_ns)
+    rounds: list[Round] = []
+    with _garbage_collector_resting():
+        while not rounds or (rounds[-1].doubts and len(rounds) <= protocol.retries):
+            rounds.append(_take_round(timed, protocol, clock_ns))
+    last = rounds[-1]
+    if not last.doubts:  # Only now: taken again, a round would be as wide, for as long.
+        rounds[-1] = replace(last, doubts=width_doubts(last.samples_ms, protocol.interval_share))
+    return Timing(tuple(rounds), warmup_runs, steady)
+
+
+def _warm_up(
+    run_once: Callable[[], object], protocol: TimingProtocol, clock_ns: Clock
+) -> tuple[int, bool]:
+    start_ns = clock_ns()
+    runs_ms: list[float] = []
+    while True:
+        runs_ms.append(_one_run_ms(run_once, clock_ns))
+        passed_s = (clock_ns() - start_ns) / 1e9
+        enough = len(runs_ms) >= protocol.warmup_min_runs and passed_s >= protocol.warmup_min_s
+        if not enough or len(runs_ms) < 2 * protocol.steady_runs:
+            continue
+        last = runs_ms[-protocol.steady_runs :]
+        before = runs_ms[-2 * protocol.steady_runs : -protocol.steady_runs]
+        if abs(median(last) - median(before)) <= protocol.steady_tolerance * median(before):
+            return len(runs_ms), True
+        if passed_s >= protocol.warmup_max_s:
+            # Of runs that are merely spread the medians are apart too: that is not warming up.
+            return len(runs_ms), not differ(before, last, protocol.steady_tolerance)
+
+
+def _take_round(timed: Timed, protocol: TimingProtocol, clock_ns: Clock) -> Round:
+    board_before = timed.read_state()
+    start_ns, others_before_s = clock_ns(), timed.others_s()
+    before_ms = _anchor_ms(timed.run_anchor, protocol, clock_ns)
+    timed.run_once()  # The anchor had the caches: the first run after it is not a sample.
+    samples_ms, block_of = _take_blocks(timed.run_once, protocol, clock_ns)
+    after_ms = _anchor_ms(timed.run_anchor, protocol, clock_ns)
+    others_s, passed_s = timed.others_s(), (clock_ns() - start_ns) / 1e9
+    others = None
+    if others_s is not None and others_before_s is not None:
+        others = max(0.0, others_s - others_before_s) / passed_s
+    taken = Round(tuple(samples_ms), tuple(block_of), (before_ms, after_ms), others)
+    doubts = doubts_of(taken, protocol, board_before, timed.read_state())
+    return replace(taken, doubts=doubts)
+
+
+def _anchor_ms(
+    run_anchor: Callable[[], object], protocol: TimingProtocol, clock_ns: Clock
+) -> float:
+    for _ in range(ANCHOR_WARMUP_RUNS):
+        run_anchor()
+    return float(median(_one_run_ms(run_anchor, clock_ns) for _ in range(protocol.anchor_runs)))
+
+
+def _take_blocks(
+    run_once: Callable[[], object], protocol: TimingProtocol, clock_ns: Clock
+) -> tuple[list[float], list[int]]:
+    start_ns = clock_ns()
+    samples_ms: list[float] = []
+    block_of: list[int] = []
+    block = 0
+    while True:
+        to_come = max(protocol.blocks - block, 1)
+        most = (protocol.max_repeats - len(samples_ms)) // to_come
+        max_s = (protocol.max_time_s - (clock_ns() - start_ns) / 1e9) / to_come
+        taken = _take_block(run_once, protocol, most, max_s, clock_ns)
+        samples_ms += taken
+        block_of += [block] * len(taken)
+        block += 1
+        if block < protocol.blocks:
+            continue
+        passed_s = (clock_ns() - start_ns) / 1e9
+        spent = len(samples_ms) >= protocol.max_repeats or passed_s >= protocol.max_time_s
+        # A round that drifts is taken again: more samples of it would be for nothing.
+        lost = differ(*half_samples(samples_ms, block_of), protocol.block_tolerance)
+        if spent or lost or is_narrow(samples_ms, protocol.interval_share):
+            return samples_ms, block_of
+
+
+def _take_block(
+    run_once: Callable[[], object],
+    protocol: TimingProtocol,
+    most: int,
+    max_s: float,
+    clock_ns: Clock,
+) -> list[float]:
+    """Take one block's share of the minima, at least one and at most `most` samples."""
+    least = -(-protocol.min_repeats // protocol.blocks)
+    min_s = protocol.min_time_s / protocol.blocks
+    start_ns = clock_ns()
+    samples_ms: list[float] = []
+    while True:
+        samples_ms.append(_one_run_ms(run_once, clock_ns))
+        passed_s = (clock_ns() - start_ns) / 1e9
+        if len(samples_ms) >= most or passed_s >= max_s:
+            return samples_ms
+        if len(samples_ms) >= least and passed_s >= min_s:
+            return samples_ms
+
+
+def _one_run_ms(run_once: Callable[[], object], clock_ns: Clock) -> float:
+    start_ns = clock_ns()
+    run_once()
+    end_ns = clock_ns()
+    if end_ns <= start_ns:
+        took = f"a run took {end_ns - start_ns} ns by the clock"
+        raise ValueError(f"{took}, which does not advance: time something longer")
+    return (end_ns - start_ns) / 1e6
+
+
+@contextmanager
+def _garbage_collector_resting() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

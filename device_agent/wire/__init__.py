@@ -1,0 +1,1 @@
+"""What passes between host and agent: frames, streams, requests, results."""

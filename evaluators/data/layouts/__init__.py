@@ -1,0 +1,1 @@
+"""Where labels and files lie in a data folder, by published layout."""

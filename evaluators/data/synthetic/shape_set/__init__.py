@@ -1,0 +1,1 @@
+"""The shapes set: pictures of shapes and statements about them."""

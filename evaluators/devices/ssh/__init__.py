@@ -1,0 +1,1 @@
+"""Devices over SSH: connection, keys, link, installation of the agent."""

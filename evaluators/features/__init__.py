@@ -1,0 +1,1 @@
+"""What networks read: preprocessed inputs and cached trunk features."""

@@ -1,0 +1,142 @@
+"""Weights of trunks: as loaded, or fine-tuned alone on the training split and kept."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from search_space.design.encoder import EncoderShape, EncoderSpec
+from search_space.encoders.loading import load_trunk
+
+
+class WeightsError(Exception):
+    """A file of weights is damaged or belongs to another network."""
+
+
+class TrunkWeights:
+    """Where trunks come from: one loading of each encoder, cut to any depth afterwards.
+
+    `seed` draws the weights of encoders that start from random ones.
+    """
+
+    def __init__(self, shapes: Mapping[str, EncoderShape], folder: Path, seed: int) -> None:
+        self._shapes = shapes
+        self._folder = folder
+        self._seed = seed
+        self._loaded: dict[str, str] = {}
+        self._tuned: dict[str, str] = {}
+
+    def use_tuned(self, spec: EncoderSpec, key: str) -> None:
+        """From now on this encoder's trunks carry the weights kept under `key`."""
+        self._tuned[spec.name] = key
+
+    def tuned_file(self, key: str) -> Path:
+        """Where fine-tuned weights of this content key lie, or will."""
+        return self._folder / f"{key}.safetensors"
+
+    def has_tuned(self, key: str) -> bool:
+        """Whether whole fine-tuned weights are kept under this content key."""
+        try:
+            with safe_open(str(self.tuned_file(key)), "pt"):
+                return True
+        except (OSError, SafetensorError):
+            return False
+
+    def keep_tuned(self, key: str, trunk: nn.Module) -> None:
+        """Keeps the weights of a whole fine-tuned trunk."""
+        save_state(trunk, self.tuned_file(key))
+
+    def identity(self, spec: EncoderSpec) -> str:
+        """Changes whenever this encoder's trunks would give other features."""
+        if spec.name in self._tuned:
+            return tuned_identity(self._tuned[spec.name])
+        return self.loaded_identity(spec)
+
+    def loaded_identity(self, spec: EncoderSpec) -> str:
+        """The same for the trunks as they are loaded, whether or not tuned ones stand in."""
+        if spec.name not in self._loaded:
+            digest = hashlib.sha256(json.dumps(architecture(spec), sort_keys=True).encode())
+            trunk = load_trunk(spec, self._shapes[spec.name].depth, self._seed)
+            for name, tensor in sorted(trunk.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(tensor.contiguous().numpy().tobytes())
+            self._loaded[spec.name] = digest.hexdigest()
+        return self._loaded[spec.name]
+
+    def trunk(self, spec: EncoderSpec, depth: int, tuned: bool = True) -> nn.Module:
+        """A new trunk of the first `depth` layers, in evaluation mode.
+
+        Its weights are those tuned alone, where there are any, or with `tuned` False as loaded.
+        """
+        trunk = load_trunk(spec, depth, self._seed)
+        if tuned and spec.name in self._tuned:
+            load_prefix(trunk, self.tuned_file(self._tuned[spec.name]))
+        return trunk
+
+
+def tuned_identity(key: str) -> str:
+    """What `TrunkWeights.identity` says of trunks that carry the weights kept under `key`."""
+    return f"tuned {key}"
+
+
+def architecture(spec: EncoderSpec) -> dict[str, Any]:
+    """All that the encoder's graph depends on, wherever its folder lies; weights left out.
+
+    Two encoders may have one name and weights of the same sizes, and differ in source or heads.
+    """
+    found = replace(spec, weights="random").as_json()
+    config = Path(spec.source) / "config.json"
+    if config.is_file():
+        found["source"] = hashlib.sha256(config.read_bytes()).hexdigest()
+    return found
+
+
+def save_state(module: nn.Module, path: Path) -> None:
+    """Writes a module's weights whole or not at all. Raises OSError."""
+    write_tensors(module.state_dict(), path)
+
+
+def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes a safetensors file whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        temporary.replace(path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, f"cannot be written ({error}): make room", str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_prefix(trunk: nn.Module, path: Path) -> None:
+    """Loads a trunk's weights from those of a trunk at least as deep.
+
+    Raises WeightsError where the file is damaged, lacks a weight or has it in another size;
+    OSError where it cannot be read.
+    """
+    try:
+        whole = load_file(path)
+        trunk.load_state_dict({name: whole[name] for name in trunk.state_dict()})
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: damaged ({error}): remove it and run again") from error
+    except (KeyError, RuntimeError) as error:
+        said = str(error).splitlines()[-1].strip()
+        raise WeightsError(f"{path}: weights of another network ({said}): remove it") from error
+
+
+def best_copy(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A module's weights as they are now, on the host, safe from further training."""
+    return {n: tensor.detach().to("cpu", copy=True) for n, tensor in module.state_dict().items()}

@@ -1,0 +1,1 @@
+"""How fast a design is: measured on a device, or predicted from measurements."""

@@ -1,0 +1,298 @@
+"""How fast a design is on a device, asked of the agent that runs there."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from device_agent.wire.protocol import (
+    DeviceInfo,
+    MeasureRequest,
+    MeasureResult,
+    Status,
+    TimingProtocol,
+    job_id_of,
+)
+from evaluators.devices.client import DeviceError, DeviceLost, DeviceTimeout
+from evaluators.evaluation import Evaluation, Measure, content_key
+from evaluators.latency.drift import BestAnchors
+from evaluators.onnx.builder import Artifact, OnnxBuilder
+from evaluators.onnx.quantisation import recipe_of
+from evaluators.onnx.stripped import strip_weights
+from search_space.design.genotype import Genotype
+from search_space.network.rewrites import folded_blocks
+
+BOARD_TIMING = TimingProtocol()
+"""For a board that does nothing else."""
+LOCAL_TIMING = TimingProtocol(
+    warmup_min_s=0.1,
+    warmup_max_s=2.0,
+    min_repeats=20,
+    min_time_s=0.15,
+    max_time_s=10.0,
+    interval_share=0.2,
+    block_tolerance=0.25,
+    anchor_tolerance=0.5,
+    anchor_runs=15,
+    others_cores=1e6,
+    watch_board=False,
+    retries=3,
+)
+"""For this machine, where the search itself and others run too: only gross doubts count."""
+ATTEMPTS = 5
+"""A design in whose trial the device is lost so often may be why: the next one is tried."""
+
+
+class TimingDevice(Protocol):
+    """What designs are timed on: a `DeviceClient`, or several devices that stand for one."""
+
+    @property
+    def name(self) -> str:
+        """Of the device that measured last."""
+
+    def hello(self) -> DeviceInfo:
+        """As `DeviceClient.hello`."""
+
+    def measure(
+        self, artifact: Path, request: MeasureRequest, *, job_id: str | None = None
+    ) -> MeasureResult:
+        """As `DeviceClient.measure`."""
+
+    def forget(self, artifacts: Iterable[str] = (), job_ids: Iterable[str] = ()) -> None:
+        """As `DeviceClient.forget`."""
+
+    def close(self) -> None:
+        """As `DeviceClient.close`."""
+
+
+class MeasureError(Exception):
+    """The device, the link or the request failed, not the design; it may be tried again."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """On what a design is timed: runtime, provider, threads of one operator, and how.
+
+    With a seed for its weights a design crosses the link without them and the device makes them;
+    with None it is sent whole, for when its outputs have to be right. `deadline_s` is for all of
+    a job, compiling included; None is `deadline_of` its runtime.
+    """
+
+    runtime: str = "onnxruntime"
+    provider: str = "CPUExecutionProvider"
+    threads: int = 0
+    timing: TimingProtocol = field(default=LOCAL_TIMING)
+    deadline_s: float | None = None
+    weights_seed: int | None = 0
+
+
+def deadline_of(runtime: str) -> float:
+    """How long a job may take, in s: TensorRT tries kernels, on a small board for long."""
+    return 3600.0 if runtime == "tensorrt" else 600.0
+
+
+class LatencyEvaluator:
+    """Builds a design with random weights and has it compiled and timed.
+
+    Latency depends on the graph, not on the weights, so it comes before any training.
+    """
+
+    def __init__(
+        self, builder: OnnxBuilder, open_device: Callable[[], TimingDevice], runs: Runs
+    ) -> None:
+        self._builder, self._open, self._runs = builder, open_device, runs
+        self._device = open_device()
+        self._unsettled: list[tuple[str, str]] = []
+        self._anchors = BestAnchors()
+
+    def device(self) -> DeviceInfo:
+        """What the device says of itself."""
+        return self._device.hello()
+
+    def timing(self) -> str:
+        """How designs are timed, in words for who reads the figures."""
+        how = self._runs.timing
+        percent = [100 * p for p in (how.interval_share, how.block_tolerance, how.anchor_tolerance)]
+        wide, blocks, anchors = (f"{one:g} %" for one in percent)
+        board, slower = "", ""
+        if how.watch_board:
+            board = ", other programs ran, or the board lowered its clocks"
+            slower = f"; not trusted with an anchor over {anchors} slower than in an earlier trial"
+        return (
+            f"median of at least {how.min_repeats} runs in {how.blocks} blocks between two "
+            f"readings of a drift anchor, after warm-up; more blocks until its 95 % interval is "
+            f"{wide} wide; taken again, up to {how.retries} times, where its halves are over "
+            f"{blocks} apart or anchors over {anchors}{board}{slower}"
+        )
+
+    def close(self) -> None:
+        """Ends the device's agent."""
+        self._device.close()
+
+    def key(self, genotype: Genotype) -> str:
+        """Design, classes, device, runtime and its version, provider, threads, timing, weights.
+
+        Designs that rewrites bring to one graph have one key.
+        """
+        runs, rewriting = self._runs, self._builder.rewriting
+        return content_key(
+            "latency",
+            {
+                "genotype": rewriting.timed(genotype).key,
+                "encoders": self._builder.encoders_of(genotype),
+                "classes": self._builder.classes,
+                "device": self.device().fingerprint,
+                "runtime": [runs.runtime, runs.provider, runs.threads],
+                "timing": runs.timing.as_json(),
+                "weights_seed": runs.weights_seed,
+                **rewriting.key(genotype),
+                **recipe_of(genotype.precision, self._builder.runtime),
+            },
+        )
+
+    def evaluate(self, genotype: Genotype) -> Evaluation:
+        """Median latency of one inference with its interval, and the static costs.
+
+        An infeasible design gives an evaluation that says why. Raises ValueError for a design
+        that cannot be built, ParityError where its ONNX differs from torch, MeasureError where
+        device or request failed, DeviceError where the agent is lost.
+        """
+        artifact = self._builder.build(genotype, weights=self._runs.weights_seed is None)
+        try:
+            return self.time(genotype, artifact)
+        finally:
+            artifact.discard()  # random weights are of no further use
+
+    def time(self, genotype: Genotype, artifact: Artifact) -> Evaluation:
+        """The same for a design that is already built."""
+        if self._runs.weights_seed is None or artifact.weightless:
+            return self._time(genotype, artifact, artifact)
+        sent = strip_weights(artifact)
+        try:
+            return self._time(genotype, artifact, sent)
+        finally:
+            sent.discard()
+
+    def _time(self, genotype: Genotype, artifact: Artifact, sent: Artifact) -> Evaluation:
+        """The latency of `artifact`, of which the device gets the file `sent`."""
+        runs = self._runs
+        request = MeasureRequest(
+            sent.sha256,
+            artifact.inputs,
+            runs.runtime,
+            runs.provider,
+            runs.timing,
+            threads=runs.threads,
+            deadline_s=runs.deadline_s or deadline_of(runs.runtime),
+            weights_seed=runs.weights_seed,
+        )
+        self.settle()
+        result, interruptions = self._measure(sent, request)
+        key = self.key(genotype)
+        if result.status is Status.INFEASIBLE:
+            return Evaluation(key, "latency", artifact.costs, infeasible=result.reason)
+        if result.status is Status.ERROR:
+            self.settle()  # there is nothing to lose
+            raise MeasureError(result.reason)
+        doubted = _doubted(result) or self._anchors.doubt(self._device.name, result, runs.timing)
+        if doubted:
+            self.settle()  # it is to be measured anew
+        low, high = result.interval_ms
+        measures = [
+            Measure("latency_ms", result.median_ms, "ms", "lower", low, high),
+            Measure("compile_s", result.compile_s or 0.0, "s", "lower"),
+            *artifact.costs,
+        ]
+        if result.peak_memory_mb is not None:
+            measures.append(Measure("peak_memory_mb", result.peak_memory_mb, "MB", "lower"))
+        if result.energy is not None:
+            measures.append(Measure("energy_mj", result.energy.mj_per_inference, "mJ", "lower"))
+        kept = result.as_json()
+        details = {
+            "device": self._device.name,
+            "timing": "alone" if runs.timing.watch_board else "shared",
+            "board": self._device.hello().as_json()["board"],
+            "onnx_sha256": artifact.sha256,
+            "sent_sha256": sent.sha256,
+            "weights_seed": runs.weights_seed,
+            "torch_difference": artifact.max_difference,
+            "rewritten": list(artifact.rewritten),
+            "folded_blocks": folded_blocks(genotype, self._builder.rewriting.rewrites),
+            "samples_ms": list(result.samples_ms),
+            "block_medians_ms": list(result.block_medians_ms),
+            "anchor_ms": list(result.rounds[-1].anchor_ms),
+            "others_cores": result.rounds[-1].others_cores,
+            "earlier_rounds": [one.as_json() for one in result.rounds[:-1]],
+            "mad_ms": result.mad_ms,
+            "steady": result.steady,
+            "provider": result.provider,
+            "runtime_version": result.runtime_version,
+            "device_ms": result.device_ms,
+            "energy": kept["energy"],
+            "board_before": kept["board_before"],
+            "board_after": kept["board_after"],
+            "interruptions": interruptions,
+        }
+        return Evaluation(key, "latency", tuple(measures), details, unstable=doubted)
+
+    def settle(self) -> None:
+        """Has the device forget what it measured so far: the evaluations are kept by now.
+
+        The next evaluation does so by itself. Until then a host that was ended before it could
+        keep its evaluation finds the result on the device, and nothing is measured twice.
+        """
+        jobs, self._unsettled = self._unsettled, []
+        if jobs:
+            try:
+                self._device.forget([sha256 for sha256, _ in jobs], [job for _, job in jobs])
+            except DeviceError:  # what is measured stays good; the next call finds a new link
+                self._device.close()
+
+    def _measure(
+        self, artifact: Artifact, request: MeasureRequest
+    ) -> tuple[MeasureResult, list[str]]:
+        """Asks, and asks again over a new link where one was lost, which is told in words."""
+        boot = self._boot()
+        interruptions: list[str] = []
+        while True:
+            try:
+                job = job_id_of(request, device=self._device.hello())
+                result = self._device.measure(artifact.path, request, job_id=job)
+            except (DeviceLost, DeviceTimeout) as error:
+                self._device.close()
+                self._device = self._open()
+                interruptions.append(" ".join(str(error).split()))
+                if len(interruptions) == ATTEMPTS:
+                    restarted = self._restarted_since(boot)
+                    lost = f"the device was lost {ATTEMPTS} times{restarted and ', ' + restarted}"
+                    raise MeasureError(f"{lost}: {interruptions[-1]}") from error
+            else:
+                self._unsettled.append((artifact.sha256, job))
+                if interruptions and (restarted := self._restarted_since(boot)):
+                    interruptions.append(restarted)
+                return result, interruptions
+
+    def _restarted_since(self, boot: tuple[str, str | None]) -> str:
+        """In words whether the device was restarted; empty where it was not or does not tell."""
+        (name, before), (name_now, now) = boot, self._boot()
+        if name_now != name or None in (before, now) or now == before:
+            return ""
+        return f"and was restarted in between, boot {before} to {now}"
+
+    def _boot(self) -> tuple[str, str | None]:
+        """The device's name, for there may be several, and the id of its boot."""
+        try:
+            return self._device.name, self._device.hello().board.boot_id
+        except DeviceError:
+            return self._device.name, None
+
+
+def _doubted(result: MeasureResult) -> str:
+    if result.stable:
+        return ""
+    if not result.rounds[-1].doubts:
+        return f"the timing cannot be trusted: {'; '.join(result.doubts)}"
+    count = len(result.rounds)
+    none = "the one round" if count == 1 else f"none of {count} rounds"
+    how = "cannot" if count == 1 else "can"
+    return f"{none} of timing {how} be trusted; in the last, {'; '.join(result.doubts)}"

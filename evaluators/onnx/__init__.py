@@ -1,0 +1,1 @@
+"""From a design to an ONNX file, whole or composed of subgraphs."""

@@ -1,0 +1,55 @@
+"""How right a trained design stays when its pictures or texts are spoilt."""
+
+import numpy as np
+
+from evaluators.data import Split
+from evaluators.evaluation import Evaluation, content_key
+from evaluators.features.corruptions import CORRUPTIONS, MOST_SEVERE, corrupted
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.statistics.accuracy import measures_of
+from evaluators.statistics.paired import Right, right_rows
+from evaluators.training.loop import predict
+from search_space.design.genotype import Genotype
+
+RECIPE = 1
+"""Part of every key: raise it when a design comes to be stressed in another way."""
+
+
+class StressEvaluator:
+    """Judges a design, as it was trained on inputs as they are, on spoilt ones.
+
+    The whole network reads the spoilt inputs: no kept feature is used, so it takes a forward pass
+    over the split. A design in a reduced precision is judged in fp32, as it was trained.
+    """
+
+    def __init__(
+        self, quality: QualityEvaluator, name: str, severity: int, split: Split = "valid"
+    ) -> None:
+        """Severity 0 spoils nothing. Raises ValueError for an unknown corruption or severity."""
+        self._quality, self._split = quality, split
+        self._name, self._severity = name, severity
+        self._data = corrupted(quality.data, name, severity, split=split)
+
+    def key(self, genotype: Genotype) -> str:
+        """Of the trained design, the corruption and the split."""
+        spoilt = [self._name, self._severity] if self._severity else None
+        conditions = {"quality": self._quality.key(genotype), "spoilt": spoilt}
+        return content_key("stress", {**conditions, "split": self._split, "recipe": RECIPE})
+
+    def evaluate(self, genotype: Genotype) -> Evaluation:
+        """Accuracy in percent on the spoilt split; details hold which samples were right."""
+        quality, samples = self._quality, self._data.split(self._split)
+        network = quality.trained(genotype).to(quality.compute_device)
+        logits = predict(network, quality.reads.raw_of(genotype, samples)).cpu().numpy()
+        labels = np.array([sample.label for sample in samples])
+        right: Right = (logits.argmax(1) == labels)[None].astype(np.float64)
+        details = {"split": self._split, "right": right_rows(right)}
+        return Evaluation(self.key(genotype), "stress", measures_of(right, samples), details)
+
+
+def reads(genotype: Genotype, name: str) -> bool:
+    """Whether the design reads what this corruption spoils."""
+    return CORRUPTIONS[name].modality in genotype.encoders  # type: ignore[index]
+
+
+SEVERITIES = tuple(range(1, MOST_SEVERE + 1))

@@ -1,0 +1,1 @@
+"""Accuracy and paired comparisons with confidence intervals."""

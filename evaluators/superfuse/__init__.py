@@ -1,0 +1,1 @@
+"""The model and data of the study of fusion operators."""

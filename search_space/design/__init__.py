@@ -1,0 +1,1 @@
+"""What a design is: encoders, genotype, rules and operator signatures."""

@@ -1,0 +1,292 @@
+"""Which designs can be built, and which of a network's several spellings is the canonical one."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from search_space.design.encoder import MODALITIES, EncoderShape, Modality
+from search_space.design.genotype import (
+    ATTENTION_OVER,
+    AUDIO_POOLINGS,
+    MAX_ATTENTION_BLOCKS,
+    MAX_FUSION_POINTS,
+    MAX_TEXT_TOKENS,
+    MIN_TEXT_TOKENS,
+    OPERATORS,
+    PRECISIONS,
+    TEXT_POOLINGS,
+    VISION_POOLINGS,
+    AudioPooling,
+    FusionPoint,
+    Genotype,
+    TextPooling,
+    VisionPooling,
+)
+from search_space.design.signatures import SIGNATURES, Signature, fuses_tokens, given, pools
+
+ATTENTION_HEADS = 4
+MAX_FUSED_WIDTH = 16_384
+"""More features than this would make the head alone larger than either trunk."""
+MAX_ATTENTION_WIDTH = 2_560
+"""The widest vector that the encoders of arXiv 2511.21889 give by concatenation (768 + 1792)."""
+CONV_MAX_WIDTH = 64
+"""Features of the "conv-max" pooling (a 3x3 convolution, then the maximum): arXiv 2511.21889."""
+
+_AN: dict[Modality, str] = {"text": "a text", "vision": "a vision", "audio": "an audio"}
+
+Shapes = Mapping[str, EncoderShape]
+Widths = dict[Modality, int]
+"""Features by modality, of those that a design has, in the order of MODALITIES."""
+
+
+def max_tensor_width(modalities: int) -> int:
+    """The greatest width whose outer product over so many modalities MAX_FUSED_WIDTH holds."""
+    width = 1
+    while (width + 1) ** modalities <= MAX_FUSED_WIDTH:
+        width += 1
+    return width
+
+
+def own_widths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Widths:
+    """Features as they leave trunk and pooling."""
+    found = {m: shapes[name].widths[point.tap(m) - 1] for m, name in genotype.encoders.items()}
+    as_map = genotype.vision_pooling == "conv-max" and not fuses_tokens(genotype, point, "vision")
+    if "vision" in found and as_map:
+        found["vision"] = CONV_MAX_WIDTH
+    return found
+
+
+def branch_widths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Widths:
+    """Features as they reach the operator."""
+    own = own_widths(genotype, point, shapes)
+    if not genotype.is_fused:
+        return own
+    if shares_width(genotype, point):
+        return dict.fromkeys(own, point.width or next(iter(own.values())))
+    if point.width and point.operator != "concatenation":
+        return dict.fromkeys(own, point.width)
+    return own
+
+
+def shares_width(genotype: Genotype, point: FusionPoint) -> bool:
+    """Whether attention brings the modalities together here, so that all have one width."""
+    return any(fuses_tokens(genotype, point, modality) for modality in genotype.encoders)
+
+
+def fused_width(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> int:
+    """Features that the operator at this point gives, attention blocks not counted."""
+    widths = list(branch_widths(genotype, point, shapes).values())
+    if point.operator == "concatenation":
+        if point.width and not genotype.attends_over_tokens(point):
+            return point.width
+        return sum(widths)
+    if point.operator == "product":
+        return 2 * widths[0]
+    if point.operator == "tensor":
+        return math.prod(widths)
+    return widths[0] * max(1, len(given(genotype, point)))
+
+
+def canonical(genotype: Genotype, shapes: Shapes) -> Genotype:
+    """The one spelling of this network: points in order and once each, dead choices at rest.
+
+    Idempotent. Encoders, taps and operators must exist (`violations` says so).
+    """
+    points = genotype.points
+    if not genotype.is_fused:
+        points = tuple(replace(point, operator="concatenation") for point in points)
+    points = tuple(sorted(set(points)))
+    genotype = replace(genotype, points=points)
+    if genotype.attention_blocks == 0 or not genotype.is_fused:
+        genotype = replace(genotype, attention_over="pooled")
+    return replace(
+        genotype,
+        text_pooling=_text_pooling(genotype, shapes),
+        vision_pooling=_vision_pooling(genotype, shapes),
+        audio_pooling=_audio_pooling(genotype),
+    )
+
+
+def _text_pooling(genotype: Genotype, shapes: Shapes) -> TextPooling:
+    pooled = [point for point in genotype.points if pools(point, "text")]
+    if genotype.text_encoder is None or not pooled:
+        return "cls"
+    if genotype.text_pooling != "pooler":
+        return genotype.text_pooling
+    shape = shapes[genotype.text_encoder]
+    reads_pooler = shape.has_pooler and any(
+        point.text_tap == shape.depth and not fuses_tokens(genotype, point, "text")
+        for point in pooled
+    )
+    return "pooler" if reads_pooler else "cls"
+
+
+def _vision_pooling(genotype: Genotype, shapes: Shapes) -> VisionPooling:
+    pooled = [point for point in genotype.points if pools(point, "vision")]
+    if genotype.vision_encoder is None or not pooled:
+        return "mean"
+    pooling = genotype.vision_pooling
+    if pooling == "cls" and not shapes[genotype.vision_encoder].has_class_token:
+        return "mean"
+    if pooling == "conv-max" and all(fuses_tokens(genotype, p, "vision") for p in pooled):
+        return "max"
+    return pooling
+
+
+def _audio_pooling(genotype: Genotype) -> AudioPooling:
+    pooled = any(pools(point, "audio") for point in genotype.points)
+    return genotype.audio_pooling if genotype.audio_encoder and pooled else "mean"
+
+
+def violations(genotype: Genotype, shapes: Shapes) -> tuple[str, ...]:
+    """Everything that keeps this design from being built, each in words; empty when it can be."""
+    found = _choice_violations(genotype)
+    found += _encoder_violations(genotype, shapes)
+    if found:  # widths mean nothing before encoders and taps are right
+        return tuple(found)
+    for point in genotype.points:
+        found += _point_violations(genotype, point, shapes)
+    return tuple(found)
+
+
+def _choice_violations(genotype: Genotype) -> list[str]:
+    found = []
+    if not 1 <= len(genotype.points) <= MAX_FUSION_POINTS:
+        found.append(f"{len(genotype.points)} fusion points: a design has 1 to {MAX_FUSION_POINTS}")
+    if not 0 <= genotype.attention_blocks <= MAX_ATTENTION_BLOCKS:
+        found.append(
+            f"{genotype.attention_blocks} attention blocks: "
+            f"a design has 0 to {MAX_ATTENTION_BLOCKS}"
+        )
+    named: list[tuple[str, str, tuple[str, ...]]] = [
+        ("attention over", genotype.attention_over, ATTENTION_OVER),
+        ("text pooling", genotype.text_pooling, TEXT_POOLINGS),
+        ("vision pooling", genotype.vision_pooling, VISION_POOLINGS),
+        ("audio pooling", genotype.audio_pooling, AUDIO_POOLINGS),
+        ("precision", genotype.precision, PRECISIONS),
+        *(("operator", point.operator, OPERATORS) for point in genotype.points),
+    ]
+    found += [
+        f"{what} {value!r}: choose one of {', '.join(known)}"
+        for what, value, known in named
+        if value not in known
+    ]
+    found += [
+        f"width {p.width}: 0 (the trunks' own) or more" for p in genotype.points if p.width < 0
+    ]
+    return found
+
+
+def _encoder_violations(genotype: Genotype, shapes: Shapes) -> list[str]:
+    found = []
+    if not genotype.encoders:
+        found.append("no encoder: a design needs a text, vision or audio encoder, or several")
+    for modality in MODALITIES:
+        name, taps = genotype.encoders.get(modality), [p.tap(modality) for p in genotype.points]
+        if name is None:
+            found += [
+                f"{modality} tap {tap} without {_AN[modality]} encoder: must be 0"
+                for tap in taps
+                if tap
+            ]
+            continue
+        shape = shapes.get(name)
+        if shape is None or shape.modality != modality:
+            known = [n for n, s in shapes.items() if s.modality == modality]
+            found.append(
+                f"{modality} encoder {name!r} is unknown here: choose one of {', '.join(known)}"
+            )
+            continue
+        found += [
+            f"{modality} tap {tap} of {name}: it has taps 1 to {shape.depth}"
+            for tap in taps
+            if not 1 <= tap <= shape.depth
+        ]
+        if modality == "text":
+            longest = min(shape.max_tokens, MAX_TEXT_TOKENS)
+            if not MIN_TEXT_TOKENS <= genotype.text_tokens <= longest:
+                found.append(
+                    f"{genotype.text_tokens} text tokens: "
+                    f"{name} takes {MIN_TEXT_TOKENS} to {longest}"
+                )
+    if not genotype.is_fused and (
+        genotype.attention_over == "tokens"
+        or any(point.operator != "concatenation" for point in genotype.points)
+    ):
+        found.append(
+            "a unimodal design has nothing to fuse: use the operator concatenation and attention "
+            "over the pooled vector"
+        )
+    if genotype.is_fused:
+        found += _operator_violations(genotype)
+    if genotype.text_encoder is None and genotype.text_tokens:
+        found.append(f"{genotype.text_tokens} text tokens without a text encoder: must be 0")
+    return found
+
+
+def _operator_violations(genotype: Genotype) -> list[str]:
+    """Operators that cannot fuse what the design reads."""
+    present, found = set(genotype.encoders), []
+    for operator in dict.fromkeys(point.operator for point in genotype.points):
+        signature = SIGNATURES.get(operator, Signature())  # of any other `_choice_violations` tells
+        if not present.issuperset(signature.needs):
+            found.append(f"{operator} is of {' and '.join(signature.needs)}: choose another")
+        elif len(present) > signature.most:
+            able = (name for name, each in SIGNATURES.items() if each.most >= len(present))
+            found.append(
+                f"{operator} fuses {signature.most} modalities, not {len(present)}: "
+                f"choose one of {', '.join(able)}"
+            )
+    return found
+
+
+def _pooling_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> list[str]:
+    """Poolings that this point reads and the encoders lack; `canonical` leaves none."""
+    found = []
+    name = genotype.text_encoder
+    if name and genotype.text_pooling == "pooler" and not fuses_tokens(genotype, point, "text"):
+        shape = shapes[name]
+        if point.text_tap == shape.depth and not shape.has_pooler:
+            found.append(f"text pooling 'pooler': {name} has no pooler")
+    name = genotype.vision_encoder
+    reads_cls = genotype.vision_pooling == "cls" and pools(point, "vision")
+    if name and reads_cls and not shapes[name].has_class_token:
+        found.append(f"vision pooling 'cls': {name} has no class token")
+    return found
+
+
+def _point_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> list[str]:
+    widths = list(branch_widths(genotype, point, shapes).values())
+    taps = genotype.taps(point)
+    here = f"{point.operator} at taps {taps}"
+    found = _pooling_violations(genotype, point, shapes)
+    if SIGNATURES[point.operator].equal_widths and len(set(widths)) > 1:
+        found.append(
+            f"{here} needs equal widths, the trunks give {' and '.join(map(str, widths))}: "
+            f"give the point a width to project {'both' if len(widths) == 2 else 'all'} to"
+        )
+    if shares_width(genotype, point) and widths[0] % ATTENTION_HEADS:
+        found.append(f"{here}: {_unshared(widths[0])}")
+    fused = fused_width(genotype, point, shapes)
+    if fused > MAX_FUSED_WIDTH:
+        found.append(
+            f"{here} gives {fused:,} features, at most {MAX_FUSED_WIDTH:,} are built: "
+            f"choose a width (tensor: up to {max_tensor_width(len(widths))})"
+        )
+    over_vector = genotype.attention_blocks > 0 and genotype.attention_over == "pooled"
+    if over_vector and point == genotype.points[-1]:
+        if fused > MAX_ATTENTION_WIDTH:
+            found.append(
+                f"attention over a vector of {fused:,} features at taps {taps}: "
+                f"at most {MAX_ATTENTION_WIDTH:,}"
+            )
+        elif fused % ATTENTION_HEADS:
+            found.append(f"{here}: {_unshared(fused)}")
+    return found
+
+
+def _unshared(width: int) -> str:
+    return (
+        f"{ATTENTION_HEADS} attention heads cannot share {width} features: "
+        f"choose a width that {ATTENTION_HEADS} divides"
+    )

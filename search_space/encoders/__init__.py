@@ -1,0 +1,1 @@
+"""Encoders as networks: configurations, weights, inputs, trunks with taps."""

@@ -1,0 +1,289 @@
+"""Encoders by name: their networks, weights and shapes, from folder, hub or timm."""
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from search_space.design.encoder import EncoderError, EncoderShape, EncoderSpec, UnknownEncoderError
+from search_space.design.genotype import MIN_TEXT_TOKENS
+from search_space.encoders.configs import config_of, first_line
+from search_space.encoders.libraries import import_timm, import_transformers
+from search_space.encoders.pixels import image_size
+from search_space.encoders.sounds import sound_input
+from search_space.encoders.trunks import (
+    MapTrunk,
+    MobileNetV2Trunk,
+    SoundTrunk,
+    TextTrunk,
+    TimmTrunk,
+    ViTTrunk,
+    layers_of,
+    timm_depth,
+)
+
+_UNREAD = ("pooler.", "masked_spec_embed")
+"""Weights that need not be there: no trunk reads them, or it is told that they are missing."""
+MIN_VOCABULARY = 4
+"""Token ids that mark padding, unknown words, the start and the end of a text."""
+
+
+def load_trunk(spec: EncoderSpec, depth: int, seed: int = 0) -> nn.Module:
+    """The encoder cut after `depth` layers, in evaluation mode.
+
+    Random weights are drawn from `seed`, the same for every depth. Raises EncoderError where
+    configuration or weights cannot be had or are no finite numbers, or where the encoder has no
+    such tap.
+    """
+    return cut(spec, _load(spec, seed), depth).eval()
+
+
+def _load(spec: EncoderSpec, seed: int = 0) -> nn.Module:
+    """The whole model with its weights, every one a finite number."""
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        model = _load_timm(spec) if spec.library == "timm" else _load_transformers(spec)
+    finally:
+        torch.random.set_rng_state(state)
+    if spec.weights == "pretrained":
+        _check_finite(spec, model)
+    return model
+
+
+def _check_finite(spec: EncoderSpec, model: nn.Module) -> None:
+    # Buffers may be infinite on purpose, as masks are.
+    bad = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    bad += [name for name, buffer in model.named_buffers() if buffer.isnan().any()]
+    if bad:
+        raise EncoderError(
+            f"{spec.modality} encoder {spec.source}: {bad[0]} holds weights that are not finite "
+            f"numbers ({len(bad)} of its tensors do); give another folder or encoder"
+        )
+
+
+def _depth(spec: EncoderSpec, model: nn.Module) -> int:
+    """How many taps a whole model has."""
+    if spec.library == "timm":
+        return timm_depth(model)
+    if cast(Any, model).config.model_type == "mobilenet_v2":
+        return len(cast(nn.ModuleList, model.layer))
+    return len(layers_of(model)[2])
+
+
+def cut(spec: EncoderSpec, model: nn.Module, depth: int) -> nn.Module:
+    """A trunk of the first `depth` layers of a whole model, which it takes over."""
+    full = _depth(spec, model)
+    if not 1 <= depth <= full:
+        raise EncoderError(f"{spec.modality} tap {depth} of {spec.name}: it has taps 1 to {full}")
+    if spec.library == "timm":
+        return TimmTrunk(model, depth)
+    if spec.modality == "text":
+        return TextTrunk(model, depth)
+    if cast(Any, model).config.model_type == "mobilenet_v2":
+        return MobileNetV2Trunk(model, depth)
+    return SoundTrunk(model, depth) if spec.modality == "audio" else ViTTrunk(model, depth)
+
+
+def _load_timm(spec: EncoderSpec) -> nn.Module:
+    if spec.modality == "text":
+        raise EncoderError(f"text encoder {spec.source!r}: timm has no encoders of text")
+    timm = import_timm()
+    if spec.source not in timm.list_models() and spec.source not in timm.list_pretrained():
+        raise UnknownEncoderError(
+            f"{spec.modality} encoder {spec.source!r}: timm has no such model; "
+            "`python -c 'import timm; print(timm.list_models())'` lists them"
+        )
+    channels = {"in_chans": 1} if spec.modality == "audio" else {}
+    try:
+        model = timm.create_model(
+            spec.source,
+            pretrained=spec.weights == "pretrained",
+            num_classes=0,
+            **channels,
+            **spec.config,
+        )
+    except Exception as error:  # architectures and hub clients raise whatever they like
+        if spec.weights == "random" or isinstance(error, (AssertionError, TypeError)):
+            raise EncoderError(
+                f"{spec.modality} encoder {spec.source}: timm cannot build it with config "
+                f"{dict(spec.config)} ({first_line(error)})"
+            ) from error
+        raise EncoderError(
+            f"{spec.modality} encoder {spec.source}: no pretrained weights ({first_line(error)}); "
+            "fetch them into the hub's cache on a machine with a network, or pass --weights random"
+        ) from error
+    if not hasattr(model, "forward_intermediates"):
+        raise EncoderError(
+            f"{spec.modality} encoder {spec.source}: timm gives it no intermediate features"
+        )
+    return cast(nn.Module, model)
+
+
+def _from_config(spec: EncoderSpec) -> nn.Module:
+    transformers = import_transformers()
+    config = config_of(spec)
+    try:  # a configuration may ask for half precision, which the fusion does not compute in
+        model = transformers.AutoModel.from_config(config, dtype=torch.float32)
+    except Exception as error:
+        raise EncoderError(
+            f"{spec.modality} encoder {spec.source}: transformers cannot build it "
+            f"({first_line(error)})"
+        ) from error
+    if config.model_type == "mobilenet_v2":
+        # transformers draws its convolutions so small that no signal passes an untrained BatchNorm
+        # in evaluation mode: 1e-24 after the last layer, zero in half precision.
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    return _encoder_of(spec, model)
+
+
+def _load_transformers(spec: EncoderSpec) -> nn.Module:
+    if spec.weights == "random":
+        return _from_config(spec)
+    config_of(spec)
+    here = f"{spec.modality} encoder {spec.source}"
+    try:
+        model, report = import_transformers().AutoModel.from_pretrained(
+            spec.source, local_files_only=True, output_loading_info=True, dtype=torch.float32
+        )
+    except OSError as error:
+        raise EncoderError(
+            f"{here}: no weights there ({first_line(error)}); "
+            "give a folder that holds model.safetensors, or pass --weights random"
+        ) from error
+    except Exception as error:  # torn files and weights of other sizes
+        raise EncoderError(
+            f"{here}: its weights do not fit its config.json or cannot be read "
+            f"({first_line(error)}); save the model anew"
+        ) from error
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(_UNREAD))
+    if missing:
+        raise EncoderError(
+            f"{here}: {len(missing)} weights are missing, "
+            f"{missing[0]} first; the file is not one of this architecture"
+        )
+    if report["missing_keys"]:
+        model.pooler = None  # an untrained pooler is no pooler
+    return _encoder_of(spec, model)
+
+
+def _encoder_of(spec: EncoderSpec, model: Any) -> nn.Module:
+    """The model, or that part of a speech recogniser which reads the sound."""
+    speaks = spec.modality == "audio" and model.config.is_encoder_decoder
+    return cast(nn.Module, model.get_encoder() if speaks else model)
+
+
+@lru_cache(maxsize=64)
+def describe(spec: EncoderSpec) -> EncoderShape:
+    """Depth, widths and limits of an encoder, found by running its shape alone.
+
+    Weights are loaded only to tell whether a text encoder's pooler is among them.
+    Raises EncoderError where the encoder cannot be had.
+    """
+    model = _without_weights(spec)
+    return _text_shape(spec, model) if spec.modality == "text" else _map_shape(spec, model)
+
+
+def _text_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
+    here = f"text encoder {spec.source}"
+    config = cast(Any, model).config
+    for setting in ("hidden_size", "vocab_size"):
+        if not hasattr(config, setting):
+            raise EncoderError(
+                f"{here}: {type(model).__name__} names no {setting}: choose a BERT-like encoder"
+            )
+    depth, longest = _depth(spec, model), _longest_text(spec, model)
+    for found, least, what in (
+        (depth, 1, "layers (num_hidden_layers)"),
+        (longest, MIN_TEXT_TOKENS, "positions for tokens (max_position_embeddings)"),
+        (config.vocab_size, MIN_VOCABULARY, "token ids (vocab_size)"),
+    ):
+        if found < least:
+            raise EncoderError(
+                f"{here}: it has {found} {what}, at least {least} are needed: choose another"
+            )
+    return EncoderShape(
+        spec.name,
+        "text",
+        (config.hidden_size,) * depth,
+        max_tokens=longest,
+        has_pooler=_has_pooler(spec, model),
+    )
+
+
+def _map_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
+    sound = spec.modality == "audio"
+    side = 0 if sound else image_size(spec, model)
+    size = sound_input(spec).size if sound else (3, side, side)
+    try:
+        trunk = cast(MapTrunk, cut(spec, model, _depth(spec, model)).eval())
+        with torch.no_grad():
+            taps = list(trunk.taps(torch.zeros(1, *size, device="meta")))
+        sides = tuple((grid.shape[2], grid.shape[3]) for grid, _ in taps)
+    except EncoderError:
+        raise
+    except Exception as error:  # some models put out lists, or tokens without a place
+        raise EncoderError(
+            f"{spec.modality} encoder {spec.source}: its layers give no feature maps to tap "
+            f"({first_line(error)}); {_way_out(size)}"
+        ) from error
+    return EncoderShape(
+        spec.name,
+        spec.modality,
+        widths=tuple(grid.shape[1] for grid, _ in taps),
+        sides=sides,
+        has_class_token=not sound and all(token is not None for _, token in taps),
+        image_size=side,
+        sound_size=size if sound else (),
+    )
+
+
+def _way_out(size: tuple[int, ...]) -> str:
+    """What may make a trunk of pictures read a spectrum of these extents, or anything else."""
+    if len(size) != 3 or size[0] != 1:
+        return "choose another encoder"
+    return (
+        f"it is given {size[1]} bands by {size[2]} frames as a picture of one channel: say so in a "
+        f"TOML file by img_size = [{size[1]}, {size[2]}] (timm) or num_channels = 1 "
+        "(transformers) in its config, or choose another encoder"
+    )
+
+
+def _longest_text(spec: EncoderSpec, model: nn.Module) -> int:
+    longest = getattr(cast(Any, model).config, "max_position_embeddings", None)
+    if longest is None or longest < 1:  # XLNet says -1 for a text of any length
+        raise EncoderError(
+            f"text encoder {spec.source}: {type(model).__name__} names no longest text "
+            "(max_position_embeddings): choose a BERT-like encoder"
+        )
+    for name, table in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
+            # RoBERTa's first padding_idx + 1 rows stand for no position.
+            return int(longest) - (0 if table.padding_idx is None else table.padding_idx + 1)
+    return int(longest)
+
+
+def _has_pooler(spec: EncoderSpec, model: nn.Module) -> bool:
+    """Whether a pooler is there and was trained, which only the loading of its weights tells."""
+    if getattr(model, "pooler", None) is None:
+        return False
+    return spec.weights == "random" or getattr(_load(spec), "pooler", None) is not None
+
+
+def _without_weights(spec: EncoderSpec) -> nn.Module:
+    with torch.device("meta"):
+        return (
+            _load_timm(replace(spec, weights="random"))
+            if spec.library == "timm"
+            else _from_config(spec)
+        )
+
+
+@lru_cache(maxsize=64)
+def describe_vocabulary(spec: EncoderSpec) -> int:
+    """How many token ids a text encoder knows."""
+    return int(config_of(spec).vocab_size)

@@ -1,0 +1,1 @@
+"""The network built from a genotype, and its exact rewrites."""

@@ -1,0 +1,166 @@
+"""One fusion point as a network: from what it reads of the trunks to one vector."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from search_space.design.encoder import Modality
+from search_space.design.genotype import FusionPoint, Genotype
+from search_space.design.rules import (
+    ATTENTION_HEADS,
+    Shapes,
+    branch_widths,
+    fused_width,
+    own_widths,
+)
+from search_space.design.signatures import SIGNATURES, fuses_tokens, given, pools, reads_tokens
+from search_space.encoders.features import read_at
+from search_space.encoders.trunks import Features
+from search_space.operators.poolings import ConvMax, TokenPooling, padding_of
+from search_space.operators.tokens import joint_padding
+from search_space.operators.vectors import OPERATOR_MODULES
+
+
+class AttentionBlock(nn.Module):
+    """The attention block of arXiv 2511.21889: four heads, Linear, LayerNorm.
+
+    Over one fused vector it has no residual, as published, and its softmax over a single key is
+    1: it cannot attend. Over tokens a residual is added, without which a stack does not train.
+    """
+
+    def __init__(self, width: int, residual: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, ATTENTION_HEADS, batch_first=True)
+        self.linear = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.residual = residual
+
+    def forward(self, states: Tensor, padding: Tensor | None = None) -> Tensor:
+        """(B, S, C) to (B, S, C); `padding` (B, S) is True where a token is not to be read."""
+        attended, _ = self.attention(
+            states, states, states, key_padding_mask=padding, need_weights=False
+        )
+        mixed = self.linear(attended)
+        normed: Tensor = self.norm(states + mixed if self.residual else mixed)
+        return normed
+
+
+class Branch(nn.Module):
+    """One fusion point: features of the trunks to one vector.
+
+    Order of operations: pooling (where nothing below meets the tokens) and projection of each side,
+    attention over tokens (if asked here) and pooling of what the operator takes as a vector,
+    operator, pooling of the tokens that it gives, projection of a concatenation, attention over the
+    vector (if asked here), ReLU where the branch is projected or one of several.
+    """
+
+    def __init__(self, genotype: Genotype, point: FusionPoint, shapes: Shapes) -> None:
+        super().__init__()
+        self.features = {f.modality: f for f in read_at(genotype, point, shapes)}
+        """What is read, by modality, in the order in which the operator takes it."""
+        self.over_tokens = genotype.attends_over_tokens(point)
+        self.signature = SIGNATURES[point.operator]
+        self.given = given(genotype, point)
+        self.fused_as_tokens = [m for m in self.features if fuses_tokens(genotype, point, m)]
+        own = own_widths(genotype, point, shapes)
+        widths = branch_widths(genotype, point, shapes)
+        first, fused = next(iter(widths.values())), fused_width(genotype, point, shapes)
+        self.conv_max = None
+        if genotype.vision_encoder and self.features["vision"].form == "grid":
+            self.conv_max = ConvMax(shapes[genotype.vision_encoder].widths[point.vision_tap - 1])
+        # Linear maps to the operator's width, where anything changes.
+        asked = point.width > 0 and (point.operator != "concatenation" or self.over_tokens)
+        self.projections = nn.ModuleDict(
+            {
+                m: nn.Linear(own[m], widths[m])
+                for m in self.features
+                if genotype.is_fused and (asked or own[m] != widths[m])
+            }
+        )
+        last = point == genotype.points[-1]
+        blocks = genotype.attention_blocks if last else 0
+        self.blocks = nn.ModuleList(
+            AttentionBlock(first if self.over_tokens else fused, residual=self.over_tokens)
+            for _ in range(blocks)
+        )
+        # What `search_space.network.rewrites` puts in the place of blocks over one vector.
+        self.folded: nn.Module | None = None
+        self.operator = (
+            OPERATOR_MODULES[point.operator](first, len(widths)) if genotype.is_fused else None
+        )
+        concatenates = point.operator == "concatenation" and not self.over_tokens
+        self.project_fused = (
+            nn.Linear(sum(widths.values()), point.width) if concatenates and point.width else None
+        )
+        self.poolings = nn.ModuleDict(
+            {
+                m: TokenPooling(
+                    genotype.pooling(m), (widths if m in self.fused_as_tokens else own)[m]
+                )
+                for m in self.features
+                if reads_tokens(genotype, point, m) and pools(point, m)
+            }
+        )
+        self.relu = len(genotype.points) > 1 or point.width > 0
+
+    def forward(self, features: Features, mask: Tensor | None) -> Tensor:
+        """The features that this point reads, and the text's mask (B, L), to (B, fused width)."""
+        reached = {m: self._reached(m, features, mask) for m in self.features}
+        fused = next(iter(reached.values())) if self.operator is None else self._fuse(reached, mask)
+        if self.project_fused is not None:
+            fused = self.project_fused(fused)
+        if not self.over_tokens and len(self.blocks):
+            sequence = fused.unsqueeze(1)
+            for block in self.blocks:
+                sequence = block(sequence)
+            fused = sequence.squeeze(1)
+        if self.folded is not None:
+            fused = self.folded(fused)
+        return torch.relu(fused) if self.relu else fused
+
+    def _reached(self, modality: Modality, features: Features, mask: Tensor | None) -> Tensor:
+        """A modality as it reaches the attention or the operator: tokens or a vector."""
+        feature = self.features[modality]
+        states = features[feature]
+        if self.conv_max is not None and feature.form == "grid":
+            states = self.conv_max(states)
+        elif feature.form == "tokens" and modality not in self.fused_as_tokens:
+            states = self._pooled(modality, states, mask)
+        if modality in self.projections:
+            states = self.projections[modality](states)
+        return states
+
+    def _fuse(self, reached: dict[Modality, Tensor], mask: Tensor | None) -> Tensor:
+        if self.over_tokens:
+            reached = self._attend(reached, mask)
+            reached = {
+                m: tokens if m in self.signature.tokens else self._pooled(m, tokens, mask)
+                for m, tokens in reached.items()
+            }
+        operator = cast(nn.Module, self.operator)
+        if not self.signature.gives:
+            return cast(Tensor, operator(*reached.values()))
+        text = None if mask is None else padding_of(mask)
+        paddings = [text if modality == "text" else None for modality in reached]
+        made = operator(paddings, *reached.values())
+        pooled = [self._pooled(m, t, mask) for m, t in zip(self.given, made, strict=True)]
+        return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
+
+    def _pooled(self, modality: Modality, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Tokens (B, S, C) of one modality to (B, C); the mask is the text's."""
+        pooling = self.poolings[modality]
+        return cast(Tensor, pooling(tokens, mask if modality == "text" else None))
+
+    def _attend(
+        self, reached: dict[Modality, Tensor], mask: Tensor | None
+    ) -> dict[Modality, Tensor]:
+        states = torch.cat(list(reached.values()), dim=1)
+        text = None if mask is None else mask == 0
+        paddings = [text if modality == "text" else None for modality in reached]
+        unread = joint_padding(paddings, list(reached.values()))
+        for block in self.blocks:
+            states = block(states, unread)
+        lengths = [tokens.shape[1] for tokens in reached.values()]
+        ends = torch.split(states, lengths, dim=1)
+        return dict(zip(reached, ends, strict=True))

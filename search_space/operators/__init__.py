@@ -1,0 +1,1 @@
+"""Fusion operators and poolings as networks."""

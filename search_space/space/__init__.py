@@ -1,0 +1,1 @@
+"""Which designs there are: decisions, spaces by name, the published designs."""

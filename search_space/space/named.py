@@ -1,0 +1,249 @@
+"""Search spaces by name, or from a TOML file of the user's own."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from search_space.design.encoder import (
+    MODALITIES,
+    SOUND_SECONDS,
+    EncoderSpec,
+    Modality,
+    Weights,
+    spec_for,
+)
+from search_space.design.genotype import (
+    ATTENTION_OVER,
+    AUDIO_POOLINGS,
+    MAX_ATTENTION_BLOCKS,
+    MAX_FUSION_POINTS,
+    MAX_TEXT_TOKENS,
+    MIN_TEXT_TOKENS,
+    OPERATORS,
+    PRECISIONS,
+    TEXT_POOLINGS,
+    VISION_POOLINGS,
+)
+from search_space.design.signatures import SIGNATURES
+from search_space.encoders.loading import describe
+from search_space.space.space import SearchSpace
+
+_SHIPPED = files("search_space") / "spaces"
+_LISTS: dict[str, tuple[str, ...]] = {
+    "operators": OPERATORS,
+    "attention_over": ATTENTION_OVER,
+    "text_pooling": TEXT_POOLINGS,
+    "vision_pooling": VISION_POOLINGS,
+    "audio_pooling": AUDIO_POOLINGS,
+    "precision": PRECISIONS,
+}
+_RANGES = {"fusion_points": (1, MAX_FUSION_POINTS), "attention_blocks": (0, MAX_ATTENTION_BLOCKS)}
+_NUMBERS = {"text_tokens": (MIN_TEXT_TOKENS, MAX_TEXT_TOKENS), "widths": (0, 4096)}
+_SILENT: Mapping[str, Any] = {"audio_encoder": [], "audio_pooling": ["mean"], "optional": []}
+"""What a space says that does not speak of audio, or of doing without a modality."""
+_KNOWN = {"name", "text_encoder", "vision_encoder", *_LISTS, *_RANGES, *_NUMBERS, *_SILENT}
+_ENCODER_KEYS = {"name", "library", "source", "weights", "model_type", "config"}
+_MAX_SECONDS = 60
+
+
+class SpaceError(Exception):
+    """A search space cannot be had or is not well formed; the text names every problem."""
+
+
+def names() -> tuple[str, ...]:
+    """The spaces that come with the toolkit."""
+    return tuple(sorted(f.name.removesuffix(".toml") for f in _SHIPPED.iterdir()))
+
+
+def load_space(
+    name_or_file: str,
+    text_encoders: Sequence[str] = (),
+    vision_encoders: Sequence[str] = (),
+    audio_encoders: Sequence[str] = (),
+    weights: Weights | None = None,
+    text_only: bool = False,
+) -> SearchSpace:
+    """The space of this name or in this TOML file.
+
+    Encoders that are given (folders, timm names, hub ids) stand in for the space's own of that
+    modality; with audio encoders, operators that cannot fuse so many are left out. `weights`
+    overrides where all weights come from; `text_only` leaves all encoders but those of text out.
+    Raises SpaceError for a space that is unknown or malformed, EncoderError for an encoder that
+    cannot be had.
+    """
+    fields = _read(name_or_file)
+    given = {"text": text_encoders, "vision": vision_encoders, "audio": audio_encoders}
+    specs: list[EncoderSpec] = []
+    modalities: tuple[Modality, ...] = ("text",) if text_only else MODALITIES
+    for modality in modalities:
+        sources = given[modality]
+        if sources:
+            specs += [spec_for(modality, source, weights or "pretrained") for source in sources]
+        else:
+            specs += [_spec(modality, entry) for entry in fields[f"{modality}_encoder"]]
+    operators = tuple(fields["operators"])
+    if audio_encoders:  # to a space that was not made for a third modality
+        read = {spec.modality for spec in specs}
+        operators = tuple(o for o in operators if SIGNATURES[o].fuses(read))
+        if not operators:
+            raise SpaceError(
+                f"search space {name_or_file} with --audio-encoder: none of its operators fuses "
+                f"{', '.join(m for m in MODALITIES if m in read)}; give another --space"
+            )
+    if not specs:
+        raise SpaceError(f"search space {name_or_file} has no text encoder: give --text-encoder")
+    if weights is not None:
+        specs = [replace(spec, weights=weights) for spec in specs]
+    names_given = [spec.name for spec in specs]
+    repeated = sorted({name for name in names_given if names_given.count(name) > 1})
+    if repeated:
+        raise SpaceError(f"encoder {', '.join(repeated)} named twice: give each its own name")
+    return SearchSpace(
+        name=fields["name"],
+        encoders=tuple(specs),
+        shapes={spec.name: describe(spec) for spec in specs},
+        text_tokens=tuple(fields["text_tokens"]),
+        fusion_points=tuple(fields["fusion_points"]),
+        operators=operators,
+        widths=tuple(fields["widths"]),
+        attention_blocks=tuple(fields["attention_blocks"]),
+        attention_over=tuple(fields["attention_over"]),
+        text_poolings=tuple(fields["text_pooling"]),
+        vision_poolings=tuple(fields["vision_pooling"]),
+        audio_poolings=tuple(fields["audio_pooling"]),
+        optional=tuple(m for m in fields["optional"] if any(s.modality == m for s in specs)),
+        precisions=tuple(fields["precision"]),
+    )
+
+
+def _read(name_or_file: str) -> dict[str, Any]:
+    if name_or_file in names():
+        text = (_SHIPPED / f"{name_or_file}.toml").read_text(encoding="utf-8")
+    else:
+        file = Path(name_or_file).expanduser()
+        if not file.is_file():
+            raise SpaceError(
+                f"no search space {name_or_file!r}: choose {' or '.join(names())}, "
+                "or give a TOML file"
+            )
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpaceError(f"search space {name_or_file}: cannot be read ({error})") from error
+    try:
+        fields = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpaceError(f"search space {name_or_file}: not TOML ({error})") from error
+    fields = {**_SILENT, **fields}
+    problems = _problems(fields)
+    if problems:
+        raise SpaceError(f"search space {name_or_file}: " + "; ".join(problems))
+    return fields
+
+
+def _problems(fields: Mapping[str, Any]) -> list[str]:
+    found = [f"{key} is missing" for key in sorted(_KNOWN - fields.keys())]
+    found += [f"{key} is not a setting" for key in sorted(fields.keys() - _KNOWN)]
+    if not _is_text(fields.get("name", "a name")):
+        found.append(f"name = {fields['name']!r}: give a text")
+    for key, allowed in _LISTS.items():
+        values = fields.get(key, list(allowed))
+        if not isinstance(values, list) or not values or _repeats(values):
+            found.append(f"{key} = {values!r}: give a list without repetition")
+            continue
+        found += [
+            f"{key}: {v!r} is none of {', '.join(allowed)}" for v in values if v not in allowed
+        ]
+    for key, (low, high) in _NUMBERS.items():
+        values = fields.get(key, [low])
+        whole = isinstance(values, list) and values and all(type(v) is int for v in values)
+        if not whole or sorted(set(values)) != values or not low <= values[0] <= values[-1] <= high:
+            found.append(f"{key} = {values!r}: give rising whole numbers from {low} to {high}")
+    for key, (low, high) in _RANGES.items():
+        values = fields.get(key, [low, high])
+        two = isinstance(values, list) and len(values) == 2 and all(type(v) is int for v in values)
+        if not two or not low <= values[0] <= values[1] <= high:
+            found.append(f"{key} = {values!r}: give [least, most] within {low} and {high}")
+    optional = fields.get("optional")
+    if not isinstance(optional, list) or _repeats(optional) or not set(optional) <= set(MODALITIES):
+        found.append(f"optional = {optional!r}: give some of {', '.join(MODALITIES)}")
+    for modality in MODALITIES:
+        if f"{modality}_encoder" in fields:
+            found += _encoder_problems(modality, fields[f"{modality}_encoder"])
+    if all(fields.get(f"{modality}_encoder") == [] for modality in MODALITIES):
+        found.append("its lists of encoders are all empty: give at least one encoder")
+    return found
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _repeats(values: list[Any]) -> bool:
+    return any(value in values[:k] for k, value in enumerate(values))
+
+
+def _encoder_problems(modality: str, entries: Any) -> list[str]:
+    if not isinstance(entries, list):
+        return [
+            f"{modality}_encoder: give at least one [[{modality}_encoder]], or "
+            f"{modality}_encoder = [] for designs without"
+        ]
+    found = []
+    for entry in entries:
+        if not isinstance(entry, dict):
+            found.append(f"{modality}_encoder = {entry!r}: give a table [[{modality}_encoder]]")
+            continue
+        here = f"{modality}_encoder {entry.get('name', '?')!r}"
+        keys = _ENCODER_KEYS | ({"seconds"} if modality == "audio" else set())
+        found += [f"{here}: {key} is not a setting" for key in sorted(entry.keys() - keys)]
+        seconds = entry.get("seconds", SOUND_SECONDS)
+        if type(seconds) is not int or not 1 <= seconds <= _MAX_SECONDS:
+            found.append(f"{here}: seconds = {seconds!r}: give a whole number up to {_MAX_SECONDS}")
+        if "source" not in entry:
+            found.append(f"{here}: source is missing (a hub id, timm/NAME or a folder)")
+        found += [
+            f"{here}: {key} = {entry[key]!r}: give a text"
+            for key in ("name", "source", "model_type")
+            if key in entry and not _is_text(entry[key])
+        ]
+        libraries = ("transformers",) if modality == "text" else ("transformers", "timm")
+        if entry.get("library", "transformers") not in libraries:
+            found.append(f"{here}: library {entry['library']!r} is not {' or '.join(libraries)}")
+        if entry.get("weights", "random") not in ("pretrained", "random"):
+            found.append(f"{here}: weights {entry['weights']!r} is neither pretrained nor random")
+        if not isinstance(entry.get("config", {}), dict):
+            found.append(f"{here}: config = {entry['config']!r}: give a table of settings")
+        elif _reads_no_config(entry):
+            found.append(f"{here}: config without model_type: nothing would read it")
+    return found
+
+
+def _reads_no_config(entry: Mapping[str, Any]) -> bool:
+    from_library = entry.get("library") == "transformers"
+    return from_library and bool(entry.get("config")) and "model_type" not in entry
+
+
+def _spec(modality: Modality, entry: Mapping[str, Any]) -> EncoderSpec:
+    if "library" not in entry:
+        found = spec_for(modality, entry["source"], entry.get("weights", "pretrained"))
+        return replace(
+            found,
+            name=entry.get("name", found.name),
+            model_type=entry.get("model_type"),
+            config=entry.get("config", {}),
+            seconds=entry.get("seconds", SOUND_SECONDS),
+        )
+    return EncoderSpec(
+        name=entry.get("name", entry["source"]),
+        modality=modality,
+        library=entry["library"],
+        source=entry["source"],
+        weights=entry.get("weights", "pretrained"),
+        model_type=entry.get("model_type"),
+        config=entry.get("config", {}),
+        seconds=entry.get("seconds", SOUND_SECONDS),
+    )

@@ -1,0 +1,1 @@
+"""Studies of a fixed list of designs instead of a search."""

@@ -1,0 +1,509 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from studies.cli.device_app import device_app
+from studies.cli.exits import INTERRUPTED, USAGE, errors
+from studies.cli.options import (
+    AcceptFaults,
+    Center,
+    Data,
+    Devices,
+    Embeddings,
+    Json,
+    Name,
+    Protocol,
+    Runtime,
+    Sounds,
+    Space,
+    Storage,
+    Study,
+    TextOnly,
+    Texts,
+    Threads,
+    Timing,
+    Trials,
+    Trunks,
+    Visions,
+    WeightsFlag,
+    Width,
+)
+
+app = typer.Typer(
+    name="fusion-nas",
+    help="Search fusion designs of text, vision and audio networks for the Pareto front of "
+    "accuracy against latency on a real device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Look at data before a study does.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(device_app, name="device")
+
+ClickException: Any = typer.BadParameter.__mro__[2]
+"""What typer raises for a command line that it cannot read."""
+
+
+@app.command()
+def run(
+    study: Study = "pareto",
+    seed_paper: Annotated[
+        bool, typer.Option("--seed-paper", help="Try the designs of arXiv 2511.21889 first.")
+    ] = False,
+    trials: Trials = None,
+    data: Data = None,
+    space: Space = None,
+    text_encoder: Texts = None,
+    vision_encoder: Visions = None,
+    audio_encoder: Sounds = None,
+    weights: WeightsFlag = None,
+    trunks: Trunks = None,
+    protocol: Protocol = None,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="On a GPU, compile transformer layers for long trainings."),
+    ] = False,
+    text_only: TextOnly = False,
+    accept_faults: AcceptFaults = False,
+    device: Devices = None,
+    threads: Threads = None,
+    timing: Timing = None,
+    rewrites: Annotated[
+        str | None,
+        typer.Option(
+            "--rewrites",
+            help="Exact rewrites before timing. all: attention over one key folded, texts padded "
+            "to the longest of the data; own-length: folded, nothing padded; none: as written.",
+        ),
+    ] = None,
+    runtime: Runtime = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--precision",
+            help="fp32, fp16, int8 or int8-dynamic; repeatable, in place of the space's own.",
+        ),
+    ] = None,
+    latency_limit: Annotated[
+        float | None, typer.Option("--latency-limit", help="ms; slower designs are not trained.")
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--objective",
+            help="Beside accuracy and latency, two at most: robustness, robustness-text, -vision, "
+            "-audio, -both, -all, without-text, -vision, -audio, calibration, parameters, bytes, "
+            "memory, energy.",
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--limit", help="NAME=NUMBER on any objective, as bytes=5e6; repeatable."),
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option("--noise", help="Greatest noise factor that robustness is asked under."),
+    ] = None,
+    time_missing: Annotated[
+        bool,
+        typer.Option(
+            "--time-missing",
+            help="At the end, time each design of the front without text and without vision, by "
+            "graphs of their own.",
+        ),
+    ] = False,
+    beside: Annotated[
+        str | None,
+        typer.Option("--beside", help="Of study dominance: the data set beside --data."),
+    ] = None,
+    storage: Storage = None,
+    name: Name = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help="auto, tpe, ehvi, gp, nsga2 or random.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of sampler and training.")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds", help="Trainings of a design whose mean on test is reported, from --seed on."
+        ),
+    ] = None,
+    cv: Annotated[
+        bool,
+        typer.Option(
+            "--cv",
+            help="Choose by 5-fold cross-validation over train and valid, grouped by video, in "
+            "place of the validation split; five trainings a design.",
+        ),
+    ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Probe designs in closed form first; train those that few others beat in both.",
+        ),
+    ] = False,
+    few_readings: Annotated[
+        bool,
+        typer.Option(
+            "--few-readings",
+            help="Train first, and time at the end what may add 0.3 % to the front's hypervolume, "
+            "as a latency model tells that learns from the readings so far.",
+        ),
+    ] = False,
+    fine_tune: Annotated[
+        int | None,
+        typer.Option(
+            "--fine-tune",
+            metavar="N",
+            help="At the end, train N designs whole, those first by non-dominated rank.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            help="So many designs in hand at once: while the device times one, the others are "
+            "built and trained here, on local at the lowest priority.",
+        ),
+    ] = None,
+    embeddings: Embeddings = None,
+    width: Width = None,
+    center: Center = False,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Where the HTML page goes; ./runs if left out.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a study, or go on with it, and show the Pareto front."""
+    from studies.config.settings import load_settings
+
+    with errors():
+        settings = load_settings(
+            study,
+            trials=trials,
+            data=data,
+            space=space,
+            weights=weights,
+            trunks=trunks,
+            protocol=protocol,
+            compile=compiled,
+            text_only=text_only,
+            accept_faults=accept_faults,
+            devices=tuple(device) if device else None,
+            threads=threads,
+            timing=timing,
+            rewrites=rewrites,
+            runtime=runtime,
+            precisions=tuple(precision) if precision else None,
+            latency_limit_ms=latency_limit,
+            storage=storage,
+            name=name,
+            sampler=sampler,
+            seed=seed,
+            seed_paper=seed_paper,
+            seeds=seeds,
+            cv=cv,
+            probe=probe,
+            few_readings=few_readings,
+            fine_tune=fine_tune,
+            workers=workers,
+            objectives=tuple(objective or ()),
+            limits=tuple(limit or ()),
+            noise=noise,
+            time_missing=time_missing,
+            beside=beside,
+            text_encoders=tuple(text_encoder or ()),
+            vision_encoders=tuple(vision_encoder or ()),
+            audio_encoders=tuple(audio_encoder or ()),
+            embeddings=embeddings,
+            width=width,
+            center=center,
+        )
+        from studies.cli.study import run_study
+
+        run_study(settings, page, as_json)
+
+
+@app.command()
+def report(
+    name: Name = None,
+    storage: Storage = None,
+    page: Annotated[Path | None, typer.Option("--page", help="Where the HTML page goes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a study again, and write its page."""
+    with errors():
+        from studies.cli.study import show_study
+
+        show_study(storage, name, page, as_json)
+
+
+@app.command()
+def export(
+    trial: Annotated[int, typer.Argument(help="The trial's number.")],
+    name: Name = None,
+    storage: Storage = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A folder; ./export-N if left out.")
+    ] = None,
+    fine_tuned: Annotated[
+        bool, typer.Option("--fine-tuned", help="As --fine-tune left it, not as the search saw it.")
+    ] = False,
+) -> None:
+    """Write a trial's trained network as ONNX, with card, environment and parity check."""
+    with errors():
+        from studies.trained.export import export_trial
+
+        export_trial(storage, name, trial, out, fine_tuned)
+
+
+@app.command()
+def stress(
+    trial: Annotated[int, typer.Argument(help="The trial's number.")],
+    corruption: Annotated[
+        list[str] | None,
+        typer.Option("--corruption", help="One of those there are; repeatable. All if left out."),
+    ] = None,
+    severity: Annotated[
+        list[int] | None,
+        typer.Option("--severity", help="1 to 5; repeatable. 1, 3, 5 if left out."),
+    ] = None,
+    fine_tuned: Annotated[
+        bool, typer.Option("--fine-tuned", help="As --fine-tune left it, not as the search saw it.")
+    ] = False,
+    name: Name = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """How right a trial's trained network stays on validation when its inputs are spoilt."""
+    with errors():
+        from studies.trained.stress import stress_trial
+
+        stress_trial(
+            storage,
+            name,
+            trial,
+            tuple(corruption or ()),
+            tuple(severity or ()),
+            fine_tuned,
+            as_json,
+        )
+
+
+@app.command()
+def space(
+    name_or_file: Annotated[
+        str, typer.Argument(help="demo, trimodal, paper, fusions, fusion-1152, or a TOML file.")
+    ] = "demo",
+    text_encoder: Texts = None,
+    vision_encoder: Visions = None,
+    audio_encoder: Sounds = None,
+    weights: WeightsFlag = None,
+) -> None:
+    """Show a search space: encoders with their taps, decisions, and the paper's designs in it."""
+    with errors():
+        from studies.cli.study import show_space
+
+        show_space(
+            name_or_file,
+            tuple(text_encoder or ()),
+            tuple(vision_encoder or ()),
+            tuple(audio_encoder or ()),
+            weights,
+        )
+
+
+@app.command()
+def paper(
+    tokens: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--tokens",
+            help="Text lengths to time at; repeatable. Without data 512 and 64 if left out.",
+        ),
+    ] = None,
+    data: Data = None,
+    space: Annotated[
+        str | None,
+        typer.Option("--space", help="Space that holds the encoders; paper if left out."),
+    ] = None,
+    text_encoder: Texts = None,
+    vision_encoder: Visions = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="pretrained or random; without --data random is enough."),
+    ] = None,
+    trunks: Trunks = None,
+    protocol: Protocol = None,
+    text_only: TextOnly = False,
+    accept_faults: AcceptFaults = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="The first seed of training; 0 if left out.")
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", help="Trainings of a design, with --data; 3 if left out."),
+    ] = None,
+    device: Devices = None,
+    threads: Threads = None,
+    timing: Timing = None,
+    runtime: Runtime = None,
+    storage: Storage = None,
+    name: Name = None,
+    as_json: Json = False,
+) -> None:
+    """The designs of arXiv 2511.21889 beside its figures: timed here; with --data also trained and
+    judged; with --name or --storage as trials of that study."""
+    with errors():
+        from studies.config.settings import UsageError, load_settings
+
+        trained: dict[str, object] = {"--trunks": trunks, "--protocol": protocol}
+        trained |= {"--accept-faults": accept_faults, "--seed": seed, "--seeds": seeds}
+        made: dict[str, object] = {
+            "--data": data,
+            "--tokens": tokens,
+            "--device": device,
+            "--weights": weights,
+        }
+        made |= {"--space": space, "--text-only": text_only, "--threads": threads}
+        made |= {"--timing": timing, "--runtime": runtime}
+        encoders: dict[str, object] = {
+            "--text-encoder": text_encoder,
+            "--vision-encoder": vision_encoder,
+        }
+        if name is not None or storage is not None:
+            for flag, value in (made | encoders | trained).items():
+                if _was_given(value):
+                    raise UsageError(
+                        f"{flag} with --name or --storage: a study is shown as it is; leave one out"
+                    )
+            from studies.paper.command import show_paper_of_study
+
+            show_paper_of_study(storage, name, as_json)
+            return
+        for flag, value in trained.items():
+            if _was_given(value) and data is None:
+                raise UsageError(f"{flag} without --data: nothing is trained; give --data too")
+        settings = load_settings(
+            "pareto",
+            data=data,
+            space=space or "paper",
+            weights=weights if data else weights or "random",
+            trunks=trunks,
+            protocol=protocol,
+            text_only=text_only,
+            accept_faults=accept_faults,
+            seed=0 if seed is None else seed,
+            seeds=3 if seeds is None else seeds,
+            devices=tuple(device) if device else None,
+            threads=threads,
+            timing=timing,
+            runtime=runtime,
+            rewrites="none",
+            text_encoders=tuple(text_encoder or ()),
+            vision_encoders=tuple(vision_encoder or ()),
+        )
+        from studies.paper.command import show_paper
+
+        show_paper(settings, tuple(tokens or ()), as_json)
+
+
+def _was_given(value: object) -> bool:
+    """Whether a flag was given, be it 0."""
+    return value is not None and value is not False and value != []
+
+
+@app.command()
+def table(
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", help="A Parquet file like the one shipped, in its place."),
+    ] = None,
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option("--sampler", help="Replay studies with tpe, ehvi, gp, nsga2 or random."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Studies of each sampler; 5 if left out.")
+    ] = None,
+    trials: Trials = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Print how the table was made and what it is not for.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """A space whose every design was trained and timed: its front, or samplers replayed on it."""
+    with errors():
+        from studies.cli.table import show_table
+
+        show_table(file, sampler or (), seeds, trials, card, as_json)
+
+
+@app.command()
+def dashboard(
+    storage: Storage = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port to listen on.")] = 8080,
+) -> None:
+    """Start Optuna's dashboard on the storage, with the exported ONNX files as artifacts."""
+    with errors():
+        from studies.cli.study import serve_dashboard
+
+        serve_dashboard(storage, host, port)
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[str, typer.Argument(help="A data folder, its label.csv, or a built-in set.")],
+    text_only: TextOnly = False,
+    sound: Annotated[bool, typer.Option("--sound", help="Check the sounds too.")] = False,
+) -> None:
+    """Read a data folder as a study would, and say everything that is wrong with it."""
+    with errors():
+        from studies.cli.data import show_data
+
+        show_data(path, text_only, sound)
+
+
+def _misread(error: Any) -> str:
+    """What typer says of a command line, with the value that it leaves out."""
+    said = " ".join(error.format_message().split()).rstrip(".")
+    given = ", ".join(repr(value) for value in _given(error))
+    value = f" ({given} was given)" if given and given not in said else ""
+    return f"{said}{value}; --help tells what there is"
+
+
+def _given(error: Any) -> list[str]:
+    """What the command line gives for the flag or argument that an error is about."""
+    context, about = getattr(error, "ctx", None), getattr(error, "param", None)
+    if context is None or about is None:
+        return []
+    words = sys.argv[len(context.command_path.split()) :]
+    values, _, _ = context.command.make_parser(context).parse_args(args=words)
+    value = values.get(about.name)
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def main() -> None:
+    """The command `fusion-nas`; every known error is one line and an exit code of its own."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        code = app(standalone_mode=False, prog_name="fusion-nas")
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except ClickException as error:
+        if not sys.argv[1:] or type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            typer.echo(f"fusion-nas: {_misread(error)}", err=True)
+        code = USAGE
+    if code == INTERRUPTED:
+        typer.echo("fusion-nas: interrupted; the same command goes on from here", err=True)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,90 @@
+"""The command line of devices. Nothing heavy is imported before a command needs it."""
+
+from typing import Annotated
+
+import typer
+
+from studies.cli.exits import errors
+
+device_app = typer.Typer(
+    help="Name the boards that designs are timed on, and look after them.", no_args_is_help=True
+)
+
+Name = Annotated[str, typer.Argument(help="The device's name.")]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", help="The private key file to log in with; ssh-agent if left out."),
+]
+
+
+@device_app.command("add")
+def add(
+    name: Annotated[str, typer.Argument(help="What to call it: letters, digits, - and _.")],
+    url: Annotated[str, typer.Argument(help="ssh://USER@HOST or ssh://USER@HOST:PORT")],
+    key: Key = None,
+) -> None:
+    """Remember a board that is reached over SSH."""
+    with errors():
+        from studies.cli.device import add_device
+
+        add_device(name, url, key)
+
+
+@device_app.command("list")
+def show_all() -> None:
+    """List the devices that are remembered."""
+    with errors():
+        from studies.cli.device import list_devices
+
+        list_devices()
+
+
+@device_app.command("remove")
+def remove(name: Name) -> None:
+    """Forget a device; nothing is done on it."""
+    with errors():
+        from studies.cli.device import remove_device
+
+        remove_device(name)
+
+
+@device_app.command("trust")
+def trust(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also where another key was trusted before.")
+    ] = False,
+) -> None:
+    """Show a device's host key, and record it as the one that it must have from now on."""
+    with errors():
+        from studies.cli.device import trust_device
+
+        trust_device(name, yes, replace)
+
+
+@device_app.command("install")
+def install(
+    name: Name,
+    python: Annotated[
+        str | None, typer.Option("--python", help="The Python there that runs the agent.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="Log in with this key once; the device's own stays as it is."),
+    ] = None,
+) -> None:
+    """Put the agent of this version on a device, and print how to restrict the key to it."""
+    with errors():
+        from studies.cli.device import install_agent
+
+        install_agent(name, python, key)
+
+
+@device_app.command("check")
+def check(name: Annotated[str, typer.Argument(help="A device's name, or local.")]) -> None:
+    """Say what is wrong with a device, and how to mend it."""
+    with errors():
+        from studies.cli.device import check_device
+
+        check_device(name)

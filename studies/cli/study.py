@@ -1,0 +1,181 @@
+"""What the commands do, once the command line has been read."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import optuna
+from rich.console import Console
+from rich.table import Table
+
+from search_space.space.named import load_space
+from search_space.space.paper import seeded_designs
+from studies.cli.dominance import run_side_by_side, side_by_side_json, told
+from studies.config.paths import check_page, default_page
+from studies.config.settings import (
+    MAX_PORT,
+    WEIGHTS,
+    Settings,
+    UsageError,
+    check_choice,
+    check_range,
+    home,
+)
+from studies.infra.storage import StorageError, default_url, open_storage, quiet_optuna
+from studies.report import page as pages
+from studies.report import terminal as screen
+from studies.report.json_output import as_json
+from studies.results.trial_record import SUBJECT, outcome_of
+from studies.study.final_test import ARTIFACTS
+from studies.study.run import run_to_end, running
+
+
+def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
+    """Runs a study to its total and shows it.
+
+    Raises what `running` and `run_to_end` raise.
+    """
+    if settings.superfuse is not None:
+        from studies.superfuse.run import run_superfuse
+
+        run_superfuse(settings, page, json_only)
+        return
+    if settings.beside is not None:
+        _run_side_by_side(settings, page, json_only)
+        return
+    with running(settings, page, json_only) as reporter:
+        study, target = run_to_end(settings, reporter, page)
+    _show(study, target, json_only)
+
+
+def _run_side_by_side(settings: Settings, page: Path | None, json_only: bool) -> None:
+    if settings.grid is None:
+        raise UsageError("--beside: it is for a fixed list of designs, as --study dominance")
+    if page is not None:
+        raise UsageError("--page: each of the two sets has a page in ./runs; leave it out")
+    with running(settings, None, json_only) as reporter:
+        found = run_side_by_side(settings, reporter)
+    if json_only:
+        print(json.dumps(side_by_side_json(found), allow_nan=False))
+        return
+    console = Console()
+    console.print(found.first.title, style="bold", highlight=False)
+    for line in told(found):
+        console.print(line, highlight=False, markup=False)
+
+
+def _show(study: optuna.Study, page: Path, json_only: bool) -> None:
+    outcome = outcome_of(study)
+    pages.write(outcome, page)
+    if json_only:
+        print(json.dumps(as_json(outcome), allow_nan=False))
+        return
+    console = Console()
+    screen.show(outcome, console)
+    console.print(f"page: {page}", soft_wrap=True, highlight=False)
+
+
+def show_study(storage: str | None, name: str | None, page: Path | None, json_only: bool) -> None:
+    """Shows a study that is already there. Raises StorageError or UsageError."""
+    quiet_optuna()
+    study = find_study(storage, name)
+    target = page or default_page(study.study_name)
+    check_page(target)
+    _show(study, target, json_only)
+
+
+def find_study(storage: str | None, name: str | None) -> optuna.Study:
+    """The study of this name, or the only one there is. Raises StorageError or UsageError."""
+    url = storage or default_url()
+    file = Path(url.partition(":///")[2])
+    if url.startswith("sqlite") and not file.is_file():
+        raise StorageError(f"storage {url}: there is no such file; run a study first")
+    opened = open_storage(url)
+    names = optuna.study.get_all_study_names(opened)
+    if name is None:
+        if len(names) != 1:
+            raise UsageError(
+                f"{url} holds {len(names)} studies ({', '.join(sorted(names)) or 'none'}): "
+                "name one with --name"
+            )
+        name = names[0]
+    if name not in names:
+        raise UsageError(
+            f"no study {name!r} in {url}: it holds {', '.join(sorted(names)) or 'none'}"
+        )
+    study = optuna.load_study(study_name=name, storage=opened)
+    if SUBJECT not in study.user_attrs:
+        raise StorageError(
+            f"study {name!r} in {url} was not made by fusion-nas: give another --storage or --name"
+        )
+    return study
+
+
+def show_space(
+    name: str,
+    text_encoders: tuple[str, ...],
+    vision_encoders: tuple[str, ...],
+    audio_encoders: tuple[str, ...],
+    weights: Any,
+) -> None:
+    """Prints a space: encoders, decisions, and where the published designs stand in it."""
+    check_choice("--weights", weights or "random", WEIGHTS)
+    space = load_space(name, text_encoders, vision_encoders, audio_encoders, weights)
+    console = Console()
+    console.print(f"{space.name}: {space.size:.3g} vectors of {len(space.decisions)} choices")
+    encoders = Table("encoder", "taps", "widths", "takes", title="Encoders", title_justify="left")
+    for spec in space.encoders:
+        shape = space.shapes[spec.name]
+        takes = {
+            "text": f"{shape.max_tokens} tokens",
+            "vision": f"{shape.image_size} px",
+            "audio": f"{spec.seconds} s",
+        }[shape.modality]
+        widths = sorted(set(shape.widths))
+        encoders.add_row(
+            spec.name,
+            str(shape.depth),
+            " ".join(map(str, widths)),
+            f"{takes}, {spec.weights} weights",
+        )
+    console.print(encoders)
+    decisions = Table("decision", "choices", title="Decisions", title_justify="left")
+    for decision in space.decisions:
+        choices = decision.choices
+        said = (
+            f"{choices[0]} to {choices[-1]}"
+            if decision.kind == "integer"
+            else ", ".join(map(str, choices))
+        )
+        decisions.add_row(decision.name, said)
+    console.print(decisions)
+    designs = Table("design", "as it stands here", title="arXiv 2511.21889", title_justify="left")
+    for seeded in seeded_designs(space):
+        designs.add_row(seeded.name, seeded.genotype.describe())
+    console.print(designs)
+
+
+def serve_dashboard(storage: str | None, host: str, port: int) -> None:
+    """Serves Optuna's dashboard until interrupted."""
+    from optuna.artifacts import FileSystemArtifactStore
+    from optuna_dashboard import run_server
+
+    quiet_optuna()
+    check_range("--port", port, 1, MAX_PORT)
+    url = storage or default_url()
+    if url.startswith("sqlite") and not Path(url.partition(":///")[2]).is_file():
+        raise StorageError(f"storage {url}: there is no such file; run a study first")
+    folder = home() / ARTIFACTS
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = open_storage(url)
+    Console().print(f"dashboard of {url} on http://{host}:{port}", highlight=False, soft_wrap=True)
+    artifacts = FileSystemArtifactStore(str(folder))
+    try:
+        socket.create_server((host, port)).close()  # the server's own error comes too late
+        run_server(opened, host=host, port=port, artifact_store=artifacts)
+    except OSError as error:
+        raise UsageError(
+            f"--host {host} --port {port}: cannot listen there ({error.strerror or error}); "
+            "give another"
+        ) from error

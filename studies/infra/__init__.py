@@ -1,0 +1,1 @@
+"""Storages, worker processes, priorities and signals."""

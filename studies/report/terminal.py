@@ -1,0 +1,262 @@
+"""A study's outcome, and how far a run has come, on a terminal."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
+from rich.text import Text
+
+from studies.report import ablation_text as grid_wording
+from studies.results import text as wording
+from studies.results.outcome import Outcome, Row
+from studies.results.text import clean
+
+LONG_STEP_S = 10.0
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    """Print the outcome; reads well at 80 columns, without colour and in a file."""
+    paper = _Paper(console)
+    paper.say(outcome.title, "bold")
+    paper.say(f"Data: {outcome.data_name}")
+    paper.say(outcome.data_note, "bold yellow")
+    paper.say(wording.tally(outcome) + ".")
+    if said := wording.rungs(outcome):
+        paper.say(said + ".")
+    paper.say(wording.emptiness(outcome), "bold")
+    if outcome.front:
+        paper.head("Front, fastest first")
+        more = [wording.further(row, outcome) for row in outcome.front]
+        _figures(outcome.front, paper, outcome.cv, more)
+    if outcome.fine_tuned:
+        paper.head("Fine-tuned whole, held against each other alone, fastest first")
+        notes = [wording.fine_tuned(each) for each in outcome.fine_tuned]
+        _figures(tuple(each.row for each in outcome.fine_tuned), paper, outcome.cv, notes)
+    named = [row for row in outcome.rows if row.name]
+    if outcome.grid is not None:
+        paper.head("The list")
+        for line in grid_wording.told(outcome):
+            paper.say(line, hang=4)
+    elif named:
+        paper.head("Named designs")
+        for row in named:
+            paper.say(f"{row.label}: {wording.standing_of(row, outcome)}", hang=4)
+            if row not in outcome.front:
+                paper.say(row.folded, "dim", indent=4)
+    if outcome.rows:
+        paper.head("References, outside the search")
+        _figures((*outcome.references, wording.majority_row(outcome)), paper, outcome.cv)
+    paper.head("Bounds")
+    for line in _bounds(outcome):
+        paper.say(line, hang=4)
+    paper.head("To read this")
+    listed = (*grid_wording.readings(outcome), *outcome.grid.notes) if outcome.grid else ()
+    carried = () if outcome.grid else _carried_over(named)
+    for sentence in (*wording.how_to_read(outcome), *listed, *carried, *outcome.cautions):
+        paper.say(f"- {sentence}", hang=2)
+
+
+@dataclass(frozen=True)
+class _Paper:
+    """Lines that wrap at the console's width and end without blanks."""
+
+    console: Console
+
+    def say(self, text: str, style: str = "", indent: int = 0, hang: int = 0) -> None:
+        """Print a paragraph, its further lines `hang` deeper; nothing for an empty text."""
+        room = max(10, self.console.width - indent - hang)
+        first, *_ = Text(clean(text)).wrap(self.console, room + hang) or [Text()]
+        rest = Text(clean(text)[len(first.plain) :].strip())
+        lines = [" " * indent + first.plain.rstrip()]
+        lines += [" " * (indent + hang) + t.plain.rstrip() for t in rest.wrap(self.console, room)]
+        for line in lines:
+            if line.strip():
+                self.put(Text(line, style))
+
+    def head(self, text: str) -> None:
+        """Print a blank line and a heading."""
+        self.put(Text())
+        self.put(Text(text, "bold underline"))
+
+    def put(self, line: Text) -> None:
+        """Print one line that is known to fit."""
+        self.console.print(line, highlight=False, no_wrap=True, overflow="ignore", crop=False)
+
+
+def _figures(rows: tuple[Row, ...], paper: _Paper, cv: bool, said: Sequence[str] = ()) -> None:
+    """A head line, then a row's figures, and below them its design and what is `said` of it."""
+    cells = [
+        (
+            wording.percent(row.accuracy, "-"),
+            "" if row.test_accuracy is None else f"{row.test_accuracy.value:.1f}",
+            "" if row.latency is None else wording.ms(row.latency.value),
+            wording.count(row.parameters),
+        )
+        for row in rows
+    ]
+    heads = ("cv %" if cv else "valid %", "test %", "ms", "params")
+    widths = [max(len(heads[k]), *(len(c[k]) for c in cells)) for k in range(len(heads))]
+    labels = [clean(row.label) for row in rows]
+    room = max(10, paper.console.width - sum(widths) - 2 * len(widths))
+    widest = min(room, max(map(len, labels)))
+
+    def line(label: str, figures: tuple[str, ...], style: str) -> Text:
+        right = "".join(f"  {f:>{w}}" for f, w in zip(figures, widths, strict=True))
+        made = Text.assemble((label.ljust(widest), style), (right, "dim" if not label else ""))
+        made.rstrip()
+        return made
+
+    paper.put(line("", heads, ""))
+    notes = said or [""] * len(rows)
+    for row, label, figures, note in zip(rows, labels, cells, notes, strict=True):
+        if len(label) > widest:
+            paper.say(label, "bold")
+            label = " "
+        paper.put(line(label, figures, "bold"))
+        paper.say(row.design, "dim", indent=4)
+        paper.say(_tested(row), "dim", indent=4)
+        paper.say(wording.use(row), "dim", indent=4)
+        paper.say(row.folded, "dim", indent=4)
+        paper.say(note, "dim", indent=4)
+
+
+def _tested(row: Row) -> str:
+    """The test figure in full, beneath the one of the line; empty where there is none."""
+    if row.test_accuracy is None or row.test_accuracy.low is None:
+        return ""
+    parts = [f"test {wording.percent(row.test_accuracy, '-')}"]
+    if row.test_accuracy_nonzero is not None:
+        parts.append(f"non-zero {wording.percent(row.test_accuracy_nonzero, '-')}")
+    return ", ".join(part for part in (*parts, wording.over_seeds(row)) if part)
+
+
+def _bounds(outcome: Outcome) -> Iterator[str]:
+    yield f"Majority class: {wording.majority(outcome)}."
+    if outcome.ceilings:
+        best = ", ".join(f"{name} {value:.1f} %" for name, value in outcome.ceilings.items())
+        yield f"Best possible, as the data are made: {best}."
+    if outcome.latency_limit_ms is not None:
+        yield f"Latency limit: {outcome.latency_limit_ms:g} ms."
+    if outcome.hypervolume:
+        trial, value = outcome.hypervolume[-1]
+        said = f"Hypervolume: {value:.1f} {wording.volume_unit(outcome)} after trial {trial}"
+        if outcome.reference_point:
+            said += f"; reference point {wording.reference_point(outcome)}"
+        yield said + "."
+
+
+def _carried_over(named: list[Row]) -> Iterator[str]:
+    if any(row.carried_over for row in named):
+        yield (
+            "Published designs were carried over to these encoders in proportion; the page says "
+            "how, and gives the published figures."
+        )
+
+
+class Reporter(Protocol):
+    """What a run tells while it goes."""
+
+    def trial(self, done: int, total: int, text: str) -> None:
+        """`done` of `total` trials have an end; `text` says what the last one came to."""
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """`what` (of the trial now under way) has come to `done` of `total`."""
+
+    def line(self, text: str) -> None:
+        """Something that must stay readable afterwards."""
+
+
+@contextmanager
+def progress(
+    console: Console, quiet: bool = False, clock_s: Callable[[], float] = time.monotonic
+) -> Iterator[Reporter]:
+    """Tell how far a run has come: two live lines on a terminal, single lines elsewhere.
+
+    Elsewhere a trial takes one line, and so does a step once it has gone on for LONG_STEP_S.
+    """
+    if quiet:
+        yield _Silent()
+    elif console.is_terminal and not console.is_dumb_terminal:
+        with _bars(console) as bars:
+            yield _Live(bars)
+    else:
+        yield _Lines(console, clock_s)
+
+
+class _Silent:
+    def trial(self, done: int, total: int, text: str) -> None: ...
+
+    def step(self, what: str, done: int, total: int) -> None: ...
+
+    def line(self, text: str) -> None: ...
+
+
+class _Lines:
+    def __init__(self, console: Console, clock_s: Callable[[], float]) -> None:
+        self._console, self._clock_s = console, clock_s
+        self._lock = threading.Lock()
+        self._step, self._begun_s, self._told, self._last = "", 0.0, False, 0
+
+    def trial(self, done: int, total: int, text: str) -> None:
+        with self._lock:
+            self._step = ""
+        self.line(f"[{done}/{total}] {text}")
+
+    def step(self, what: str, done: int, total: int) -> None:
+        with self._lock:
+            if what != self._step or done < self._last:
+                self._step, self._begun_s, self._told = what, self._clock_s(), False
+            self._last = done
+            due = not self._told and self._clock_s() - self._begun_s >= LONG_STEP_S
+            self._told = self._told or due
+        if due:
+            self.line(f"  {what}: {done} of {total}")
+
+    def line(self, text: str) -> None:
+        self._console.print(Text(clean(text)), soft_wrap=True, highlight=False)
+
+
+def _bars(console: Console) -> Progress:
+    words = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    return Progress(
+        TextColumn("{task.fields[what]}", table_column=words, markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        expand=True,
+        refresh_per_second=4,
+    )
+
+
+class _Live:
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._trials = bars.add_task("", total=None, what="trials")
+        self._step = bars.add_task("", total=None, what="", visible=False)
+        self._what, self._lock = "", threading.Lock()
+
+    def trial(self, done: int, total: int, text: str) -> None:
+        self._bars.update(self._trials, completed=done, total=total, what=clean(text))
+        with self._lock:
+            self._what = ""
+            self._bars.update(self._step, visible=False)
+
+    def step(self, what: str, done: int, total: int) -> None:
+        with self._lock:
+            if what != self._what:
+                self._what = what
+                self._bars.reset(self._step, total=total)
+            self._bars.update(
+                self._step, completed=done, total=total, what=f"  {clean(what)}", visible=True
+            )
+
+    def line(self, text: str) -> None:
+        self._bars.console.print(Text(clean(text)), highlight=False)

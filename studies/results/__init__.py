@@ -1,0 +1,1 @@
+"""What a study found, as plain values: trials, fronts, verdicts, cautions."""

@@ -1,0 +1,168 @@
+"""What a reader must know before believing a front."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from evaluators.statistics.paired import Paired, Right, paired
+from studies.results.objectives import Goals
+from studies.results.outcome import Row
+from studies.results.pareto import dominates, pareto_front
+from studies.results.text import counted
+from studies.results.verdict import Judged, compare
+
+Rights = Mapping[int | str, Right]
+"""Which samples each design was right about: (seeds, N), by trial number or reference's name."""
+
+
+def cautions_of(
+    rows: Sequence[Row],
+    subject: Mapping[str, Any],
+    references: Sequence[Row] = (),
+    right: Rights | None = None,
+    goals: Goals | None = None,
+) -> tuple[str, ...]:
+    """Sentences about trials, references and the front.
+
+    Where `right` holds two designs over the same samples, their paired interval decides what is
+    said about which of them is better.
+    """
+    goals, right = goals or Goals(), right or {}
+    front = pareto_front(rows, goals.objectives)
+    if goals.more:
+        references = ()  # these are not asked for what a study searches for beside the two
+    return (
+        *subject.get("cautions", []),
+        *_without_figures(rows),
+        *(said for row in references if (said := _of_reference(row, front, right))),
+        *_of_training(rows),
+        *_of_order(front, right),
+        *_of_use(front),
+    )
+
+
+def neighbours(front: Sequence[Row], right: Rights) -> tuple[Paired | None, ...]:
+    """How much more accurate each design of a front is than the next faster one.
+
+    Over the same samples; None where it is not kept which of them were right.
+    """
+    return tuple(_paired(slower, faster, right) for faster, slower in pairwise(front))
+
+
+def _paired(one: Row, other: Row, right: Rights) -> Paired | None:
+    a, b = right.get(_who(one)), right.get(_who(other))
+    return None if a is None or b is None else paired(a, b)
+
+
+def _who(row: Row) -> int | str:
+    return row.name if row.number is None else row.number
+
+
+def _without_figures(rows: Sequence[Row]) -> list[str]:
+    found = []
+    failed = [row for row in rows if row.state == "failed"]
+    if failed:
+        found.append(
+            f"{len(failed)} trials failed and are on no front; trial {failed[0].number}: "
+            f"{failed[0].reason or 'no reason was kept'}"
+        )
+    unstable = [row for row in rows if row.state == "unstable"]
+    if unstable:
+        found.append(
+            f"{counted(len(unstable), 'trial')} had no stable latency: on no front, not trained, "
+            f"to be timed again when the design comes up again. {unstable[0].label}: "
+            f"{unstable[0].reason}"
+        )
+    return found
+
+
+def _of_reference(row: Row, front: Sequence[Row], right: Rights) -> str:
+    if row.state == "unstable":
+        return f"The latency of {row.label} is not stable: {row.reason}"
+    if row.state == "infeasible":
+        return f"{row.label} has an accuracy and no latency: {row.reason}"
+    beaten = [other for other in front if dominates(row, other)]
+    if not beaten:
+        return ""
+    reference = Judged(row, right.get(_who(row)))
+    sure = [
+        other
+        for other in beaten
+        if compare(Judged(other, right.get(_who(other))), reference).dominates
+    ]
+    if sure:
+        return (
+            f"{row.label}, outside the search, dominates {len(sure)} of "
+            f"{counted(len(front), 'design')} on the front, {sure[0].label} first: it reads "
+            "less, is no slower and, over the same samples, no less accurate."
+        )
+    return (
+        f"{row.label}, outside the search, is by the means no less accurate and no slower than "
+        f"{len(beaten)} of {counted(len(front), 'design')} on the front, {beaten[0].label} first; "
+        "these data do not decide whether it is better."
+    )
+
+
+def _of_training(rows: Sequence[Row]) -> list[str]:
+    found = []
+    if len({row.fidelity for row in rows if row.fidelity}) > 1:
+        found.append(
+            "Late designs train fusion and head on frozen trunks, all others are trained whole."
+        )
+    shortened = [row for row in rows if row.shortened]
+    if shortened:
+        first = ", ".join(row.label for row in shortened[:5])
+        found.append(
+            f"{counted(len(shortened), 'trial')} ({first}{', ...' if len(shortened) > 5 else ''}) "
+            "had a fusion so dear that it got fewer epochs than the others: their accuracy is "
+            "what this bound allows."
+        )
+    return found
+
+
+def _of_use(front: Sequence[Row]) -> list[str]:
+    """Fused designs of which it is not shown that they use all of their modalities."""
+    found = []
+    for row in front:
+        unused = [
+            f"{name}, which shuffled over the samples costs {lost.value:+.1f} points "
+            f"({lost.low:+.1f} to {lost.high:+.1f})"
+            for name, lost in (row.use.dropped.items() if row.use else ())
+            if lost.low is None or lost.low <= 0
+        ]
+        if unused and row.use:
+            count = "two" if len(row.use.dropped) == 2 else "three"
+            found.append(
+                f"{row.label} fuses {count} modalities, and these data do not show that it uses "
+                f"{'; nor '.join(unused)}."
+            )
+    return found
+
+
+def _of_order(front: Sequence[Row], right: Rights) -> list[str]:
+    """How many designs cannot be told from the most accurate one of the front."""
+    best = [row for row in front if row.accuracy]
+    if len(best) < 2:
+        return []
+    top = max(best, key=lambda row: row.accuracy.value if row.accuracy else 0)
+    pairs = [_paired(top, row, right) for row in best if row is not top]
+    known = [pair for pair in pairs if pair is not None]
+    if len(known) == len(pairs):
+        open_ = sum(not pair.decided for pair in known)
+        if not open_:
+            return []
+        return [
+            f"{open_} of the {len(pairs)} other designs on the front cannot be told from "
+            f"{top.label}, the most accurate by the means: over the same {known[0].count} samples "
+            "the paired 95 % interval holds zero."
+        ]
+    if top.accuracy is None or top.accuracy.low is None:
+        return []
+    tied = [row for row in best if row.accuracy and row.accuracy.value >= top.accuracy.low]
+    if len(tied) < 2:
+        return []
+    return [
+        f"{len(tied)} of the {len(best)} designs on the front lie within the 95 % interval of "
+        f"the most accurate one ({top.accuracy.low:.1f} to {top.accuracy.high:.1f} %): these data "
+        "do not order them."
+    ]

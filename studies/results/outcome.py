@@ -1,0 +1,281 @@
+"""What a study came to, as plain values: everything that screen, page and JSON show."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from evaluators.statistics.paired import Paired
+from studies.results.objectives import ACCURACY, LATENCY, Goals, Objective
+
+State = Literal["complete", "stopped", "infeasible", "unstable", "failed"]
+Split = Literal["valid", "test"]
+Timing = Literal["alone", "shared"]
+Kind = Literal["on the front", "dominated", "not decidable"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One figure and, where known, the bounds that hold it with 95 % confidence."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @staticmethod
+    def kept(source: Mapping[str, Any], name: str) -> "Value | None":
+        """The figure that is kept under this name as (value, low, high); None where none is."""
+        return Value(*source[name]) if name in source else None
+
+
+SEEDS, USE = "seeds", "use_by_shuffling"
+"""Of a design's kept test figures: percent of each seed's training; what the design uses."""
+
+
+@dataclass(frozen=True)
+class ModalityUse:
+    """What a design uses, on test; `evaluators.quality.modality_use` says how each figure is found.
+
+    By modality, in percent points with bounds: its Shapley value, and what shuffling it costs. By
+    modality, in percent: what is left without it, and in ms, where it was timed, what a graph takes
+    that runs without it. chance: percent right with all shuffled, over which the Shapley values add
+    up to the accuracy. ece: expected calibration error, 0 to 1.
+    """
+
+    shapley: Mapping[str, Value]
+    dropped: Mapping[str, Value]
+    without: Mapping[str, float]
+    chance: float
+    ece: float
+    latency_without: Mapping[str, Value] = field(default_factory=dict)
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> "ModalityUse":
+        """What `dataclasses.asdict` made into `fields`."""
+        valued = ("shapley", "dropped", "latency_without")
+        values = {n: {m: Value(**v) for m, v in fields[n].items()} for n in valued}
+        return ModalityUse(**{**fields, **values})
+
+    @staticmethod
+    def kept(figures: Mapping[str, Any] | None) -> "ModalityUse | None":
+        """What is kept as measures by name, each (value, low, high); None where nothing is."""
+        if figures is None:
+            return None
+
+        def by_modality(what: str) -> dict[str, Value]:
+            found = {name: name.removeprefix(what) for name in figures if name.startswith(what)}
+            return {modality: Value(*figures[name]) for name, modality in found.items()}
+
+        return ModalityUse(
+            by_modality("shapley_"),
+            by_modality("drop_shuffled_"),
+            {m: value.value for m, value in by_modality("accuracy_without_").items()},
+            figures["accuracy_shuffled_all"][0],
+            figures["ece"][0],
+            by_modality("latency_without_"),
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial, or one unimodal reference (which has no number: it is outside the search).
+
+    accuracy, accuracy_nonzero, test_accuracy, test_accuracy_nonzero: percent of samples, the
+    first two on validation; the last two are means over `test_seeds`, the percentages that the
+    trainings of each seed reached. latency: ms of one inference. `name` is that of a seeded
+    design or reference, else empty. `carried_over` says how a published design was brought onto
+    these encoders. `reason` says why a trial is infeasible, unstable (its latency could not be read
+    well enough to be compared), stopped (before it was trained or timed, since
+    others promise more) or failed. probe_r2: percent of the spread that the probe explains.
+    predicted_latency: ms that a design was taken to need before it was timed, if it was.
+    `fidelity` says how it was trained, `shortened` what a bound on training took from it, `folded`
+    which attention blocks cannot attend and were timed in a simpler form, `device` by which device
+    it was timed, `timing` with what care: a board that did nothing else, or a machine that did;
+    where it is not kept, the latter. timed_as: number of the trial that timed it at the end. use:
+    what the trained design uses of each modality, where that was looked at. more: values of
+    further objectives, by name, as far as they are known.
+    """
+
+    number: int | None
+    state: State
+    design: str
+    params: Mapping[str, str | int] = field(default_factory=dict)
+    name: str = ""
+    carried_over: str = ""
+    accuracy: Value | None = None
+    accuracy_nonzero: Value | None = None
+    test_accuracy: Value | None = None
+    test_accuracy_nonzero: Value | None = None
+    test_seeds: tuple[float, ...] = ()
+    use: ModalityUse | None = None
+    latency: Value | None = None
+    probe_r2: Value | None = None
+    predicted_latency: Value | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    onnx_bytes: int | None = None
+    fidelity: str = ""
+    shortened: str = ""
+    folded: str = ""
+    duplicate_of: int | None = None
+    timed_as: int | None = None
+    reason: str = ""
+    device: str = ""
+    timing: Timing = "shared"
+    published_accuracy: float | None = None
+    published_latency_ms: float | None = None
+    more: Mapping[str, Value] = field(default_factory=dict)
+
+    def figure(self, objective: Objective) -> Value | None:
+        """The row's value of an objective, as far as it is known."""
+        own = {ACCURACY.name: self.accuracy, LATENCY.name: self.latency}
+        return own[objective.name] if objective.name in own else self.more.get(objective.name)
+
+    @property
+    def label(self) -> str:
+        """What people call it: its name, or `trial 17`."""
+        return self.name or f"trial {self.number}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What these data decide about a design; `studies.results.verdict` has the rules.
+
+    kind: decided either way, or not. split: the samples that it was judged on. held_against:
+    number of other designs. rival: the one that dominates it, or that it cannot be told apart
+    from. points: the rival's accuracy less its own, over the same samples. times_faster: its own
+    latency over the rival's, with bounds. more_samples: roughly how many would decide between the
+    two; None where that is not the question. why: what keeps it from being decided. covers_seeds:
+    whether accuracies are apart beyond what other seeds of training could bring; None where none
+    were compared.
+    """
+
+    kind: Kind
+    split: Split
+    held_against: int
+    rival: Row | None = None
+    points: Paired | None = None
+    times_faster: Value | None = None
+    more_samples: int | None = None
+    why: str = ""
+    covers_seeds: bool | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a named design stands against the front.
+
+    By the means: on the front, or dominated by the trial that beats it by most, with how much
+    accuracy (in points) and latency (as a ratio, its own over the other's) that trial gains.
+    `verdict` is what of this the data decide; None where it is not kept which samples were right.
+    """
+
+    row: Row
+    on_front: bool
+    dominated_by: Row | None = None
+    points_lost: float = 0.0
+    times_slower: float = 1.0
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """One point of a fixed list's plot: the design of this name, at `at` of a series.
+
+    against: the design that it is held against; empty for the one that others are held against.
+    """
+
+    series: str
+    at: int | str
+    design: str
+    against: str = ""
+
+
+@dataclass(frozen=True)
+class GridOutcome:
+    """A study of a fixed list of designs.
+
+    kind: which list. about: in words, what it compares. paired: by (design, against), how much
+    more accurate the first is on the same test samples; holds what is known so far.
+    """
+
+    kind: str
+    about: str
+    points: tuple[GridPoint, ...]
+    notes: tuple[str, ...] = ()
+    paired: Mapping[tuple[str, str], Paired] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """How a study's stages went.
+
+    probed, trained: designs, the second among the first. tau: Kendall's tau-b of their ranks by
+    probe and by training, over the trained ones; None where those are too few or all alike.
+    fine_tuned, fine_tau: designs that were fine-tuned whole, and the same of their ranks by
+    training the fusion and by fine-tuning.
+    """
+
+    probed: int
+    trained: int
+    tau: float | None
+    fine_tuned: int = 0
+    fine_tau: float | None = None
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A design that was fine-tuned whole after the search.
+
+    row: its trial with the accuracies that fine-tuning reached. before: its trial as the search
+    saw it. gained: how much more accurate it has become over the same samples. on_front: whether
+    no other fine-tuned design beats it; these accuracies are compared with each other alone.
+    """
+
+    row: Row
+    before: Row
+    gained: Paired
+    on_front: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A whole study.
+
+    rows: trials in order of number. references: unimodal designs and the like. front: rows that
+    no other complete row beats, fastest first; duplicates are left out. cv: designs were chosen by
+    cross-validation over train and valid, so that "validation" means those. neighbours: how much
+    more accurate each design of the front is than the next faster one, on test where all of them
+    were looked at there, else on validation; None where that is not kept. hypervolume: after each
+    complete trial, in the product of the objectives' units, up to the reference point; empty until
+    two designs are known. majority: percent that the most frequent class reaches on (valid, test),
+    the latter None until test is looked at.
+    ceilings: percent that the best possible classifier reaches, where the data say so.
+    conditions: everything a reader needs to repeat it, label to words, in the order to show.
+    grid: what a study of a fixed list compares; None for a search. rungs: how the stages of a study
+    with a probe or with fine-tuning went, else None. fine_tuned: the designs that were trained
+    whole at the end, fastest first. goals: what was searched for; the front, the hypervolume and
+    the reference point, a value each, are in these objectives.
+    """
+
+    study: str
+    title: str
+    data_name: str
+    data_note: str
+    majority: tuple[float, float | None]
+    ceilings: Mapping[str, float]
+    rows: tuple[Row, ...]
+    references: tuple[Row, ...]
+    front: tuple[Row, ...]
+    standings: tuple[Standing, ...]
+    hypervolume: tuple[tuple[int, float], ...]
+    reference_point: tuple[float, ...] | None
+    importances: Mapping[str, Mapping[str, float]]
+    conditions: Mapping[str, str]
+    latency_limit_ms: float | None = None
+    cautions: tuple[str, ...] = ()
+    cv: bool = False
+    neighbours: tuple[Paired | None, ...] = ()
+    grid: GridOutcome | None = None
+    rungs: Rungs | None = None
+    fine_tuned: tuple[FineTuned, ...] = ()
+    goals: Goals = field(default_factory=Goals)

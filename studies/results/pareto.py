@@ -1,0 +1,114 @@
+"""Pareto fronts: who is on them, who beats whom, by how much."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from studies.results.objectives import PAIR, Objective
+from studies.results.outcome import Row, Standing
+
+Objectives = Sequence[Objective]
+
+
+def dominates(a: Row, b: Row, objectives: Objectives = PAIR) -> bool:
+    """Whether `a` is no worse than `b` in any objective, and better in one."""
+    gains_a, gains_b = gains(a, objectives), gains(b, objectives)
+    return gains_a != gains_b and all(x >= y for x, y in zip(gains_a, gains_b, strict=True))
+
+
+def gains(row: Row, objectives: Objectives) -> tuple[float, ...]:
+    """The row's values such that more is better. Raises ValueError where one is not known."""
+    return tuple(objective.gain(value_of(row, objective)) for objective in objectives)
+
+
+def value_of(row: Row, objective: Objective) -> float:
+    """The row's value of one objective. Raises ValueError where it is not known."""
+    found = row.figure(objective)
+    if found is None:
+        raise ValueError(f"{row.label} has no {objective.name}")
+    return found.value
+
+
+def point(row: Row) -> tuple[float, float]:
+    """(accuracy in percent on validation, latency in ms) of a complete row. Raises ValueError."""
+    accuracy, latency = (value_of(row, objective) for objective in PAIR)
+    return accuracy, latency
+
+
+def complete(rows: Sequence[Row]) -> list[Row]:
+    """Rows that are complete, duplicates left out."""
+    return [r for r in rows if r.state == "complete" and r.duplicate_of is None]
+
+
+def pareto_front(rows: Sequence[Row], objectives: Objectives = PAIR) -> tuple[Row, ...]:
+    """Complete rows that no other beats, fastest first."""
+    candidates = complete(rows)
+    front = [
+        r for r in candidates if not any(dominates(other, r, objectives) for other in candidates)
+    ]
+    return tuple(sorted(front, key=lambda row: (point(row)[1], row.number or 0)))
+
+
+def standing(row: Row, rows: Sequence[Row], objectives: Objectives = PAIR) -> Standing:
+    """Where a complete row stands against the others.
+
+    The dominating trial that is named is the fastest of the most accurate ones.
+    """
+    beaten_by = [other for other in complete(rows) if dominates(other, row, objectives)]
+    if not beaten_by:
+        return Standing(row, on_front=True)
+    best = max(beaten_by, key=lambda other: (point(other)[0], -point(other)[1]))
+    (accuracy, latency), (best_accuracy, best_latency) = point(row), point(best)
+    return Standing(row, False, best, best_accuracy - accuracy, latency / best_latency)
+
+
+def reference_point(rows: Sequence[Row], objectives: Objectives = PAIR) -> tuple[float, ...] | None:
+    """The worst corner that hypervolume is counted from, a value an objective.
+
+    0 where more is better, 1.1 times the greatest where less is.
+    """
+    candidates = complete(rows)
+    if len(candidates) < 2:
+        return None
+    return tuple(
+        0.0 if each.higher else 1.1 * max(value_of(row, each) for row in candidates)
+        for each in objectives
+    )
+
+
+def hypervolume(
+    rows: Sequence[Row], reference: tuple[float, ...], objectives: Objectives = PAIR
+) -> float:
+    """What the rows dominate up to the reference point, in the product of the objectives' units.
+
+    Of two objectives an area, in percent x ms.
+    """
+    worst = np.array([each.gain(at) for each, at in zip(objectives, reference, strict=True)])
+    found = [gains(row, objectives) for row in complete(rows)]
+    within = np.array([each for each in found if all(each > worst)])
+    if not len(within):
+        return 0.0
+    if len(objectives) > len(PAIR):
+        from optuna._hypervolume import compute_hypervolume
+
+        return float(compute_hypervolume(-within, -worst))
+    area, best, slowest = 0.0, float(worst[0]), float(worst[1])
+    for accuracy, speed in sorted(within.tolist(), key=lambda each: (-each[1], -each[0])):
+        if accuracy > best:
+            area += (accuracy - best) * (speed - slowest)
+            best = accuracy
+    return area
+
+
+def hypervolume_history(
+    rows: Sequence[Row], reference: tuple[float, ...] | None, objectives: Objectives = PAIR
+) -> tuple[tuple[int, float], ...]:
+    """(trial number, hypervolume so far) after each trial that has a number."""
+    if reference is None:
+        return ()
+    numbered = [row for row in rows if row.number is not None]
+    return tuple(
+        (row.number, hypervolume(numbered[: k + 1], reference, objectives))
+        for k, row in enumerate(numbered)
+        if row.number is not None
+    )

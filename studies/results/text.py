@@ -1,0 +1,375 @@
+"""How a study's values are put into words, alike on screen and page."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+from evaluators.statistics.paired import Paired
+from studies.results.outcome import FineTuned, ModalityUse, Outcome, Row, Standing, Value, Verdict
+
+NEAREST_MISSES = 3
+SOURCE_OF_PUBLISHED = "arXiv 2511.21889"
+
+
+def clean(text: str) -> str:
+    """One line that is safe to show: no control characters, lone surrogates or line ends."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
+
+
+def arrows(text: str) -> str:
+    """A design's words with arrows that no line end can part."""
+    return text.replace("->", "→")
+
+
+def percent(value: Value | None, dash: str = "–") -> str:
+    """`71.2 (65.0–76.7)`; empty where nothing is known."""
+    return _bounded(value, "{:.1f}".format, dash)
+
+
+def milliseconds(value: Value | None, dash: str = "–") -> str:
+    """`3.21 (3.15–3.30)`; empty where nothing is known."""
+    return _bounded(value, ms, dash)
+
+
+def ms(value: float) -> str:
+    """A number of milliseconds with three digits that count, down to a tenth of a microsecond."""
+    bounds = (100, 10, 1, 0.1)
+    return f"{value:.{next((k for k, bound in enumerate(bounds) if value >= bound), 4)}f}"
+
+
+def count(number: int | None) -> str:
+    """`1.2 M`; empty where nothing is known."""
+    if number is None:
+        return ""
+    for unit, one in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= one:
+            return f"{number / one:.{0 if number >= 100 * one else 1}f} {unit}"
+    return str(number)
+
+
+def size(number: int | None) -> str:
+    """Bytes as `4.5 MB`; empty where nothing is known."""
+    return "" if number is None else f"{number / 1e6:.1f} MB"
+
+
+def overlap(one: Value | None, other: Value | None) -> bool:
+    """Whether both have intervals and these share a point."""
+    if one is None or other is None or None in (one.low, one.high, other.low, other.high):
+        return False
+    return max(one.low or 0.0, other.low or 0.0) <= min(one.high or 0.0, other.high or 0.0)
+
+
+def standing(where: Standing) -> str:
+    """`on the front`, or by which trial it is dominated and by how much, as far as it is decided.
+
+    By the means alone where it is not kept which samples were right.
+    """
+    if where.verdict is not None:
+        same = where.row.duplicate_of
+        said = verdict(where.verdict)
+        return said + (f" (same design as trial {same})" if same is not None else "")
+    if where.on_front:
+        same = where.row.duplicate_of
+        return "on the front" + (f" (same design as trial {same})" if same is not None else "")
+    better = where.dominated_by
+    if better is None:
+        return "dominated"
+    said = f"dominated by {clean(better.label)}: "
+    points = f"{where.points_lost:.1f}"
+    said += "the same accuracy" if points == "0.0" else f"+{points} points"
+    ratio = f"{1 / where.times_slower:.2f}" if where.times_slower > 0 else "1.00"
+    said += " at the same latency" if ratio == "1.00" else f" at {ratio}x the latency"
+    if overlap(where.row.accuracy, better.accuracy):
+        said += " (accuracy intervals overlap)"
+    return said
+
+
+def verdict(found: Verdict) -> str:
+    """A verdict with its figures: `dominated by trial 4: +3.1 points (+1.2 to +5.0), ...`."""
+    said = _verdict(found)
+    return said + ("; other seeds of training are not covered" * (found.covers_seeds is False))
+
+
+def _verdict(found: Verdict) -> str:
+    if found.kind == "on the front":
+        if found.held_against == 0:
+            return "on the front: there is no other design to hold it against"
+        if found.held_against == 1:
+            return "on the front: the one other is decidedly slower or less accurate"
+        return (
+            f"on the front: of {found.held_against} others, each is decidedly slower or less "
+            "accurate"
+        )
+    if found.rival is None:
+        return f"not decidable: {clean(found.why)}"
+    rival = clean(found.rival.label)
+    said = f"dominated by {rival}: " if found.kind == "dominated" else f"not decidable: {rival} "
+    said += ", ".join(part for part in (_points(found.points), _times(found.times_faster)) if part)
+    if found.kind == "dominated":
+        return said
+    said += f"; {clean(found.why)}"
+    if found.more_samples is not None:
+        said += f"; about {found.more_samples:,} more samples would tell the two apart"
+    return said
+
+
+def _points(points: Paired | None) -> str:
+    """`+1.3 points (+0.1 to +2.5)`."""
+    return "" if points is None else difference(points)
+
+
+def difference(pair: Paired) -> str:
+    """`+1.3 points (+0.1 to +2.5)`."""
+    return f"{pair.points:+.1f} points ({pair.low:+.1f} to {pair.high:+.1f})"
+
+
+def _times(times: Value | None) -> str:
+    """`2.31 times as fast (2.25 to 2.38)`."""
+    if times is None or times.low is None or times.high is None:
+        return ""
+    return f"{ms(times.value)} times as fast ({ms(times.low)} to {ms(times.high)})"
+
+
+def standing_of(row: Row, outcome: Outcome) -> str:
+    """Where a row stands, as far as the outcome says; else what became of it."""
+    for where in outcome.standings:
+        if (where.row.number, where.row.name) == (row.number, row.name):
+            return standing(where)
+    if row.number is not None and row.number in {other.number for other in outcome.front}:
+        return "on the front"
+    if row.duplicate_of is not None:
+        return f"same design as trial {row.duplicate_of}"
+    return "" if row.state == "complete" else f"{row.state}: {clean(row.reason)}"
+
+
+def tally(outcome: Outcome) -> str:
+    """`24 trials: 18 complete, 4 infeasible, 2 failed; 6 designs on the front`."""
+    states = [row.state for row in outcome.rows if row.timed_as is None]
+    parts = [
+        f"{states.count(state)} {state}"
+        for state in ("complete", "stopped", "infeasible", "unstable", "failed")
+        if state in states
+    ]
+    trials = counted(len(states), "trial")
+    if not parts:
+        return trials
+    front = counted(len(outcome.front), "design")
+    return f"{trials}: {', '.join(parts)}; {front} on the front"
+
+
+def emptiness(outcome: Outcome) -> str:
+    """Why there is little or nothing to see; empty for an ordinary study."""
+    complete = sum(row.state == "complete" for row in outcome.rows)
+    if not outcome.rows:
+        return "No trial has been run yet."
+    if complete == 0:
+        what = "are" if len(outcome.rows) > 1 else "is"
+        every = "every one was" if len(outcome.rows) > 1 else "it was"
+        states = {row.state for row in outcome.rows}
+        how = f"{every} {' or '.join(sorted(states))}"
+        said = f"There {what} {counted(len(outcome.rows), 'trial')}, and {how}: no front yet."
+        return said + _nearest_misses(outcome)
+    if complete == 1:
+        return "Only one trial is complete: one design is a point, not a front."
+    return ""
+
+
+def _nearest_misses(outcome: Outcome) -> str:
+    """Of a latency limit that nothing meets, the designs that came nearest; else empty."""
+    limit = outcome.latency_limit_ms
+    missed = {
+        row.design: row
+        for row in outcome.rows
+        if limit is not None and row.latency is not None and row.latency.value > limit
+    }
+    if not missed:
+        return ""
+    nearest = sorted(missed.values(), key=lambda row: row.latency.value if row.latency else 0.0)
+    told = "; ".join(
+        f"{clean(row.label)} at {ms(row.latency.value)} ms, {clean(row.design)}"
+        for row in nearest[:NEAREST_MISSES]
+        if row.latency
+    )
+    return f" Nearest to the latency limit of {limit:g} ms: {told}."
+
+
+def how_to_read(outcome: Outcome) -> tuple[str, ...]:
+    """What every reader must know before reading a figure of this outcome."""
+    rows = (*outcome.rows, *outcome.references)
+    chosen = "cross-validated" if outcome.cv else "validation"
+    said = [f"The search chose by {chosen} accuracy alone."]
+    if outcome.grid is not None:
+        said = ["The designs are a fixed list: none was chosen by its accuracy."]
+    if any(row.test_accuracy for row in rows):
+        said[0] = said[0][:-1] + "; test data were looked at once, at the end."
+    else:
+        said[0] = said[0][:-1] + "; test data have not been looked at."
+    if any(_has_bounds(row) for row in rows):
+        said.append(
+            "Brackets hold the 95 % interval of one design; which of two is better is claimed by "
+            "paired intervals over the same samples alone."
+        )
+    settled = unsettled(outcome)
+    return (*said, settled) if settled else tuple(said)
+
+
+def unsettled(outcome: Outcome) -> str:
+    """How many neighbours on the front are not told apart; empty where all are.
+
+    By paired intervals where it is kept which samples were right, else by whether the two
+    intervals overlap.
+    """
+    if outcome.goals.more:
+        return ""  # accuracy alone does not order such a front
+    pairs = list(pairwise(outcome.front))
+    known = [pair for pair in outcome.neighbours if pair is not None]
+    by_pairs = len(known) == len(pairs)
+    if by_pairs:
+        close = sum(not pair.decided for pair in known)
+    else:
+        close = sum(overlap(a.accuracy, b.accuracy) for a, b in pairs)
+    if not close:
+        return ""
+    which = f"{close} of {counted(len(pairs), 'neighbouring pair')}"
+    if by_pairs:
+        return (
+            f"On the front, the paired accuracy intervals of {which} hold zero: their order is "
+            "not settled."
+        )
+    return f"On the front, the accuracy intervals of {which} overlap: their order is not settled."
+
+
+def rungs(outcome: Outcome) -> str:
+    """How the stages of a study agree; empty for one that neither probed nor fine-tuned."""
+    found = outcome.rungs
+    if found is None:
+        return ""
+    said = []
+    if found.probed:
+        stages = f"{counted(found.probed, 'design')} probed, {found.trained} of them trained"
+        said.append(f"{stages}; {_agreement(found.tau)}")
+    if found.fine_tuned:
+        stages = f"{counted(found.fine_tuned, 'design')} fine-tuned whole"
+        said.append(f"{stages}; {_agreement(found.fine_tau)}")
+    return ". ".join(said)
+
+
+def _agreement(tau: float | None) -> str:
+    if tau is None:
+        return "too few or too alike to say whether both rank them alike"
+    return f"of those the ranks agree with Kendall's tau {tau:.2f}"
+
+
+def fine_tuned(each: FineTuned) -> str:
+    """What fine-tuning brought a design, and where it stands among those that were fine-tuned."""
+    before = each.before.accuracy.value if each.before.accuracy else 0.0
+    where = "on their front" if each.on_front else "beaten by another of them"
+    return f"{where}; {difference(each.gained)} over its {before:.1f} % on frozen trunks"
+
+
+def reference_point(outcome: Outcome) -> str:
+    """`0.0 % at 12.1 ms`, and further objectives by name; empty where there is none."""
+    if outcome.reference_point is None:
+        return ""
+    accuracy, latency, *more = outcome.reference_point
+    further = "".join(
+        f", {each.name} {value:.4g}" for each, value in zip(outcome.goals.more, more, strict=True)
+    )
+    return f"{accuracy:.1f} % at {ms(latency)} ms{further}"
+
+
+def volume_unit(outcome: Outcome) -> str:
+    """What a hypervolume of these objectives is counted in."""
+    return " x ".join(["percent-points", "ms", *(each.name for each in outcome.goals.more)])
+
+
+def further(row: Row, outcome: Outcome) -> str:
+    """`robustness, % 61.2`: what is searched for beside accuracy and latency; may be empty."""
+    return "; ".join(
+        f"{each.words} {value.value:.4g}"
+        for each in outcome.goals.more
+        if (value := row.figure(each)) is not None
+    )
+
+
+def use(row: Row) -> str:
+    """`text +21.3 points (+15.0 to +27.4), vision ...; without text 55.1 %, ...`; may be empty."""
+    found = row.use
+    if found is None:
+        return ""
+    shares = ", ".join(f"{name} {_share(value)}" for name, value in found.shapley.items())
+    left = ", ".join(without(found))
+    return f"uses {shares}; {left}; calibration error {found.ece:.3f}"
+
+
+def without(found: ModalityUse) -> list[str]:
+    """`without text 55.1 % in 2.31 ms` for each modality; no ms where that was not timed."""
+    said = []
+    for name, value in found.without.items():
+        taken = found.latency_without.get(name)
+        within = "" if taken is None else f" in {ms(taken.value)} ms"
+        said.append(f"without {name} {value:.1f} %{within}")
+    return said
+
+
+def _share(value: Value) -> str:
+    bounds = "" if value.low is None else f" ({value.low:+.1f} to {value.high:+.1f})"
+    return f"{value.value:+.1f} points{bounds}"
+
+
+def majority_row(outcome: Outcome) -> Row:
+    """What always naming the most frequent class reaches, as a row beside the references."""
+    valid, test = outcome.majority
+    return Row(
+        None,
+        "complete",
+        "always the most frequent class",
+        name="majority class",
+        accuracy=Value(valid),
+        test_accuracy=None if test is None else Value(test),
+    )
+
+
+def majority(outcome: Outcome) -> str:
+    """`52.4 % of validation, 51.7 % of test`."""
+    valid, test = outcome.majority
+    said = f"{valid:.1f} % of {'train and valid' if outcome.cv else 'validation'}"
+    return said if test is None else f"{said}, {test:.1f} % of test"
+
+
+def chosen_by(outcome: Outcome) -> str:
+    """What the accuracy is that a search chooses by."""
+    return "by cross-validation" if outcome.cv else "that on validation"
+
+
+def over_seeds(row: Row) -> str:
+    """`3 seeds: 78.1 to 79.4`; empty for a single training."""
+    if len(row.test_seeds) < 2:
+        return ""
+    return f"{len(row.test_seeds)} seeds: {min(row.test_seeds):.1f} to {max(row.test_seeds):.1f}"
+
+
+def published(row: Row) -> str:
+    """`84.25 %, 21.6 ms`; empty where nothing was published."""
+    parts = []
+    if row.published_accuracy is not None:
+        parts.append(f"{row.published_accuracy:.2f} %")
+    if row.published_latency_ms is not None:
+        parts.append(f"{row.published_latency_ms:.4g} ms")
+    return ", ".join(parts)
+
+
+def _has_bounds(row: Row) -> bool:
+    return any(v is not None and v.low is not None for v in (row.accuracy, row.test_accuracy))
+
+
+def counted(number: int, what: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _bounded(value: Value | None, form: Callable[[float], str], dash: str) -> str:
+    if value is None:
+        return ""
+    if value.low is None or value.high is None:
+        return form(value.value)
+    return f"{form(value.value)} ({form(value.low)}{dash}{form(value.high)})"

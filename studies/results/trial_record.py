@@ -1,0 +1,371 @@
+"""What is written beside each Optuna trial, and rows and outcomes read back from it.
+
+Reading needs Optuna alone: a report can be made without data, device or torch.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import kendalltau
+
+from evaluators.evaluation import Evaluation
+from evaluators.statistics.paired import Right, right_from
+from search_space.design.genotype import Genotype
+from studies.results.ablation import grid_outcome
+from studies.results.cautions import cautions_of, neighbours
+from studies.results.fine_tuned import failures, fine_tuned_of
+from studies.results.objectives import MORE, Goals, goals
+from studies.results.outcome import (
+    SEEDS,
+    USE,
+    FineTuned,
+    ModalityUse,
+    Outcome,
+    Row,
+    Rungs,
+    Split,
+    Standing,
+    State,
+    Value,
+)
+from studies.results.pareto import (
+    hypervolume_history,
+    pareto_front,
+    reference_point,
+    standing,
+)
+from studies.results.text import counted
+from studies.results.verdict import RightBySplit, with_verdicts
+
+RECORD, NAME, CARRIED_OVER, WORKER, DESIGN = "record", "name", "carried_over", "worker", "design"
+CONDITIONS, IDENTITY, SETTINGS = "conditions", "identity", "settings"
+PROTOCOL = "training protocol"
+SUBJECT, REFERENCES, TESTS = "subject", "references", "test"
+RIGHT = "right"
+"""Of records, and of the test figures by trial: which samples were right. Of the study: the same
+of its references, by split and name."""
+UNSTABLE = "unstable"
+PROBE, PREDICTED, STOPPED = "probe_r2", "predicted_ms", "stopped"
+"""Of records: percent that the probe explains; the latency in ms that was gone by before timing,
+with its bounds; whether the design was stopped before its last stage."""
+AGAIN = "again"
+"""Of a trial that times a design which an earlier trial trained: the design's key. It is none of
+the study's total."""
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+MIN_TRIALS_FOR_IMPORTANCE = 8
+
+
+def metrics(sought: Goals) -> list[str]:
+    """What Optuna calls the values of a trial."""
+    return ["accuracy_percent", "latency_ms", *(each.name for each in sought.more)]
+
+
+def record_of(
+    latency: Evaluation | None,
+    quality: Evaluation | None,
+    genotype: Mapping[str, Any],
+    probe: Evaluation | None = None,
+    further: Iterable[Evaluation] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """What a trial keeps: the design, its evaluations without raw samples, and more."""
+    record: dict[str, Any] = {"genotype": dict(genotype), **more}
+    for evaluation in (latency, probe, quality, *further):
+        if evaluation is None:
+            continue
+        record[f"{evaluation.kind}_key"] = evaluation.key
+        for measure in evaluation.measures:
+            record[measure.name] = [measure.value, measure.low, measure.high]
+    if quality is not None:
+        record["fidelity"] = quality.details["fidelity"]
+        record[RIGHT] = quality.details.get(RIGHT)
+        allowed, asked = quality.details["fusion_epochs"]
+        if allowed < asked:
+            record["shortened"] = f"fusion trained for at most {allowed} of {asked} epochs"
+    if latency is not None:
+        record["onnx_sha256"] = latency.details.get("onnx_sha256", "")
+        record["device"] = latency.details.get("device", "")
+        record["timing"] = latency.details.get("timing", "shared")
+        if blocks := latency.details.get("folded_blocks"):
+            record["folded"] = (
+                f"{counted(blocks, 'attention block')} over one key, which cannot attend: folded"
+            )
+        if latency.unstable:
+            record[UNSTABLE] = latency.unstable
+    return record
+
+
+def figures_of(record: Mapping[str, Any], tests: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The fields of a Row that are figures, from a record and from the test's figures."""
+
+    def whole(name: str) -> int | None:
+        return int(record[name][0]) if name in record else None
+
+    tests = tests or {}
+    return {
+        "accuracy": Value.kept(record, "accuracy"),
+        "accuracy_nonzero": Value.kept(record, "accuracy_nonzero"),
+        "test_accuracy": Value.kept(tests, "accuracy"),
+        "test_accuracy_nonzero": Value.kept(tests, "accuracy_nonzero"),
+        "test_seeds": tuple(tests.get(SEEDS, ())),
+        "use": ModalityUse.kept(tests.get(USE)),
+        "latency": Value.kept(record, "latency_ms"),
+        "probe_r2": Value.kept(record, PROBE),
+        "predicted_latency": Value.kept(record, PREDICTED),
+        "parameters": whole("parameters"),
+        "macs": whole("macs"),
+        "onnx_bytes": whole("onnx_bytes"),
+        "fidelity": record.get("fidelity", ""),
+        "shortened": record.get("shortened", ""),
+        "folded": record.get("folded", ""),
+        "device": record.get("device", ""),
+        "timing": record.get("timing", "shared"),
+        "published_accuracy": record.get("published_accuracy"),
+        "published_latency_ms": record.get("published_latency_ms"),
+        "reason": record.get("reason", ""),
+        "more": {
+            each.name: Value(*record[each.measure]) for each in MORE if each.measure in record
+        },
+    }
+
+
+def rights(study: optuna.Study, split: Split = "test") -> dict[int | str, Right]:
+    """Which samples each design was right about: (seeds, N), by trial number or reference's name.
+
+    "valid": the samples that the search chose by, for every complete trial; under
+    cross-validation all of train and valid. "test": for the designs that the study's end looked
+    at. N and the order of samples are the same throughout; designs of which it is not kept are
+    left out.
+    """
+    kept: dict[int | str, Any] = dict(study.user_attrs.get(RIGHT, {}).get(split, {}))
+    if split == "test":
+        tests = study.user_attrs.get(TESTS, {})
+        kept |= {int(number): figures.get(RIGHT) for number, figures in tests.items()}
+    else:
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        kept |= {t.number: t.user_attrs.get(RECORD, {}).get(RIGHT) for t in complete}
+    return {who: right_from(rows) for who, rows in kept.items() if rows}
+
+
+def is_unstable(trial: FrozenTrial) -> bool:
+    """Whether a trial ended because its latency could not be read well enough."""
+    return bool(trial.user_attrs.get(RECORD, {}).get(UNSTABLE))
+
+
+def row_of(trial: FrozenTrial, tests: Mapping[str, Any]) -> Row:
+    """One finished trial as a row; `tests` holds the test figures by trial number."""
+    record = trial.user_attrs.get(RECORD, {})
+    pruned = "stopped" if record.get(STOPPED) else "infeasible"
+    pruned = "unstable" if is_unstable(trial) else pruned
+    states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: pruned}
+    return Row(
+        number=trial.number,
+        state=states.get(trial.state, "failed"),  # type: ignore[arg-type]
+        design=trial.user_attrs.get(DESIGN, ""),
+        params=trial.params,
+        name=trial.user_attrs.get(NAME, ""),
+        carried_over=trial.user_attrs.get(CARRIED_OVER, ""),
+        **figures_of(record, tests.get(str(trial.number))),
+    )
+
+
+def reference_row(
+    name: str,
+    design: str,
+    carried_over: str,
+    record: Mapping[str, Any],
+    tests: Mapping[str, Any] | None = None,
+) -> Row:
+    """A design outside the search, such as text alone; `tests` holds its test figures."""
+    state: State = "complete" if "latency_ms" in record else "infeasible"
+    if record.get(UNSTABLE):
+        state = "unstable"
+    figures = figures_of(record, tests)
+    return Row(None, state, design, name=name, carried_over=carried_over, **figures)
+
+
+def row_json(row: Row) -> dict[str, Any]:
+    """A row as plain JSON values; `row_from_json` is the inverse."""
+    return asdict(row)
+
+
+def row_from_json(fields: Mapping[str, Any]) -> Row:
+    """The row that `row_json` wrote."""
+    accuracies = ("accuracy", "accuracy_nonzero", "test_accuracy", "test_accuracy_nonzero")
+    names = (*accuracies, "latency", "probe_r2", "predicted_latency")
+    values = {name: Value(**fields[name]) if fields.get(name) else None for name in names}
+    values["more"] = {name: Value(**v) for name, v in fields.get("more", {}).items()}  # type: ignore[assignment]
+    kept = fields.get("use") or {}
+    use = ModalityUse.from_json(kept) if "chance" in kept else None  # none by earlier versions
+    seeds = tuple(fields.get("test_seeds", ()))
+    return Row(**{**fields, **values, "use": use, "test_seeds": seeds})
+
+
+def rows_of(study: optuna.Study) -> tuple[Row, ...]:
+    """All finished trials in order of number."""
+    tests = study.user_attrs.get(TESTS, {})
+    finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    finished.sort(key=lambda t: t.number)
+    first = first_of_each(finished)
+    later = {
+        key: trial.number
+        for trial in finished
+        if (key := trial.user_attrs.get(AGAIN)) and settled_key(trial)
+    }
+    rows = []
+    for trial in finished:
+        row = replace(row_of(trial, tests), duplicate_of=duplicate_of(trial, first))
+        if row.state == "stopped":
+            timed_as = later.get(trial.user_attrs[RECORD]["key"])
+            if timed_as is not None:
+                row = replace(
+                    row, timed_as=timed_as, reason=f"timed at the end, as trial {timed_as}"
+                )
+        rows.append(row)
+    return tuple(rows)
+
+
+def first_of_each(trials: Iterable[FrozenTrial]) -> dict[str, int]:
+    """Each design's key and the number of the first trial, in their order, that settled it."""
+    first: dict[str, int] = {}
+    for trial in trials:
+        if key := settled_key(trial):
+            first.setdefault(key, trial.number)
+    return first
+
+
+def duplicate_of(trial: FrozenTrial, first: Mapping[str, int]) -> int | None:
+    """The number of an earlier trial of the same design, of `first_of_each`.
+
+    It is seen when trials are read: two workers may have one design in hand, neither knowing it.
+    """
+    number = first.get(settled_key(trial))
+    return None if number == trial.number else number
+
+
+def settled_key(trial: FrozenTrial) -> str:
+    """The key of a design that need not be tried again; else empty."""
+    record = trial.user_attrs.get(RECORD, {})
+    if trial.state not in FINISHED or is_unstable(trial) or record.get(STOPPED):
+        return ""
+    return str(record.get("key", ""))
+
+
+def outcome_of(study: optuna.Study) -> Outcome:
+    """Everything there is to show of a study that this toolkit made. Raises KeyError otherwise."""
+    rows = rows_of(study)
+    references = tuple(row_from_json(r) for r in study.user_attrs.get(REFERENCES, []))
+    subject = study.user_attrs[SUBJECT]
+    grid = grid_outcome(subject.get("grid"), rows, rights(study))
+    fine_tuned = fine_tuned_of(study.user_attrs, rows)
+    # A list is given, not searched: neither its course nor its decisions mean anything.
+    sought = goals_of(subject)
+    objectives = sought.objectives
+    reference = None if grid else reference_point(rows, objectives)
+    named = [row for row in rows if row.name and row.state == "complete"]
+    front = pareto_front(rows, objectives)
+    by_split: RightBySplit = {"valid": rights(study, "valid"), "test": rights(study, "test")}
+    tested = all(row.number in by_split["test"] for row in front)
+    right = by_split["test" if tested else "valid"]
+    return Outcome(
+        study=study.study_name,
+        title=subject["title"],
+        data_name=subject["data_name"],
+        data_note=subject["data_note"],
+        majority=tuple(subject["majority"]),
+        cv=subject.get("cv", False),
+        ceilings=subject["ceilings"],
+        rows=rows,
+        references=references,
+        front=front,
+        standings=_standings(named, rows, (*front, *references), by_split, sought),
+        hypervolume=hypervolume_history(rows, reference, objectives),
+        reference_point=reference,
+        importances={} if grid else _importances(study, sought),
+        conditions=study.user_attrs[CONDITIONS],
+        latency_limit_ms=subject["latency_limit_ms"],
+        cautions=(
+            *cautions_of(rows, subject, references, right, sought),
+            *(
+                f"Trial {number} has earned fine-tuning and could not be fine-tuned: {why}"
+                for number, why in failures(study.user_attrs).items()
+            ),
+        ),
+        neighbours=() if sought.more else neighbours(front, right),
+        grid=grid,
+        rungs=rungs_of(rows, fine_tuned),
+        fine_tuned=fine_tuned,
+        goals=sought,
+    )
+
+
+def goals_of(subject: Mapping[str, Any]) -> Goals:
+    """What a study searches for, from what it keeps about itself."""
+    return goals(subject.get("objectives", ()), subject.get("limits", ()))
+
+
+def _standings(
+    named: Sequence[Row],
+    rows: Sequence[Row],
+    held: Sequence[Row],
+    right: RightBySplit,
+    sought: Goals,
+) -> tuple[Standing, ...]:
+    """Where named designs stand; verdicts weigh accuracy and latency, so without them for more."""
+    found = tuple(standing(row, rows, sought.objectives) for row in named)
+    return found if sought.more else with_verdicts(found, held, right)
+
+
+def _importances(study: optuna.Study, sought: Goals) -> dict[str, dict[str, float]]:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    found: dict[str, dict[str, float]] = {}
+    if len(complete) < MIN_TRIALS_FOR_IMPORTANCE:
+        return found
+    for at, metric in enumerate(metrics(sought)):
+        values = {trial.values[at] for trial in complete}
+        if len(values) < 2:
+            continue
+
+        def target(trial: FrozenTrial, at: int = at) -> float:
+            return float(trial.values[at])
+
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        found[metric] = optuna.importance.get_param_importances(
+            study, target=target, evaluator=evaluator
+        )
+    return found
+
+
+def rungs_of(rows: Sequence[Row], fine_tuned: Sequence[FineTuned] = ()) -> Rungs | None:
+    """How the stages of a study that probed or fine-tuned agree; None for one that did neither."""
+    probed = {row.design: row for row in rows if row.probe_r2 and row.timed_as is None}
+    both = [
+        (row.probe_r2.value, row.accuracy.value)
+        for row in probed.values()
+        if row.probe_r2 and row.accuracy
+    ]
+    if not probed and not fine_tuned:
+        return None
+    tuned = [
+        (each.before.accuracy.value, each.row.accuracy.value)
+        for each in fine_tuned
+        if each.before.accuracy and each.row.accuracy
+    ]
+    return Rungs(len(probed), len(both), _tau(both), len(tuned), _tau(tuned))
+
+
+def _tau(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Kendall's tau-b of two rankings; None where they are too short or all alike."""
+    if len(pairs) < MIN_TRIALS_FOR_IMPORTANCE:
+        return None
+    found = float(kendalltau(*zip(*pairs, strict=True))[0])
+    return found if math.isfinite(found) else None
+
+
+def genotype_of(record: dict[str, Any]) -> Genotype:
+    """The design that a trial's record holds."""
+    return Genotype.from_json(record["genotype"])

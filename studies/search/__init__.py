@@ -1,0 +1,1 @@
+"""The search loop: ask, decode, time, train, tell."""

@@ -1,0 +1,61 @@
+"""What a study's own readings tell of designs that were not timed yet."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+
+from evaluators.latency.features import LatencyFeatures
+from evaluators.latency.model import LatencyModel, Reading
+from evaluators.latency.trunk_work import TrunkWork
+from evaluators.onnx.rewriting import Rewriting
+from search_space.design.genotype import Genotype
+from search_space.space.space import SearchSpace
+from studies.results.trial_record import FINISHED, RECORD, genotype_of, is_unstable
+from studies.samplers.acquisition import Floats
+
+
+class LearntLatency:
+    """The device's latency model, learnt from the readings of one study as they come.
+
+    Before the first reading it tells cheap designs from dear ones. It is what a sampler goes by and
+    no result: what stands on a front was timed.
+    """
+
+    def __init__(self, study: optuna.Study, space: SearchSpace, rewriting: Rewriting) -> None:
+        self._study = study
+        self._features = LatencyFeatures(TrunkWork(space.encoders, space.shapes), rewriting)
+        self._costs: dict[str, Floats] = {}
+        self._model, self._learnt = LatencyModel.fit(self._features, ()), 0
+
+    def __call__(self, designs: Sequence[Genotype]) -> tuple[Floats, Floats]:
+        """(median ms, relative standard deviation) of N designs, (N,) each."""
+        self._learn()
+        if not designs:
+            return np.empty(0), np.empty(0)
+        new = {g.key: g for g in designs if g.key not in self._costs}
+        self._costs |= zip(new, self._features.of(list(new.values())), strict=True)
+        return self._model.predict(np.array([self._costs[g.key] for g in designs]))
+
+    @property
+    def readings(self) -> int:
+        """How many readings it has learnt from."""
+        self._learn()
+        return self._learnt
+
+    def _learn(self) -> None:
+        timed = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
+        readings = [r for r in map(_reading, timed.values()) if r is not None]
+        if len(readings) != self._learnt:
+            self._model = LatencyModel.fit(self._features, readings)
+            self._learnt = len(readings)
+
+
+def _reading(trial: FrozenTrial) -> Reading | None:
+    """The latency that a trial measured, over the limit or not; None where it has none."""
+    record = trial.user_attrs.get(RECORD, {})
+    if trial.state not in FINISHED or is_unstable(trial) or "latency_ms" not in record:
+        return None
+    median, low, high = record["latency_ms"]
+    return Reading(genotype_of(record), median, (high - low) / 2 / median)

@@ -1,0 +1,335 @@
+"""The loop: ask, decode, time, train, tell. One trial in one direction, resumable at any point."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from evaluators.evaluation import Evaluator
+from evaluators.latency.evaluator import LatencyEvaluator
+from evaluators.store import EvaluationStore
+from search_space.design.genotype import Genotype
+from search_space.space.paper import SeededDesign
+from search_space.space.space import SearchSpace
+from studies.infra.workers import Workers
+from studies.results.objectives import FoundBy, Goals
+from studies.results.text import counted
+from studies.results.trial_record import (
+    AGAIN,
+    CARRIED_OVER,
+    NAME,
+    RECORD,
+    WORKER,
+    duplicate_of,
+    is_unstable,
+)
+from studies.samplers.ehvi import EnumeratedEhviSampler, SpaceExhausted
+from studies.samplers.registry import distributions
+from studies.search.early_stopping import EarlyStopping, trained_and_not_timed
+from studies.search.trial_index import Ledger
+from studies.search.trial_runner import FOR_A_PERSON, Judge, needs_mending
+
+MAX_ATTEMPTS = 3
+"""A trial whose worker ends in the middle of it is taken up again, up to this often."""
+ATTEMPTS = "attempts"
+ASKING_AT_MOST = timedelta(minutes=5)
+"""A worker of another home that has not signed its trial by then has ended."""
+
+
+class Reporter(Protocol):
+    """Where the search says what it is doing."""
+
+    def trial(self, done: int, total: int, text: str) -> None:
+        """One trial has ended."""
+        ...
+
+    def line(self, text: str) -> None:
+        """Something that must stay readable afterwards."""
+        ...
+
+
+class Seed(Protocol):
+    """A design to be tried under a name of its own."""
+
+    @property
+    def name(self) -> str:
+        """What the trial is called."""
+        ...
+
+    @property
+    def genotype(self) -> Genotype:
+        """The design."""
+        ...
+
+    @property
+    def carried_over(self) -> str:
+        """How a published design was brought into the space; else empty."""
+        ...
+
+
+class Search:
+    """Drives one Optuna study to a number of finished trials.
+
+    A study of a fixed list (`fixed`) tries the seeded designs alone: nothing is ever sampled.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        latency: LatencyEvaluator,
+        quality: Evaluator,
+        store: EvaluationStore,
+        workers: Workers,
+        latency_limit_ms: float | None,
+        reporter: Reporter,
+        sampler: Callable[[int], optuna.samplers.BaseSampler],
+        seeded: Sequence[SeededDesign] = (),
+        fixed: bool = False,
+        early: EarlyStopping | None = None,
+        goals: Goals | None = None,
+        further: Mapping[FoundBy, Evaluator] | None = None,
+    ) -> None:
+        self._fixed, self._early = fixed, early or EarlyStopping()
+        self._goals = goals or Goals()
+        self._judge = Judge(
+            study,
+            space,
+            latency,
+            quality,
+            store,
+            latency_limit_ms,
+            seeded,
+            self._early,
+            self._goals,
+            further or {},
+        )
+        self._study, self._space, self._sampler = study, space, sampler
+        self._workers, self._reporter = workers, reporter
+        self._distributions = distributions(space)
+        self._ledger, self._exhausted = Ledger(), False
+
+    def seed(self, designs: Sequence[Seed]) -> None:
+        """Queues designs as named trials, each once however often it is called.
+
+        One whose trial failed or was unstable is queued again; one that the space does not offer
+        is left out.
+        """
+        with self._workers.turn:
+            names = {
+                trial.user_attrs.get(NAME)
+                for trial in self._study.get_trials(deepcopy=False)
+                if trial.state is not TrialState.FAIL and not is_unstable(trial)
+            }
+            for seeded in designs:
+                if seeded.name in names:
+                    continue
+                try:
+                    vector = self._space.encode(seeded.genotype)
+                except ValueError as error:
+                    self._reporter.line(f"{seeded.name} is left out: {error}")
+                    continue
+                params = {d.name: c for d, c in zip(self._space.decisions, vector, strict=True)}
+                said = {NAME: seeded.name}
+                if seeded.carried_over:
+                    said[CARRIED_OVER] = seeded.carried_over
+                self._study.enqueue_trial(params, user_attrs=said)
+
+    def run(self, total: int) -> None:
+        """Goes on until the study has `total` finished trials, first with those cut off.
+
+        Ends before the total, and says so, when the sampler has no untried design left. At the end
+        those of the designs that were trained and not timed are timed that may add to the front.
+        Raises StoreError, and SearchStopped when several trials in a row fail, many are unstable,
+        or the device needs a person.
+        """
+        while trial := self._next_or_end(total) or self._next_to_time():
+            self._take(trial, total)
+        self._tell_of_waiting()
+
+    def _next_or_end(self, total: int) -> optuna.Trial | None:
+        """As `_next`; None, which is said, also where the sampler has no untried design left."""
+        try:
+            return self._next(total)
+        except SpaceExhausted as end:
+            if not self._exhausted:
+                self._reporter.line(f"{end}: no more trials")
+            self._exhausted = True
+            return None
+
+    def _take(self, trial: optuna.Trial, total: int) -> None:
+        """Sees a trial to its end and tells of it."""
+        try:
+            self._judge.finish(trial)
+        except KeyboardInterrupt:
+            self._leave(trial)
+            raise
+        except FOR_A_PERSON as error:
+            self._leave(trial)
+            raise needs_mending("the device needs a person", error) from error
+        told = _told(self._read()[trial.number], self._ledger.first, self._goals)
+        self._reporter.trial(self._count(running=False), total, told)
+
+    def _next_to_time(self) -> optuna.Trial | None:
+        """A trial for the trained design that is to be timed next, signed; None for none."""
+        with self._workers.turn:
+            found = self._early.next_to_time(self._read())
+            if found is None:
+                return None
+            said = {AGAIN: found.user_attrs[RECORD]["key"], WORKER: self._workers.name}
+            made = optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=found.params,
+                distributions=found.distributions,
+                user_attrs=said,
+            )
+            # Not queued: a design that waits for a greater total would come first.
+            number = self._study._storage.create_new_trial(self._study._study_id, made)
+            return optuna.Trial(self._study, number)
+
+    def _read(self) -> list[FrozenTrial]:
+        """All trials as they stand now, in order of number, also those of other workers."""
+        trials = self._study.get_trials(deepcopy=False)
+        self._ledger.update(trials)
+        return trials
+
+    def _leave(self, trial: optuna.Trial) -> None:
+        """Leaves a trial to the next run: being interrupted is no fault of the trial."""
+        with suppress(Exception):
+            trial.set_user_attr(ATTEMPTS, 0)
+
+    def _tell_of_waiting(self) -> None:
+        """Says what is left to do: seeded designs beyond the total, trained ones not timed."""
+        trials = self._read()
+        untimed = trained_and_not_timed(trials)[0] if self._early.latency is None else {}
+        if untimed:
+            self._reporter.line(
+                f"{counted(len(untimed), 'design')} trained earlier and never timed: the same "
+                "command with --few-readings times those that may stand on the front"
+            )
+        waiting = self._ledger.waiting
+        if waiting:
+            seeded = len({trial.user_attrs.get(NAME) for trial in trials} - {None})
+            still = "still waits" if len(waiting) == 1 else "still wait"
+            what = "listed design" if self._fixed else "seeded design"
+            self._reporter.line(
+                f"{len(waiting)} of {counted(seeded, what)} {still}: "
+                f"--trials {self._count() + len(waiting)} or more"
+            )
+
+    def _next(self, total: int) -> optuna.Trial | None:
+        """A trial that was cut off, else a new one, signed; None once there are enough.
+
+        Workers of one home take turns, so they neither take the same trial nor ask too many.
+        Raises SpaceExhausted, before a trial is made for it.
+        """
+        with self._workers.turn:
+            trials = self._read()
+            for frozen in self._cut_off():
+                trial = self._take_over(frozen)
+                if trial is not None:
+                    return trial
+                trials = self._read()
+            if self._count() >= total:
+                return None
+            self._study.sampler = self._sampler(len(trials))
+            waits = bool(self._ledger.waiting)
+            if isinstance(self._study.sampler, EnumeratedEhviSampler) and not waits:
+                self._study.sampler.check_untried(trials)
+            self._workers.asking.write_text(self._study.study_name, encoding="utf-8")
+            trial = self._queued() if self._fixed else self._study.ask(self._distributions)
+            if trial is not None:
+                trial.set_user_attr(WORKER, self._workers.name)
+            self._workers.asking.unlink()
+            return trial
+
+    def _queued(self) -> optuna.Trial | None:
+        """The first design of the list that nobody has taken; `ask` would draw one after the last.
+
+        Workers of several homes take no turns, so looking first and asking then is not enough.
+        """
+        number = self._study._pop_waiting_trial_id()
+        if number is None:
+            return None
+        trial = optuna.Trial(self._study, number)
+        self._decide(trial)
+        return trial
+
+    def _decide(self, trial: optuna.Trial) -> None:
+        """Makes every decision of the trial that is not made yet."""
+        for decision in self._space.decisions:
+            if decision.kind == "integer":
+                low, high = int(decision.choices[0]), int(decision.choices[-1])
+                trial.suggest_int(decision.name, low, high)
+            else:
+                trial.suggest_categorical(decision.name, decision.choices)
+
+    def _count(self, *, running: bool = True) -> int:
+        """Trials that are finished, or in the hands of another live worker.
+
+        Of one reading: a trial that ends between two would be in neither. A design that was
+        trained and is timed at the end is counted once. Of a fixed list designs are counted: one
+        that is timed again after an unstable reading is not two.
+        """
+        begun = self._ledger.running if running else []
+        if not self._fixed:
+            return self._ledger.finished + sum(AGAIN not in trial.user_attrs for trial in begun)
+        names = {trial.user_attrs.get(NAME) for trial in begun if not is_unstable(trial)}
+        return len(self._ledger.names | names)
+
+    def _cut_off(self) -> list[FrozenTrial]:
+        """Trials whose worker died in the middle, also in the middle of asking for it."""
+        asking = self._workers.asking
+        died_asking = asking.is_file() and asking.read_text("utf-8") == self._study.study_name
+        found = []
+        for trial in self._ledger.running:
+            worker = trial.user_attrs.get(WORKER)
+            if worker is not None:
+                dead = self._workers.is_dead(worker)
+            else:
+                begun = trial.datetime_start or datetime.min
+                dead = died_asking or datetime.now() - begun > ASKING_AT_MOST
+            if dead:
+                found.append(trial)
+        return found
+
+    def _take_over(self, frozen: FrozenTrial) -> optuna.Trial | None:
+        """The trial, decided where it was not yet; None, told as failed, after too many attempts
+        and where no design is left for it."""
+        self._study.sampler = self._sampler(frozen.number)
+        trial = optuna.Trial(self._study, frozen._trial_id)
+        trial.set_user_attr(WORKER, self._workers.name)
+        attempts = int(frozen.user_attrs.get(ATTEMPTS, 1))
+        if attempts >= MAX_ATTEMPTS:
+            self._give_up(trial, f"its worker ended in the middle of it {attempts} times")
+            return None
+        trial.set_user_attr(ATTEMPTS, attempts + 1)
+        try:
+            self._decide(trial)
+        except SpaceExhausted as end:
+            self._give_up(trial, str(end))
+            return None
+        return trial
+
+    def _give_up(self, trial: optuna.Trial, reason: str) -> None:
+        trial.set_user_attr(RECORD, {"reason": reason})
+        self._study.tell(trial, state=TrialState.FAIL)
+
+
+def _told(trial: FrozenTrial, first: Mapping[str, int], goals: Goals) -> str:
+    """What a trial came to, in a line; `first` as `first_of_each` gives it."""
+    name = trial.user_attrs.get(NAME, "")
+    record = trial.user_attrs.get(RECORD, {})
+    who = f"{name}: " if name else ""
+    if trial.state is TrialState.COMPLETE:
+        accuracy, latency, *values = trial.values
+        more = "".join(
+            f", {each.name} {value:.4g}" for each, value in zip(goals.more, values, strict=True)
+        )
+        same = duplicate_of(trial, first)
+        again = "" if same is None else f" (as trial {same})"
+        return f"{who}{accuracy:.1f} %, {latency:.3g} ms{more}{again}"
+    return f"{who}{record.get('reason', 'failed')}"

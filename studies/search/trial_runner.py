@@ -1,0 +1,274 @@
+"""What becomes of one trial: its design is timed, probed and trained, and told to the study."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from evaluators.devices.client import DeviceError
+from evaluators.devices.pool import DeviceAway, DevicesDiffer, WrongAgent
+from evaluators.devices.ssh.connect import HostKeyChanged, HostKeyUnknown
+from evaluators.devices.ssh.keys import LogInFailed
+from evaluators.evaluation import Evaluation, Evaluator, NotFiniteError
+from evaluators.latency.evaluator import LatencyEvaluator, MeasureError
+from evaluators.onnx.builder import ParityError
+from evaluators.store import EvaluationStore, known_or_new
+from search_space.design.genotype import Genotype
+from search_space.space.paper import SeededDesign
+from search_space.space.space import SearchSpace
+from studies.results.objectives import FoundBy, Goals
+from studies.results.trial_record import (
+    AGAIN,
+    DESIGN,
+    NAME,
+    PREDICTED,
+    PROBE,
+    RECORD,
+    STOPPED,
+    UNSTABLE,
+    record_of,
+)
+from studies.search.early_stopping import EarlyStopping
+
+FAILURES_IN_A_ROW = 3
+UNSTABLE_IN_A_ROW = 20
+"""A device that is unsteady for an hour may be steady later; one that is so for longer is not."""
+FOR_A_PERSON = (
+    HostKeyChanged,
+    HostKeyUnknown,
+    LogInFailed,
+    WrongAgent,
+    DevicesDiffer,
+    DeviceAway,
+)
+"""No next trial mends these, and no trial is to blame: it waits for whoever mends them."""
+
+
+class SearchStopped(Exception):
+    """It makes no sense to go on before somebody mends something; the text says what."""
+
+
+class Judge:
+    """Takes the trials of one study to their ends."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        latency: LatencyEvaluator,
+        quality: Evaluator,
+        store: EvaluationStore,
+        latency_limit_ms: float | None,
+        seeded: Sequence[SeededDesign],
+        early: EarlyStopping,
+        goals: Goals,
+        further: Mapping[FoundBy, Evaluator],
+    ) -> None:
+        """`further` tells the objectives that neither timing nor training does."""
+        self._study, self._space = study, space
+        self._latency, self._quality, self._store = latency, quality, store
+        self._limit, self._early = latency_limit_ms, early
+        self._goals, self._further = goals, further
+        self._published = {s.genotype.key: s.design for s in seeded}
+        self._failed_in_a_row = self._unstable_in_a_row = 0
+
+    def finish(self, trial: optuna.Trial) -> None:
+        """Sees a trial to its end, told in one direction.
+
+        Raises StoreError; the errors of FOR_A_PERSON, the trial then untold; and SearchStopped
+        when several trials in a row fail or many are unstable.
+        """
+        params = trial.params  # a copy each time it is asked for
+        genotype = self._space.decode([params[d.name] for d in self._space.decisions])
+        trial.set_user_attr(DESIGN, genotype.describe())
+        violations = self._space.violations(genotype)
+        _constrain(trial, "violations", float(len(violations)))
+        if violations:
+            self._infeasible(trial, genotype, None, "; ".join(violations))
+            return
+        more = self._said_of(genotype)
+        try:
+            self._stages(trial, genotype, more)
+        except FOR_A_PERSON:
+            raise
+        except (MeasureError, ParityError, NotFiniteError, DeviceError) as error:
+            self._failed(trial, genotype, error)
+
+    def _stages(self, trial: optuna.Trial, genotype: Genotype, more: dict[str, Any]) -> None:
+        """Takes a design through its stages, the cheaper first, and tells what it came to.
+
+        Timed, probed, trained; the first is left to the end where the model knows enough. Designs
+        with a name go through all of them, and so do those that are timed at the end.
+        """
+        early = self._early
+        named = NAME in trial.user_attrs or AGAIN in trial.user_attrs
+        latency, predicted = None, None
+        if not named and self._store.get(self._latency.key(genotype)) is None:
+            predicted = early.predicted(genotype, self._limit)
+        if predicted is not None:
+            ms, more[PREDICTED] = predicted.ms, [predicted.ms, predicted.low, predicted.high]
+        elif latency := self._timed(trial, genotype, more):
+            ms = latency["latency_ms"].value
+        else:
+            return
+        if early.probe is not None:
+            probe, _ = known_or_new(self._store, early.probe, genotype)
+            more["probe"] = probe
+            why = "" if named else early.after_probe(probe[PROBE].value, ms, self._others(trial))
+            if why:
+                self._stopped(trial, genotype, latency, None, why, more)
+                return
+        quality, _ = known_or_new(self._store, self._quality, genotype)
+        if latency is None:
+            why = f"not timed: a predicted {ms:.3g} ms has not been worth a reading"
+            self._stopped(trial, genotype, None, quality, why, more)
+            return
+        found = {"timing": latency, "training": quality}
+        for name, evaluator in self._further.items():
+            found[name], _ = known_or_new(self._store, evaluator, genotype)
+        further = [found[name] for name in self._further]
+        record = record_of(latency, quality, genotype.as_json(), further=further, **more)
+        reason = self._over_limits(trial, found)
+        if reason:
+            trial.set_user_attr(RECORD, {**record, "reason": reason})
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            trial.set_user_attr(RECORD, record)
+            values = [found[o.found_by][o.measure].value for o in self._goals.objectives]
+            self._study.tell(trial, values)
+        self._failed_in_a_row = 0
+
+    def _timed(
+        self, trial: optuna.Trial, genotype: Genotype, more: dict[str, Any]
+    ) -> Evaluation | None:
+        """The design's latency; None where that ended its trial, which is then told."""
+        latency, known = known_or_new(self._store, self._latency, genotype)
+        if latency.unstable:
+            self._unstable(trial, genotype, latency, **more)
+            return None
+        if not known:
+            self._unstable_in_a_row = 0
+        reason = latency.infeasible or self._over_limit(trial, latency)
+        if not reason:
+            self._check_told(latency)
+            reason = self._over_limits(trial, {"timing": latency})
+        if reason:
+            self._infeasible(trial, genotype, latency, reason, **more)
+            return None
+        return latency
+
+    def _others(self, trial: optuna.Trial) -> list[FrozenTrial]:
+        trials = self._study.get_trials(deepcopy=False)
+        return [other for other in trials if other.number != trial.number]
+
+    def _stopped(
+        self,
+        trial: optuna.Trial,
+        genotype: Genotype,
+        latency: Evaluation | None,
+        quality: Evaluation | None,
+        reason: str,
+        more: dict[str, Any],
+    ) -> None:
+        """Ends a trial before its last stage: on no front, and known to the sampler."""
+        said = {"reason": reason, STOPPED: True, **more}
+        trial.set_user_attr(RECORD, record_of(latency, quality, genotype.as_json(), **said))
+        self._study.tell(trial, state=TrialState.PRUNED)
+        self._failed_in_a_row = 0
+
+    def _over_limit(self, trial: optuna.Trial, latency: Evaluation) -> str:
+        if self._limit is None:
+            return ""
+        median = latency["latency_ms"].value
+        _constrain(trial, "ms_over_latency_limit", median - self._limit)
+        if median <= self._limit:
+            return ""
+        return f"{median:.3f} ms is over the latency limit of {self._limit:g} ms"
+
+    def _check_told(self, latency: Evaluation) -> None:
+        """Raises SearchStopped where the device does not tell what is searched for or limited."""
+        told = {measure.name for measure in latency.measures}
+        for objective in self._goals.needed:
+            if objective.found_by == "timing" and objective.measure not in told:
+                why = MeasureError(f"this device tells no {objective.words}")
+                said = f"--objective {objective.name}: {why}; leave it out, with a new --name"
+                raise SearchStopped(said) from why
+
+    def _over_limits(self, trial: optuna.Trial, found: Mapping[str, Evaluation]) -> str:
+        """Which limit the design misses by what was found of it, in words; else empty."""
+        for limit in self._goals.limits:
+            objective = limit.objective
+            if objective.found_by not in found:
+                continue
+            value = found[objective.found_by][objective.measure].value
+            _constrain(trial, f"{objective.name} limit", limit.missed_by(value))
+            if limit.missed_by(value) > 0:
+                return limit.words(value)
+        return ""
+
+    def _said_of(self, genotype: Genotype) -> dict[str, Any]:
+        """The design's key, by which it is known again, and what was published for it."""
+        said: dict[str, Any] = {}
+        design = self._published.get(genotype.key)
+        if design is not None:
+            said["published_accuracy"] = design.accuracy_percent
+            said["published_latency_ms"] = design.latency_ms
+        return {**said, "key": genotype.key}
+
+    def _infeasible(
+        self,
+        trial: optuna.Trial,
+        genotype: Genotype,
+        latency: Evaluation | None,
+        reason: str,
+        **more: Any,
+    ) -> None:
+        if latency is not None and latency.infeasible:
+            _constrain(trial, "infeasible_on_device", 1.0)
+        record = record_of(latency, None, genotype.as_json(), reason=reason, **more)
+        trial.set_user_attr(RECORD, record)
+        self._study.tell(trial, state=TrialState.PRUNED)
+        self._failed_in_a_row = 0
+
+    def _unstable(
+        self, trial: optuna.Trial, genotype: Genotype, latency: Evaluation, **more: Any
+    ) -> None:
+        """Keeps a design off the front whose latency could not be read well enough.
+
+        Told as a violated constraint, not as FAIL: TPE would propose it again and again. It is
+        not kept as known, so that it is timed anew should it come up again.
+        """
+        _constrain(trial, UNSTABLE, 1.0)
+        said = {"reason": latency.unstable, **more}
+        trial.set_user_attr(RECORD, record_of(latency, None, genotype.as_json(), **said))
+        self._study.tell(trial, state=TrialState.PRUNED)
+        self._unstable_in_a_row += 1
+        if self._unstable_in_a_row >= UNSTABLE_IN_A_ROW:
+            hint = "keep other work off the device, cool it, fix its clocks"
+            error = MeasureError(f"{latency.unstable}: {hint}")
+            row = f"the device is unsteady, {UNSTABLE_IN_A_ROW} readings in a row, the last"
+            raise needs_mending(row, error) from error
+
+    def _failed(self, trial: optuna.Trial, genotype: Genotype, error: Exception) -> None:
+        reason = " ".join(str(error).split())
+        trial.set_user_attr(RECORD, record_of(None, None, genotype.as_json(), reason=reason))
+        self._study.tell(trial, state=TrialState.FAIL)
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= FAILURES_IN_A_ROW:
+            row = f"{FAILURES_IN_A_ROW} trials in a row failed, the last"
+            raise needs_mending(row, error) from error
+
+
+def needs_mending(what: str, error: Exception) -> SearchStopped:
+    """The end of a run, and what ended it."""
+    reason = " ".join(str(error).split())
+    return SearchStopped(
+        f"{what}: {reason}; once that is mended, the same command goes on from here"
+    )
+
+
+def _constrain(trial: optuna.Trial, key: str, value: float) -> None:
+    """Sets a constraint, once: Optuna warns of a second time, as after a trial was cut off."""
+    if key not in trial.constraints:
+        trial.set_constraint(key, value)

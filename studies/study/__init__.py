@@ -1,0 +1,1 @@
+"""One study from start to end: context, identity, search, final test."""

@@ -1,0 +1,256 @@
+"""Everything a study needs, built from its settings: data, space, evaluators, device."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from device_agent.wire.protocol import MeasureRequest, MeasureResult
+from evaluators.data import BOTH, DataSet, Modality, load
+from evaluators.data.folds import fold
+from evaluators.devices.client import DeviceClient, open_local_device
+from evaluators.devices.pool import DevicePool
+from evaluators.devices.registry import LOCAL
+from evaluators.devices.ssh.link import open_ssh_device
+from evaluators.evaluation import Evaluator
+from evaluators.latency.evaluator import (
+    BOARD_TIMING,
+    LOCAL_TIMING,
+    LatencyEvaluator,
+    Runs,
+    TimingDevice,
+)
+from evaluators.onnx.builder import OnnxBuilder
+from evaluators.quality.cross_validation import FOLDS, CrossValidatedEvaluator
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.modality_use import ModalityUseEvaluator
+from evaluators.quality.robustness import Noise, RobustnessEvaluator
+from evaluators.store import EvaluationStore
+from evaluators.training.config import named_protocol
+from evaluators.training.execution import execution_on
+from search_space.design.encoder import MODALITIES, Weights
+from search_space.network.rewrites import BY_NAME
+from search_space.space.named import load_space, names
+from search_space.space.space import SearchSpace
+from studies.ablations.designs import Grid, grid_in
+from studies.config.settings import PRECISIONS_OF, RUNTIMES, Settings, UsageError, devices, home
+from studies.infra.priority import at_first_priority, give_way
+from studies.results.ablation import TRIMODAL
+from studies.results.objectives import FoundBy
+from studies.samplers.registry import chosen
+from studies.study.training_protocol import chosen_protocol
+
+Step = Callable[[str, int, int], None]
+
+
+@dataclass
+class Lab:
+    """The parts of one study, ready to use; close it when done."""
+
+    settings: Settings
+    data: DataSet
+    space: SearchSpace
+    latency: LatencyEvaluator
+    quality: QualityEvaluator
+    store: EvaluationStore
+    builder: OnnxBuilder
+    home: Path
+    agent_home: FileLock | None
+    step: Step
+    grid: Grid | None = None
+
+    @cached_property
+    def selection(self) -> QualityEvaluator | CrossValidatedEvaluator:
+        """What the search judges designs by: the validation split, or cross-validation.
+
+        Ask for it once the study is open: by then the training protocol is settled. Raises
+        DataError where the data cannot be cut into folds.
+        """
+        if not self.settings.cv:
+            return self.quality
+        return CrossValidatedEvaluator(self.quality, FOLDS, self.step)
+
+    @cached_property
+    def fine_tuned(self) -> QualityEvaluator | CrossValidatedEvaluator:
+        """What designs are judged by once they are trained whole: as `selection`, a rung higher."""
+        whole = self.quality.other(whole=True)
+        if not self.settings.cv:
+            return whole
+        return CrossValidatedEvaluator(whole, FOLDS, self.step)
+
+    @cached_property
+    def further(self) -> dict[FoundBy, Evaluator]:
+        """What tells the objectives that neither timing nor training does, as far as needed."""
+        settings = self.settings
+        made: dict[FoundBy, Evaluator] = {"use": ModalityUseEvaluator(self.quality, "valid")}
+        if settings.noise is not None:
+            made["robustness"] = RobustnessEvaluator(self.quality, Noise(settings.noise))
+        needed = {objective.found_by for objective in settings.goals.needed}
+        return {name: evaluator for name, evaluator in made.items() if name in needed}
+
+    def close(self) -> None:
+        """Ends the device's agent."""
+        self.latency.close()
+        if self.agent_home is not None:
+            self.agent_home.release()
+
+
+class TimingInTurns:
+    """The local device for several workers: each has an agent, one of them times at once."""
+
+    def __init__(self, device: DeviceClient, turn: FileLock) -> None:
+        self._device, self._turn = device, turn
+        self.hello, self.forget, self.close = device.hello, device.forget, device.close
+        self.name = device.name
+
+    def measure(
+        self, artifact: Path, request: MeasureRequest, *, job_id: str | None = None
+    ) -> MeasureResult:
+        """`DeviceClient.measure`, once no other worker of this home is timing."""
+        with self._turn:
+            return self._device.measure(artifact, request, job_id=job_id)
+
+
+def _own_agent_home(folder: Path) -> tuple[Path, FileLock]:
+    """The first of the agents' homes that no other process holds, and the lock on it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in count(1):
+        lock = FileLock(folder / f"agent-{k}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        return folder / f"agent-{k}", lock
+    raise AssertionError("unreachable")
+
+
+def _boards(settings: Settings, where: Path, step: Step) -> DevicePool:
+    """The boards of the settings as one. Raises DevicesError or DeviceError."""
+
+    def waiting(text: str) -> None:
+        step(text, 0, 1)
+
+    named = [devices().get(name) for name in settings.devices]
+    openers = {device.name: partial(open_ssh_device, device, waiting) for device in named}
+    return DevicePool(openers, where / "device" / "locks", waiting)
+
+
+def load_data(settings: Settings, step: Step, modalities: Collection[Modality] = BOTH) -> DataSet:
+    """The data that the settings name, texts and what else is asked for. Raises DataError."""
+    cache = home() / "data"
+    read = tuple(m for m in MODALITIES if m == "text" or m in modalities)
+    sounds = " and sounds" if "audio" in read else ""
+    if settings.built_in is not None:
+        step("drawing the built-in data", 0, 1)
+        return settings.built_in.draw(cache, modalities=read)
+    assert settings.data is not None
+    return load(
+        Path(settings.data).expanduser(),
+        cache=cache,
+        modalities=read,
+        accept_faults=settings.accept_faults,
+        progress=lambda k, n: step(f"frames{sounds}", k, n),
+    )
+
+
+def load_space_of(settings: Settings) -> SearchSpace:
+    """The search space that the settings name. Raises SpaceError or EncoderError."""
+    small = "trimodal" if settings.grid == TRIMODAL else "demo"
+    default = small if settings.built_in is not None else "paper"
+    weights: Weights | None = settings.weights  # type: ignore[assignment]
+    space = load_space(
+        settings.space or default,
+        settings.text_encoders,
+        settings.vision_encoders,
+        settings.audio_encoders,
+        weights,
+        settings.text_only,
+    )
+    shipped = (settings.space or default) in names()
+    own = PRECISIONS_OF.get(settings.runtime, ()) if shipped else ()
+    precisions = tuple(dict.fromkeys(settings.precisions)) or own
+    return replace(space, precisions=precisions) if precisions else space
+
+
+def open_lab(settings: Settings, step: Step) -> Lab:
+    """Loads data and encoders, starts the device, and chooses sampler and how to train.
+
+    Raises DataError, SpaceError, EncoderError, DeviceError.
+    """
+    where = home()
+    space, grid = load_space_of(settings), None
+    data = load_data(settings, step, space.modalities)
+    for k in range(FOLDS if settings.cv else 0):
+        fold(data, k, FOLDS)  # what cannot be cut is told before anything is made
+    if settings.grid is not None:
+        space, grid = grid_in(settings.grid, space)
+    _check_asked(settings, space)
+    pair = not settings.goals.more
+    sampler = chosen(settings.sampler, space, settings.few_readings, pair)
+    settings = replace(settings, sampler=sampler)
+    encoders = {spec.name: spec for spec in space.encoders}
+    compute = "cuda" if torch.cuda.is_available() else "cpu"
+    name: Any = settings.protocol
+    protocol = named_protocol(name, settings.seed)
+    runtime: Any = RUNTIMES[settings.runtime][0]
+    rewrites = BY_NAME[settings.rewrites]
+    execution = execution_on(compute, settings.compile)
+    quality = QualityEvaluator(
+        data, encoders, space.shapes, protocol, where, step, compute, runtime, rewrites, execution
+    )
+    quality.protocol = chosen_protocol(settings, quality, space, compute)
+    latency, held = open_latency(settings, quality.builder, where, step)
+    store = EvaluationStore(where / "evaluations.jsonl")
+    return Lab(
+        settings, data, space, latency, quality, store, quality.builder, where, held, step, grid
+    )
+
+
+def _check_asked(settings: Settings, space: SearchSpace) -> None:
+    """Raises UsageError for an objective or a limit that some design of the space has not."""
+    needed = set(space.needed)
+    of_so_many = {"robustness-both": 2, "robustness-all": 3}
+    for each in settings.goals.needed:
+        of = {m for m in MODALITIES if each.name.endswith(f"-{m}")}
+        count = of_so_many.get(each.name)
+        counted = count is None or len(needed) == len(space.modalities) == count
+        fused = each.found_by != "use" or len(needed) > 1
+        if not (of <= needed and counted and fused):
+            raise UsageError(
+                f"{each.name}: not every design of search space {space.name} has it, for all that "
+                f"every one reads is {', '.join(space.needed) or 'nothing'}; ask for robustness, "
+                "or give a space where no modality is optional"
+            )
+
+
+def open_latency(
+    settings: Settings, builder: OnnxBuilder, where: Path, step: Step
+) -> tuple[LatencyEvaluator, FileLock | None]:
+    """Where designs are timed, and the lock on the local agent's home where that is here."""
+    local = settings.devices == (LOCAL,)
+    alone = settings.timing == "alone" or (settings.timing == "auto" and not local)
+    timing = BOARD_TIMING if alone else LOCAL_TIMING
+    runs = Runs(*RUNTIMES[settings.runtime], settings.threads, timing)
+    if not local:
+        boards = _boards(settings, where, step)
+        return LatencyEvaluator(builder, lambda: boards, runs), None
+    device, held = local_device(where)
+    if settings.workers > 1:
+        device = at_first_priority(device)
+        give_way()
+    return LatencyEvaluator(builder, device, runs), held
+
+
+def local_device(where: Path) -> tuple[Callable[[], TimingDevice], FileLock]:
+    """Opens this machine as a device that takes turns, and the lock on its agent's home.
+
+    Whoever times here has to: two networks timed at once would both be kept as slow.
+    """
+    agent_home, held = _own_agent_home(where / "device")
+    turn = FileLock(where / "device" / "timing.lock")
+    return lambda: TimingInTurns(open_local_device(agent_home), turn), held

@@ -1,0 +1,322 @@
+"""What happens when the search is over: references, the one look at test, export, the page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+
+from evaluators.evaluation import Evaluation, content_key
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.modality_use import (
+    ModalityUseEvaluator,
+    artifact_without,
+)
+from evaluators.statistics.accuracy import measures_of
+from evaluators.statistics.paired import right_of, right_rows
+from evaluators.store import known_or_new
+from search_space.design.encoder import Modality
+from search_space.design.genotype import Genotype
+from search_space.space.paper import SeededDesign, seeded_designs
+from search_space.space.space import SearchSpace
+from studies.results.fine_tuned import ATTRIBUTE, TEST
+from studies.results.outcome import SEEDS, USE, Row
+from studies.results.trial_record import (
+    CONDITIONS,
+    RECORD,
+    REFERENCES,
+    RIGHT,
+    SUBJECT,
+    TESTS,
+    genotype_of,
+    outcome_of,
+    record_of,
+    reference_row,
+    row_json,
+)
+from studies.study.context import Lab
+
+ARTIFACTS = "optuna-artifacts"
+
+
+class _Test:
+    """A quality evaluator's look at the test split, as an evaluator of its own."""
+
+    def __init__(self, quality: QualityEvaluator) -> None:
+        self._quality = quality
+
+    def key(self, genotype: Genotype) -> str:
+        return self._quality.test_key(genotype)
+
+    def evaluate(self, genotype: Genotype) -> Evaluation:
+        return self._quality.test(genotype)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A design outside the search that its front is held against, with what was published of it.
+
+    Accuracy in percent, latency in ms; None where nothing was. `carried_over` as in `SeededDesign`.
+    """
+
+    name: str
+    genotype: Genotype
+    carried_over: str = ""
+    published_accuracy: float | None = None
+    published_latency_ms: float | None = None
+
+    @staticmethod
+    def published(seeded: SeededDesign) -> "Reference":
+        """A published design on the encoders of a space."""
+        design = seeded.design
+        figures = design.accuracy_percent, design.latency_ms
+        return Reference(seeded.name, seeded.genotype, seeded.carried_over, *figures)
+
+
+def is_sought(space: SearchSpace, genotype: Genotype) -> bool:
+    """Whether a design is one of the search's; those of one modality are held against fused ones.
+
+    Even where the space lets designs do without all others.
+    """
+    return space.holds(genotype) and (genotype.is_fused or len(space.modalities) == 1)
+
+
+def testers(lab: Lab) -> list[QualityEvaluator]:
+    """An evaluator for each seed that the final look is a mean over, the study's own first."""
+    more = range(lab.settings.seed + 1, lab.settings.seed + lab.settings.seeds)
+    return [lab.quality, *(lab.quality.other(seed=seed) for seed in more)]
+
+
+def test_figures(
+    lab: Lab, by_seed: Sequence[QualityEvaluator], genotype: Genotype
+) -> dict[str, Any]:
+    """Accuracy on the whole test split of a design that was trained on train, stopped by valid.
+
+    The mean over seeds with its 95 % interval (see `mean_over_seeds` for what that covers), the
+    percentage of each seed, and which samples were right. Of a fused design also what
+    it uses of each, as the first seed trained it.
+    """
+    found = [known_or_new(lab.store, _Test(one), genotype)[0] for one in by_seed]
+    right = np.concatenate([right_of(evaluation) for evaluation in found])
+    measures = measures_of(right, lab.data.split("test"))
+    figures: dict[str, Any] = {
+        **{m.name: [m.value, m.low, m.high] for m in measures},
+        SEEDS: (100 * right.mean(1)).tolist(),
+        RIGHT: right_rows(right),
+    }
+    if genotype.is_fused:
+        use, _ = known_or_new(lab.store, ModalityUseEvaluator(by_seed[0]), genotype)
+        figures[USE] = {m.name: [m.value, m.low, m.high] for m in use.measures}
+    return figures
+
+
+def reference_rows(
+    lab: Lab, by_seed: Sequence[QualityEvaluator], designs: Sequence[Reference]
+) -> tuple[list[Row], dict[str, dict[str, list[str]]]]:
+    """Unimodal designs, timed, trained and tested like all others, and where they were right.
+
+    One that the device cannot run is trained all the same: what one modality reaches stands
+    beside every front.
+    """
+    rows = []
+    right: dict[str, dict[str, list[str]]] = {"valid": {}, "test": {}}
+    for reference in designs:
+        latency, _ = known_or_new(lab.store, lab.latency, reference.genotype)
+        quality, _ = known_or_new(lab.store, lab.selection, reference.genotype)
+        record = record_of(
+            latency,
+            quality,
+            reference.genotype.as_json(),
+            reason=latency.infeasible or latency.unstable,
+            published_accuracy=reference.published_accuracy,
+            published_latency_ms=reference.published_latency_ms,
+        )
+        tests = test_figures(lab, by_seed, reference.genotype)
+        design = reference.genotype.describe()
+        rows.append(reference_row(reference.name, design, reference.carried_over, record, tests))
+        right["valid"][reference.name] = right_rows(right_of(quality))
+        right["test"][reference.name] = tests[RIGHT]
+    return rows, right
+
+
+def references_of(lab: Lab) -> list[Reference]:
+    """The published unimodal designs on the space's encoders, and each audio encoder alone."""
+    found = [
+        Reference.published(seeded)
+        for seeded in seeded_designs(lab.space)
+        if not (seeded.genotype.is_fused or is_sought(lab.space, seeded.genotype))
+    ]
+    sounds = lab.space.audio_encoders
+    for name in sounds:
+        alone = lab.quality.alone(lab.space.encoder(name))
+        if not is_sought(lab.space, alone):
+            called = "audio-only" if len(sounds) == 1 else f"audio-only-{name}"
+            found.append(Reference(called, alone))
+    return found
+
+
+def finish(lab: Lab, study: optuna.Study) -> None:
+    """Looks at test for the front and every named design, and keeps what a report needs."""
+    by_seed = testers(lab)
+    rows, right = reference_rows(lab, by_seed, references_of(lab))
+    if rows:
+        study.set_user_attr(RIGHT, right)
+        study.set_user_attr(REFERENCES, [row_json(row) for row in rows])
+    outcome = outcome_of(study)
+    shown = [*outcome.front, *(standing.row for standing in outcome.standings)]
+    tests = dict(study.user_attrs.get(TESTS, {}))
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    for row in shown:
+        assert row.number is not None
+        genotype = genotype_of(trials[row.number].user_attrs[RECORD])
+        if not _looked_at(tests.get(str(row.number), {}), genotype, len(by_seed)):
+            tests[str(row.number)] = test_figures(lab, by_seed, genotype)
+    if lab.settings.time_missing:
+        _time_missing(
+            lab,
+            tests,
+            {
+                r.number: genotype_of(trials[r.number].user_attrs[RECORD])
+                for r in outcome.front
+                if r.number is not None
+            },
+        )
+    if tests != study.user_attrs.get(TESTS):
+        study.set_user_attr(TESTS, tests)
+    tuned = [each.row for each in outcome.fine_tuned if each.on_front]
+    _look_at_fine_tuned(lab, study, [one.other(whole=True) for one in by_seed], tuned)
+    _tell_of_test(lab, study)
+    # All designs of a fixed list have names, and a network may take half a gigabyte: the front's
+    # are kept, and `export` builds any other.
+    attach(lab, study, lab.quality, shown if lab.grid is None else outcome.front)
+    if tuned:
+        attach(lab, study, lab.quality.other(whole=True), tuned, " fine-tuned")
+
+
+class _TimedWithout:
+    """The latency of a trained design's graph that runs without one modality."""
+
+    def __init__(self, lab: Lab, absent: Modality) -> None:
+        self._lab, self._absent = lab, absent
+
+    def key(self, genotype: Genotype) -> str:
+        whole = self._lab.latency.key(genotype)
+        return content_key("latency without", {"latency": whole, "absent": self._absent})
+
+    def evaluate(self, genotype: Genotype) -> Evaluation:
+        artifact = artifact_without(self._lab.quality, genotype, self._absent)
+        try:
+            found = self._lab.latency.time(genotype, artifact)
+        finally:
+            artifact.discard()
+        return replace(found, key=self.key(genotype), kind="latency without")
+
+
+def _time_missing(lab: Lab, tests: dict[str, Any], designs: Mapping[int, Genotype]) -> None:
+    """Adds to the test figures of fused designs what they take without each modality.
+
+    Left out is what the device cannot run, or not read well enough.
+    """
+    for number, genotype in designs.items():
+        if not genotype.is_fused:
+            continue
+        use = dict(tests[str(number)][USE])
+        for absent in genotype.encoders:
+            found, _ = known_or_new(lab.store, _TimedWithout(lab, absent), genotype)
+            if not (found.infeasible or found.unstable):
+                taken = found["latency_ms"]
+                use[f"latency_without_{absent}"] = [taken.value, taken.low, taken.high]
+        tests[str(number)] = {**tests[str(number)], USE: use}
+
+
+def _look_at_fine_tuned(
+    lab: Lab, study: optuna.Study, by_seed: Sequence[QualityEvaluator], rows: Sequence[Row]
+) -> None:
+    """Looks at test for the front of the fine-tuned designs."""
+    for row in rows:
+        name = f"{ATTRIBUTE}{row.number}"
+        kept = study.user_attrs[name]
+        genotype = _genotype(study, row)
+        if not _looked_at(kept.get(TEST, {}), genotype, len(by_seed)):
+            found = test_figures(lab, by_seed, genotype)
+            study.set_user_attr(name, {**kept, TEST: found})
+
+
+def _looked_at(figures: dict[str, Any], genotype: Genotype, seeds: int) -> bool:
+    """Whether test figures are there, over so many seeds and with what the design uses."""
+    return len(figures.get(SEEDS, [])) == seeds and (USE in figures or not genotype.is_fused)
+
+
+def _genotype(study: optuna.Study, row: Row) -> Genotype:
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    assert row.number is not None
+    return genotype_of(trials[row.number].user_attrs[RECORD])
+
+
+def _tell_of_test(lab: Lab, study: optuna.Study) -> None:
+    """Keeps what the majority class reaches on test, and how many trainings a figure is of."""
+    subject = study.user_attrs[SUBJECT]
+    majority = [subject["majority"][0], 100 * lab.data.majority("test")[1]]
+    if majority != subject["majority"]:
+        study.set_user_attr(SUBJECT, {**subject, "majority": majority})
+    first, count = lab.settings.seed, lab.settings.seeds
+    said = f"one training, seed {first}"
+    if count > 1:
+        said = f"mean over {count} trainings, seeds {first} to {first + count - 1}"
+    conditions = {**study.user_attrs[CONDITIONS], "test figures": said}
+    if conditions != study.user_attrs[CONDITIONS]:
+        study.set_user_attr(CONDITIONS, conditions)
+
+
+def attach(
+    lab: Lab,
+    study: optuna.Study,
+    quality: QualityEvaluator,
+    rows: Sequence[Row],
+    suffix: str = "",
+) -> None:
+    """Gives the shown trials a note and the study their trained ONNX as artifacts, each once.
+
+    `quality` has trained them; `suffix` tells its networks from those of another rung. Optuna takes
+    no artifact for a trial that has ended, so the study holds them, named by trial.
+    """
+    from optuna_dashboard import save_note
+
+    folder = lab.home / ARTIFACTS
+    folder.mkdir(parents=True, exist_ok=True)
+    store = FileSystemArtifactStore(str(folder))
+    done = dict(study.user_attrs.get("artifacts", {}))
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    for row in rows:
+        kept_as = f"{row.number}{suffix}"
+        if row.number is None or kept_as in done:
+            continue
+        trial = trials[row.number]
+        genotype = genotype_of(trial.user_attrs[RECORD])
+        artifact = quality.artifact(genotype)
+        label = f"{row.label}{suffix}".replace(" ", "-").replace("/", "-")
+        file = artifact.path.with_name(f"{label}.onnx")
+        artifact.path.replace(file)
+        done[kept_as] = upload_artifact(
+            study_or_trial=study,
+            file_path=str(file),
+            artifact_store=store,
+            storage=study._storage,
+            mimetype="application/onnx",
+        )
+        file.unlink()
+        if not suffix:
+            save_note(optuna.Trial(study, trial._trial_id), note_of(row))
+        study.set_user_attr("artifacts", done)
+
+
+def note_of(row: Row) -> str:
+    """A few lines of Markdown about a trial, for the dashboard."""
+    lines = [f"## {row.label}", "", row.design]
+    if row.carried_over:
+        lines += ["", row.carried_over]
+    if row.accuracy and row.latency:
+        lines += ["", f"{row.accuracy.value:.1f} % in selection, {row.latency.value:.3g} ms"]
+    return "\n".join(lines)

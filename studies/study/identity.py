@@ -1,0 +1,319 @@
+"""What a study is made of: its name, its conditions in words, what must stay the same."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+
+from evaluators.data import DRAWN, DataSet, summary
+from evaluators.data.folds import pool
+from evaluators.quality.cross_validation import FOLDS
+from evaluators.training.loop import RECIPE, Trunks
+from search_space.space.named import names
+from search_space.space.space import SearchSpace
+from studies.ablations.designs import Grid
+from studies.config.settings import RUNTIMES, Settings
+from studies.infra.storage import StorageError, open_storage
+from studies.results.objectives import Goals
+from studies.results.trial_record import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS, SUBJECT, metrics
+from studies.search.early_stopping import PROMISING
+from studies.study.context import Lab
+from studies.study.training_protocol import in_words, resumed_protocol
+
+SAME_RESULTS = ("data", "space", "training protocol or seed")
+"""The parts of a study's identity that trained networks depend on."""
+
+EVERY_STAGE = "every feasible design is timed and trained"
+"""Of a study that stops none early."""
+
+
+def directions_of(goals: Goals) -> list[StudyDirection]:
+    """Which way each objective is better, as Optuna has it."""
+    ways = {True: StudyDirection.MAXIMIZE, False: StudyDirection.MINIMIZE}
+    return [ways[objective.higher] for objective in goals.objectives]
+
+
+def data_label(data: DataSet) -> str:
+    """The data's name as studies and pages call it."""
+    return data.kind if data.kind in DRAWN else data.name
+
+
+def study_name(settings: Settings, data: DataSet, space: SearchSpace) -> str:
+    """The name given, or one of preset, data and space."""
+    return settings.name or f"{settings.preset}-{data_label(data)}-{space.name}"
+
+
+def open_study(lab: Lab) -> optuna.Study:
+    """The study of this lab, made or resumed.
+
+    Raises StorageError where the storage cannot be opened or holds a study of this name that was
+    made under other conditions.
+    """
+    settings = lab.settings
+    storage = open_storage(settings.storage)
+    directions = directions_of(settings.goals)
+    name = study_name(settings, lab.data, lab.space)
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=directions,
+        load_if_exists=True,
+    )
+    known = study.user_attrs.get(IDENTITY)
+    if known is None:
+        # Empty, and nobody's: a trial, a direction or a note of others must not become ours.
+        if study.get_trials(deepcopy=False) or study.directions != directions:
+            raise StorageError(
+                f"study {name!r} in {settings.storage} was not made by fusion-nas: "
+                "give another --storage or --name"
+            )
+        study.set_metric_names(metrics(settings.goals))
+        study.set_user_attr(CONDITIONS, conditions(lab))
+        study.set_user_attr(SUBJECT, _subject(lab))
+        study.set_user_attr(SETTINGS, asdict(_from_anywhere(settings)))
+        study.set_user_attr(PROTOCOL, asdict(lab.quality.protocol))
+        study.set_user_attr(IDENTITY, _identity(lab))  # last: without it the study is made anew
+        return study
+    check_identity(lab, study)
+    said = dict(study.user_attrs[CONDITIONS])
+    if lab.grid is None:
+        if settings.sampler not in said["sampler"].replace(",", "").split():
+            said["sampler"] += f", then {settings.sampler}"
+        stages = _stages(settings)
+        if stages not in said.get("stages", EVERY_STAGE).split("; then "):
+            said["stages"] = f"{said.get('stages', EVERY_STAGE)}; then {stages}"
+    if said != study.user_attrs[CONDITIONS]:
+        study.set_user_attr(CONDITIONS, said)
+    return study
+
+
+def _stages(settings: Settings) -> str:
+    """Which designs are trained and timed, in words."""
+    said = []
+    if settings.probe:
+        said.append(
+            "trained: after a closed-form probe on frozen trunks, designs that few others beat in "
+            "what it explains, of the taps alone, and in latency"
+        )
+    if settings.few_readings:
+        said.append(
+            f"timed: after training, designs that may add {100 * PROMISING:g} % to the hypervolume"
+        )
+    if settings.fine_tune:
+        said = said or [EVERY_STAGE]
+        said.append(
+            f"fine-tuned whole: at the end, {settings.fine_tune} designs, first by non-dominated "
+            "rank; they are a front of their own"
+        )
+    return ", ".join(said) or EVERY_STAGE
+
+
+def check_identity(lab: Lab, study: optuna.Study, parts: Sequence[str] | None = None) -> None:
+    """Raises StorageError where a study was made under other conditions, in `parts` or at all.
+
+    What of the training protocol was chosen for the machine that began the study is taken over.
+    """
+    lab.quality.protocol = resumed_protocol(
+        lab.quality.protocol, lab.settings.trunks, study.user_attrs[PROTOCOL]
+    )
+    known, identity = study.user_attrs[IDENTITY], _identity(lab)
+    other = sorted(key for key in parts or identity if identity[key] != known.get(key))
+    if other:
+        raise StorageError(
+            f"study {study.study_name!r} in {lab.settings.storage} was made with another "
+            f"{', '.join(other)}: repeat its command to go on with it, or give a new --name or "
+            "--storage"
+        )
+
+
+def _from_anywhere(settings: Settings) -> Settings:
+    """The settings with local files and folders named so that every folder finds them."""
+
+    def absolute(source: str) -> str:
+        path = Path(source).expanduser()
+        return str(path.resolve()) if path.exists() else source
+
+    return replace(
+        settings,
+        data=settings.data
+        and (settings.data if settings.built_in is not None else absolute(settings.data)),
+        space=settings.space
+        and (settings.space if settings.space in names() else absolute(settings.space)),
+        text_encoders=tuple(map(absolute, settings.text_encoders)),
+        vision_encoders=tuple(map(absolute, settings.vision_encoders)),
+        audio_encoders=tuple(map(absolute, settings.audio_encoders)),
+    )
+
+
+def _identity(lab: Lab) -> dict[str, Any]:
+    """What must be the same for results to stand in one study."""
+    space = {
+        "decisions": [[d.name, d.kind, list(d.choices)] for d in lab.space.decisions],
+        "encoders": [replace(spec, source="").as_json() for spec in lab.space.encoders],
+    }
+    return {
+        "data": lab.data.fingerprint,
+        "space": _digest(space),
+        "training protocol or seed": _digest([RECIPE, asdict(lab.quality.protocol)]),
+        "device": lab.latency.device().fingerprint,
+        "threads": lab.settings.threads,
+        "runtime": lab.settings.runtime,
+        "timing": lab.latency.timing(),
+        "rewrites": lab.settings.rewrites,
+        "latency limit": lab.settings.latency_limit_ms,
+        "selection (--cv or not)": f"{FOLDS}-fold" if lab.settings.cv else "valid",
+        "objectives": [each.name for each in lab.settings.goals.more] or None,
+        "noise": lab.settings.noise,
+        "limits": list(lab.settings.limits) or None,
+        "list of designs": lab.grid
+        and _digest([[d.name, d.genotype.key] for d in lab.grid.designs]),
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def conditions(lab: Lab) -> dict[str, str]:
+    """Everything that a reader needs to repeat the study, in words."""
+    info, protocol, data = lab.latency.device(), lab.quality.protocol, lab.data
+    runtime, provider = RUNTIMES[lab.settings.runtime]
+    version = next((r.version for r in info.runtimes if r.name == runtime), None)
+    board = ", ".join(
+        str(part)
+        for part in (info.board.model, info.board.machine, f"{info.board.cores} cores")
+        if part
+    )
+    split = ", ".join(f"{len(data.split(s))} {s}" for s in ("train", "valid", "test"))
+    found = {
+        "data": f"{data_label(data)}: {split}; classes {', '.join(data.classes)}",
+        "search space": f"{lab.space.name}: {lab.space.size:.3g} vectors "
+        f"of {len(lab.space.decisions)} choices",
+        "encoders": ", ".join(f"{s.name} ({s.weights} weights)" for s in lab.space.encoders),
+        "training": in_words(protocol),
+        "selection": (
+            f"by {FOLDS}-fold cross-validation over the {len(pool(data))} samples of train and "
+            "valid, grouped by video or shared picture (where there is neither, by identical text)"
+            if lab.settings.cv
+            else "on the validation split"
+        )
+        + "; test is looked at once, at the end",
+        "device": f"{', '.join(lab.settings.devices)}: {board}",
+        "runtime": f"{runtime} {version or '?'}, {provider}, batch 1"
+        + (f", {lab.settings.threads or 'all'} threads" if lab.settings.runtime == "cpu" else ""),
+        "timing": lab.latency.timing(),
+        "rewrites before timing": _rewrites(lab),
+        "sampler": f"{lab.settings.sampler}, seed {lab.settings.seed}",
+        "stages": _stages(lab.settings),
+    }
+    if lab.grid is not None:
+        del found["sampler"], found["stages"]
+        found["designs"] = f"a fixed list of {len(lab.grid.designs)}, none sampled"
+        found["selection"] = "none among designs; test is looked at once, at the end, for them all"
+    goals = lab.settings.goals
+    if goals.more:
+        found["objectives"] = "; ".join(each.words for each in goals.objectives)
+    if lab.settings.noise is not None:
+        found["noise"] = (
+            f"Gaussian, on what the fusion reads, factors 0 to {lab.settings.noise:g}; "
+            "robustness is the mean accuracy over them"
+        )
+    if goals.limits:
+        found["limits"] = "; ".join(
+            f"{limit.objective.words} {'at least' if limit.objective.higher else 'at most'} "
+            f"{limit.value:g}"
+            for limit in goals.limits
+        )
+    if data.faults:
+        found["data check"] = (
+            f"failed, and accepted: {summary(data.faults)}; first, {data.faults[0].text}"
+        )
+    if data.dropped:
+        found["left out"] = (
+            f"{len(data.dropped)} rows, {data.dropped[0].id} first: {data.dropped[0].why}"
+        )
+    return found
+
+
+def _rewrites(lab: Lab) -> str:
+    """Which exact rewrites designs go through, and what the data mean for them, in words."""
+    rewrites = lab.settings.rewrites
+    if rewrites == "none":
+        return "none: designs are timed as written"
+    lengths = []
+    for name in lab.space.text_encoders:
+        found = lab.quality.preprocessing.text_lengths(lab.space.encoder(name))
+        lengths.append(f"{name} {sum(found) / len(found):.1f}, {max(found)}")
+    padding = {
+        "all": "padding cut to the longest text",
+        "own-length": "each text at its own length, timed at their mean (where a fusion reads "
+        "tokens: padded to the longest)",
+    }
+    return (
+        f"{rewrites}: attention over one key folded, {padding[rewrites]} "
+        f"(tokens of all texts, mean and longest: {'; '.join(lengths)})"
+    )
+
+
+def _subject(lab: Lab) -> dict[str, Any]:
+    data = lab.data
+    cautions = []
+    if data.faults:
+        cautions.append(
+            "The data failed the check and were used all the same (--accept-faults): "
+            f"{summary(data.faults)}. First: {data.faults[0].text}."
+        )
+    stays: dict[Trunks, str] = {
+        "frozen": "Trunks stay as they were loaded",
+        "text-tuned": "Text trunks are fine-tuned alone, all others stay as they were loaded",
+    }
+    if lab.settings.trunks == "auto" and lab.quality.protocol.trunks in stays:
+        cautions.append(
+            f"{stays[lab.quality.protocol.trunks]}: training designs whole would take too long on "
+            "this CPU. --trunks by-stage does it all the same."
+        )
+    if lab.quality.protocol.by_stage is not None:
+        cautions.append(
+            "Designs are trained as published, each stage by settings of its own: differences "
+            "between stages are differences of training too. --protocol fair trains all alike."
+        )
+    bound = lab.quality.protocol.fusion_regime(pretrained=True).max_macs
+    if bound is not None:
+        cautions.append(
+            f"On a CPU the training of one design's fusion is bounded at {bound:.0e} "
+            "multiply-accumulates, so designs with a dear fusion (attention over many tokens) get "
+            "fewer epochs, at least one."
+        )
+    return {
+        "title": lab.settings.title,
+        "data_name": data_label(data),
+        "data_note": data.note,
+        "cv": lab.settings.cv,
+        "majority": [100 * _majority(data, lab.settings.cv), None],
+        "ceilings": {k: 100 * v for k, v in (data.ceilings or {}).items()},
+        "latency_limit_ms": lab.settings.latency_limit_ms,
+        "objectives": list(lab.settings.objectives),
+        "limits": list(lab.settings.limits),
+        "cautions": cautions,
+        **({} if lab.grid is None else {"grid": _grid(lab.grid, lab.settings)}),
+    }
+
+
+def _grid(grid: Grid, settings: Settings) -> dict[str, Any]:
+    """What a report needs of a fixed list, as plain JSON values."""
+    points = [asdict(point) for point in grid.points]
+    about = " ".join(settings.about.split())
+    return {"kind": grid.kind, "about": about, "points": points, "notes": list(grid.notes)}
+
+
+def _majority(data: DataSet, cv: bool) -> float:
+    """Share of the most frequent class among the samples that the search chooses by."""
+    if not cv:
+        return data.majority("valid")[1]
+    labels = [sample.label for sample in pool(data)]
+    return max(map(labels.count, set(labels))) / len(labels)

@@ -1,0 +1,186 @@
+"""One study, run to its end: search, fine-tuning, the one look at test."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from filelock import FileLock
+from rich.console import Console
+
+from evaluators.quality.probe import ProbeEvaluator
+from search_space.space.paper import SeededDesign, seeded_designs
+from studies.config.paths import check_page, default_page
+from studies.config.settings import Settings, UsageError
+from studies.infra.signals import take_interrupts
+from studies.infra.storage import quiet_optuna
+from studies.infra.worker_processes import more_workers
+from studies.infra.workers import Workers
+from studies.report import terminal as screen
+from studies.samplers.registry import sampler_maker
+from studies.search.early_stopping import EarlyStopping
+from studies.search.latency_prediction import LearntLatency
+from studies.search.loop import Search
+from studies.study.context import Lab, open_lab
+from studies.study.final_test import finish, is_sought
+from studies.study.fine_tuning import fine_tune
+from studies.study.identity import open_study, study_name
+
+
+@contextmanager
+def running(settings: Settings, page: Path | None, json_only: bool) -> Iterator[screen.Reporter]:
+    """What tells how far a run has come; everything cheap is checked before.
+
+    Raises UsageError for a flag that could do nothing here, or a page that cannot be written.
+    """
+    _check_useful(settings)
+    quiet_optuna()
+    check_page(page or default_page(settings.name or settings.preset))
+    take_interrupts(signal.SIGINT, signal.SIGTERM)
+    with screen.progress(Console(stderr=json_only)) as reporter:
+        yield reporter
+
+
+def run_to_end(
+    settings: Settings, reporter: screen.Reporter, page: Path | None
+) -> tuple[optuna.Study, Path]:
+    """The study at its total, and where its page goes.
+
+    Raises UsageError for flags that this space or this study has no use for, and what `open_lab`,
+    `open_study` and `Search.run` raise.
+    """
+    lab = open_lab(settings, reporter.step)
+    try:
+        target = page or default_page(study_name(settings, lab.data, lab.space))
+        check_page(target)
+        if settings.seed_paper and not _seeds(lab):
+            raise UsageError(
+                f"--seed-paper: no published design is one of search space {lab.space.name}, whose "
+                f"designs all read {', '.join(lab.space.needed)}; leave it out, or give a space "
+                "that says which of these are optional"
+            )
+        study = open_study(lab)
+        if settings.fine_tune and lab.quality.protocol.trunks in ("by-stage", "whole"):
+            raise UsageError(
+                "--fine-tune: this study began by training designs whole as it is; leave it "
+                "out, or give a new --name"
+            )
+        _announce(reporter, lab, study)
+        lab.selection.prepare()
+        workers = Workers(lab.home / "workers")
+        try:
+            _search(lab, study, workers, reporter)
+            if settings.fine_tune:
+                fine_tune(lab, study, reporter)
+        finally:
+            workers.close()
+        reporter.line("looking at the test split, once")
+        with FileLock(lab.home / "workers" / "finish.lock"):  # workers may end together
+            finish(lab, study)
+        lab.latency.settle()
+    finally:
+        lab.close()
+    return study, target
+
+
+def _seeds(lab: Lab) -> list[SeededDesign]:
+    """The published designs that are of the search's kind."""
+    return [s for s in seeded_designs(lab.space) if is_sought(lab.space, s.genotype)]
+
+
+def _search(lab: Lab, study: optuna.Study, workers: Workers, reporter: Any) -> None:
+    """Searches to the total, with the further workers that the settings ask for."""
+    settings = lab.settings
+    search = _new_search(lab, study, workers, reporter)
+    listed = lab.grid.designs if lab.grid else ()
+    if settings.seed_paper or lab.grid:
+        search.seed(listed or _seeds(lab))
+    total = settings.trials or len(listed)
+    if settings.workers == 1:
+        search.run(total)
+        return
+    all_threads = torch.get_num_threads()
+    threads = max(1, all_threads // settings.workers)  # they train side by side
+    torch.set_num_threads(threads)
+    beside = partial(_work_beside, settings, total, threads)
+    with more_workers(beside, settings.workers - 1, reporter) as more:
+        search.run(total)
+        if not more.join():  # what they had in hand is taken over
+            search.run(total)
+    torch.set_num_threads(all_threads)  # the last look is this one's alone
+
+
+def _work_beside(settings: Settings, total: int, threads: int, reporter: Any) -> None:
+    """What a further worker does: the same search on a lab of its own, and no more than that."""
+    quiet_optuna()
+    torch.set_num_threads(threads)
+    lab = open_lab(settings, reporter.step)
+    try:
+        study = open_study(lab)
+        lab.selection.prepare()
+        workers = Workers(lab.home / "workers")
+        try:
+            _new_search(lab, study, workers, reporter).run(total)
+        finally:
+            workers.close()
+    finally:
+        lab.close()
+
+
+def _new_search(lab: Lab, study: optuna.Study, workers: Workers, reporter: Any) -> Search:
+    """The search of a lab's settings, on its device and with its evaluators."""
+    settings = lab.settings
+    latency = None
+    if settings.sampler == "ehvi" or settings.few_readings:
+        latency = LearntLatency(study, lab.space, lab.builder.rewriting)
+    early = EarlyStopping(
+        ProbeEvaluator(lab.quality) if settings.probe else None,
+        latency if settings.few_readings else None,
+    )
+    return Search(
+        study,
+        lab.space,
+        lab.latency,
+        lab.selection,
+        lab.store,
+        workers,
+        settings.latency_limit_ms,
+        reporter,
+        sampler_maker(settings.sampler, settings.seed, lab.space, latency),
+        _seeds(lab),
+        fixed=lab.grid is not None,
+        early=early,
+        goals=settings.goals,
+        further=lab.further,
+    )
+
+
+def _check_useful(settings: Settings) -> None:
+    """Raises UsageError for flags that could do nothing here."""
+    if settings.accept_faults and settings.built_in is not None:
+        raise UsageError(
+            "--accept-faults without --data of yours: built-in data have no faults; leave it out"
+        )
+    if settings.compile and not torch.cuda.is_available():
+        raise UsageError(
+            "--compile: no CUDA GPU is found here, and on a CPU nothing is compiled; leave it out"
+        )
+
+
+def _announce(reporter: Any, lab: Lab, study: optuna.Study) -> None:
+    """Says what will be done on what, before anything takes long."""
+    conditions = study.user_attrs["conditions"]
+    reporter.line(f"study {study.study_name} in {lab.settings.storage}")
+    for label in ("data", "encoders", "training", "device"):
+        reporter.line(f"{label}: {conditions[label]}")
+    if lab.grid is not None:
+        reporter.line(f"designs: {conditions['designs']}")
+        for note in lab.grid.notes:
+            reporter.line(note)
+    for text in lab.data.mended:
+        reporter.line(text)
+    reporter.line(lab.data.note)

@@ -1,0 +1,129 @@
+"""How a study trains its designs: what this machine can bear, and what a study began with."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from evaluators.costs import static_costs
+from evaluators.data import DataSet
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.training.config import (
+    NOT_FOLLOWED,
+    Arithmetic,
+    TrainingProtocol,
+    Trunks,
+    native_arithmetic,
+    protocol_from_json,
+)
+from search_space.design.encoder import MODALITIES, Modality
+from search_space.design.genotype import MIN_TEXT_TOKENS
+from search_space.network.network import build
+from search_space.space.space import SearchSpace
+from studies.config.settings import Settings
+
+WHOLE_TRAINING_MACS = 1e12
+"""Multiply-accumulates of one epoch, forward and backward, up to which a CPU trains whole."""
+TEXT_TUNING_MACS = 1e13
+"""The same of the dearest text encoder, up to which a CPU fine-tunes text encoders alone, once. A
+sentence costs it a fraction of what a picture does."""
+CPU_FUSION_MACS: dict[Trunks, float] = {
+    "frozen": 5e11,
+    "text-tuned": 5e11,
+    "tuned": 5e11,
+    "by-stage": 2e10,
+    "whole": 2e10,
+}
+"""Multiply-accumulates that training fusion and head of one design may take on a CPU: little where
+it is only the start of training whole, more where it is all."""
+BACKWARD = 3
+"""A step costs about three forward passes."""
+
+
+def chosen_protocol(
+    settings: Settings, quality: QualityEvaluator, space: SearchSpace, compute_device: str
+) -> TrainingProtocol:
+    """The evaluator's protocol with trunks and arithmetic for this machine.
+
+    The settings' trunks win over its choice; the paper's protocol says itself what is trained, so
+    no machine changes it. Trunks are multiplied in bf16 or fp16 where the processor does that in
+    hardware and they are wide enough to gain from it.
+
+    A fixed list holds late designs against others, which by-stage would train otherwise, and
+    --fine-tune trains whole at the end: there all are trained on trunks that were tuned alone, but
+    by the paper's protocol. Where no modality alone tells anything a trunk alone would learn
+    nothing: there every design is trained whole.
+    """
+    given: Trunks | None = None if settings.trunks == "auto" else settings.trunks  # type: ignore[assignment]
+    native = native_arithmetic(compute_device)
+    published = quality.protocol.by_stage is not None
+    on_features = settings.grid is not None or settings.fine_tune
+    whole: Trunks = "tuned" if on_features and not published else "by-stage"
+    if not published and not _tells_alone(quality.data) and not settings.fine_tune:
+        whole = "whole"
+    if compute_device == "cuda":
+        return replace(quality.protocol, trunks=given or whole, arithmetic=native)
+    epoch = epoch_macs(quality, space)
+    small = sum(epoch.values()) <= WHOLE_TRAINING_MACS
+    affordable: Trunks = "text-tuned" if epoch["text"] <= TEXT_TUNING_MACS else "frozen"
+    trunks = given or (whole if small or published else affordable)
+    arithmetic: Arithmetic = "fp32" if small or trunks == "frozen" else native
+    bounded = quality.protocol.bounded(CPU_FUSION_MACS[trunks])
+    return replace(bounded, trunks=trunks, arithmetic=arithmetic)
+
+
+def _tells_alone(data: DataSet) -> bool:
+    """Whether text or picture alone tells more than a coin does, as far as that is known."""
+    if data.ceilings is None:
+        return True
+    return max(data.ceilings["text"], data.ceilings["vision"]) > 1 / len(data.classes)
+
+
+def resumed_protocol(
+    own: TrainingProtocol, trunks: str, known: Mapping[str, Any]
+) -> TrainingProtocol:
+    """The protocol that a study began with, under the seed and trunks that are asked for now.
+
+    Another machine, or a later one, would choose other trunks, arithmetic or bounds. A protocol
+    of another name is not the study's, and stays as it was asked for.
+    """
+    began = protocol_from_json(known)
+    if began.name != own.name:
+        return own
+    asked = began.trunks if trunks == "auto" else own.trunks
+    return replace(began, seed=own.seed, trunks=asked)
+
+
+def epoch_macs(quality: QualityEvaluator, space: SearchSpace) -> dict[Modality, float]:
+    """Multiply-accumulates of one epoch of the dearest encoder of each modality."""
+    dearest: dict[Modality, float] = dict.fromkeys(MODALITIES, 0.0)
+    train = quality.data.split("train")
+    for spec in space.encoders:
+        genotype = quality.alone(spec)
+        if spec.modality == "text":  # batches hold texts of like length: the mean is what counts
+            mask = quality.preprocessing.text(spec, train, genotype.text_tokens)[1]
+            mean = round(float(mask.sum(1).float().mean()))
+            genotype = replace(genotype, text_tokens=max(MIN_TEXT_TOKENS, mean))
+        network = build(genotype, {spec.name: replace(spec, weights="random")}, space.shapes, 2)
+        macs = {m.name: m.value for m in static_costs(network, genotype, space.shapes)}["macs"]
+        dearest[spec.modality] = max(dearest[spec.modality], BACKWARD * macs * len(train))
+    return dearest
+
+
+TRAINED: dict[Trunks, str] = {
+    "frozen": "fusion and head on features of trunks as they were loaded",
+    "text-tuned": "text trunks fine-tuned alone first; fusion and head on features of frozen "
+    "trunks",
+    "tuned": "trunks fine-tuned alone first; fusion and head on features of frozen trunks",
+    "by-stage": "trunks fine-tuned alone first; late designs on those frozen, others whole",
+    "whole": "every design whole, trunks and fusion together",
+}
+
+
+def in_words(protocol: TrainingProtocol) -> str:
+    """How designs are trained, for people who would repeat it."""
+    said = f"{protocol.name} protocol: {TRAINED[protocol.trunks]}"
+    if protocol.by_stage is None:
+        said += ", all designs by the same settings"
+    else:
+        said += f", each stage by the settings of arXiv 2511.21889. Not followed: {NOT_FOLLOWED}"
+    return f"{said}; trunks in {protocol.arithmetic}; seed {protocol.seed}"

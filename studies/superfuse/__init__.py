@@ -1,0 +1,1 @@
+"""The study of fusion operators on paired embeddings."""

@@ -1,0 +1,1 @@
+"""A tabulated search space, and samplers replayed on it."""

@@ -1,0 +1,1 @@
+"""What is done with one trained trial: export it, stress it."""

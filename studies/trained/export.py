@@ -1,0 +1,175 @@
+"""A trial's trained network as a folder that can be carried to a device."""
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+from rich.console import Console
+
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.modality_use import artifact_without
+from search_space.design.encoder import SOUND_HZ
+from search_space.design.genotype import Genotype
+from search_space.encoders.pixels import normalisation
+from search_space.encoders.sounds import sound_input
+from studies.cli.study import find_study
+from studies.config.paths import check_folder
+from studies.config.settings import UsageError
+from studies.infra.storage import quiet_optuna
+from studies.report import terminal as screen
+from studies.results.fine_tuned import ATTRIBUTE, RIGHTS, TEST
+from studies.results.trial_record import RECORD, TESTS, genotype_of
+from studies.study.context import Lab
+from studies.trained.trial import lab_of, trained_trial
+
+PACKAGES = ("fusion-nas", "torch", "transformers", "timm", "onnx", "onnxruntime", "optuna", "numpy")
+LOOKED_AT = "test data were looked at once, at the study's end"
+NOT_LOOKED_AT = (
+    "no figures of test: the study looks at it once, at its end, for the front and the named "
+    "designs alone"
+)
+
+
+def export_trial(
+    storage: str | None,
+    name: str | None,
+    number: int,
+    out: Path | None,
+    fine_tuned: bool = False,
+) -> None:
+    """Writes `network.onnx`, `card.json`, `environment.txt` and the tokenizer.
+
+    Of a fused design also `without-text.onnx` and `without-vision.onnx`, which take the inputs of
+    the other modality alone and do none of the absent one's work.
+
+    The ONNX is built anew from the trained weights and compared with torch before it is written.
+    The card holds the test figures that the study has, and none are made for it: whoever chooses
+    among trials by test figures has no test left. `fine_tuned` takes the weights and figures that
+    fine-tuning the whole network left.
+    Raises UsageError for a trial that cannot be exported, ParityError where ONNX differs.
+    """
+    quiet_optuna()
+    study = find_study(storage, name)
+    trial = trained_trial(study, number)
+    record, tests = trial.user_attrs[RECORD], study.user_attrs.get(TESTS, {}).get(str(number))
+    if fine_tuned:
+        record = study.user_attrs.get(f"{ATTRIBUTE}{number}", {})
+        if "accuracy" not in record:
+            raise UsageError(f"trial {number} was not fine-tuned: leave --fine-tuned out")
+        tests = record.get(TEST)
+    folder = out or Path(f"export-{number}")
+    check_folder(folder)
+    genotype = genotype_of(trial.user_attrs[RECORD])
+    console = Console()
+    with screen.progress(console) as reporter, lab_of(study, reporter) as lab:
+        quality = lab.quality.other(whole=True) if fine_tuned else lab.quality
+        quality.prepare()
+        artifact = quality.artifact(genotype)
+        tokenizer = None
+        if genotype.text_encoder:
+            spec = lab.space.encoder(genotype.text_encoder)
+            tokenizer = lab.quality.preprocessing.tokenizer(spec)
+        folder.mkdir(parents=True, exist_ok=True)
+        copyfile(artifact.path, folder / "network.onnx")
+        artifact.discard()
+        without = _without_each(quality, genotype, folder)
+        if tokenizer is not None:
+            tokenizer.save(folder)
+        card = {
+            "design": genotype.describe(),
+            "genotype": genotype.as_json(),
+            "encoders": [spec.as_json() for spec in lab.space.encoders],
+            "study": study.study_name,
+            "trial": number,
+            "name": trial.user_attrs.get("name", ""),
+            "classes": list(lab.data.classes),
+            "data": lab.data.note,
+            "conditions": study.user_attrs["conditions"],
+            "fine_tuned_whole": fine_tuned,
+            "valid": _figures(record),
+            "test": tests and _figures(tests),
+            "test_note": LOOKED_AT if tests else NOT_LOOKED_AT,
+            "sha256": artifact.sha256,
+            "greatest_difference_from_torch": artifact.max_difference,
+            "rewritten": list(artifact.rewritten),
+            "without_a_modality": without,
+            "inputs": [input_.as_json() for input_ in artifact.inputs],
+            "pixels": _pixel_rule(lab, genotype),
+            "sound": _sound_rule(lab, genotype),
+        }
+        text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
+        (folder / "card.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "environment.txt").write_text(_environment(), encoding="utf-8")
+    graphs = "".join(f"{each['file']}, " for each in without.values())
+    megabytes = (folder / "network.onnx").stat().st_size / 1e6
+    console.print(
+        f"{folder}: network.onnx ({megabytes:.1f} MB, differs from torch by "
+        f"{artifact.max_difference:.1e}), {graphs}card.json, environment.txt",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not tests:
+        console.print(NOT_LOOKED_AT, highlight=False, soft_wrap=True)
+
+
+def _without_each(
+    quality: QualityEvaluator, genotype: Genotype, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Writes the graphs that run without one modality, and tells their inputs and parity."""
+    found: dict[str, dict[str, Any]] = {}
+    for absent in genotype.encoders if genotype.is_fused else ():
+        artifact = artifact_without(quality, genotype, absent)
+        file = f"without-{absent}.onnx"
+        copyfile(artifact.path, folder / file)
+        artifact.discard()
+        found[absent] = {
+            "file": file,
+            "sha256": artifact.sha256,
+            "greatest_difference_from_torch": artifact.max_difference,
+            "inputs": [input_.as_json() for input_ in artifact.inputs],
+        }
+    return found
+
+
+def _figures(kept: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a trial but for which samples were right: long, and of use in pairs alone."""
+    return {name: value for name, value in kept.items() if name not in (*RIGHTS, TEST)}
+
+
+def _pixel_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
+    """How a picture becomes `pixel_values`: squashed to a square, 0..1, normalised a channel."""
+    if genotype.vision_encoder is None:
+        return None
+    spec = lab.space.encoder(genotype.vision_encoder)
+    mean, std = normalisation(spec)
+    size = lab.space.shapes[spec.name].image_size
+    return {
+        "channels": "RGB",
+        "size": size,
+        "resize": "bilinear, antialiased",
+        "scale": 1 / 255,
+        "mean": mean,
+        "std": std,
+    }
+
+
+def _sound_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
+    """How a sound becomes `input_values`: mono, in -1..1, cut or ended in silence, then this."""
+    if genotype.audio_encoder is None:
+        return None
+    spec = lab.space.encoder(genotype.audio_encoder)
+    settings = json.loads(sound_input(spec).settings)
+    return {"hertz": SOUND_HZ, "seconds": spec.seconds, "settings": settings}
+
+
+def _environment() -> str:
+    lines = [f"python=={platform.python_version()}"]
+    for package in PACKAGES:
+        try:
+            lines.append(f"{package}=={metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,114 @@
+"""What `fusion-nas stress` does: a trial's trained network on spoilt pictures and texts."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from evaluators.evaluation import Evaluation
+from evaluators.features.corruptions import CORRUPTIONS
+from evaluators.quality.stress import SEVERITIES, StressEvaluator, reads
+from evaluators.statistics.paired import Paired, paired, right_of
+from evaluators.store import known_or_new
+from studies.cli.study import find_study
+from studies.config.settings import UsageError
+from studies.infra.storage import quiet_optuna
+from studies.report import terminal as screen
+from studies.report.json_output import paired_as_json
+from studies.results import text as wording
+from studies.results.fine_tuned import ATTRIBUTE
+from studies.results.trial_record import RECORD, genotype_of
+from studies.trained.trial import lab_of, trained_trial
+
+USUAL = (1, 3, 5)
+Drops = dict[tuple[str, int], tuple[float, Paired]]
+"""By corruption and severity: percent right, and how much more than on inputs as they are."""
+
+
+def stress_trial(
+    storage: str | None,
+    name: str | None,
+    number: int,
+    corruptions: tuple[str, ...],
+    severities: tuple[int, ...],
+    fine_tuned: bool,
+    as_json: bool,
+) -> None:
+    """Shows the accuracy on validation under each corruption and severity, and what it costs.
+
+    Everything is kept as it comes, so the same command goes on. Raises UsageError for what there
+    is not, and what `lab_of` raises.
+    """
+    for asked in corruptions:
+        if asked not in CORRUPTIONS:
+            raise UsageError(f"--corruption {asked!r}: choose one of {', '.join(CORRUPTIONS)}")
+    for severity in severities:
+        if severity not in SEVERITIES:
+            raise UsageError(f"--severity {severity}: give {SEVERITIES[0]} to {SEVERITIES[-1]}")
+    quiet_optuna()
+    study = find_study(storage, name)
+    genotype = genotype_of(trained_trial(study, number).user_attrs[RECORD])
+    if fine_tuned and "accuracy" not in study.user_attrs.get(f"{ATTRIBUTE}{number}", {}):
+        raise UsageError(f"trial {number} was not fine-tuned: leave --fine-tuned out")
+    listed = [each for each in corruptions or CORRUPTIONS if reads(genotype, each)]
+    if not listed:
+        raise UsageError(f"trial {number} reads nothing of what {', '.join(corruptions)} spoils")
+    levels = sorted(set(severities or USUAL))
+    console = Console(stderr=as_json)
+    with screen.progress(console) as reporter, lab_of(study, reporter) as lab:
+        quality = lab.quality.other(whole=True) if fine_tuned else lab.quality
+        quality.prepare()
+
+        def judged(corruption: str, severity: int) -> Evaluation:
+            evaluator = StressEvaluator(quality, corruption, severity)
+            return known_or_new(lab.store, evaluator, genotype)[0]
+
+        clean = judged(listed[0], 0)
+        found: Drops = {}
+        for k, corruption in enumerate(listed):
+            for severity in levels:
+                reporter.step(f"{corruption} {severity}", k, len(listed))
+                spoilt = judged(corruption, severity)
+                drop = paired(right_of(spoilt), right_of(clean))
+                found[corruption, severity] = spoilt["accuracy"].value, drop
+    design = genotype.describe()
+    if as_json:
+        print(json.dumps(_as_json(number, design, clean["accuracy"].value, found)))
+        return
+    _show(number, design, clean["accuracy"].value, found, levels)
+
+
+def _as_json(number: int, design: str, clean: float, found: Drops) -> dict[str, Any]:
+    return {
+        "trial": number,
+        "design": design,
+        "split": "valid",
+        "clean_percent": clean,
+        "spoilt": [
+            {"corruption": name, "severity": severity, "percent": percent}
+            | {"points": paired_as_json(drop), "means": CORRUPTIONS[name].means}  # type: ignore[index]
+            for (name, severity), (percent, drop) in found.items()
+        ],
+    }
+
+
+def _show(number: int, design: str, clean: float, found: Drops, levels: list[int]) -> None:
+    console = Console()
+    console.print(f"trial {number}: {design}", highlight=False)
+    console.print(f"{clean:.1f} % of validation on inputs as they are, in fp32", highlight=False)
+    heads = [f"severity {level}, %" for level in levels]
+    table = Table("spoilt by", *heads, title="Accuracy, and points lost", title_justify="left")
+    for name in dict.fromkeys(corruption for corruption, _ in found):
+        cells = []
+        for level in levels:
+            percent, drop = found[name, level]
+            mark = "" if drop.decided else " ?"
+            cells.append(f"{percent:.1f} ({drop.points:+.1f}{mark})")
+        table.add_row(name, *cells)
+    console.print(table)
+    if any(not drop.decided for _, drop in found.values()):
+        console.print("?: not decided, the paired 95 % interval holds zero")
+    worst = min(found.items(), key=lambda item: item[1][1].points)
+    (name, level), (_, drop) = worst
+    console.print(f"most is lost by {name} {level}: {wording.difference(drop)}", highlight=False)

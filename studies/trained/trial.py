@@ -1,0 +1,51 @@
+"""A trial whose trained network is asked for after its study: the trial, and the study's parts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from studies.config.settings import Settings, UsageError
+from studies.report.terminal import Reporter
+from studies.results.trial_record import RECORD, SETTINGS
+from studies.study.context import Lab, open_lab
+from studies.study.identity import SAME_RESULTS, check_identity
+
+
+def trained_trial(study: optuna.Study, number: int) -> FrozenTrial:
+    """The study's trial of this number. Raises UsageError where it has no trained network."""
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    if number not in trials:
+        held = f"0 to {max(trials)}" if trials else "none yet"
+        raise UsageError(f"no trial {number} in study {study.study_name}: it has {held}")
+    trial = trials[number]
+    if trial.values is None:
+        unknown = "it failed" if trial.state.is_finished() else "it has not ended"
+        reason = trial.user_attrs.get(RECORD, {}).get("reason", unknown)
+        raise UsageError(
+            f"trial {number} has no trained network ({reason}): choose one of the front"
+        )
+    return trial
+
+
+@contextmanager
+def lab_of(study: optuna.Study, reporter: Reporter) -> Iterator[Lab]:
+    """Data, encoders and evaluators as the study had them, on this machine.
+
+    Raises what `open_lab` raises, and StorageError where they have changed since.
+    """
+    lab = open_lab(Settings(**_elsewhere(study.user_attrs[SETTINGS])), reporter.step)
+    try:
+        check_identity(lab, study, SAME_RESULTS)
+        yield lab
+    finally:
+        lab.close()
+
+
+def _elsewhere(fields: dict[str, Any]) -> dict[str, Any]:
+    """A study's settings but for its devices, which are not needed here, for how many workers it
+    had, and for one that earlier versions kept."""
+    kept = {k: v for k, v in fields.items() if k not in ("device", "devices", "workers", "missing")}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}

@@ -1,0 +1,103 @@
+"""The drift anchor is one valid ONNX file, the same everywhere, that runs where a job runs."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from device_agent.jobs import job as jobs
+from device_agent.runtime import Refused
+from device_agent.runtimes.onnx_runtime import OnnxRuntime
+from device_agent.timing.drift_reference import ANCHOR_INPUTS, anchor_onnx
+from device_agent.wire.protocol import MeasureRequest, Status, TimingProtocol
+
+onnx = pytest.importorskip("onnx")
+np = pytest.importorskip("numpy")
+ort = pytest.importorskip("onnxruntime")
+
+REQUEST = MeasureRequest("0" * 64, ANCHOR_INPUTS, threads=1)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "anchor.onnx").write_bytes(anchor_onnx())
+    return tmp_path / "anchor.onnx"
+
+
+def test_it_is_valid_onnx_of_an_opset_that_every_runtime_takes() -> None:
+    model = onnx.load_from_string(anchor_onnx())
+    onnx.checker.check_model(model, full_check=True)
+    assert [opset.version for opset in model.opset_import] == [13]
+    operators = [node.op_type for node in model.graph.node]
+    assert operators == ["Conv", "Relu", "Conv", "Relu", "MatMul", "Relu", "MatMul"]
+
+
+def test_it_is_the_same_file_everywhere() -> None:
+    digest = hashlib.sha256(anchor_onnx()).hexdigest()
+    assert digest == "f9acdc5b33ab57c90519b2a3605a88804cb92be04184940336033cdb924b9427"
+
+
+def test_it_computes_what_its_weights_say_and_stays_in_range(file: Path) -> None:
+    from onnx.reference import ReferenceEvaluator
+
+    x = np.linspace(-1, 1, 16 * 28 * 28, dtype=np.float32).reshape(1, 16, 28, 28)
+    session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": x})
+    (expected,) = ReferenceEvaluator(str(file)).run(None, {"x": x})
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * abs(expected).max())
+    assert 0 < abs(found).max() < 1e6 and np.count_nonzero(found) > found.size / 2
+
+
+@pytest.mark.parametrize("provider", ["CPUExecutionProvider", "CUDAExecutionProvider"])
+def test_a_runtime_runs_it_as_it_runs_any_network(
+    file: Path, tmp_path: Path, provider: str
+) -> None:
+    if provider not in ort.get_available_providers():
+        pytest.skip(f"this onnxruntime has no {provider}")
+    asked = replace(REQUEST, provider=provider)
+    session = OnnxRuntime().prepare(file, asked, tmp_path, tmp_path)
+    assert len(session.output_sha256()) == 64
+
+
+def test_a_job_reads_the_anchor_before_and_after_without_a_thread_of_its_own(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    prepare = OnnxRuntime.prepare
+
+    def seen(self: OnnxRuntime, model: Path, request: MeasureRequest, *rest: Path) -> object:
+        if model.parent.name == "anchor":
+            assert request.artifact_sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
+            threads.append(request.threads)
+        return prepare(self, model, request, *rest)
+
+    monkeypatch.setattr(OnnxRuntime, "prepare", seen)
+    (tmp_path / "scratch").mkdir()
+    quick = TimingProtocol(
+        warmup_min_s=0.0, min_repeats=6, min_time_s=0.0, max_time_s=1.0, retries=0, anchor_runs=3
+    )
+    asked = replace(REQUEST, timing=quick, threads=2)
+    result = jobs.measure(jobs.Job(asked, file, tmp_path / "scratch", tmp_path))
+    assert result.status is Status.OK and threads == [1]
+    (taken,) = result.rounds
+    assert all(reading_ms > 0 for reading_ms in taken.anchor_ms)
+    if Path("/proc/stat").is_file():
+        assert taken.others_cores is not None
+
+
+def test_an_anchor_that_does_not_run_is_no_fault_of_the_design(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = OnnxRuntime.prepare
+
+    def no_anchor(self: OnnxRuntime, model: Path, *rest: object) -> object:
+        if model.parent.name == "anchor":
+            raise Refused("no Conv here")
+        return prepare(self, model, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(OnnxRuntime, "prepare", no_anchor)
+    (tmp_path / "scratch").mkdir()
+    result = jobs.measure(jobs.Job(REQUEST, file, tmp_path / "scratch", tmp_path))
+    assert result.status is Status.ERROR
+    assert "the drift anchor does not run on this device: no Conv here" in result.reason

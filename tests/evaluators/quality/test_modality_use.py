@@ -1,0 +1,122 @@
+"""What a design uses of each modality, on networks whose shares are known by construction."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.calibration import calibration_curve
+from test_evaluators_contract import BY_STAGE, QUICK, demo, design, image_folder, quality
+
+from evaluators.data import DataSet
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.modality_use import ModalityUseEvaluator, calibration_error
+from search_space.design.genotype import Genotype
+from search_space.network.network import FusionNetwork
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    return image_folder(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="module")
+def trained(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> QualityEvaluator:
+    return quality(data, tmp_path_factory.mktemp("home"), QUICK)
+
+
+def without_weights_on(
+    judge: QualityEvaluator, modality: str
+) -> Callable[[Genotype], FusionNetwork]:
+    """`judge.trained` for the design that concatenates, with all weights on one modality 0."""
+    whole = judge.trained
+    widths = [demo().shapes[n].widths[t - 1] for n, t in (("small-bert", 2), ("small-xcit", 3))]
+    columns = slice(0, widths[0]) if modality == "text" else slice(widths[0], sum(widths))
+
+    def trained(genotype: Genotype) -> FusionNetwork:
+        network = whole(genotype)
+        with torch.no_grad():
+            network.fusion.branches[0].project_fused.weight[:, columns] = 0  # type: ignore[union-attr, operator]
+        return network
+
+    return trained
+
+
+@pytest.mark.parametrize(("ignored", "used"), [("text", "vision"), ("vision", "text")])
+def test_a_modality_without_weights_has_no_share(
+    trained: QualityEvaluator, monkeypatch: pytest.MonkeyPatch, ignored: str, used: str
+) -> None:
+    monkeypatch.setattr(trained, "trained", without_weights_on(trained, ignored))
+    found = ModalityUseEvaluator(trained).evaluate(design())
+    share, dropped = found[f"shapley_{ignored}"], found[f"drop_shuffled_{ignored}"]
+    assert (share.value, share.low, share.high) == (0, 0, 0)
+    assert (dropped.value, dropped.low, dropped.high) == (0, 0, 0)
+    full = found["accuracy_shuffled_all"].value + found[f"shapley_{used}"].value
+    assert found[f"accuracy_without_{ignored}"].value == pytest.approx(full)
+    assert found[f"accuracy_shuffled_{used}"].value == found["accuracy_shuffled_all"].value
+
+
+@pytest.mark.parametrize("operator", ["concatenation", "tensor", "cross-attention"])
+def test_shares_add_up_to_the_accuracy_over_that_of_other_samples(
+    trained: QualityEvaluator, operator: str
+) -> None:
+    asked = design(operator)
+    found = ModalityUseEvaluator(trained).evaluate(asked)
+    full = trained.test(asked)["accuracy"].value
+    shares = found["shapley_text"].value + found["shapley_vision"].value
+    assert shares == pytest.approx(full - found["accuracy_shuffled_all"].value)
+    for modality in ("text", "vision"):
+        lost = found[f"drop_shuffled_{modality}"].value
+        assert lost == pytest.approx(full - found[f"accuracy_shuffled_{modality}"].value)
+        share = found[f"shapley_{modality}"]
+        assert share.low is not None and share.high is not None
+        assert share.low <= share.value <= share.high
+    assert 0 <= found["ece"].value <= 1
+
+
+def test_a_network_that_was_trained_whole_is_looked_at_as_it_is(
+    data: DataSet, tmp_path: Path
+) -> None:
+    judge = quality(data, tmp_path, BY_STAGE)
+    asked = design("cross-attention")
+    assert judge.fidelity(asked) == "whole network"
+    found = ModalityUseEvaluator(judge).evaluate(asked)
+    shares = found["shapley_text"].value + found["shapley_vision"].value
+    full = judge.test(asked)["accuracy"].value
+    assert shares == pytest.approx(full - found["accuracy_shuffled_all"].value)
+
+
+def test_the_same_design_uses_the_same_whenever_it_is_asked(trained: QualityEvaluator) -> None:
+    evaluator = ModalityUseEvaluator(trained)
+    assert evaluator.evaluate(design()) == evaluator.evaluate(design())
+    assert evaluator.key(design()) != evaluator.key(design("product"))
+    assert evaluator.key(design()) != ModalityUseEvaluator(trained, "valid").key(design())
+
+
+def test_a_design_of_one_modality_is_refused(trained: QualityEvaluator) -> None:
+    alone = trained.alone(demo().encoder("small-bert"))
+    with pytest.raises(ValueError, match="has one modality"):
+        ModalityUseEvaluator(trained).evaluate(alone)
+
+
+@given(st.integers(0, 1000), st.integers(2, 4), st.integers(1, 20))
+def test_the_calibration_error_is_that_of_scikit_learns_curve(
+    seed: int, classes: int, bins: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.normal(0, 2, (60, classes)), rng.integers(0, classes, 60)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    sure, right = probabilities.max(1), probabilities.argmax(1) == labels
+    shares, means = calibration_curve(right, sure, n_bins=bins)
+    counts, _ = np.histogram(sure, np.linspace(0, 1, bins + 1))
+    expected = (np.abs(shares - means) * counts[counts > 0]).sum() / 60
+    assert calibration_error(logits, labels, bins) == pytest.approx(expected)
+
+
+def test_one_that_is_sure_and_right_is_calibrated_and_one_that_is_sure_and_wrong_is_not() -> None:
+    logits = np.array([[50.0, 0.0], [0.0, 50.0]])
+    assert calibration_error(logits, np.array([0, 1])) == pytest.approx(0)
+    assert calibration_error(logits, np.array([1, 0])) == pytest.approx(1)

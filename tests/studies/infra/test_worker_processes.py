@@ -1,0 +1,134 @@
+"""Several workers of one command: while a board times one design, others are built and trained."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import optuna
+import pytest
+import sshd
+from desk import Desk, one_line
+from sshd import start_sshd
+from tiny import new_place
+
+from studies.infra.priority import LOWEST
+
+pytestmark = pytest.mark.skipif(bool(sshd.missing()), reason=sshd.missing())
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with start_sshd(tmp_path / "server") as server:
+        made = Desk(new_place(tmp_path / "place", COLUMNS="80"), server)
+        made.add()
+        made.install()
+        yield made
+
+
+def command(desk: Desk, total: int, *more: str) -> list[str]:
+    board = ("--device", "orin", "--timing", "shared", "--workers", "2")
+    return desk.place.run(*board, "--trials", str(total), *more)
+
+
+def trials(desk: Desk) -> list[optuna.trial.FrozenTrial]:
+    (name,) = optuna.study.get_all_study_names(desk.place.url)
+    return optuna.load_study(study_name=name, storage=desk.place.url).get_trials()
+
+
+def at_work(desk: Desk) -> int:
+    """How many workers have had a trial in hand, read without Optuna and without waiting."""
+    file = desk.place.folder / "runs" / "fusion-nas.db"
+    asked = "SELECT count(DISTINCT value_json) FROM trial_user_attributes WHERE key = 'worker'"
+    with suppress(sqlite3.Error), sqlite3.connect(f"file:{file}?mode=ro", uri=True) as database:
+        return int(database.execute(asked).fetchone()[0])
+    return 0
+
+
+def processes(group: int) -> list[str]:
+    """What still runs in a process group."""
+    return [args for _, pgid, _, args in listed() if pgid == group]
+
+
+def listed() -> list[tuple[int, int, int, str]]:
+    """Process, group, niceness and command of all that runs."""
+    columns = ["ps", "-ewwo", "pid,pgid,ni,stat,args"]
+    rows = subprocess.run(columns, capture_output=True, text=True).stdout.splitlines()[1:]
+    split = [row.split(maxsplit=4) for row in rows]
+    found = [row for row in split if row[2] != "-" and row[3][0] != "Z"]
+    return [(int(pid), int(group), int(nice), args) for pid, group, nice, _, args in found]
+
+
+def gone(group: int) -> bool:
+    until = time.monotonic() + 60
+    while processes(group) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not processes(group)
+
+
+def test_workers_of_one_command_share_its_total(desk: Desk) -> None:
+    done = desk.place.finish(command(desk, 40, "--json"))
+    assert done.returncode == 0, done.stderr
+    found = trials(desk)
+    assert [trial.number for trial in found] == list(range(40))
+    assert all(trial.state.is_finished() for trial in found)
+    assert len({trial.user_attrs["worker"] for trial in found}) == 2
+    outcome = json.loads(done.stdout)
+    assert len(outcome["trials"]) == 40 and outcome["front"]
+    assert done.stderr.count("looking at the test split") == 1
+    keys = [evaluation["key"] for evaluation in desk.place.kept()]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_the_first_and_the_command_goes_on(
+    desk: Desk, how: signal.Signals
+) -> None:
+    running = desk.place.start(command(desk, 200))
+    until = time.monotonic() + 90
+    while at_work(desk) < 2 and running.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(running.pid, how)
+    assert running.wait(timeout=60) == (130 if how != signal.SIGKILL else -signal.SIGKILL)
+    assert gone(running.pid), processes(running.pid)
+    running.communicate()
+    total = len(trials(desk)) + 1
+    done = desk.place.finish(command(desk, total))
+    assert done.returncode == 0, done.stderr
+    assert [trial.number for trial in trials(desk)] == list(range(total))
+    assert all(trial.state.is_finished() for trial in trials(desk))
+
+
+def test_training_that_cannot_give_way_to_this_machines_timings_is_refused(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "alone")
+    for flag, value in (("--timing", "alone"), ("--runtime", "cuda")):
+        refused = place.finish(place.run("--workers", "2", flag, value))
+        one_line(refused, 2, f"--workers 2 with --device local and {flag} {value}", "give a board")
+    one_line(place.finish(place.run("--workers", "0")), 2, "--workers 0", "give 1 to 64")
+
+
+def test_workers_on_this_machine_train_behind_the_agents_that_time(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "place")
+    running = place.start(place.run("--workers", "2", "--trials", "60"))
+    timing, workers = set[tuple[str, int]](), dict[int, int]()
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    while running.poll() is None:
+        for pid, group, nice, args in listed():
+            if ".pyz" in args and str(place.home) in args:
+                timing.add((args.split(".pyz ")[1].split()[0], nice))
+            elif group == running.pid:
+                workers[pid] = nice
+        time.sleep(0.05)
+    said = running.communicate()
+    assert running.returncode == 0, said
+    assert {("serve", own), ("job", own)} <= timing and {nice for _, nice in timing} == {own}
+    (name,) = optuna.study.get_all_study_names(place.url)
+    found = optuna.load_study(study_name=name, storage=place.url).get_trials()
+    pids = {int(trial.user_attrs["worker"].split(":")[1]) for trial in found}
+    assert len(pids) == 2 and {workers[pid] for pid in pids} == {LOWEST}
+    assert all(trial.state.is_finished() for trial in found) and len(found) == 60

@@ -1,0 +1,160 @@
+"""A study on a terminal and as JSON: what is said, and that it fits."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+from sample_outcome import SEEDED, empty, hostile, only_infeasible, sample, single
+
+from studies.report import terminal as screen
+from studies.report.json_output import as_json
+from studies.results.outcome import Outcome, Row, Standing, Value
+from studies.results.text import count, ms, overlap, standing
+
+
+def shown(outcome: Outcome, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    screen.show(outcome, console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("make", [sample, empty, single, only_infeasible])
+def test_no_line_is_longer_than_the_terminal(make: Callable[[], Outcome]) -> None:
+    for width in (80, 100, 160):
+        lines = shown(make(), width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert all(line == line.rstrip() for line in lines)
+
+
+def test_the_sample_is_told_with_figures_and_standings() -> None:
+    said = " ".join(shown(sample()).split())
+    for words in (
+        "are not CMU-MOSI's and say nothing about it.",
+        "24 trials: 19 complete, 3 infeasible, 1 unstable, 1 failed; 6 designs on the front.",
+        "late-small-mobilenet 61.7 (55.4-68.0) 60.4 1.86 114 k",
+        "late-small-mobilenet: on the front",
+        "late-small-vit: dominated by trial 13: +12.7 points at 0.87x the latency",
+        "text-only 74.5 (68.9-80.1) 73.5 6.40 576 k",
+        "Majority class: 52.4 % of validation, 51.7 % of test.",
+        "reference point 50.0 % at 24.0 ms",
+        "test data were looked at once, at the end",
+        "which of two is better is claimed by paired intervals",
+        "neighbouring pairs overlap: their order is not settled",
+        "- The clock of the board was not locked: latencies may drift by some percent.",
+    ):
+        assert words in said, words
+    assert all(f"{name}: " in said for name in SEEDED)
+
+
+def test_long_names_move_to_a_line_of_their_own() -> None:
+    name = "intermediate-mobilenet_v2_1.4_224@66e1abc0d5b3"
+    base = sample()
+    front = (replace(base.front[0], name=name), *base.front[1:])
+    lines = shown(replace(base, front=front)).splitlines()
+    assert name in lines and max(map(len, lines)) <= 80
+
+
+def test_markup_and_escape_sequences_are_only_words() -> None:
+    said = shown(hostile("[bold]x[/] \x1b[31mred\udcff"))
+    assert "[bold]x[/]" in said and "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    ("points", "slower", "words"),
+    [
+        (3.14, 1 / 0.7, "dominated by trial 12: +3.1 points at 0.70x the latency"),
+        (0.0, 2.0, "dominated by trial 12: the same accuracy at 0.50x the latency"),
+        (5.0, 1.0, "dominated by trial 12: +5.0 points at the same latency"),
+    ],
+)
+def test_standing_in_words(points: float, slower: float, words: str) -> None:
+    better = Row(12, "complete", "d", accuracy=Value(80, 75, 85))
+    row = Row(3, "complete", "d", accuracy=Value(70, 65, 74))
+    assert standing(Standing(row, False, better, points, slower)) == words
+    near = replace(row, accuracy=Value(78, 73, 83))
+    told = standing(Standing(near, False, better, points, slower))
+    assert told == words + " (accuracy intervals overlap)"
+    assert standing(Standing(replace(row, duplicate_of=1), True)).endswith("as trial 1)")
+
+
+def test_numbers_in_words() -> None:
+    assert [ms(v) for v in (0.0123, 0.0916, 0.1094, 0.1142, 0.9876)] == [
+        "0.0123", "0.0916", "0.109", "0.114", "0.988",
+    ]  # fmt: skip
+    assert [ms(v) for v in (1.234, 12.34, 123.4)] == ["1.23", "12.3", "123"]
+    assert [count(n) for n in (None, 12, 3_400, 1_200_000, 345_000_000)] == [
+        "", "12", "3.4 k", "1.2 M", "345 M",
+    ]  # fmt: skip
+    assert overlap(Value(1, 0, 2), Value(3, 2, 4)) and not overlap(Value(1), Value(1, 0, 2))
+
+
+def test_progress_in_a_pipe_is_one_line_a_trial() -> None:
+    out = io.StringIO()
+    now = [0.0]
+    console = Console(file=out, width=80)
+    with screen.progress(console, clock_s=lambda: now[0]) as reporter:
+        for trial in range(2):
+            for done in range(100):
+                reporter.step("train", done, 100)  # quick: not worth a line
+            reporter.trial(trial + 1, 2, "71.2 %, [3.4] ms")
+        for done in range(30):
+            now[0] += 1.0
+            reporter.step("download", done, 30)
+        reporter.line("done " + "x" * 100)
+    lines = out.getvalue().splitlines()
+    assert lines[:2] == ["[1/2] 71.2 %, [3.4] ms", "[2/2] 71.2 %, [3.4] ms"]
+    assert lines[2:] == ["  download: 10 of 30", "done " + "x" * 100]
+
+
+def test_progress_on_a_terminal_leaves_only_what_was_to_stay() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, _environ={"TERM": "xterm"})
+    with screen.progress(console) as reporter:
+        reporter.step("train", 3, 10)
+        reporter.trial(1, 4, "71.2 %, 3.4 ms")
+        reporter.step("measure", 0, 2)
+        reporter.line("kept")
+    assert "71.2 %" in out.getvalue() and "measure" in out.getvalue()
+    assert "kept" in out.getvalue()
+
+
+def test_quiet_is_silent() -> None:
+    out = io.StringIO()
+    for terminal in (True, False):
+        console = Console(file=out, force_terminal=terminal)
+        with screen.progress(console, quiet=True) as reporter:
+            reporter.trial(1, 2, "x")
+            reporter.step("x", 1, 2)
+            reporter.line("x")
+    assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize("make", [sample, empty, single, only_infeasible])
+def test_json_holds_everything_and_no_nan(make: Callable[[], Outcome]) -> None:
+    outcome = make()
+    nan = float("nan")
+    outcome = replace(outcome, importances={**outcome.importances, "nothing": {"x": nan}})
+    said = json.loads(json.dumps(as_json(outcome), allow_nan=False))
+    assert len(said["trials"]) == len(outcome.rows)
+    assert said["front"] == [row.number for row in outcome.front]
+    assert said["importances"]["nothing"] == {"x": None}
+    for trial, row in zip(said["trials"], outcome.rows, strict=True):
+        assert trial["latency_ms"] == (row.latency and vars(row.latency))
+
+
+def test_a_latency_limit_that_nothing_meets_is_told_with_the_designs_that_came_nearest() -> None:
+    rejected = only_infeasible()
+    timed = [
+        replace(
+            rejected.rows[0], number=k, name="", design=f"design {k}", latency=Value(90.0 - 10 * k)
+        )
+        for k in range(6)
+    ]
+    said = " ".join(shown(replace(rejected, rows=(*timed, timed[5]))).split())
+    assert (
+        "no front yet. Nearest to the latency limit of 24 ms: trial 5 at 40.0 ms, design 5; "
+        "trial 4 at 50.0 ms, design 4; trial 3 at 60.0 ms, design 3."
+    ) in said

@@ -1,0 +1,177 @@
+"""Pareto front, standing and hypervolume, each against the plainest reckoning there is."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sample_outcome import sample
+
+from studies.results.cautions import cautions_of, neighbours
+from studies.results.outcome import Row, Value
+from studies.results.pareto import (
+    dominates,
+    hypervolume,
+    hypervolume_history,
+    pareto_front,
+    point,
+    reference_point,
+    standing,
+)
+from studies.results.text import unsettled
+
+
+def row(number: int, accuracy: int, latency: int, **more: object) -> Row:
+    return Row(number, "complete", "", accuracy=Value(accuracy), latency=Value(latency), **more)  # type: ignore[arg-type]
+
+
+# Few values, so that ties and equal designs are common.
+POINTS = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 8)), max_size=12)
+
+
+@st.composite
+def studies(draw: st.DrawFn) -> list[Row]:
+    rows: list[Row] = []
+    for number, (accuracy, latency) in enumerate(draw(POINTS)):
+        kind = draw(st.sampled_from(["complete", "complete", "complete", "infeasible", "failed"]))
+        if kind == "complete":
+            earlier = draw(st.sampled_from([None, None, 0])) if rows else None
+            rows.append(row(number, accuracy, latency, duplicate_of=earlier))
+        else:
+            rows.append(Row(number, kind, "", latency=Value(latency)))
+    return rows
+
+
+def complete(rows: list[Row]) -> list[Row]:
+    return [r for r in rows if r.state == "complete" and r.duplicate_of is None]
+
+
+@given(POINTS)
+def test_dominance_is_irreflexive_and_one_way(points: list[tuple[int, int]]) -> None:
+    rows = [row(k, *p) for k, p in enumerate(points)]
+    for a in rows:
+        assert not dominates(a, a)
+        for b in rows:
+            assert not (dominates(a, b) and dominates(b, a))
+
+
+@given(studies())
+def test_the_front_is_every_design_that_no_other_beats(rows: list[Row]) -> None:
+    def beaten(p: tuple[float, float]) -> bool:
+        others = [point(o) for o in complete(rows)]
+        return any(o[0] >= p[0] and o[1] <= p[1] and o != p for o in others)
+
+    wanted = {r.number for r in complete(rows) if not beaten(point(r))}
+    assert {r.number for r in pareto_front(rows)} == wanted
+
+
+@given(studies())
+def test_neither_duplicates_nor_what_has_no_result_is_on_the_front(rows: list[Row]) -> None:
+    for shown in pareto_front(rows):
+        assert shown.state == "complete"
+        assert shown.duplicate_of is None
+
+
+@given(studies())
+def test_the_front_is_shown_from_fast_to_slow_and_gains_accuracy(rows: list[Row]) -> None:
+    front = [point(r) for r in pareto_front(rows)]
+    for (a, fast), (b, slow) in pairwise(front):
+        assert (a == b and fast == slow) or (a < b and fast < slow)
+
+
+@given(studies())
+def test_a_design_is_on_the_front_or_beaten_by_one_that_is(rows: list[Row]) -> None:
+    front = [r.number for r in pareto_front(rows)]
+    for r in complete(rows):
+        found = standing(r, rows)
+        assert found.on_front == (r.number in front)
+        if found.dominated_by is not None:
+            assert dominates(found.dominated_by, r)
+            assert found.points_lost == point(found.dominated_by)[0] - point(r)[0] >= 0
+            assert found.times_slower == point(r)[1] / point(found.dominated_by)[1] >= 1
+
+
+@given(studies())
+def test_hypervolume_is_the_number_of_unit_squares_that_are_covered(rows: list[Row]) -> None:
+    reference = (0.0, 9.0)
+    covered = sum(
+        any(a >= accuracy + 1 and ms <= latency for a, ms in map(point, complete(rows)))
+        for accuracy in range(8)
+        for latency in range(9)
+    )
+    assert hypervolume(rows, reference) == covered
+
+
+@given(studies())
+def test_hypervolume_never_falls_and_ends_at_that_of_the_front(rows: list[Row]) -> None:
+    reference = reference_point(rows)
+    history = hypervolume_history(rows, reference)
+    if reference is None:
+        assert history == ()
+        return
+    values = [value for _, value in history]
+    assert values == sorted(values)
+    assert values[-1] == hypervolume(pareto_front(rows), reference)
+
+
+def test_no_reference_point_is_claimed_before_two_designs_are_known() -> None:
+    assert reference_point([row(0, 50, 2)]) is None
+
+
+def test_a_row_without_values_has_no_point() -> None:
+    with pytest.raises(ValueError, match="trial 3 has no accuracy"):
+        point(Row(3, "failed", ""))
+
+
+def test_a_reference_that_dominates_designs_on_the_front_is_a_caution() -> None:
+    front = [row(0, 50, 3), row(1, 70, 5), row(2, 90, 9)]
+    alone = [row(0, 70, 4, name="vision-only"), row(0, 60, 4, name="text-only")]
+    said = cautions_of(front, {}, alone)
+    assert said == (
+        "vision-only, outside the search, is by the means no less accurate and no slower than 1 "
+        "of 3 designs on the front, trial 1 first; these data do not decide whether it is better.",
+    )
+    unknown = Row(None, "unstable", "", name="text-only", latency=Value(1), reason="hot")
+    assert cautions_of(front, {}, [unknown]) == ("The latency of text-only is not stable: hot",)
+
+
+def test_that_a_reference_dominates_is_claimed_where_the_same_samples_say_so() -> None:
+    def timed(number: int, accuracy: float, ms: float, name: str = "") -> Row:
+        latency = Value(ms, 0.99 * ms, 1.01 * ms)
+        return replace(row(number, accuracy, ms, name=name), latency=latency)
+
+    front = [timed(0, 50, 3), timed(1, 70, 9)]
+    alone = replace(timed(0, 75, 4, name="text-only"), number=None)
+    right = np.ones((1, 200))
+    right[0, :60] = 0
+    better, alike = np.ones((1, 200)), right.copy()
+    better[0, :40] = 0
+    alike[0, :2], alike[0, 60:62] = 1, 0
+    first = right * 0
+    said = cautions_of(front, {}, [alone], {0: first, 1: right, "text-only": better})
+    assert said == (
+        "text-only, outside the search, dominates 1 of 2 designs on the front, trial 1 first: it "
+        "reads less, is no slower and, over the same samples, no less accurate.",
+    )
+    (said_of_alike,) = cautions_of(front, {}, [alone], {0: first, 1: right, "text-only": alike})
+    assert "these data do not decide whether it is better" in said_of_alike
+
+
+def test_neighbours_on_the_front_are_told_apart_by_the_same_samples_or_not_at_all() -> None:
+    front = [row(0, 50, 3), row(1, 51, 5), row(2, 90, 9)]
+    rng = np.random.default_rng(0)
+    right = {
+        k: (rng.random((1, 400)) < share).astype(float) for k, share in enumerate((0.5, 0.51, 0.9))
+    }
+    close, apart = neighbours(front, right)
+    assert close and not close.decided and apart and apart.low > 0
+    assert neighbours(front, {0: right[0], 2: right[2]}) == (None, None)
+    (said,) = cautions_of(front, {}, (), {**right, 2: right[1]})
+    assert said.startswith("2 of the 2 other designs on the front cannot be told from trial 2")
+    outcome = replace(sample(), front=tuple(front), neighbours=(close, apart))
+    assert unsettled(outcome) == (
+        "On the front, the paired accuracy intervals of 1 of 2 neighbouring pairs hold zero: their "
+        "order is not settled."
+    )

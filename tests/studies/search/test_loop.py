@@ -1,0 +1,429 @@
+"""The loop: what is asked, what is told, what is evaluated, and what a cut-off leaves behind."""
+
+import math
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import optuna
+import pytest
+import typer
+from optuna.trial import TrialState
+from tiny import SPACE, Bench, tiny_space
+
+from evaluators.devices.client import DeviceLost
+from evaluators.devices.pool import DeviceAway, DevicesDiffer, WrongAgent
+from evaluators.devices.ssh.connect import HostKeyChanged
+from evaluators.devices.ssh.keys import LogInFailed
+from evaluators.evaluation import Measure
+from evaluators.latency.evaluator import MeasureError
+from search_space.design.genotype import Genotype
+from studies.cli.exits import DEVICE, HOST_KEY, errors
+from studies.infra.workers import Workers
+from studies.results.cautions import cautions_of
+from studies.results.pareto import pareto_front
+from studies.results.trial_record import (
+    CARRIED_OVER,
+    NAME,
+    RECORD,
+    UNSTABLE,
+    WORKER,
+    reference_row,
+    rows_of,
+)
+from studies.samplers.registry import SAMPLERS, distributions, sampler_maker
+from studies.search.loop import MAX_ATTEMPTS
+from studies.search.trial_runner import UNSTABLE_IN_A_ROW, SearchStopped
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "bench")
+
+
+def constraints(trial: optuna.trial.FrozenTrial) -> dict[str, float]:
+    return dict(trial.constraints.items())
+
+
+def test_trials_is_the_total_of_the_study_not_of_the_command(bench: Bench) -> None:
+    bench.search.run(3)
+    bench.search.run(3)
+    assert len(bench.trials) == 3
+    bench.search.run(5)
+    assert [t.number for t in bench.trials] == list(range(5))
+
+
+def test_seeding_twice_queues_each_published_design_once(bench: Bench) -> None:
+    bench.search.seed(bench.seeded)
+    bench.search.seed(bench.seeded)
+    bench.search.run(len(bench.seeded))
+    bench.search.seed(bench.seeded)
+    assert [t.user_attrs[NAME] for t in bench.trials] == [s.name for s in bench.seeded]
+
+
+def test_seeds_that_the_total_leaves_no_room_for_are_told_with_the_total_that_does(
+    bench: Bench,
+) -> None:
+    bench.search.seed(bench.seeded)
+    bench.search.run(2)
+    assert bench.told.lines[-1] == "1 of 3 seeded designs still waits: --trials 3 or more"
+    bench.search.run(3)
+    assert not any("wait" in line for line in bench.told.lines[-1:])
+
+
+def test_seeding_a_study_that_has_its_trials_is_not_passed_over_in_silence(bench: Bench) -> None:
+    bench.search.run(3)
+    assert not any("wait" in line for line in bench.told.lines)
+    bench.search.seed(bench.seeded)
+    bench.search.run(3)
+    assert bench.told.lines[-1] == "3 of 3 seeded designs still wait: --trials 6 or more"
+    assert len([t for t in bench.trials if t.state.is_finished()]) == 3
+
+
+def test_a_seeded_trial_is_the_published_design_with_the_words_that_carried_it(
+    bench: Bench,
+) -> None:
+    bench.search.seed(bench.seeded)
+    bench.search.run(len(bench.seeded))
+    for trial, seeded in zip(bench.trials, bench.seeded, strict=True):
+        assert trial.user_attrs[RECORD]["key"] == seeded.genotype.key
+        assert "carried over in proportion" in trial.user_attrs[CARRIED_OVER]
+    shown = {row.name: row for row in rows_of(bench.study)}
+    published = {s.name: s.design for s in bench.seeded}
+    for name, row in shown.items():
+        assert row.published_accuracy == published[name].accuracy_percent
+        assert row.published_latency_ms == published[name].latency_ms
+
+
+def test_a_seed_that_the_space_does_not_offer_is_left_out_and_named(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "bench")
+    narrow = SPACE.replace('text_pooling = ["cls", "mean", "pooler"]', 'text_pooling = ["mean"]')
+    bench.space = tiny_space(tmp_path, narrow)
+    search = bench.new_search(bench.workers)
+    search.seed(bench.seeded)
+    search.run(1)
+    assert any("is left out: text_pooling" in line for line in bench.told.lines)
+
+
+def test_a_seed_whose_trial_failed_is_tried_again(bench: Bench) -> None:
+    bench.latency.fails = lambda: MeasureError("the board is hot")
+    bench.search.seed(bench.seeded[:1])
+    with pytest.raises(SearchStopped):
+        bench.search.run(1)
+    bench.latency.fails = lambda: None
+    bench.search.seed(bench.seeded[:1])
+    bench.search.run(1)
+    states = [t.state.name for t in bench.trials if t.user_attrs.get(NAME)]
+    assert states == ["FAIL", "COMPLETE"]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_decision_is_asked_every_time_by_every_sampler(bench: Bench, sampler: str) -> None:
+    # 12 trials are past the random start of tpe and gp.
+    bench.new_search(bench.workers, sampler).run(12)
+    wanted = distributions(bench.space)
+    for trial in bench.trials:
+        assert trial.distributions == wanted
+        assert trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def test_a_sampler_draws_the_same_after_a_cut_as_without_one(tmp_path: Path) -> None:
+    whole, cut = Bench(tmp_path / "whole"), Bench(tmp_path / "cut")
+    whole.new_search(whole.workers, "tpe").run(14)
+    for total in (3, 11, 14):
+        cut.new_search(cut.workers, "tpe").run(total)
+    assert [t.params for t in whole.trials] == [t.params for t in cut.trials]
+
+
+def test_workers_that_start_together_draw_apart(bench: Bench) -> None:
+    make, drawn = sampler_maker("random", 0, bench.space), []
+    for trial in range(3):
+        bench.study.sampler = make(trial)
+        drawn.append(tuple(bench.study.ask(distributions(bench.space)).params.items()))
+    assert len(set(drawn)) == 3
+
+
+def test_what_cannot_be_built_is_pruned_with_a_constraint_and_never_timed(
+    bench: Bench, tmp_path: Path
+) -> None:
+    at = SPACE.index("[[vision_encoder]]")
+    uneven = SPACE[:at] + SPACE[at:].replace("hidden_size = 16", "hidden_size = 18")
+    bench.space = tiny_space(tmp_path, uneven.replace("widths = [0, 16]", "widths = [0]"))
+    bench.new_search(bench.workers).run(20)
+    unbuildable = [t for t in bench.trials if constraints(t)["violations"] > 0]
+    assert 0 < len(unbuildable) < 20, "products of unequal widths cannot be built"
+    for trial in unbuildable:
+        assert trial.state is TrialState.PRUNED
+        assert trial.user_attrs[RECORD]["reason"]
+        genotype = Genotype.from_json(trial.user_attrs[RECORD]["genotype"])
+        assert genotype.key not in bench.latency.timed
+
+
+def test_what_the_device_cannot_run_is_pruned_and_never_trained(bench: Bench) -> None:
+    bench.latency.infeasible = lambda genotype: True
+    bench.search.run(12)
+    assert bench.latency.timed and not bench.quality.trained
+    for trial in bench.trials:
+        assert trial.state is TrialState.PRUNED
+        assert any(value > 0 for value in constraints(trial).values())
+
+
+def test_what_is_over_the_latency_limit_is_never_trained(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "bench", limit_ms=4.0)
+    bench.search.run(30)
+    timed = set(bench.latency.timed)
+    fast = {
+        t.user_attrs[RECORD]["key"]
+        for t in bench.trials
+        if t.user_attrs[RECORD].get("latency_ms", [9])[0] <= 4.0
+    }
+    assert fast < timed
+    assert sorted(bench.quality.trained) == sorted(fast)
+    for trial in bench.trials:
+        if trial.user_attrs[RECORD].get("key") in timed - fast:
+            assert trial.state is TrialState.PRUNED
+            assert constraints(trial)["ms_over_latency_limit"] > 0
+            assert "over the latency limit of 4 ms" in trial.user_attrs[RECORD]["reason"]
+
+
+SHAKY = "none of 4 rounds of timing can be trusted; in the last, the blocks are 31.0 % apart"
+
+
+def test_a_design_whose_latency_is_not_stable_is_never_trained_and_on_no_front(
+    bench: Bench,
+) -> None:
+    calls = iter(range(1000))
+    bench.latency.unstable = lambda genotype: SHAKY if next(calls) % 3 == 0 else ""
+    # The fastest by far, were it to be believed.
+    bench.latency.ms = lambda genotype: 5.0 + int(genotype.key[4:8], 16) / 2**16
+    bench.search.run(9)
+    rows = rows_of(bench.study)
+    shaky = [row for row in rows if row.state == "unstable"]
+    assert shaky and {row.state for row in rows} <= {"complete", "unstable", "infeasible"}
+    for row in shaky:
+        trial = bench.trials[row.number or 0]
+        assert trial.state is TrialState.PRUNED and constraints(trial)["unstable"] > 0
+        assert trial.user_attrs[RECORD]["key"] not in bench.quality.trained
+        assert row.reason == SHAKY and row.latency is not None and row not in pareto_front(rows)
+    (caution,) = [text for text in cautions_of(rows, {}) if "no stable latency" in text]
+    assert caution.startswith(f"{len(shaky)} trial") and SHAKY in caution
+    assert any(line.endswith(SHAKY) for line in bench.told.lines)
+
+
+def test_a_reference_whose_latency_is_not_stable_is_told() -> None:
+    row = reference_row("text-only", "a text encoder", "", {UNSTABLE: SHAKY, "reason": SHAKY})
+    assert row.state == "unstable"
+    (caution,) = cautions_of((), {}, (row,))
+    assert caution == f"The latency of text-only is not stable: {SHAKY}"
+
+
+def test_a_design_that_was_not_stable_is_timed_again_when_it_comes_up_again(bench: Bench) -> None:
+    bench.latency.unstable = lambda genotype: SHAKY
+    bench.search.seed(bench.seeded[:1])
+    bench.search.run(1)
+    bench.latency.unstable = lambda genotype: ""
+    bench.search.seed(bench.seeded[:1])
+    bench.search.seed(bench.seeded[:1])
+    bench.search.run(2)
+    shaky, good = rows_of(bench.study)
+    assert (shaky.state, good.state) == ("unstable", "complete")
+    assert shaky.name == good.name and good.duplicate_of is None
+    assert len(bench.latency.timed) == 2 and pareto_front((shaky, good)) == (good,)
+    bench.search.seed(bench.seeded[:1])
+    assert len(bench.trials) == 2, "once it was timed well it is not queued again"
+
+
+def test_a_device_on_which_nothing_is_stable_ends_the_run_and_says_what_to_do(
+    bench: Bench,
+) -> None:
+    bench.latency.unstable = lambda genotype: SHAKY
+    said = r"the device is unsteady, 20 readings .* 31.0 % apart: keep other work off the device"
+    with pytest.raises(SearchStopped, match=said):
+        bench.search.run(60)
+    assert not bench.quality.trained
+    assert sum(row.state == "unstable" for row in rows_of(bench.study)) == UNSTABLE_IN_A_ROW
+
+
+def test_some_unstable_readings_in_a_row_end_no_run(bench: Bench) -> None:
+    calls = iter(range(1000))
+    bench.latency.unstable = lambda genotype: "" if next(calls) % 6 == 5 else SHAKY
+    bench.search.run(30)
+    states = [row.state for row in rows_of(bench.study)]
+    assert len(states) == 30 and states.count("unstable") >= UNSTABLE_IN_A_ROW
+    assert "complete" in states
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (HostKeyChanged, HOST_KEY),
+        (LogInFailed, DEVICE),
+        (WrongAgent, DEVICE),
+        (DevicesDiffer, DEVICE),
+        (DeviceAway, DEVICE),
+    ],
+)
+def test_what_only_a_person_can_mend_ends_the_run_at_once_and_costs_no_trial(
+    bench: Bench, kind: type[Exception], code: int
+) -> None:
+    bench.latency.fails = lambda: kind("orin: look at it")
+    workers = Workers(bench.home / "workers")
+    with pytest.raises(typer.Exit) as left, errors():
+        bench.new_search(workers).run(2)
+    workers.close()
+    assert left.value.exit_code == code and len(bench.latency.timed) == 1
+    assert "orin: look at it; once that is mended, the same command" in str(left.value.__cause__)
+    assert [t.state for t in bench.trials] == [TrialState.RUNNING]
+    bench.latency.fails = lambda: None
+    bench.search.run(2)
+    assert [t.state for t in bench.trials] == [TrialState.COMPLETE] * 2
+
+
+def test_a_design_that_comes_again_is_marked_and_costs_nothing(bench: Bench) -> None:
+    for _ in range(2):
+        bench.study.enqueue_trial(
+            dict(zip(distributions(bench.space), vector_of(bench), strict=True))
+        )
+    bench.search.run(2)
+    assert len(bench.latency.timed) == len(bench.quality.trained) == 1
+    first, second = rows_of(bench.study)
+    assert (first.duplicate_of, second.duplicate_of) == (None, 0)
+    assert second.accuracy == first.accuracy and second.latency == first.latency
+
+
+def vector_of(bench: Bench) -> tuple[str | int, ...]:
+    return bench.space.encode(bench.seeded[0].genotype)
+
+
+def test_the_same_design_in_two_hands_at_once_counts_once(bench: Bench) -> None:
+    """Neither worker could know of the other; the rows say so all the same."""
+    bench.search.seed(bench.seeded[:1])
+    bench.search.run(1)
+    twin = bench.trials[0]
+    bench.study.add_trial(
+        optuna.trial.create_trial(
+            params=twin.params,
+            distributions=twin.distributions,
+            values=twin.values,
+            user_attrs={RECORD: twin.user_attrs[RECORD]},
+        )
+    )
+    assert rows_of(bench.study)[1].duplicate_of == 0
+
+
+@pytest.mark.parametrize("error", [MeasureError("no answer"), DeviceLost("cable out")])
+def test_three_failures_in_a_row_end_the_run_with_the_last_reason(
+    bench: Bench, error: Exception
+) -> None:
+    bench.latency.fails = lambda: error
+    with pytest.raises(SearchStopped, match=f"3 trials in a row failed, the last: {error}"):
+        bench.search.run(30)
+    assert [t.state for t in bench.trials].count(TrialState.FAIL) == 3
+    bench.latency.fails = lambda: None
+    bench.search.run(4)
+    done = [t for t in bench.trials if t.state.is_finished() and t.state is not TrialState.FAIL]
+    assert len(done) >= 4
+
+
+def test_single_failures_do_not_end_the_run_and_do_not_count(bench: Bench) -> None:
+    calls = iter(range(1000))
+    bench.latency.fails = lambda: MeasureError("flaky") if next(calls) % 3 == 0 else None
+    bench.search.run(12)
+    states = [t.state for t in bench.trials]
+    assert TrialState.FAIL in states
+    assert len(states) - states.count(TrialState.FAIL) == 12
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_never_told_and_never_kept(bench: Bench, value: float) -> None:
+    bench.quality.percent = lambda genotype: value
+    with pytest.raises(SearchStopped, match="not a finite number"):
+        bench.search.run(20)
+    kept = bench.store.path.read_text() if bench.store.path.exists() else ""
+    assert "quality" not in kept
+    for trial in bench.trials:
+        assert trial.state in (TrialState.FAIL, TrialState.PRUNED) and trial.values is None
+    with pytest.raises(ValueError):
+        Measure("accuracy", value, "%")
+
+
+def killed_worker(bench: Bench, trial: optuna.Trial, sign: bool = True) -> None:
+    """Leaves a trial as a worker of this home does that was killed."""
+    program = (
+        "import os, sys; from pathlib import Path; from studies.infra.workers import Workers\n"
+        "print(Workers(Path(sys.argv[1])).name, flush=True); os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", program, str(bench.home / "workers")]
+    name = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    assert name
+    if sign:
+        trial.set_user_attr(WORKER, name)
+
+
+def test_a_trial_whose_worker_was_killed_is_finished_by_the_next_run(bench: Bench) -> None:
+    trial = bench.study.ask(distributions(bench.space))
+    killed_worker(bench, trial)
+    bench.search.run(1)
+    assert [t.number for t in bench.trials] == [0]
+    assert bench.trials[0].params == trial.params
+    assert bench.trials[0].state.is_finished()
+
+
+def test_a_trial_killed_while_it_was_asked_for_is_decided_and_finished(bench: Bench) -> None:
+    bench.search.seed(bench.seeded[:1])
+    half = bench.study.ask({"text_tokens": distributions(bench.space)["text_tokens"]})
+    bench.workers.asking.write_text(bench.study.study_name)
+    bench.search.run(1)
+    assert [t.number for t in bench.trials] == [half.number]
+    assert bench.trials[0].user_attrs[RECORD]["key"] == bench.seeded[0].genotype.key
+
+
+def test_a_trial_that_a_live_worker_has_just_asked_for_is_left_to_it(bench: Bench) -> None:
+    bench.study.ask(distributions(bench.space))
+    bench.search.run(2)
+    assert next(t.state.name for t in bench.trials) == "RUNNING"
+    assert len(bench.trials) == 2
+
+
+def test_a_trial_in_the_hands_of_another_live_worker_is_left_to_it(bench: Bench) -> None:
+    other = Workers(bench.home / "workers")
+    trial = bench.study.ask(distributions(bench.space))
+    trial.set_user_attr(WORKER, other.name)
+    bench.search.run(2)
+    assert bench.trials[0].state is TrialState.RUNNING
+    other.close()
+    bench.search.run(2)
+    assert bench.trials[0].state is not TrialState.RUNNING
+
+
+def test_workers_of_another_home_count_as_alive(tmp_path: Path) -> None:
+    ours, theirs = Workers(tmp_path / "ours"), Workers(tmp_path / "theirs")
+    assert not ours.is_dead(theirs.name)
+
+
+def test_a_trial_that_kills_its_worker_every_time_is_given_up(bench: Bench) -> None:
+    trial = bench.study.ask(distributions(bench.space))
+    trial.set_user_attr("attempts", MAX_ATTEMPTS)
+    killed_worker(bench, trial)
+    bench.search.run(1)
+    assert bench.trials[0].state is TrialState.FAIL
+    assert rows_of(bench.study)[0].reason == "its worker ended in the middle of it 3 times"
+    assert len(bench.trials) == 2
+
+
+def test_being_interrupted_is_no_failed_attempt_of_a_trial(bench: Bench) -> None:
+    def interrupt() -> Exception:
+        raise KeyboardInterrupt
+
+    warnings.simplefilter("error")
+    bench.latency.fails = interrupt
+    bench.search.seed(bench.seeded[:1])
+    for _ in range(2 * MAX_ATTEMPTS):
+        workers = Workers(bench.home / "workers")
+        with pytest.raises(KeyboardInterrupt):
+            bench.new_search(workers).run(1)
+        workers.close()
+    bench.latency.fails = lambda: None
+    bench.search.run(1)
+    assert [t.state.name for t in bench.trials] == ["COMPLETE"]

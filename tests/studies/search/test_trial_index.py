@@ -1,0 +1,61 @@
+"""What the loop knows of a study's trials is what a look at all of them would say."""
+
+import random
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from studies.results.trial_record import NAME, RECORD, UNSTABLE, first_of_each
+from studies.search.trial_index import Ledger
+
+STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+def two_objectives() -> optuna.Study:
+    return optuna.create_study(directions=["maximize", "minimize"])
+
+
+def end(study: optuna.Study, trial: optuna.Trial, state: TrialState, **record: str) -> None:
+    trial.set_user_attr(RECORD, record)
+    study.tell(trial, [50.0, 1.0] if state is TrialState.COMPLETE else None, state=state)
+
+
+def assert_same_as_a_look_at_all(ledger: Ledger, trials: list[FrozenTrial]) -> None:
+    assert ledger.running == [t for t in trials if t.state is TrialState.RUNNING]
+    assert ledger.waiting == [t for t in trials if t.state is TrialState.WAITING]
+    finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert ledger.finished == len(finished)
+    steady = [trial for trial in finished if UNSTABLE not in trial.user_attrs[RECORD]]
+    assert ledger.names == {trial.user_attrs.get(NAME) for trial in steady}
+    assert ledger.first == first_of_each(trials)
+
+
+def test_it_holds_whatever_order_the_trials_of_several_workers_end_in() -> None:
+    draw, study, ledger = random.Random(0), two_objectives(), Ledger()
+    running: list[optuna.Trial] = []
+    for _ in range(400):
+        step = draw.choice(("queue", "ask", "ask", "end", "end", "read"))
+        if step == "queue":
+            study.enqueue_trial({}, user_attrs={NAME: f"seeded {draw.randrange(5)}"})
+        elif step == "ask":
+            running.append(study.ask())
+        elif step == "end" and running:
+            unstable = {UNSTABLE: "halves apart"} if draw.random() < 0.2 else {}
+            trial = running.pop(draw.randrange(len(running)))
+            end(study, trial, draw.choice(STATES), key=str(draw.randrange(20)), **unstable)
+        else:
+            ledger.update(study.get_trials(deepcopy=False))
+            assert_same_as_a_look_at_all(ledger, study.get_trials(deepcopy=False))
+    assert ledger.finished > 50 and len(ledger.first) > 10 and len(ledger.running) > 3
+
+
+def test_a_trial_that_has_ended_is_looked_at_once() -> None:
+    study, ledger = two_objectives(), Ledger()
+    for key in "abc":
+        end(study, study.ask(), TrialState.COMPLETE, key=key)
+    ledger.update(study.get_trials(deepcopy=False))
+    end(study, study.ask(), TrialState.PRUNED, key="a")
+    unread: list[Any] = [None] * 3
+    ledger.update([*unread, study.get_trials(deepcopy=False)[3]])
+    assert ledger.finished == 4 and ledger.first == {"a": 0, "b": 1, "c": 2}

@@ -1,0 +1,201 @@
+"""How a study trains: chosen for the machine that begins it, kept by every machine that goes on."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from test_evaluators_contract import QUICK, demo, design, image_folder, quality
+from torch import nn
+
+import studies.study.training_protocol as chosen
+from evaluators.features.examples import Batch
+from evaluators.quality.evaluator import ON_FROZEN, QualityEvaluator
+from evaluators.training.config import named_protocol
+from evaluators.training.loop import Regime, TrainingProtocol, Trunks, affordable_epochs
+from studies.config.settings import Settings, UsageError, load_settings
+from studies.results.cautions import cautions_of
+from studies.results.outcome import Row
+from studies.results.trial_record import figures_of, record_of
+from studies.study.training_protocol import chosen_protocol, epoch_macs, in_words, resumed_protocol
+
+
+@pytest.fixture(scope="module")
+def evaluator(tmp_path_factory: pytest.TempPathFactory) -> QualityEvaluator:
+    data = image_folder(tmp_path_factory.mktemp("data") / "set")
+    return quality(data, tmp_path_factory.mktemp("home"), TrainingProtocol())
+
+
+def settings(trunks: str = "auto", study: str = "pareto") -> Settings:
+    return load_settings(study, trunks=trunks)
+
+
+def choice(
+    evaluator: QualityEvaluator,
+    monkeypatch: pytest.MonkeyPatch,
+    text: float,
+    vision: float,
+    trunks: str = "auto",
+    compute: str = "cpu",
+) -> TrainingProtocol:
+    """What is chosen where an epoch costs so much and the processor multiplies in bf16."""
+    monkeypatch.setattr(chosen, "epoch_macs", lambda *_: {"text": text, "vision": vision})
+    monkeypatch.setattr(chosen, "native_arithmetic", lambda _: "bf16")
+    return chosen_protocol(settings(trunks), evaluator, demo(), compute)
+
+
+@pytest.mark.parametrize(
+    ("text", "vision", "trunks", "arithmetic"),
+    [
+        (4e11, 6e11, "by-stage", "fp32"),
+        (4e11, 7e11, "text-tuned", "bf16"),
+        (1e13, 0.0, "text-tuned", "bf16"),
+        (1.1e13, 0.0, "frozen", "fp32"),
+    ],
+)
+def test_a_cpu_trains_as_much_as_it_can_bear(
+    evaluator: QualityEvaluator,
+    monkeypatch: pytest.MonkeyPatch,
+    text: float,
+    vision: float,
+    trunks: str,
+    arithmetic: str,
+) -> None:
+    found = choice(evaluator, monkeypatch, text, vision)
+    assert (found.trunks, found.arithmetic) == (trunks, arithmetic)
+    assert found.fusion.max_macs == found.fusion_pretrained.max_macs is not None
+
+
+def test_a_gpu_trains_whole_and_without_a_bound(
+    evaluator: QualityEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = choice(evaluator, monkeypatch, 1e15, 1e15, compute="cuda")
+    assert (found.trunks, found.arithmetic, found.fusion.max_macs) == ("by-stage", "bf16", None)
+
+
+@pytest.mark.parametrize("compute", ["cpu", "cuda"])
+def test_designs_of_a_fixed_list_are_all_trained_alike(
+    evaluator: QualityEvaluator, monkeypatch: pytest.MonkeyPatch, compute: str
+) -> None:
+    monkeypatch.setattr(chosen, "epoch_macs", lambda *_: {"text": 4e11, "vision": 5e11})
+    found = chosen_protocol(settings(study="depth-or-merge"), evaluator, demo(), compute)
+    assert found.trunks == "tuned"
+
+
+@pytest.mark.parametrize("trunks", get_args(Trunks))
+def test_trunks_that_are_asked_for_win(
+    evaluator: QualityEvaluator, monkeypatch: pytest.MonkeyPatch, trunks: str
+) -> None:
+    assert choice(evaluator, monkeypatch, 1e15, 1e15, trunks).trunks == trunks
+
+
+def test_no_machine_shortens_the_papers_protocol(
+    evaluator: QualityEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluator, "protocol", named_protocol("paper", 0))
+    found = choice(evaluator, monkeypatch, 1e15, 1e15)
+    assert (found.name, found.trunks, found.arithmetic) == ("paper", "by-stage", "bf16")
+    assert found.fusion_regime(pretrained=True).max_macs is None
+    assert choice(evaluator, monkeypatch, 1e15, 1e15, "frozen").trunks == "frozen"
+    assert choice(evaluator, monkeypatch, 1e9, 1e9).arithmetic == "fp32"
+
+
+def test_a_study_says_by_which_protocol_it_trains() -> None:
+    fair, paper = (in_words(named_protocol(name, 4)) for name in ("fair", "paper"))
+    assert fair.startswith("fair protocol: ") and "all designs by the same settings" in fair
+    assert paper.startswith("paper protocol: ") and "augmentation, which is not described" in paper
+    assert fair.endswith("seed 4")
+
+
+def test_a_study_does_not_go_on_by_another_protocol() -> None:
+    began = json.loads(json.dumps(asdict(named_protocol("fair", 0))))
+    asked = named_protocol("paper", 0)
+    assert resumed_protocol(asked, "auto", began) == asked
+    assert resumed_protocol(named_protocol("fair", 0), "auto", began).name == "fair"
+
+
+def test_an_unknown_protocol_is_refused() -> None:
+    with pytest.raises(UsageError, match="--protocol 'best': choose one of fair, paper"):
+        load_settings("pareto", protocol="best")
+
+
+def test_an_epoch_of_the_built_in_encoders_is_small(evaluator: QualityEvaluator) -> None:
+    found = epoch_macs(evaluator, demo())
+    assert 0 < found["text"] < found["vision"] < chosen.WHOLE_TRAINING_MACS
+
+
+def test_another_machine_goes_on_as_the_study_began() -> None:
+    began = replace(
+        TrainingProtocol("text-tuned", arithmetic="bf16"),
+        fusion=Regime(24, 4, 32, 5e-4, 0.0, max_macs=5e11),
+    )
+    kept = json.loads(json.dumps(asdict(began)))
+    here = TrainingProtocol("frozen", arithmetic="fp32")
+    assert resumed_protocol(here, "auto", kept) == began
+    assert resumed_protocol(here, "frozen", kept) == replace(began, trunks="frozen") != began
+    assert resumed_protocol(replace(here, seed=3), "auto", kept) == replace(began, seed=3) != began
+
+
+class Texts:
+    """Texts of two lengths; a batch costs what its longest does."""
+
+    def __init__(self, short: int, long: int) -> None:
+        self.lengths = torch.tensor([4] * short + [400] * long)
+        self.labels = torch.zeros(short + long, dtype=torch.int64)
+        self.groups: torch.Tensor | None = None
+
+    def batch(self, indices: torch.Tensor) -> Batch:
+        read = torch.zeros(len(indices), int(self.lengths[indices].max()), 8)
+        return Batch(self.labels[indices], lambda module: module(read).mean(1))
+
+
+def test_a_bound_gives_epochs_by_the_texts_mean_length_in_any_order() -> None:
+    module, regime = nn.Linear(8, 2), Regime(50, 50, 8, 1e-3, 0.0)
+    examples = Texts(short=90, long=10)
+    cost = 3 * 100 * 8 * 2 * 4  # passes, samples, weights, tokens of most texts
+    bounded = replace(regime, max_macs=7.5 * cost)
+    assert affordable_epochs(module, examples, regime) == 50
+    assert affordable_epochs(module, examples, bounded) == 7
+    examples.lengths = examples.lengths.flip(0)
+    assert affordable_epochs(module, examples, bounded) == 7
+    assert affordable_epochs(module, examples, replace(regime, max_macs=1.0)) == 1
+
+
+def test_a_design_that_a_bound_cut_short_is_named(tmp_path: Path) -> None:
+    bounded = replace(QUICK, fusion=replace(QUICK.fusion, max_macs=1.0))
+    found = quality(image_folder(tmp_path / "set"), tmp_path / "home", bounded).evaluate(design())
+    assert found.details["fusion_epochs"] == [1, 3]
+    record = record_of(None, found, design().as_json(), latency_ms=[1.0, 0.9, 1.1])
+    rows = [Row(0, "complete", "", **figures_of(record))]
+    assert rows[0].shortened == "fusion trained for at most 1 of 3 epochs"
+    assert [said for said in cautions_of(rows, {}) if "1 trial (trial 0) had a fusion so" in said]
+    assert not cautions_of([replace(rows[0], shortened="")], {})
+
+
+def test_whole_training_in_bf16_is_judged_in_fp32_and_kept_apart(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "set")
+    found = {}
+    for arithmetic in ("fp32", "bf16"):
+        protocol = replace(QUICK, trunks="by-stage", arithmetic=arithmetic)  # type: ignore[arg-type]
+        evaluator = quality(data, tmp_path / "home", protocol)
+        found[arithmetic] = evaluator.evaluate(design())
+        assert next(evaluator.trained(design()).parameters()).dtype == torch.float32
+    assert found["fp32"].key != found["bf16"].key
+
+
+def test_the_network_that_is_tested_stands_where_its_inputs_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = quality(image_folder(tmp_path / "set"), tmp_path / "home")
+    evaluator.evaluate(design())
+    assert evaluator.fidelity(design()) == ON_FROZEN
+    monkeypatch.setattr(evaluator, "compute_device", "meta")
+    monkeypatch.setattr(evaluator.reads, "_device", "meta")
+    monkeypatch.setattr(
+        "evaluators.quality.evaluator.predict",
+        lambda module, examples: examples.batch(torch.arange(2)).logits(module),
+    )
+    with pytest.raises(NotImplementedError, match="meta"):  # all went there; nothing comes back
+        evaluator.test(design())

@@ -1,0 +1,56 @@
+"""The house itself: four packages, one direction, and a device agent that needs nothing."""
+
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("search_space", "evaluators", "studies", "device_agent")
+
+
+def modules_of(room: str) -> list[str]:
+    files = sorted((ROOT / room).rglob("*.py"))
+    names = [".".join(f.relative_to(ROOT).with_suffix("").parts) for f in files]
+    return [n.removesuffix(".__init__") for n in names if not n.endswith("__main__")]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_each_room_belongs_to_fusion_nas_alone(room: str) -> None:
+    assert set(packages_distributions()[room]) == {"fusion-nas"}
+
+
+def test_the_rooms_are_listed_one_by_one_and_tests_is_none_of_them() -> None:
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        packages = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    assert {package.partition(".")[0] for package in packages} == set(ROOMS)
+    there = {
+        ".".join(folder.parent.relative_to(ROOT).parts)
+        for room in ROOMS
+        for folder in (ROOT / room).rglob("__init__.py")
+    }
+    assert set(packages) == there
+
+
+def imported_by(room: str) -> set[str]:
+    """Top-level names of everything that importing all of a room brings in."""
+    program = (
+        "import sys, importlib\nbefore = set(sys.modules)\n"
+        f"for name in {modules_of(room)!r}:\n    importlib.import_module(name)\n"
+        "print(*{n.partition('.')[0] for n in set(sys.modules) - before})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("room", ["search_space", "evaluators"])
+def test_neither_designs_nor_evaluators_know_optuna(room: str) -> None:
+    assert not {"optuna", "studies"} & imported_by(room)
+
+
+def test_the_device_agent_needs_the_standard_library_alone() -> None:
+    assert imported_by("device_agent") <= {"device_agent", *sys.stdlib_module_names}
