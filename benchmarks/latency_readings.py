@@ -2,8 +2,8 @@
 
 A reading is one JSON line: the design, its latency with its interval as the product measures it
 (`evaluators.latency.evaluator`, this machine's protocol, one thread), its multiply-accumulates,
-and what ONNX Runtime's profiler says of its operators: the median of each over its runs, which hardly sees
-other programs' turns. What a file holds already is not timed again.
+and what ONNX Runtime's profiler says of its operators: the median of each over its runs,
+which hardly sees other programs' turns. What a file holds already is not timed again.
 """
 
 import json

@@ -5,8 +5,8 @@
     python benchmarks/samplers.py --make-synthetic /tmp/synthetic.parquet
 
 On the table that comes with the toolkit, or on --table FILE. What is counted,
-`studies.table.replay` says; runs are kept in --runs as they end: a second call goes on, and two calls with different
-seeds may share a file.
+`studies.table.replay` says; runs are kept in --runs as they end: a second call goes on,
+and two calls with different seeds may share a file.
 
 Samplers: those of `--sampler`; tpe-default is Optuna's TPE with its own settings. The settings of
 ehvi were chosen on synthetic tables alone. Those of other toolkits run if they are named: ax,

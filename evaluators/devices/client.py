@@ -129,8 +129,8 @@ class DeviceClient:
             artifact: the ONNX file whose SHA-256 the request names.
             request: what to do with it.
             job_id: name of the job, see `device_agent.wire.protocol.job_id_of`. When a job of that
-                name                 ended before with a stable reading or INFEASIBLE, its result is fetched and nothing
-                is run. Without one, it is run in any case.
+                name ended before with a stable reading or INFEASIBLE, its result is fetched
+                and nothing is run. Without one, it is run in any case.
 
         Raises:
             OSError: the artifact cannot be opened.

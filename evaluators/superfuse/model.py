@@ -100,8 +100,8 @@ def fused_width(fusion: Fusion, text: int, vision: int) -> int:
 def project(fusion: Fusion, weights: Tensor, text: Tensor, vision: Tensor) -> Tensor:
     """A linear map without bias over the fused pairs: (S, R, F), (S, B, N), (S, B, M) to (S, B, R).
 
-    F is `fused_width`, in the order of `search_space.operators.vectors`: of a tensor text is slowest.
-    A modality that is the same for all seeds may come as (1, B, N).
+    F is `fused_width`, in the order of `search_space.operators.vectors`: of a tensor text is
+    slowest. A modality that is the same for all seeds may come as (1, B, N).
     """
     if fusion == "tensor":
         (seeds, outputs, _), wide, deep = weights.shape, text.shape[2], vision.shape[2]

@@ -212,8 +212,9 @@ def serving(home: Path, python: str, *options: str) -> list[str]:
 @contextmanager
 def run_host(code: str, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
     """Run a host of its own: Python that sees the rooms and the helpers of the tests."""
-    tests = Path(__file__).parent
-    start = f"import sys; sys.path[:0] = [{str(tests.parent)!r}, {str(tests)!r}]\n"
+    root = str(Path(__file__).parents[2])
+    seen = [root, *(folder for folder in sys.path if folder.startswith(root))]
+    start = f"import sys; sys.path[:0] = {seen!r}\n"
     command = [sys.executable, "-c", start + code, *map(str, arguments)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as host:

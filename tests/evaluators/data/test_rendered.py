@@ -172,7 +172,7 @@ def test_an_interrupted_drawing_leaves_nothing_behind(
 TWIN = """
 import sys, time
 from pathlib import Path
-from evaluators.data import rendering
+from evaluators.data.synthetic import rendering
 rendering.SIZES = {"train": (30, 2), "valid": (10, 1), "test": (10, 1)}
 write = rendering._write
 def slowly(folder, seed):

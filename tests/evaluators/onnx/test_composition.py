@@ -216,7 +216,7 @@ CHILD = """\
 import sys
 from pathlib import Path
 import test_composition as here
-from evaluators import composition
+from evaluators.onnx import composition
 from search_space.space.named import load_space
 
 export = composition.export
