@@ -54,3 +54,9 @@ def test_neither_designs_nor_evaluators_know_optuna(room: str) -> None:
 
 def test_the_device_agent_needs_the_standard_library_alone() -> None:
     assert imported_by("device_agent") <= {"device_agent", *sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_folder_holds_more_than_twelve_files_of_code(room: str) -> None:
+    folders = [ROOT / room, *(each.parent for each in (ROOT / room).rglob("__init__.py"))]
+    assert max(len(list(folder.glob("*.py"))) for folder in folders) <= 12
