@@ -88,7 +88,8 @@ class OnnxBuilder:
         `evaluators.onnx.stripped` has it. Any other design is exported whole: with trained
         weights, in a reduced precision, or where there is no such folder. For int8, `calibration`
         holds inputs (batch 1, as the graph takes them) that scales are drawn from; without
-        any they come from a few random ones, which gives the same graph with other numbers in it. Rewrites are applied
+        any they come from a few random ones, which gives the same graph with other numbers in
+        it. Rewrites are applied
         and compared with the network as written, at the length of its own texts. Raises ValueError
         for a design that cannot be built, ParityError where ONNX differs from torch.
         """

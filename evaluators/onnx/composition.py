@@ -2,7 +2,8 @@
 
 Each part is exported once and kept, see `evaluators.onnx.subgraphs`; a design that was never seen
 needs no export where its parts are known. Weights are random: latency depends on the graph
-alone. A trunk's are those of `load_trunk` at any depth; a branch's are drawn from its place among the
+alone. A trunk's are those of `load_trunk` at any depth; a branch's are drawn from its place
+among the
 branches, a head's anew, so that both depend on nothing that they are not keyed by.
 
 What is composed is compared with torch: the trunks run once for all taps and designs, the fusion
