@@ -31,7 +31,7 @@ QUICK = TimingProtocol(
 WRAPPER = """
 import ctypes, hashlib, importlib, json, os, signal, sys, time
 
-HERE = str(Path(__file__).parents[2])
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.remove(HERE)
 del sys.modules["onnxruntime"]
 real = importlib.import_module("onnxruntime")
