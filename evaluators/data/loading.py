@@ -10,11 +10,11 @@ from pathlib import Path
 from evaluators.data.checking import Checked, Progress, check
 from evaluators.data.errors import DataError, short
 from evaluators.data.faults import summary
+from evaluators.data.generative import scenes
+from evaluators.data.generative import statements as shape_statements
 from evaluators.data.layouts.entries import Entry, Layout
 from evaluators.data.layouts.finding import Found
 from evaluators.data.samples import BOTH, SPLITS, DataSet, Dropped, Kind, Sample
-from evaluators.data.synthetic.face_set import scenes
-from evaluators.data.synthetic.shape_set import statements as shape_statements
 from search_space.design.encoder import Modality
 
 MARK = "rendered.json"

@@ -26,8 +26,9 @@ from studies.infra.storage import StorageError, default_url, open_storage, quiet
 from studies.report import page as pages
 from studies.report import terminal as screen
 from studies.report.json_output import as_json
-from studies.results.trial_record import SUBJECT, outcome_of
+from studies.results.trial_record import outcome_of
 from studies.study.final_test import ARTIFACTS
+from studies.study.lookup import find_study
 from studies.study.run import run_to_end, running
 
 
@@ -83,33 +84,6 @@ def show_study(storage: str | None, name: str | None, page: Path | None, json_on
     target = page or default_page(study.study_name)
     check_page(target)
     _show(study, target, json_only)
-
-
-def find_study(storage: str | None, name: str | None) -> optuna.Study:
-    """The study of this name, or the only one there is. Raises StorageError or UsageError."""
-    url = storage or default_url()
-    file = Path(url.partition(":///")[2])
-    if url.startswith("sqlite") and not file.is_file():
-        raise StorageError(f"storage {url}: there is no such file; run a study first")
-    opened = open_storage(url)
-    names = optuna.study.get_all_study_names(opened)
-    if name is None:
-        if len(names) != 1:
-            raise UsageError(
-                f"{url} holds {len(names)} studies ({', '.join(sorted(names)) or 'none'}): "
-                "name one with --name"
-            )
-        name = names[0]
-    if name not in names:
-        raise UsageError(
-            f"no study {name!r} in {url}: it holds {', '.join(sorted(names)) or 'none'}"
-        )
-    study = optuna.load_study(study_name=name, storage=opened)
-    if SUBJECT not in study.user_attrs:
-        raise StorageError(
-            f"study {name!r} in {url} was not made by fusion-nas: give another --storage or --name"
-        )
-    return study
 
 
 def show_space(

@@ -11,7 +11,6 @@ from evaluators.statistics.paired import MIN_SEEDS, paired
 from evaluators.store import EvaluationStore
 from search_space.network.rewrites import NONE
 from search_space.space.paper import SOURCE, SeededDesign, seeded_designs
-from studies.cli.study import find_study
 from studies.config.settings import RUNTIMES, Settings, UsageError, home
 from studies.infra.storage import quiet_optuna
 from studies.paper.accuracy import (
@@ -37,13 +36,12 @@ from studies.paper.tables import (
     latency_table,
     line_json,
     ranking_lines,
-    say,
-    say_all,
     timed_json,
     verdict_lines,
 )
 from studies.paper.timing import Timed, fused, lengths, time_designs
 from studies.report import terminal as screen
+from studies.report.paragraphs import say, say_all
 from studies.report.terminal import Reporter
 from studies.results.outcome import Split
 from studies.results.text import clean
@@ -51,6 +49,7 @@ from studies.results.trial_record import PROTOCOL, outcome_of, rights
 from studies.results.verdict import RightBySplit
 from studies.study.context import Lab, load_space_of, open_lab
 from studies.study.identity import conditions, data_label
+from studies.study.lookup import find_study
 
 CLASSES = 2
 """Of the published task; latency needs no data to know it."""

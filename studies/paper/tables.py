@@ -1,11 +1,9 @@
 """The tables of `fusion-nas paper`, on a terminal of 80 columns and as JSON."""
 
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from evaluators.evaluation import Evaluation
@@ -90,25 +88,6 @@ def verdict_lines(lines: Sequence[Line], majority_percent: float | None, split: 
         + _beside_majority(_accuracy(line, split), majority_percent)
         for line in lines
     ]
-
-
-def say(console: Console, text: str, hang: int = 0) -> None:
-    """Prints a paragraph, its further lines `hang` deeper, without colour or markup."""
-    indent = " " * hang
-    for line in textwrap.wrap(
-        clean(text), max(20, console.width), subsequent_indent=indent, break_on_hyphens=False
-    ):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def say_all(console: Console, title: str, lines: Iterable[str]) -> None:
-    """Prints a heading and a list; nothing where the list is empty."""
-    listed = list(lines)
-    if listed:
-        console.print()
-        say(console, title)
-        for line in listed:
-            say(console, f"- {line}", hang=2)
 
 
 def timed_json(

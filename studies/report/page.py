@@ -11,10 +11,10 @@ from typing import Any
 
 import plotly.offline
 
-from studies.report import ablation_plots as grid_plots
-from studies.report import ablation_section as grid_page
 from studies.report import front_plot, tables
 from studies.report import history_plots as plots
+from studies.report.ablation import plots as grid_plots
+from studies.report.ablation import section as grid_page
 from studies.report.assets import CSS, SCRIPT
 from studies.report.plotting import Plot
 from studies.results import text as wording

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from rich.text import Text
 
-from studies.report import ablation_text as grid_wording
+from studies.report.ablation import text as grid_wording
 from studies.results import text as wording
 from studies.results.outcome import Outcome, Row
 from studies.results.text import clean

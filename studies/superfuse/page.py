@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evaluators.superfuse.model import FACTORS, NOISED, Fusion
 from studies.report import tables
-from studies.report.ablation_section import SHAPES, mark
+from studies.report.ablation.section import SHAPES, mark
 from studies.report.page import document, figure, plain_list, write_whole
 from studies.report.plotting import Plot
 from studies.superfuse.outcome import Cell, Seeds, Superfused, TaskFacts, mean

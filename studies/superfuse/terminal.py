@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from evaluators.superfuse.model import FACTORS, NOISED, Fusion
-from studies.paper.tables import say, say_all
+from studies.report.paragraphs import say, say_all
 from studies.results.outcome import Value
 from studies.superfuse.outcome import Cell, Superfused, mean, seconds
 from studies.superfuse.text import (

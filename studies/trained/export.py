@@ -15,7 +15,6 @@ from search_space.design.encoder import SOUND_HZ
 from search_space.design.genotype import Genotype
 from search_space.encoders.pixels import normalisation
 from search_space.encoders.sounds import sound_input
-from studies.cli.study import find_study
 from studies.config.paths import check_folder
 from studies.config.settings import UsageError
 from studies.infra.storage import quiet_optuna
@@ -23,6 +22,7 @@ from studies.report import terminal as screen
 from studies.results.fine_tuned import ATTRIBUTE, RIGHTS, TEST
 from studies.results.trial_record import RECORD, TESTS, genotype_of
 from studies.study.context import Lab
+from studies.study.lookup import find_study
 from studies.trained.trial import lab_of, trained_trial
 
 PACKAGES = ("fusion-nas", "torch", "transformers", "timm", "onnx", "onnxruntime", "optuna", "numpy")

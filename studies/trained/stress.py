@@ -11,7 +11,6 @@ from evaluators.features.corruptions import CORRUPTIONS
 from evaluators.quality.stress import SEVERITIES, StressEvaluator, reads
 from evaluators.statistics.paired import Paired, paired, right_of
 from evaluators.store import known_or_new
-from studies.cli.study import find_study
 from studies.config.settings import UsageError
 from studies.infra.storage import quiet_optuna
 from studies.report import terminal as screen
@@ -19,6 +18,7 @@ from studies.report.json_output import paired_as_json
 from studies.results import text as wording
 from studies.results.fine_tuned import ATTRIBUTE
 from studies.results.trial_record import RECORD, genotype_of
+from studies.study.lookup import find_study
 from studies.trained.trial import lab_of, trained_trial
 
 USUAL = (1, 3, 5)

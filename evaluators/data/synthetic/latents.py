@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluators.data.errors import DataError
-from evaluators.data.synthetic.face_set.scenes import Face, Scene, Tone, Words
+from evaluators.data.generative.scenes import Face, Scene, Tone, Words
 
 LATENTS = "latents.csv"
 VOICES = "Sounds/voices.csv"

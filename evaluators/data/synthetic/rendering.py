@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from evaluators.data.files import write_whole
+from evaluators.data.generative.scenes import Scene, decisions, draw, score, views
 from evaluators.data.loading import MARK
 from evaluators.data.measures import Share, wilson
 from evaluators.data.samples import BOTH, SPLITS, DataSet, Split
 from evaluators.data.synthetic.drawing import csv_bytes, drawn
 from evaluators.data.synthetic.face_set.faces import draw_face, speaker
-from evaluators.data.synthetic.face_set.scenes import Scene, decisions, draw, score, views
 from evaluators.data.synthetic.face_set.sentences import sentence
 from evaluators.data.synthetic.face_set.voice_track import add_voices
 from evaluators.data.synthetic.latents import LATENTS, read_latents

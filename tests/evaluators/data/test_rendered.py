@@ -22,9 +22,10 @@ from evaluators.data import (
     rendered,
     rendered_folder,
 )
+from evaluators.data.generative import scenes
+from evaluators.data.generative.scenes import Words
 from evaluators.data.synthetic import rendering
-from evaluators.data.synthetic.face_set import scenes, vocabulary
-from evaluators.data.synthetic.face_set.scenes import Words
+from evaluators.data.synthetic.face_set import vocabulary
 from evaluators.data.synthetic.face_set.sentences import sentence
 
 SMALL = {"train": (60, 3), "valid": (20, 2), "test": (30, 2)}

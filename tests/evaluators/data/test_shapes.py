@@ -24,9 +24,9 @@ from evaluators.data import (
     shapes_folder,
 )
 from evaluators.data.folds import fold
+from evaluators.data.generative.statements import SIDE, TOPICS, ceilings, draw, outcomes
 from evaluators.data.synthetic.shape_set import shapes as shapes_module
 from evaluators.data.synthetic.shape_set.pictures import PAINTS, SIZE
-from evaluators.data.synthetic.shape_set.statements import SIDE, TOPICS, ceilings, draw, outcomes
 from studies.config.settings import Settings, UsageError
 
 SMALL: Mapping[Split, int] = {"train": 200, "valid": 40, "test": 60}

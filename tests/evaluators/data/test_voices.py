@@ -23,9 +23,10 @@ from evaluators.data import (
     rendered_folder,
     shapes_folder,
 )
+from evaluators.data.generative import scenes
+from evaluators.data.generative.scenes import Tone
 from evaluators.data.synthetic import rendering
-from evaluators.data.synthetic.face_set import scenes, voice_track
-from evaluators.data.synthetic.face_set.scenes import Tone
+from evaluators.data.synthetic.face_set import voice_track
 from evaluators.data.synthetic.face_set.voices import Voice, speak
 
 SMALL = {"train": (60, 3), "valid": (20, 2), "test": (30, 2)}

@@ -24,9 +24,9 @@ from studies.ablations.designs import grid_in, grid_on, kinds
 from studies.cli.app import app
 from studies.config.settings import UsageError, load_settings, preset_names
 from studies.infra.workers import Workers
-from studies.report import ablation_plots as grid_plots
 from studies.report import page
 from studies.report import terminal as screen
+from studies.report.ablation import plots as grid_plots
 from studies.report.json_output import as_json
 from studies.results.ablation import DEPTH_ALONE, MERGING_ALONE, TRIMODAL
 from studies.results.trial_record import NAME, RECORD

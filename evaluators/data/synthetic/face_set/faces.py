@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluators.data.synthetic.face_set.scenes import Face
+from evaluators.data.generative.scenes import Face
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -13,8 +13,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from evaluators.data.generative.scenes import Words
 from evaluators.data.synthetic.face_set import vocabulary as v
-from evaluators.data.synthetic.face_set.scenes import Words
 
 SHORTEST, LONGEST = 5, 20
 NEGATED = {-1: 0.26, 1: 0.07}

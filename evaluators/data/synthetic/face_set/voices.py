@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from evaluators.data.generative.scenes import Tone
 from evaluators.data.media.waves import FULL_SCALE, Wave
-from evaluators.data.synthetic.face_set.scenes import Tone
 from search_space.design.encoder import SOUND_HZ
 
 SHORTEST, LONGEST = 1.5, 4.0

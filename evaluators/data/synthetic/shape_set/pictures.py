@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluators.data.synthetic.shape_set.statements import SIDE, Colour, Scene, Shape, Thing
+from evaluators.data.generative.statements import SIDE, Colour, Scene, Shape, Thing
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,11 +17,11 @@ import numpy as np
 
 from evaluators.data.errors import DataError
 from evaluators.data.files import write_whole
+from evaluators.data.generative.statements import Shown, draw
 from evaluators.data.loading import SHAPES_MARK
 from evaluators.data.samples import BOTH, SPLITS, DataSet, Split
 from evaluators.data.synthetic.drawing import csv_bytes, drawn
 from evaluators.data.synthetic.shape_set.pictures import draw_picture
-from evaluators.data.synthetic.shape_set.statements import Shown, draw
 from search_space.design.encoder import Modality
 
 VERSION = 1

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from html import escape
 
 from studies.report import tables
-from studies.report.ablation_plots import ABLATION_PERCENT, SERIES, marks_of, series_of
-from studies.report.ablation_text import place, readings
+from studies.report.ablation.plots import ABLATION_PERCENT, SERIES, marks_of, series_of
+from studies.report.ablation.text import place, readings
 from studies.report.plotting import Plot
 from studies.results import text as wording
 from studies.results.ablation import (
