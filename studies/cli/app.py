@@ -50,6 +50,24 @@ ClickException: Any = typer.BadParameter.__mro__[2]
 """What typer raises for a command line that it cannot read."""
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"fusion-nas {version('fusion-nas')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
 @app.command()
 def run(
     study: Study = "pareto",

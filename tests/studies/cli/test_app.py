@@ -188,3 +188,15 @@ def test_paper_shows_the_published_designs_of_a_study_with_their_verdicts(
         "subset of test",
         "confounded training",
     }
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    from importlib.metadata import version
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from studies.cli.app import main; main()", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"fusion-nas {version('fusion-nas')}\n"
