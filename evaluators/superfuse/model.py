@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -23,16 +22,9 @@ from torch.nn import functional as F
 
 from evaluators.evaluation import NotFiniteError
 from evaluators.superfuse.embeddings import Part, Task
+from evaluators.superfuse.names import FACTORS, NOISED, Activation, Fusion, Noised
 from search_space.operators.vectors import concatenation, product
 
-Fusion = Literal["concatenation", "product", "tensor"]
-Activation = Literal["none", "relu"]
-Noised = Literal["text", "image", "both"]
-FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
-ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
-NOISED: tuple[Noised, ...] = get_args(Noised)
-FACTORS = tuple(round(0.05 * k, 2) for k in range(20))
-"""Noise factors, 0 to 0.95."""
 HIDDEN = 32
 LEARNING_RATE = 1e-3
 RECIPE = 1

@@ -10,6 +10,7 @@ from typing import Any
 from search_space.design.encoder import (
     MODALITIES,
     SOUND_SECONDS,
+    EncoderShape,
     EncoderSpec,
     Modality,
     Weights,
@@ -28,7 +29,6 @@ from search_space.design.genotype import (
     VISION_POOLINGS,
 )
 from search_space.design.signatures import SIGNATURES
-from search_space.encoders.loading import describe
 from search_space.space.space import SearchSpace
 
 _SHIPPED = files("search_space") / "spaces"
@@ -104,7 +104,7 @@ def load_space(
     return SearchSpace(
         name=fields["name"],
         encoders=tuple(specs),
-        shapes={spec.name: describe(spec) for spec in specs},
+        shapes=_shapes(specs),
         text_tokens=tuple(fields["text_tokens"]),
         fusion_points=tuple(fields["fusion_points"]),
         operators=operators,
@@ -247,3 +247,9 @@ def _spec(modality: Modality, entry: Mapping[str, Any]) -> EncoderSpec:
         config=entry.get("config", {}),
         seconds=entry.get("seconds", SOUND_SECONDS),
     )
+
+
+def _shapes(specs: Sequence[EncoderSpec]) -> dict[str, EncoderShape]:
+    from search_space.encoders.loading import describe  # it imports torch, which takes seconds
+
+    return {spec.name: describe(spec) for spec in specs}

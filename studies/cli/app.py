@@ -277,9 +277,12 @@ def export(
 ) -> None:
     """Write a trial's trained network as ONNX, with card, environment and parity check."""
     with errors():
+        from studies.study.lookup import find_study
+
+        study = find_study(storage, name)
         from studies.trained.export import export_trial
 
-        export_trial(storage, name, trial, out, fine_tuned)
+        export_trial(study, trial, out, fine_tuned)
 
 
 @app.command()
@@ -302,11 +305,13 @@ def stress(
 ) -> None:
     """How right a trial's trained network stays on validation when its inputs are spoilt."""
     with errors():
+        from studies.study.lookup import find_study
+
+        study = find_study(storage, name)
         from studies.trained.stress import stress_trial
 
         stress_trial(
-            storage,
-            name,
+            study,
             trial,
             tuple(corruption or ()),
             tuple(severity or ()),

@@ -9,9 +9,6 @@ import optuna
 from rich.console import Console
 from rich.table import Table
 
-from search_space.space.named import load_space
-from search_space.space.paper import seeded_designs
-from studies.cli.dominance import run_side_by_side, side_by_side_json, told
 from studies.config.paths import check_page, default_page
 from studies.config.settings import (
     MAX_PORT,
@@ -22,14 +19,13 @@ from studies.config.settings import (
     check_range,
     home,
 )
-from studies.infra.storage import StorageError, default_url, open_storage, quiet_optuna
+from studies.infra.locations import default_url
+from studies.infra.storage import StorageError, open_storage, quiet_optuna
 from studies.report import page as pages
 from studies.report import terminal as screen
 from studies.report.json_output import as_json
 from studies.results.trial_record import outcome_of
-from studies.study.final_test import ARTIFACTS
 from studies.study.lookup import find_study
-from studies.study.run import run_to_end, running
 
 
 def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
@@ -45,6 +41,8 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
     if settings.beside is not None:
         _run_side_by_side(settings, page, json_only)
         return
+    from studies.study.run import run_to_end, running
+
     with running(settings, page, json_only) as reporter:
         study, target = run_to_end(settings, reporter, page)
     _show(study, target, json_only)
@@ -55,6 +53,9 @@ def _run_side_by_side(settings: Settings, page: Path | None, json_only: bool) ->
         raise UsageError("--beside: it is for a fixed list of designs, as --study dominance")
     if page is not None:
         raise UsageError("--page: each of the two sets has a page in ./runs; leave it out")
+    from studies.cli.dominance import run_side_by_side, side_by_side_json, told
+    from studies.study.run import running
+
     with running(settings, None, json_only) as reporter:
         found = run_side_by_side(settings, reporter)
     if json_only:
@@ -79,7 +80,6 @@ def _show(study: optuna.Study, page: Path, json_only: bool) -> None:
 
 def show_study(storage: str | None, name: str | None, page: Path | None, json_only: bool) -> None:
     """Shows a study that is already there. Raises StorageError or UsageError."""
-    quiet_optuna()
     study = find_study(storage, name)
     target = page or default_page(study.study_name)
     check_page(target)
@@ -94,6 +94,9 @@ def show_space(
     weights: Any,
 ) -> None:
     """Prints a space: encoders, decisions, and where the published designs stand in it."""
+    from search_space.space.named import load_space
+    from search_space.space.paper import seeded_designs
+
     check_choice("--weights", weights or "random", WEIGHTS)
     space = load_space(name, text_encoders, vision_encoders, audio_encoders, weights)
     console = Console()
@@ -134,6 +137,8 @@ def serve_dashboard(storage: str | None, host: str, port: int) -> None:
     """Serves Optuna's dashboard until interrupted."""
     from optuna.artifacts import FileSystemArtifactStore
     from optuna_dashboard import run_server
+
+    from studies.study.final_test import ARTIFACTS
 
     quiet_optuna()
     check_range("--port", port, 1, MAX_PORT)

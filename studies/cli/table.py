@@ -12,7 +12,6 @@ from rich.table import Table as Grid
 from studies.config.settings import MAX_SEEDS, UsageError, check_choice, check_range
 from studies.infra.storage import quiet_optuna
 from studies.samplers.registry import SAMPLERS, sampler_maker
-from studies.table.replay import OptunaProposer, Replay, as_text, replay, summary
 from studies.table.table import Table, card, load_table
 
 LEAST_TRIALS = 3
@@ -60,6 +59,8 @@ def _show_replays(
     at = (trials // 3, 2 * trials // 3, trials)
     jobs = [(name, seed) for seed in range(seeds) for name in dict.fromkeys(samplers)]
     console = Console(stderr=True)
+    from studies.table.replay import OptunaProposer, Replay, as_text, replay, summary
+
     runs: list[Replay] = []
     for name, seed in track(jobs, "studies replayed", console=console, transient=True):
         proposer = OptunaProposer(sampler_maker(name, seed, table.space), table.space)

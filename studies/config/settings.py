@@ -14,8 +14,8 @@ from evaluators.data import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.devices.registry import LOCAL, Devices, DevicesError
 from search_space.design.genotype import PRECISIONS, Precision
 from studies.ablations.designs import kinds
+from studies.infra.locations import default_url
 from studies.infra.priority import can_give_way
-from studies.infra.storage import default_url
 from studies.results.objectives import Goals, goals
 from studies.samplers.registry import AUTO, BLIND, SAMPLERS
 

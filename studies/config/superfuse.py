@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from evaluators.superfuse.model import ACTIVATIONS
+from evaluators.superfuse.names import ACTIVATIONS
 from studies.config.settings import MAX_SEEDS, UsageError, check_choice, check_range
 
 KEYS = {"title": str, "about": str, "seed": int, "superfuse": dict}

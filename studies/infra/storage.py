@@ -1,6 +1,5 @@
 """Optuna storages, opened so that several workers and a crash do them no harm."""
 
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -114,11 +113,6 @@ def _serialise_writers(engine: Engine) -> None:
 def first_line(error: BaseException) -> str:
     """The first line of what an error says; databases append their statements and links."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def default_url() -> str:
-    """SQLite in the folder `runs` here."""
-    return f"sqlite:///{os.path.join('runs', 'fusion-nas.db')}"
 
 
 def quiet_optuna() -> None:

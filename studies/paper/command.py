@@ -12,7 +12,6 @@ from evaluators.store import EvaluationStore
 from search_space.network.rewrites import NONE
 from search_space.space.paper import SOURCE, SeededDesign, seeded_designs
 from studies.config.settings import RUNTIMES, Settings, UsageError, home
-from studies.infra.storage import quiet_optuna
 from studies.paper.accuracy import (
     Line,
     judge_designs,
@@ -98,7 +97,6 @@ def show_paper(settings: Settings, tokens: tuple[int, ...], json_only: bool) -> 
 
 def show_paper_of_study(storage: str | None, name: str | None, json_only: bool) -> None:
     """Shows the published designs as trials of a study. Raises StorageError or UsageError."""
-    quiet_optuna()
     study = find_study(storage, name)
     outcome = outcome_of(study)
     right: RightBySplit = {"valid": rights(study, "valid"), "test": rights(study, "test")}

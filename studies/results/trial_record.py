@@ -10,7 +10,6 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import kendalltau
 
 from evaluators.evaluation import Evaluation
 from evaluators.statistics.paired import Right, right_from
@@ -362,6 +361,8 @@ def _tau(pairs: Sequence[tuple[float, float]]) -> float | None:
     """Kendall's tau-b of two rankings; None where they are too short or all alike."""
     if len(pairs) < MIN_TRIALS_FOR_IMPORTANCE:
         return None
+    from scipy.stats import kendalltau
+
     found = float(kendalltau(*zip(*pairs, strict=True))[0])
     return found if math.isfinite(found) else None
 

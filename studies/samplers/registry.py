@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from functools import cache
-
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from typing import TYPE_CHECKING
 
 from search_space.space.space import SearchSpace
-from studies.samplers.ehvi import EnumeratedEhviSampler
-from studies.samplers.pool import ENUMERABLE, DesignPool
-from studies.samplers.surrogates import LatencyPrediction
+
+if TYPE_CHECKING:  # settings read the names of samplers, and start without Optuna and SciPy
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+    from studies.samplers.surrogates import LatencyPrediction
 
 RESEED = 100_003
 BLIND = ("tpe", "gp", "nsga2")
@@ -34,21 +35,27 @@ def chosen(name: str, space: SearchSpace, few_readings: bool = False, pair: bool
     """
     if name != AUTO:
         return name
+    from studies.samplers.pool import ENUMERABLE
+
     if not pair:  # "ehvi" weighs these two alone
         return "tpe"
     return "ehvi" if few_readings or space.size <= ENUMERABLE else "tpe"
 
 
 def sampler_maker(
-    name: str, seed: int, space: SearchSpace, latency: LatencyPrediction | None = None
-) -> Callable[[int], optuna.samplers.BaseSampler]:
+    name: str, seed: int, space: SearchSpace, latency: "LatencyPrediction | None" = None
+) -> "Callable[[int], optuna.samplers.BaseSampler]":
     """What makes the sampler of a trial from the trial's number. `name` is a key of SAMPLERS.
 
     Seed and trial decide what it draws: a study that was cut off goes on as if it had not been,
     and workers that start together draw apart. `latency` is what "ehvi" takes a design's latency
     to be before it is timed; without it, what the study's own trials tell.
     """
-    samplers = optuna.samplers
+    from optuna import samplers
+
+    from studies.samplers.ehvi import EnumeratedEhviSampler
+    from studies.samplers.pool import DesignPool
+
     asked = distributions(space)
     pool = cache(lambda: DesignPool(space, seed))  # listing a space takes seconds, so when needed
     makers: dict[str, Callable[[int], samplers.BaseSampler]] = {
@@ -62,8 +69,10 @@ def sampler_maker(
     return lambda trial: make((seed + RESEED * trial) % 2**32)
 
 
-def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+def distributions(space: SearchSpace) -> "dict[str, BaseDistribution]":
     """The decisions of a space as Optuna asks them: all of them, every time."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
     found: dict[str, BaseDistribution] = {}
     for decision in space.decisions:
         if decision.kind == "integer":

@@ -1,16 +1,18 @@
-"""A stored study by its name."""
+"""A stored study by its name; found before anything expensive is imported."""
 
 from pathlib import Path
 
 import optuna
 
 from studies.config.settings import UsageError
-from studies.infra.storage import StorageError, default_url, open_storage
+from studies.infra.locations import default_url
+from studies.infra.storage import StorageError, open_storage, quiet_optuna
 from studies.results.trial_record import SUBJECT
 
 
 def find_study(storage: str | None, name: str | None) -> optuna.Study:
     """The study of this name, or the only one there is. Raises StorageError or UsageError."""
+    quiet_optuna()
     url = storage or default_url()
     file = Path(url.partition(":///")[2])
     if url.startswith("sqlite") and not file.is_file():

@@ -9,7 +9,8 @@ from scipy.stats import t as student
 
 from evaluators.data import Split
 from evaluators.superfuse.embeddings import TaskName
-from evaluators.superfuse.model import FACTORS, FUSIONS, Fusion, Noised, Regime, Trained
+from evaluators.superfuse.model import Regime, Trained
+from evaluators.superfuse.names import FACTORS, FUSIONS, Fusion, Noised
 from studies.results.outcome import Value
 
 REFERENCE_SIZE = 1024

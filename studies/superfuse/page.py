@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-from evaluators.superfuse.model import FACTORS, NOISED, Fusion
+from evaluators.superfuse.names import FACTORS, NOISED, Fusion
 from studies.report import tables
 from studies.report.ablation.section import SHAPES, mark
 from studies.report.page import document, figure, plain_list, write_whole

@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from evaluators.superfuse.model import FACTORS, FUSIONS, NOISED, Fusion
+from evaluators.superfuse.names import FACTORS, FUSIONS, NOISED, Fusion
 from studies.report.ablation.plots import SERIES
 from studies.report.front_plot import padded
 from studies.report.plotting import Plot, axis, escaped, look

@@ -23,16 +23,8 @@ from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.store import EvaluationStore
 from evaluators.superfuse.embeddings import Embeddings, Task, WidthError, drawn, load_embeddings
 from evaluators.superfuse.encoded import encode
-from evaluators.superfuse.model import (
-    FACTORS,
-    FUSIONS,
-    RECIPE,
-    Fusion,
-    Regime,
-    Trained,
-    fused_width,
-    train,
-)
+from evaluators.superfuse.model import RECIPE, Regime, Trained, fused_width, train
+from evaluators.superfuse.names import FACTORS, FUSIONS, Fusion
 from evaluators.training.config import TrainingProtocol
 from search_space.design.encoder import EncoderSpec, Modality
 from search_space.space.space import SearchSpace

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from evaluators.superfuse.model import FACTORS, NOISED, Fusion
+from evaluators.superfuse.names import FACTORS, NOISED, Fusion
 from studies.report.paragraphs import say, say_all
 from studies.results.outcome import Value
 from studies.superfuse.outcome import Cell, Superfused, mean, seconds

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import atan, pi
 
-from evaluators.superfuse.model import Fusion
+from evaluators.superfuse.names import Fusion
 from studies.results.outcome import Value
 from studies.superfuse.outcome import (
     REFERENCE_FACTOR,

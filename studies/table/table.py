@@ -18,7 +18,6 @@ import numpy as np
 from search_space.design.genotype import Genotype
 from search_space.space.named import load_space
 from search_space.space.space import SearchSpace
-from studies.samplers.acquisition import front_of
 
 NAME = "fusion-1152"
 """The space of the table that comes with the toolkit."""
@@ -112,6 +111,8 @@ class Table:
         worst = (lowest, 1.1 * float(self.latency.max()))
 
         def area(some: Any) -> float:
+            from studies.samplers.acquisition import front_of
+
             accuracy, latency = front_of(self.mean[some], self.latency[some], worst)
             steps = np.diff(np.concatenate(([lowest], accuracy)))
             return float((steps * (worst[1] - latency)).sum())

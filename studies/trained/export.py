@@ -7,6 +7,7 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
+import optuna
 from rich.console import Console
 
 from evaluators.quality.evaluator import QualityEvaluator
@@ -17,12 +18,10 @@ from search_space.encoders.pixels import normalisation
 from search_space.encoders.sounds import sound_input
 from studies.config.paths import check_folder
 from studies.config.settings import UsageError
-from studies.infra.storage import quiet_optuna
 from studies.report import terminal as screen
 from studies.results.fine_tuned import ATTRIBUTE, RIGHTS, TEST
 from studies.results.trial_record import RECORD, TESTS, genotype_of
 from studies.study.context import Lab
-from studies.study.lookup import find_study
 from studies.trained.trial import lab_of, trained_trial
 
 PACKAGES = ("fusion-nas", "torch", "transformers", "timm", "onnx", "onnxruntime", "optuna", "numpy")
@@ -34,8 +33,7 @@ NOT_LOOKED_AT = (
 
 
 def export_trial(
-    storage: str | None,
-    name: str | None,
+    study: optuna.Study,
     number: int,
     out: Path | None,
     fine_tuned: bool = False,
@@ -51,8 +49,6 @@ def export_trial(
     fine-tuning the whole network left.
     Raises UsageError for a trial that cannot be exported, ParityError where ONNX differs.
     """
-    quiet_optuna()
-    study = find_study(storage, name)
     trial = trained_trial(study, number)
     record, tests = trial.user_attrs[RECORD], study.user_attrs.get(TESTS, {}).get(str(number))
     if fine_tuned:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import optuna
 from rich.console import Console
 from rich.table import Table
 
@@ -12,13 +13,11 @@ from evaluators.quality.stress import SEVERITIES, StressEvaluator, reads
 from evaluators.statistics.paired import Paired, paired, right_of
 from evaluators.store import known_or_new
 from studies.config.settings import UsageError
-from studies.infra.storage import quiet_optuna
 from studies.report import terminal as screen
 from studies.report.json_output import paired_as_json
 from studies.results import text as wording
 from studies.results.fine_tuned import ATTRIBUTE
 from studies.results.trial_record import RECORD, genotype_of
-from studies.study.lookup import find_study
 from studies.trained.trial import lab_of, trained_trial
 
 USUAL = (1, 3, 5)
@@ -27,8 +26,7 @@ Drops = dict[tuple[str, int], tuple[float, Paired]]
 
 
 def stress_trial(
-    storage: str | None,
-    name: str | None,
+    study: optuna.Study,
     number: int,
     corruptions: tuple[str, ...],
     severities: tuple[int, ...],
@@ -46,8 +44,6 @@ def stress_trial(
     for severity in severities:
         if severity not in SEVERITIES:
             raise UsageError(f"--severity {severity}: give {SEVERITIES[0]} to {SEVERITIES[-1]}")
-    quiet_optuna()
-    study = find_study(storage, name)
     genotype = genotype_of(trained_trial(study, number).user_attrs[RECORD])
     if fine_tuned and "accuracy" not in study.user_attrs.get(f"{ATTRIBUTE}{number}", {}):
         raise UsageError(f"trial {number} was not fine-tuned: leave --fine-tuned out")

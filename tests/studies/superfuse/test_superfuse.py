@@ -20,19 +20,15 @@ from torch.nn import functional as F
 from evaluators.evaluation import NotFiniteError
 from evaluators.superfuse import model as superfuse
 from evaluators.superfuse.embeddings import Embeddings, Part, Task, WidthError, drawn
-from evaluators.superfuse.model import (
+from evaluators.superfuse.model import Networks, Regime, fused_width, noise_curves, project, train
+from evaluators.superfuse.names import (
+    ACTIVATIONS,
     FACTORS,
     FUSIONS,
     NOISED,
     Activation,
     Fusion,
-    Networks,
     Noised,
-    Regime,
-    fused_width,
-    noise_curves,
-    project,
-    train,
 )
 from search_space.operators.vectors import concatenation, product, tensor
 from studies.cli import app as cli
@@ -106,7 +102,7 @@ def test_a_projection_is_a_linear_layer_over_the_operator(fusion: Fusion, shared
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("activation", superfuse.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_logits_are_those_of_the_two_layers_for_softmax(
     fusion: Fusion, activation: Activation
 ) -> None:
@@ -161,7 +157,7 @@ def plainly_trained(
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("activation", superfuse.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_network_is_trained_as_plain_torch_would(
     fusion: Fusion, activation: Activation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,7 +241,7 @@ def test_embeddings_too_large_for_numbers_end_in_words() -> None:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("activation", superfuse.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_one_pass_gives_what_noise_added_factor_by_factor_does(
     fusion: Fusion, activation: Activation
 ) -> None:

@@ -1,0 +1,58 @@
+"""Commands that do not train import no library that takes seconds to import."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stored_study import stored_study
+
+EXPENSIVE = ("torch", "torchvision", "transformers", "timm", "sklearn", "scipy")
+PROGRAM = f"""
+import sys
+from studies.cli.app import main
+try:
+    main()
+except SystemExit as end:
+    print("ended with", end.code, file=sys.stderr)
+print("imported", *sorted(set(sys.modules) & set({EXPENSIVE!r})), file=sys.stderr)
+"""
+
+
+def imported_by(folder: Path, *words: str) -> tuple[int, str]:
+    """Return the exit code of a command, and which expensive libraries it imported."""
+    environment = os.environ | {"FUSION_NAS_HOME": str(folder / "home")}
+    command = [sys.executable, "-c", PROGRAM, *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+    *_, ended, imported = done.stderr.strip().splitlines()
+    return int(ended.removeprefix("ended with ")), imported.removeprefix("imported").strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("--help", 0),
+        ("--version", 0),
+        ("run --help", 0),
+        ("device list", 0),
+        ("device add orin ssh://jetson@orin.local", 0),
+        ("run --study nope", 2),
+        ("run --trials 0", 2),
+        ("run --data nowhere", 2),
+        ("run --no-such-flag", 2),
+        ("run --study superfuse --trials 3", 2),
+        ("report", 6),
+        ("export 0", 6),
+        ("stress 0", 6),
+        ("space nope", 2),
+        ("table --card", 0),
+    ],
+)
+def test_what_needs_no_network_imports_none(tmp_path: Path, words: str, code: int) -> None:
+    assert imported_by(tmp_path, *words.split()) == (code, "")
+
+
+def test_a_report_imports_no_network(tmp_path: Path) -> None:
+    storage = stored_study(tmp_path)
+    assert imported_by(tmp_path, "report", "--json", "--storage", storage) == (0, "")
