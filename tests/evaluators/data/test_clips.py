@@ -132,7 +132,8 @@ def test_a_cached_frame_is_never_decoded_again(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from evaluators.data import load, pictures
+from evaluators.data import load
+from evaluators.data.media import pictures
 plain = pictures.middle_jpeg
 def counting(path):
     with open(sys.argv[2] + "/decoded", "a") as log:

@@ -262,11 +262,11 @@ def test_what_a_login_shell_prints_first_is_skipped(home: Path, tmp_path: Path) 
 CLIENT = """
 import sys
 from pathlib import Path
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
+sys.path[:0] = sys.argv[2:]
 from test_device_client import network, request
 from evaluators.devices.client import open_local_device
-artifact = network(Path(sys.argv[2]) / "loop.onnx", "Loop")
-with open_local_device(Path(sys.argv[2]) / "home") as device:
+artifact = network(Path(sys.argv[1]) / "loop.onnx", "Loop")
+with open_local_device(Path(sys.argv[1]) / "home") as device:
     print(device.hello().python, flush=True)
     device.measure(artifact, request(artifact))
 """
@@ -274,7 +274,7 @@ with open_local_device(Path(sys.argv[2]) / "home") as device:
 
 @pytest.mark.parametrize("victim", ["host", "agent"])
 def test_when_host_or_agent_is_killed_no_process_is_left(tmp_path: Path, victim: str) -> None:
-    command = [sys.executable, "-c", CLIENT, str(ROOT), str(tmp_path)]
+    command = [sys.executable, "-c", CLIENT, str(tmp_path), str(ROOT), *sys.path]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as host:
         assert host.stdout and host.stdout.readline()
