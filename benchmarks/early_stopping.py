@@ -4,13 +4,13 @@
     python benchmarks/early_stopping.py --runs runs.jsonl --report [--out RESULT.json]
 
 Studies of 60 trials by the product's own loop, on the table that comes with the toolkit: "all"
-times and trains every design, "probe" is `--probe`, "few" is `--few-readings`, "both" is both. Told
-are one training seed's accuracies. Counted are readings, trainings, and the table's seconds of
+times and trains every design, "probe" is `--probe`, "few" is `--deferred-timing`, "both" is both.
+Told are one training seed's accuracies. Counted are readings, trainings, and the table's seconds of
 probes and trainings; hypervolume is that of the mean accuracies of the designs that ended complete,
 over that of the whole table. Readings are the table's own, so no ratio holds what a second reading
-would differ by. The 0.3 % of `--few-readings` and the probe's ridge were chosen on this very table,
-so both figures are a little kind. Each ratio is to "all" with the same seed. Runs are kept as they
-end.
+would differ by. The 0.3 % of `--deferred-timing` and the probe's ridge were chosen on this very
+table, so both figures are a little kind. Each ratio is to "all" with the same seed. Runs are kept
+as they end.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from studies.infra.workers import Workers
 from studies.results.objectives import Goals
 from studies.samplers.registry import SAMPLERS, sampler_maker
 from studies.search.early_stopping import EarlyStopping
-from studies.search.latency_prediction import LearntLatency
+from studies.search.latency_prediction import LearnedLatency
 from studies.search.loop import Search
 from studies.study.identity import directions_of
 from studies.table.replay import quartiles
@@ -89,7 +89,7 @@ def run(table: Table, variant: str, sampler: str, seed: int) -> dict[str, Any]:
     study = optuna.create_study(directions=directions_of(Goals()))
     learnt = None
     if sampler == "ehvi" or few:
-        learnt = LearntLatency(study, table.space, Rewriting(ALL, None))
+        learnt = LearnedLatency(study, table.space, Rewriting(ALL, None))
     early = EarlyStopping(probe if probes else None, learnt if few else None)
     draw = sampler_maker(sampler, seed, table.space, learnt if sampler == "ehvi" else None)
     with tempfile.TemporaryDirectory() as name:

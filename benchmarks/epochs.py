@@ -28,7 +28,7 @@ from evaluators.features.examples import RawInputs
 from evaluators.features.preprocessing import Preprocessing
 from evaluators.training.config import native_arithmetic
 from evaluators.training.execution import CARD_BYTES, execution_on, place
-from evaluators.training.loop import Regime, fit
+from evaluators.training.loop import TrainingConfig, fit
 from search_space.design.genotype import Genotype
 from search_space.network.network import build
 from search_space.space.named import load_space
@@ -37,7 +37,7 @@ from search_space.space.space import SearchSpace
 
 NOT_MEASURED = "not measured: no GPU"
 EPOCHS = 3
-REGIME = Regime(EPOCHS, EPOCHS, 32, 2e-4, 5e-5)
+REGIME = TrainingConfig(EPOCHS, EPOCHS, 32, 2e-4, 5e-5)
 
 
 def inputs_of(

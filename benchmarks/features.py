@@ -105,8 +105,8 @@ def apart(evaluator: QualityEvaluator, genotype: Genotype) -> dict[str, Any]:
     """Logits on kept features against those of the whole network, over validation."""
     network = evaluator.trained(genotype)
     kept, whole = (
-        predict(part, evaluator.reads.examples(genotype, "valid", on_kept))
-        for part, on_kept in ((network.fusion, True), (network, False))
+        predict(part, evaluator.reads.examples(genotype, "valid", on_cached))
+        for part, on_cached in ((network.fusion, True), (network, False))
     )
     reads = evaluator.reads.kept(genotype, "valid")._features
     return {

@@ -33,7 +33,7 @@ from device_agent.checks import ProtocolError
 from device_agent.onnx.file import MalformedFile, parse_onnx
 from device_agent.onnx.guard import check_network
 from device_agent.onnx.synthesize_weights import Fill, fill_weights
-from device_agent.timing.drift_reference import anchor_onnx
+from device_agent.timing.drift_reference import reference_onnx
 from device_agent.wire import frames as wire
 from device_agent.wire.protocol import MeasureRequest, TensorSpec
 from device_agent.wire.result import MeasureResult, Status
@@ -232,12 +232,12 @@ def small_network() -> bytes:
 
 
 def networks(folder: Path) -> list[bytes]:
-    """A small one, the drift anchor, and a design of the demo space without its weights."""
+    """A small one, the drift reference, and a design of the demo space without its weights."""
     space = load_space("demo")
     encoders = {spec.name: spec for spec in space.encoders}
     builder = OnnxBuilder(encoders, space.shapes, 2, folder)
     genotype = space.sample(random.Random(0))
-    found = [small_network(), anchor_onnx()]
+    found = [small_network(), reference_onnx()]
     for precision in ("fp32", "int8"):
         sample = type(genotype).from_json({**genotype.as_json(), "precision": precision})
         found.append(strip_weights(builder.build(sample)).path.read_bytes())

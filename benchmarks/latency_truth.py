@@ -81,10 +81,10 @@ class Ours:
     low_ms: float
     high_ms: float
     flagged: bool
-    doubts: tuple[str, ...]
+    instability_reasons: tuple[str, ...]
     rounds: int
     samples: int
-    anchor_ms: tuple[float, float]
+    drift_reference_ms: tuple[float, float]
     anchor_share: float
     wall_s: float
     deviation_ms: float
@@ -158,17 +158,21 @@ def ours(file: Path, inputs: tuple[TensorSpec, ...], folder: Path) -> Ours:
         sys.exit(f"a job ended badly: {ended.problem}")
     result = MeasureResult.from_json(json.loads(ended.answer))
     low, high = result.interval_ms
-    anchors_s = sum(sum(one.anchor_ms) for one in result.rounds) * BOARD_TIMING.anchor_runs / 1e3
+    anchors_s = (
+        sum(sum(one.drift_reference_ms) for one in result.rounds)
+        * BOARD_TIMING.reference_runs
+        / 1e3
+    )
     return Ours(
         result.median_ms,
         mean(result.samples_ms),
         low,
         high,
         not result.stable,
-        result.doubts,
+        result.instability_reasons,
         len(result.rounds),
         len(result.samples_ms),
-        result.rounds[-1].anchor_ms,
+        result.rounds[-1].drift_reference_ms,
         anchors_s / wall_s,
         wall_s,
         stdev(result.samples_ms),
@@ -191,7 +195,7 @@ def compared(name: str, runs: int, blocks: Sequence[tuple[Ours, Theirs, Theirs, 
     """What the A B B A blocks of one network come to."""
     a = [one for first, _, _, last in blocks for one in (first, last)]
     b = [one for _, first, last, _ in blocks for one in (first, last)]
-    judged = [judge(block) for block in blocks]
+    judged = [trial_runner(block) for block in blocks]
     our_ms, their_ms = mean(x.median_ms for x in a), mean(x.mean_ms for x in b)
     width = median((x.high_ms - x.low_ms) / x.median_ms for x in a)
     deviation = median(x.deviation_ms for x in a) / our_ms
@@ -228,7 +232,7 @@ def compared(name: str, runs: int, blocks: Sequence[tuple[Ours, Theirs, Theirs, 
     }
 
 
-def judge(block: tuple[Ours, Theirs, Theirs, Ours]) -> dict[str, Any]:
+def trial_runner(block: tuple[Ours, Theirs, Theirs, Ours]) -> dict[str, Any]:
     """Hold one A B B A against the goal."""
     first, one, other, last = block
     apart = max(one.mean_ms, other.mean_ms) / min(one.mean_ms, other.mean_ms) - 1

@@ -26,7 +26,7 @@ from evaluators.data import DataSet, load
 from evaluators.quality.cross_validation import CrossValidatedEvaluator
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.statistics.accuracy import measures_of, spread_points
-from evaluators.statistics.paired import right_of
+from evaluators.statistics.paired import correct_of
 from evaluators.training.config import named_protocol
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.space.named import load_space
@@ -101,12 +101,12 @@ def reached(
     if trunks == "frozen":  # cheap enough to be chosen by cross-validation, with one seed
         judges = [CrossValidatedEvaluator(by_seed[0])]
     for genotype in designs(space, trunks, tokens):
-        found = [judge.evaluate(genotype) for judge in judges]
+        found = [trial_runner.evaluate(genotype) for trial_runner in judges]
         valid[genotype] = [each["accuracy"].value for each in found]
         print(genotype.describe(), [round(v, 2) for v in valid[genotype]], flush=True)
     chosen = max(valid, key=lambda genotype: sum(valid[genotype]))
     samples = data.split("test")
-    right = np.concatenate([right_of(evaluator.test(chosen)) for evaluator in by_seed])
+    right = np.concatenate([correct_of(evaluator.test(chosen)) for evaluator in by_seed])
     measures = {measure.name: measure for measure in measures_of(right, samples)}
     return {
         "trained": in_words(by_seed[0].protocol),

@@ -101,12 +101,14 @@ def drawn(space: SearchSpace, count: int) -> list[Genotype]:
     return list(found.values())
 
 
-def study(space: SearchSpace, designs: list[Genotype], judge: Callable[[Genotype], float]) -> None:
+def study(
+    space: SearchSpace, designs: list[Genotype], trial_runner: Callable[[Genotype], float]
+) -> None:
     """An Optuna study in memory of these designs."""
 
     def objective(trial: optuna.Trial) -> float:
         asked = [trial.suggest_categorical(d.name, d.choices) for d in space.decisions]
-        return judge(space.decode(asked))
+        return trial_runner(space.decode(asked))
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     made = optuna.create_study(direction="maximize")
@@ -147,7 +149,7 @@ def run_plain(
     inputs = plain_inputs(data, space)
     epochs = EPOCHS_ON_ALL if full else PROTOCOL.fusion_pretrained.epochs
 
-    def judge(design: Genotype) -> float:
+    def trial_runner(design: Genotype) -> float:
         started = clocks()
         found = plain_trial(design, space, inputs, tuned, epochs)
         wall, cpu = clocks() - started
@@ -156,7 +158,7 @@ def run_plain(
         return float(found["accuracy"])
 
     done = {line["key"] for line in lines(file)}
-    study(space, [design for design in designs if design.key not in done], judge)
+    study(space, [design for design in designs if design.key not in done], trial_runner)
 
 
 def turned(get: Callable[..., dict[Feature, Rows]], by: float) -> Callable[..., Any]:
@@ -189,7 +191,7 @@ def run_ours(
             kept = ours.reads._features
             vars(kept)["get"] = turned(kept.get, by)
 
-        def judge(design: Genotype) -> float:
+        def trial_runner(design: Genotype) -> float:
             started = clocks()
             told = ours.evaluate(design)
             wall, cpu = clocks() - started
@@ -197,7 +199,7 @@ def run_ours(
             trials.append({"key": design.key, "wall_s": wall, "cpu_s": cpu, "accuracy": accuracy})
             return accuracy
 
-        study(space, designs, judge)
+        study(space, designs, trial_runner)
         wall, cpu = clocks() - begun
         for trial, design in zip(trials, designs, strict=True):  # as they were judged
             fusion = ours._trained_part(design)

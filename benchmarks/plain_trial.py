@@ -81,15 +81,15 @@ def plain_trial(
     design: Genotype, space: SearchSpace, data: dict[str, Inputs], tuned: bool, epochs_run: int
 ) -> dict[str, Any]:
     """Trains a design and judges it on validation: accuracy (0..1), logits, seconds an epoch."""
-    regime, train, valid = PROTOCOL.fusion_pretrained, data["train"], data["valid"]
+    config, train, valid = PROTOCOL.fusion_pretrained, data["train"], data["valid"]
     net = Plain(design, space, int(train.labels.max()) + 1, tuned)
     trunks = [*net.text.parameters(), *net.vision.parameters()] if tuned else []
-    groups = [{"params": list(net.fusion.parameters()), "lr": regime.learning_rate}]
+    groups = [{"params": list(net.fusion.parameters()), "lr": config.learning_rate}]
     groups += [{"params": trunks, "lr": TRUNK_RATE}] if tuned else []
     trained = [parameter for group in groups for parameter in group["params"]]
     kept = net if tuned else net.fusion
-    optimizer = torch.optim.AdamW(groups, weight_decay=regime.weight_decay, fused=True)
-    steps = regime.epochs * -(-len(train.labels) // regime.batch_size)
+    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
+    steps = config.epochs * -(-len(train.labels) // config.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [g["lr"] for g in groups], steps, pct_start=0.1, cycle_momentum=False
     )
@@ -105,15 +105,15 @@ def plain_trial(
     for epoch in range(1, epochs_run + 1):
         started = time.perf_counter()
         net.train()
-        batches = torch.randperm(len(train.labels), generator=order).split(regime.batch_size)
+        batches = torch.randperm(len(train.labels), generator=order).split(config.batch_size)
         for k in torch.randperm(len(batches), generator=order).tolist():
             F.cross_entropy(logits_of(train, batches[k]), train.labels[batches[k]]).backward()
-            nn.utils.clip_grad_norm_(trained, regime.clip_norm)
+            nn.utils.clip_grad_norm_(trained, config.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
         own = {name: tensor.clone() for name, tensor in kept.state_dict().items()}
-        if epoch >= regime.average_from:
+        if epoch >= config.average_from:
             count += 1
             for name, now in own.items():
                 if count > 1 and now.is_floating_point():
@@ -123,7 +123,7 @@ def plain_trial(
             kept.load_state_dict(mean)
         net.eval()
         with torch.inference_mode():
-            parts = torch.arange(len(valid.labels)).split(regime.batch_size)
+            parts = torch.arange(len(valid.labels)).split(config.batch_size)
             logits = torch.cat([logits_of(valid, at) for at in parts])
         accuracy = float((logits.argmax(1) == valid.labels).double().mean())
         reached = (accuracy, -float(F.cross_entropy(logits, valid.labels)))

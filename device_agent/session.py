@@ -53,7 +53,7 @@ class HostSession:
         self._max_upload_bytes = max_upload_bytes
         self._idle_s = idle_s
         self._told: tuple[str, int] | None = None
-        self._told_at_s = 0.0
+        self._reported_at_s = 0.0
 
     def serve(self) -> None:
         """Answer until the host says `bye` or ends the stream, with the device from `hello` on.
@@ -93,9 +93,9 @@ class HostSession:
     def _wait(self, holder: str, place: int) -> None:
         """Tell the host for whom it waits, when that is news and now and then; rest a moment."""
         now_s = time.monotonic()
-        if self._told != (holder, place) or now_s - self._told_at_s >= WAITING_EVERY_S:
+        if self._told != (holder, place) or now_s - self._reported_at_s >= WAITING_EVERY_S:
             wire.send(self._writer, {"kind": "waiting", "holder": holder, "place": place})
-            self._told, self._told_at_s = (holder, place), now_s
+            self._told, self._reported_at_s = (holder, place), now_s
         if self._reader.ready(TICK_S):
             raise HostGone("the host ended the link or spoke out of turn while it waited")
 

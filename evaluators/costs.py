@@ -38,10 +38,10 @@ def static_costs(
     """
     parameters = sum(p.numel() for p in network.parameters())
     macs = count_macs(lambda: network(*example_inputs(genotype, shapes)))
-    return costs_told(parameters, macs, genotype.precision)
+    return costs_reported(parameters, macs, genotype.precision)
 
 
-def costs_told(parameters: int, macs: int, precision: Precision) -> tuple[Measure, ...]:
+def costs_reported(parameters: int, macs: int, precision: Precision) -> tuple[Measure, ...]:
     """The static costs of a network whose parameters and MACs are known."""
     return (
         Measure("parameters", parameters, "", "lower"),

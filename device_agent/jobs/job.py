@@ -19,7 +19,7 @@ from device_agent.onnx.guard import RefusedFile, check_file
 from device_agent.onnx.synthesize_weights import fill_weights
 from device_agent.runtime import Refused, Runtime, Session, Unavailable
 from device_agent.runtimes import RUNTIMES
-from device_agent.timing.drift_reference import ANCHOR_INPUTS, anchor_onnx
+from device_agent.timing.drift_reference import REFERENCE_INPUTS, reference_onnx
 from device_agent.timing.loop import Timed, time_runs
 from device_agent.wire.frames import send_bytes
 from device_agent.wire.protocol import MeasureRequest
@@ -80,9 +80,12 @@ def measure(job: Job, root: Path = Path("/")) -> MeasureResult:
         if network != job.artifact:
             network.unlink()  # Soon enough, its weights are never written to the board's disk.
         so_far = replace(so_far, output_sha256=session.output_sha256())
-        anchor = _anchor(runtime, request, job)
+        drift_reference = _drift_reference(runtime, request, job)
         timed = Timed(
-            session.run_once, anchor.run_once, lambda: read_state(root), lambda: others_s(root)
+            session.run_once,
+            drift_reference.run_once,
+            lambda: read_state(root),
+            lambda: others_s(root),
         )
         timing = time_runs(timed, request.timing)
         device_ms = session.extras().device_ms  # Before the runs of the energy pass are added.
@@ -149,8 +152,8 @@ def _network(job: Job) -> Path:
     return filled
 
 
-def _anchor(runtime: Runtime, request: MeasureRequest, job: Job) -> Session:
-    """Make the drift anchor run by the same runtime and provider as the network, on one thread.
+def _drift_reference(runtime: Runtime, request: MeasureRequest, job: Job) -> Session:
+    """Make the drift reference run by the same runtime and provider as the network, on one thread.
 
     One thread, because the threads of a second session that wait for work disturb the first one,
     and because a reading on several threads is itself shaken by whatever else runs.
@@ -158,15 +161,15 @@ def _anchor(runtime: Runtime, request: MeasureRequest, job: Job) -> Session:
     Raises:
         Unavailable: it does not run here, whatever the network does.
     """
-    folder = job.scratch / "anchor"
+    folder = job.scratch / "drift_reference"
     folder.mkdir()
     file = folder / "anchor.onnx"
-    content = anchor_onnx()
+    content = reference_onnx()
     file.write_bytes(content)
     asked = replace(
         request,
         artifact_sha256=hashlib.sha256(content).hexdigest(),
-        inputs=ANCHOR_INPUTS,
+        inputs=REFERENCE_INPUTS,
         threads=1,
         weights_seed=None,
     )
@@ -174,7 +177,7 @@ def _anchor(runtime: Runtime, request: MeasureRequest, job: Job) -> Session:
         session = runtime.prepare(file, asked, folder, job.kept)
         session.output_sha256()  # Sees that it keeps to the provider, and ends what observes that.
     except Refused as error:
-        raise Unavailable(f"the drift anchor does not run on this device: {error}") from error
+        raise Unavailable(f"the drift reference does not run on this device: {error}") from error
     return session
 
 

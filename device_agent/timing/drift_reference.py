@@ -1,4 +1,4 @@
-"""The drift anchor: one small network, the same everywhere, that tells a board's drift.
+"""The drift reference: one small network, the same everywhere, that tells a board's drift.
 
 Its ONNX file is written here by hand with the standard library, so that the agent needs nothing
 to make it: two convolutions and two matrix products, each but the last with a Relu behind it, of
@@ -11,15 +11,15 @@ from collections.abc import Sequence
 
 from device_agent.wire.protocol import TensorSpec
 
-ANCHOR_INPUTS = (TensorSpec("x", "float32", (1, 16, 28, 28), low=-1.0, high=1.0),)
+REFERENCE_INPUTS = (TensorSpec("x", "float32", (1, 16, 28, 28), low=-1.0, high=1.0),)
 FLOAT32 = 1
 OPSET = 13
 IR = 7
 RULE_LENGTH = 97
 
 
-def anchor_onnx() -> bytes:
-    """Return the anchor as the bytes of an ONNX file; always the same bytes."""
+def reference_onnx() -> bytes:
+    """Return the reference as the bytes of an ONNX file; always the same bytes."""
     nodes = (
         _conv("x", "w1", "c1"),
         _node("Relu", ["c1"], "r1"),
@@ -37,7 +37,7 @@ def anchor_onnx() -> bytes:
     )
     graph = b"".join(_part(1, node) for node in nodes) + _part(2, b"anchor")
     graph += b"".join(_part(5, one) for one in weights)
-    graph += _part(11, _end("x", ANCHOR_INPUTS[0].shape)) + _part(12, _end("y", (1, 64, 28, 28)))
+    graph += _part(11, _end("x", REFERENCE_INPUTS[0].shape)) + _part(12, _end("y", (1, 64, 28, 28)))
     return _number(1, IR) + _part(7, graph) + _part(8, _number(2, OPSET))
 
 

@@ -13,20 +13,24 @@ MOST_CHANGES = 16
 """Of a board's changes this many are told."""
 
 
-def doubts_of(
+def instability_reasons_of(
     taken: Round, protocol: TimingProtocol, before: BoardState, after: BoardState
 ) -> tuple[str, ...]:
     """Return what speaks against a round; nothing where all of it agrees.
 
     Args:
         taken: the round.
-        protocol: how far apart its blocks and its anchors may be.
+        protocol: how far apart its blocks and its drift references may be.
         before: the board's state at its start.
         after: the board's state at its end.
     """
     return (
         *_halves(taken, protocol.block_tolerance),
-        *_apart("the drift anchor before and after", taken.anchor_ms, protocol.anchor_tolerance),
+        *_apart(
+            "the drift reference before and after",
+            taken.drift_reference_ms,
+            protocol.reference_tolerance,
+        ),
         *_company(taken.others_cores, protocol.others_cores),
         *(board_got_worse(before, after) if protocol.watch_board else ()),
     )
@@ -78,7 +82,7 @@ def _halves(taken: Round, tolerance: float) -> tuple[str, ...]:
     return _apart("the first and the second half of the blocks", medians_ms, tolerance)
 
 
-def width_doubts(samples_ms: Sequence[float], share: float) -> tuple[str, ...]:
+def width_reasons(samples_ms: Sequence[float], share: float) -> tuple[str, ...]:
     """Return what speaks against samples whose median is not known as well as is asked."""
     if is_narrow(samples_ms, share):
         return ()

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from device_agent.board.state import BoardState
-from device_agent.timing.instability import differ, doubts_of, is_narrow, width_doubts
+from device_agent.timing.instability import differ, instability_reasons_of, is_narrow, width_reasons
 from device_agent.wire.protocol import TimingProtocol
 from device_agent.wire.result import Round, half_samples
 
-ANCHOR_WARMUP_RUNS = 5
-"""Runs of the anchor that are not counted: the network has just had caches and cores."""
+REFERENCE_WARMUP_RUNS = 5
+"""Runs of the reference that are not counted: the network has just had caches and cores."""
 
 Clock = Callable[[], int]
 """Nanoseconds since any fixed moment, never falling."""
@@ -25,14 +25,14 @@ class Timed:
 
     Attributes:
         run_once: runs the network once.
-        run_anchor: runs the drift anchor once, in the same process by the same runtime.
+        run_anchor: runs the drift reference once, in the same process by the same runtime.
         read_state: reads the state of the board.
         others_s: seconds of processor time that other programs have taken so far, all processors
             together; None where the system does not tell.
     """
 
     run_once: Callable[[], object]
-    run_anchor: Callable[[], object]
+    run_drift_reference: Callable[[], object]
     read_state: Callable[[], BoardState]
     others_s: Callable[[], float | None]
 
@@ -42,7 +42,7 @@ class Timing:
     """What the loop saw.
 
     Attributes:
-        rounds: every round in the order taken; the last one counts, those before were doubtful.
+        rounds: every round in the order taken; the last one counts, those before were unstable.
         warmup_runs: runs of the warm-up.
         steady: whether the warm-up became steady before its time was up.
     """
@@ -57,10 +57,10 @@ def time_runs(
 ) -> Timing:
     """Warm the network up, then time it in rounds as the protocol says.
 
-    A round is anchor, block, block (more where the interval is still wide), anchor: A B B A. Of a
-    steady drift both ends of the round are as far away as its middle, so it shows in the anchors
-    and in the blocks, not in one of them alone. The garbage collector rests while samples are
-    taken and is set back as it was afterwards.
+    A round is reference, block, block (more where the interval is still wide), reference: A B B A.
+    Of a steady drift both ends of the round are as far away as its middle, so it shows in the
+    references and in the blocks, not in one of them alone. The garbage collector rests while
+    samples are taken and is set back as it was afterwards.
 
     Raises:
         ValueError: the clock did not advance during a run; time something longer.
@@ -69,11 +69,15 @@ def time_runs(
     warmup_runs, steady = _warm_up(timed.run_once, protocol, clock_ns)
     rounds: list[Round] = []
     with _garbage_collector_resting():
-        while not rounds or (rounds[-1].doubts and len(rounds) <= protocol.retries):
+        while not rounds or (rounds[-1].instability_reasons and len(rounds) <= protocol.retries):
             rounds.append(_take_round(timed, protocol, clock_ns))
     last = rounds[-1]
-    if not last.doubts:  # Only now: taken again, a round would be as wide, for as long.
-        rounds[-1] = replace(last, doubts=width_doubts(last.samples_ms, protocol.interval_share))
+    if (
+        not last.instability_reasons
+    ):  # Only now: taken again, a round would be as wide, for as long.
+        rounds[-1] = replace(
+            last, instability_reasons=width_reasons(last.samples_ms, protocol.interval_share)
+        )
     return Timing(tuple(rounds), warmup_runs, steady)
 
 
@@ -100,25 +104,27 @@ def _warm_up(
 def _take_round(timed: Timed, protocol: TimingProtocol, clock_ns: Clock) -> Round:
     board_before = timed.read_state()
     start_ns, others_before_s = clock_ns(), timed.others_s()
-    before_ms = _anchor_ms(timed.run_anchor, protocol, clock_ns)
-    timed.run_once()  # The anchor had the caches: the first run after it is not a sample.
+    before_ms = _anchor_ms(timed.run_drift_reference, protocol, clock_ns)
+    timed.run_once()  # The reference had the caches: the first run after it is not a sample.
     samples_ms, block_of = _take_blocks(timed.run_once, protocol, clock_ns)
-    after_ms = _anchor_ms(timed.run_anchor, protocol, clock_ns)
+    after_ms = _anchor_ms(timed.run_drift_reference, protocol, clock_ns)
     others_s, passed_s = timed.others_s(), (clock_ns() - start_ns) / 1e9
     others = None
     if others_s is not None and others_before_s is not None:
         others = max(0.0, others_s - others_before_s) / passed_s
     taken = Round(tuple(samples_ms), tuple(block_of), (before_ms, after_ms), others)
-    doubts = doubts_of(taken, protocol, board_before, timed.read_state())
-    return replace(taken, doubts=doubts)
+    instability_reasons = instability_reasons_of(taken, protocol, board_before, timed.read_state())
+    return replace(taken, instability_reasons=instability_reasons)
 
 
 def _anchor_ms(
-    run_anchor: Callable[[], object], protocol: TimingProtocol, clock_ns: Clock
+    run_drift_reference: Callable[[], object], protocol: TimingProtocol, clock_ns: Clock
 ) -> float:
-    for _ in range(ANCHOR_WARMUP_RUNS):
-        run_anchor()
-    return float(median(_one_run_ms(run_anchor, clock_ns) for _ in range(protocol.anchor_runs)))
+    for _ in range(REFERENCE_WARMUP_RUNS):
+        run_drift_reference()
+    return float(
+        median(_one_run_ms(run_drift_reference, clock_ns) for _ in range(protocol.reference_runs))
+    )
 
 
 def _take_blocks(

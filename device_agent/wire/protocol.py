@@ -45,6 +45,8 @@ Fill = Literal["uniform", "ones", "normal", "zeros"]
 
 DTYPES: tuple[DType, ...] = ("int64", "int32", "float32", "float16")
 FILLS: tuple[Fill, ...] = ("uniform", "ones", "normal", "zeros")
+JSON_NAMES = {"reference_runs": "anchor_runs", "reference_tolerance": "anchor_tolerance"}
+"""Fields whose name in JSON is another: the one that keys of stored evaluations are made of."""
 MAX_ELEMENTS = 2**26
 MAX_REPEATS = 10_000
 DAY_S = 86_400.0
@@ -127,21 +129,21 @@ class TimingProtocol:
     that, and the result is not stable where the two still differ
     (see `device_agent.timing.instability`).
 
-    Then comes a round: the drift anchor is timed (`anchor_runs` runs, their median), then the
-    network in `blocks` blocks, then the anchor again. A block is an equal share of `min_repeats`
+    Then comes a round: the drift reference is timed (`reference_runs` runs, their median), then the
+    network in `blocks` blocks, then the reference again. A block is an equal share of `min_repeats`
     and `min_time_s`, at least one sample. Blocks of that size are added until the 95 % interval of
     the median of the round's samples is no wider than `interval_share` of that median, or the
     halves are too far apart for the round to be of use; but the round takes no more than
     `max_repeats` samples and no longer than `max_time_s`, which wins over the minima; each of the
     `blocks` has at least one sample.
 
-    A round is doubtful when the medians of the first and the second half of its blocks are over
-    `block_tolerance` apart and their own 95 % intervals do not overlap, when the anchor after it is
-    over `anchor_tolerance` away from the anchor before (both as shares of the smaller one), when
-    other programs kept more than `others_cores` processors busy on average, or, with `watch_board`,
-    when the board throttled or lowered its clocks meanwhile.
-    A doubtful round is taken again, up to `retries` times; when the last one is doubtful too, or
-    its interval is still wider than `interval_share`, the result is not stable.
+    A round is unstable when the medians of the first and the second half of its blocks are over
+    `block_tolerance` apart and their own 95 % intervals do not overlap, when the reference after it
+    is over `reference_tolerance` away from the reference before (both as shares of the smaller
+    one), when other programs kept more than `others_cores` processors busy on average, or, with
+    `watch_board`, when the board throttled or lowered its clocks meanwhile. A unstable round is
+    taken again, up to `retries` times; when the last one is unstable too, or its interval is still
+    wider than `interval_share`, the result is not stable.
     """
 
     warmup_min_runs: int = 5
@@ -156,8 +158,8 @@ class TimingProtocol:
     blocks: int = 2
     interval_share: float = 0.01
     block_tolerance: float = 0.02
-    anchor_tolerance: float = 0.03
-    anchor_runs: int = 30
+    reference_tolerance: float = 0.03
+    reference_runs: int = 30
     others_cores: float = 0.1
     watch_board: bool = True
     retries: int = 3
@@ -173,9 +175,9 @@ class TimingProtocol:
         check_real("TimingProtocol.max_time_s", self.max_time_s, 0.0, DAY_S)
         check_real("TimingProtocol.min_time_s", self.min_time_s, 0.0, self.max_time_s)
         check_int("TimingProtocol.blocks", self.blocks, 1, min(self.min_repeats, 100))
-        for name in ("interval_share", "block_tolerance", "anchor_tolerance", "others_cores"):
+        for name in ("interval_share", "block_tolerance", "reference_tolerance", "others_cores"):
             check_real(f"TimingProtocol.{name}", getattr(self, name), 0.0, 1e6)
-        check_int("TimingProtocol.anchor_runs", self.anchor_runs, 1, 1000)
+        check_int("TimingProtocol.reference_runs", self.reference_runs, 1, 1000)
         check_type("TimingProtocol.watch_board", self.watch_board, bool)
         most = MAX_REPEATS // self.max_repeats - 1
         check_int("TimingProtocol.retries, with these max_repeats", self.retries, 0, most)
@@ -186,12 +188,14 @@ class TimingProtocol:
         for field in fields(self):
             if isinstance(field.default, float):
                 found[field.name] = float(found[field.name])
-        return found
+        return {JSON_NAMES.get(name, name): value for name, value in found.items()}
 
     @classmethod
     def from_json(cls, value: object) -> "TimingProtocol":
         """Build from a JSON object; raises `ProtocolError` naming field and value."""
-        return cls(**take("TimingProtocol", value, [field.name for field in fields(cls)]))
+        names = [field.name for field in fields(cls)]
+        found = take("TimingProtocol", value, [JSON_NAMES.get(name, name) for name in names])
+        return cls(**{name: found[JSON_NAMES.get(name, name)] for name in names})
 
 
 @dataclass(frozen=True)

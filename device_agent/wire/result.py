@@ -22,7 +22,9 @@ from device_agent.checks import (
 
 MAX_SAMPLES = 10_000
 MAX_REASON = 8_000
-MAX_DOUBTS = 32
+JSON_NAMES = {"drift_reference_ms": "anchor_ms", "instability_reasons": "doubts"}
+"""Fields whose name in JSON is another: the one that stored evaluations have."""
+MAX_REASONS = 32
 DAY_MS = 86_400_000.0
 
 
@@ -39,22 +41,23 @@ class Status(str, Enum):  # noqa: UP042 -- StrEnum came after the Python of JetP
 
 @dataclass(frozen=True)
 class Round:
-    """Samples taken in blocks, between two readings of the drift anchor.
+    """Samples taken in blocks, between two readings of the drift reference.
 
     Attributes:
         samples_ms: time of every run in the order taken.
         block_of: for every sample the index of its block, from 0, never falling.
-        anchor_ms: median of the drift anchor's runs before and after.
+        drift_reference_ms: median of the drift reference's runs before and after.
         others_cores: processors that were busy with something else, on average over the round;
             None where the system does not tell.
-        doubts: what speaks against the round, in words with figures; empty when nothing does.
+        instability_reasons: what speaks against the round, in words with figures; empty when
+        nothing does.
     """
 
     samples_ms: tuple[float, ...]
     block_of: tuple[int, ...]
-    anchor_ms: tuple[float, float]
+    drift_reference_ms: tuple[float, float]
     others_cores: float | None = None
-    doubts: tuple[str, ...] = ()
+    instability_reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_type("Round.samples_ms", self.samples_ms, tuple)
@@ -71,15 +74,22 @@ class Round:
             last = block
         if self.block_of[0] != 0:
             raise ProtocolError(f"Round.block_of starts with {self.block_of[0]}: start with 0")
-        check_type("Round.anchor_ms", self.anchor_ms, tuple)
-        check_int("Round.anchor_ms: number of readings", len(self.anchor_ms), 2, 2)
-        for reading_ms in self.anchor_ms:
-            check_real("Round.anchor_ms: one reading", reading_ms, 1e-9, DAY_MS)
+        check_type("Round.drift_reference_ms", self.drift_reference_ms, tuple)
+        check_int(
+            "Round.drift_reference_ms: number of readings", len(self.drift_reference_ms), 2, 2
+        )
+        for reading_ms in self.drift_reference_ms:
+            check_real("Round.drift_reference_ms: one reading", reading_ms, 1e-9, DAY_MS)
         check_known(check_real, "Round.others_cores", self.others_cores, 0.0, 1e6)
-        check_type("Round.doubts", self.doubts, tuple)
-        check_int("Round.doubts: number of doubts", len(self.doubts), 0, MAX_DOUBTS)
-        for doubt in self.doubts:
-            check_text("Round.doubts: one doubt", doubt, MAX_REASON)
+        check_type("Round.instability_reasons", self.instability_reasons, tuple)
+        check_int(
+            "Round.instability_reasons: number of reasons",
+            len(self.instability_reasons),
+            0,
+            MAX_REASONS,
+        )
+        for reason in self.instability_reasons:
+            check_text("Round.instability_reasons: one reason", reason, MAX_REASON)
 
     @property
     def block_medians_ms(self) -> tuple[float, ...]:
@@ -92,18 +102,21 @@ class Round:
     def as_json(self) -> dict[str, object]:
         """Return the JSON object that `from_json` reads."""
         lists = {name: list(getattr(self, name)) for name in self._listed()}
+        lists = {JSON_NAMES.get(name, name): value for name, value in lists.items()}
         return {**lists, "others_cores": self.others_cores}
 
     @classmethod
     def from_json(cls, value: object) -> "Round":
         """Build from a JSON object; raises `ProtocolError` naming field and value."""
-        found = take("Round", value, [field.name for field in fields(cls)])
+        names = [field.name for field in fields(cls)]
+        found = take("Round", value, [JSON_NAMES.get(name, name) for name in names])
+        found = {name: found[JSON_NAMES.get(name, name)] for name in names}
         lists = {name: as_tuple(f"Round.{name}", found[name]) for name in cls._listed()}
         return cls(**{**found, **lists})
 
     @staticmethod
     def _listed() -> tuple[str, ...]:
-        return ("samples_ms", "block_of", "anchor_ms", "doubts")
+        return ("samples_ms", "block_of", "drift_reference_ms", "instability_reasons")
 
 
 @dataclass(frozen=True)
@@ -114,7 +127,7 @@ class MeasureResult:
         status: how it ended.
         reason: why, in words; empty when OK, never empty otherwise.
         rounds: every round of timing in the order taken; the last one counts, the ones before it
-            were doubtful and taken again. Empty unless OK.
+            were unstable and taken again. Empty unless OK.
         steady: whether the warm-up became steady before its time was up.
         warmup_runs: runs before the first round.
         compile_s: from the file to a session that can run, when it was compiled.
@@ -183,10 +196,10 @@ class MeasureResult:
         return self.rounds[-1].samples_ms if self.rounds else ()
 
     @property
-    def doubts(self) -> tuple[str, ...]:
+    def instability_reasons(self) -> tuple[str, ...]:
         """What speaks against the timing that counts; raises `ProtocolError` unless OK."""
         unsteady = () if self.steady else ("the warm-up never became steady",)
-        return (*self._counting().doubts, *unsteady)
+        return (*self._counting().instability_reasons, *unsteady)
 
     @property
     def stable(self) -> bool:
@@ -195,7 +208,7 @@ class MeasureResult:
         A result that is not stable says how long runs took, not how long they would take again:
         keep it off a front. Raises `ProtocolError` unless OK.
         """
-        return not self.doubts
+        return not self.instability_reasons
 
     @property
     def median_ms(self) -> float:
@@ -280,8 +293,9 @@ def median_bounds(samples_ms: Sequence[float]) -> tuple[float, float] | None:
     samples that do not depend on each other. Runs that follow each other do depend: what slows one
     (a clock that sank, another program, a cold cache) slows the next ones too, and then these
     bounds are too narrow. They tell how well this round's median is known, not how well the next
-    round, process or boot would agree with it; for that look at the blocks and the anchor of each
-    round. Stopping as soon as they are narrow makes them a little narrower still than they claim.
+    round, process or boot would agree with it; for that look at the blocks and the reference of
+    each round. Stopping as soon as they are narrow makes them a little narrower still than they
+    claim.
     """
     rank = median_rank(len(samples_ms))
     if len(samples_ms) < 6:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from evaluators.data import DataSet, Sample, Split
-from evaluators.features.examples import Examples, KeptFeatures, RawInputs
+from evaluators.features.examples import CachedFeatures, Examples, RawInputs
 from evaluators.features.preprocessing import Preprocessing, Values
 from evaluators.features.store import Rows
 from evaluators.features.taps import TapFeatures
@@ -57,7 +57,7 @@ class DesignInputs:
         ]
         return RawInputs(self._text(genotype, samples), values, labels_of(samples), self._device)
 
-    def kept(self, genotype: Genotype, split: Split) -> KeptFeatures:
+    def kept(self, genotype: Genotype, split: Split) -> CachedFeatures:
         """Features of one split, made where they are not kept yet.
 
         Of a fold they are made over all of its samples and then cut: trunks that are no fold's
@@ -78,7 +78,7 @@ class DesignInputs:
             rows = torch.tensor([k for k, sample in enumerate(over) if sample.split == split])
             found = {feature: kept.select(rows) for feature, kept in found.items()}
             mask = None if mask is None else mask[rows]
-        return KeptFeatures(found, mask, labels_of(samples), self._device)
+        return CachedFeatures(found, mask, labels_of(samples), self._device)
 
     def nothing(self, genotype: Genotype) -> tuple[Tensor, ...]:
         """What a fused design reads where nothing is said, shown or heard, of batch 1.

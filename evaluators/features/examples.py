@@ -47,7 +47,7 @@ class Examples(Protocol):
         ...
 
 
-class KeptFeatures:
+class CachedFeatures:
     """Samples as features of frozen trunks, for a `Fusion`.
 
     Of features on disk a batch is in memory; on a card all are, where they are few enough.

@@ -183,7 +183,7 @@ def _groups(
 ) -> list[tuple[Feature, ...]]:
     """Features that are made in one pass: all pooled ones, all small maps, each other one alone.
 
-    Pictures and sounds are dear: their tokens (at most 49) ride along with the pooled forms.
+    Pictures and sounds are expensive: their tokens (at most 49) ride along with the pooled forms.
     """
     forms: list[Form] = ["cls", "mean"] if spec.modality == "text" else ["mean", "max", "tokens"]
     if shape.has_class_token:

@@ -1,12 +1,12 @@
-"""Whether a device was slower in one trial than in those before it, by its drift anchor."""
+"""Whether a device was slower in one trial than in those before it, by its drift reference."""
 
 from device_agent.wire.protocol import MeasureResult, TimingProtocol
 
 
-class BestAnchors:
-    """The fastest reading of the drift anchor of every device, for the life of this object.
+class BestDriftReferences:
+    """The fastest reading of the drift reference of every device, for the life of this object.
 
-    The anchor is the same network in every trial, so a slower reading is a slower device: clocks
+    The reference is the same network in every trial, so a slower reading is a slower device: clocks
     that were unpinned, heat. Within a trial that does not show where all of it was slow. Who
     changes a device for good, to be slower than it was, starts the command again.
     """
@@ -14,7 +14,9 @@ class BestAnchors:
     def __init__(self) -> None:
         self._best_ms: dict[str, float] = {}
 
-    def doubt(self, device: str, result: MeasureResult, protocol: TimingProtocol) -> str:
+    def slower_than_before(
+        self, device: str, result: MeasureResult, protocol: TimingProtocol
+    ) -> str:
         """Return in words how much slower the device is than it was; empty where it is not.
 
         The faster of the round's two readings counts, and is kept where the result is stable.
@@ -25,14 +27,15 @@ class BestAnchors:
         """
         if not protocol.watch_board or not result.stable:
             return ""
-        now_ms = min(result.rounds[-1].anchor_ms)
+        now_ms = min(result.rounds[-1].drift_reference_ms)
         best_ms = min(self._best_ms.get(device, now_ms), now_ms)
         self._best_ms[device] = best_ms
         share = now_ms / best_ms - 1.0
-        if share <= protocol.anchor_tolerance:
+        if share <= protocol.reference_tolerance:
             return ""
-        allowed = f"{100 * protocol.anchor_tolerance:g} % are allowed"
+        allowed = f"{100 * protocol.reference_tolerance:g} % are allowed"
         return (
-            f"the drift anchor is {100 * share:.1f} % slower than in an earlier trial on {device} "
-            f"({now_ms:.4g} against {best_ms:.4g} ms; {allowed}): look at its clocks and its heat"
+            f"the drift reference is {100 * share:.1f} % slower than in an earlier trial on "
+            f"{device} ({now_ms:.4g} against {best_ms:.4g} ms; {allowed}): "
+            "look at its clocks and its heat"
         )

@@ -15,7 +15,7 @@ from device_agent.wire.protocol import (
 )
 from evaluators.devices.client import DeviceError, DeviceLost, DeviceTimeout
 from evaluators.evaluation import Evaluation, Measure, content_key
-from evaluators.latency.drift import BestAnchors
+from evaluators.latency.drift import BestDriftReferences
 from evaluators.onnx.builder import Artifact, OnnxBuilder
 from evaluators.onnx.quantisation import recipe_of
 from evaluators.onnx.stripped import strip_weights
@@ -32,13 +32,13 @@ LOCAL_TIMING = TimingProtocol(
     max_time_s=10.0,
     interval_share=0.2,
     block_tolerance=0.25,
-    anchor_tolerance=0.5,
-    anchor_runs=15,
+    reference_tolerance=0.5,
+    reference_runs=15,
     others_cores=1e6,
     watch_board=False,
     retries=3,
 )
-"""For this machine, where the search itself and others run too: only gross doubts count."""
+"""For this machine, where the search itself and others run too: only gross instability counts."""
 ATTEMPTS = 5
 """A design in whose trial the device is lost so often may be why: the next one is tried."""
 
@@ -103,7 +103,7 @@ class LatencyEvaluator:
         self._builder, self._open, self._runs = builder, open_device, runs
         self._device = open_device()
         self._unsettled: list[tuple[str, str]] = []
-        self._anchors = BestAnchors()
+        self._drift_references = BestDriftReferences()
 
     def device(self) -> DeviceInfo:
         """What the device says of itself."""
@@ -112,17 +112,21 @@ class LatencyEvaluator:
     def timing(self) -> str:
         """How designs are timed, in words for who reads the figures."""
         how = self._runs.timing
-        percent = [100 * p for p in (how.interval_share, how.block_tolerance, how.anchor_tolerance)]
-        wide, blocks, anchors = (f"{one:g} %" for one in percent)
+        percent = [
+            100 * p for p in (how.interval_share, how.block_tolerance, how.reference_tolerance)
+        ]
+        wide, blocks, drift = (f"{one:g} %" for one in percent)
         board, slower = "", ""
         if how.watch_board:
             board = ", other programs ran, or the board lowered its clocks"
-            slower = f"; not trusted with an anchor over {anchors} slower than in an earlier trial"
+            slower = (
+                f"; not trusted with a drift reference over {drift} slower than in an earlier one"
+            )
         return (
             f"median of at least {how.min_repeats} runs in {how.blocks} blocks between two "
-            f"readings of a drift anchor, after warm-up; more blocks until its 95 % interval is "
+            f"readings of a drift reference, after warm-up; more blocks until its 95 % interval is "
             f"{wide} wide; taken again, up to {how.retries} times, where its halves are over "
-            f"{blocks} apart or anchors over {anchors}{board}{slower}"
+            f"{blocks} apart or drift references over {drift}{board}{slower}"
         )
 
     def close(self) -> None:
@@ -165,7 +169,7 @@ class LatencyEvaluator:
 
     def time(self, genotype: Genotype, artifact: Artifact) -> Evaluation:
         """The same for a design that is already built."""
-        if self._runs.weights_seed is None or artifact.weightless:
+        if self._runs.weights_seed is None or artifact.stripped:
             return self._time(genotype, artifact, artifact)
         sent = strip_weights(artifact)
         try:
@@ -194,8 +198,10 @@ class LatencyEvaluator:
         if result.status is Status.ERROR:
             self.settle()  # there is nothing to lose
             raise MeasureError(result.reason)
-        doubted = _doubted(result) or self._anchors.doubt(self._device.name, result, runs.timing)
-        if doubted:
+        unstable = _unstable(result) or self._drift_references.slower_than_before(
+            self._device.name, result, runs.timing
+        )
+        if unstable:
             self.settle()  # it is to be measured anew
         low, high = result.interval_ms
         measures = [
@@ -220,7 +226,7 @@ class LatencyEvaluator:
             "folded_blocks": folded_blocks(genotype, self._builder.rewriting.rewrites),
             "samples_ms": list(result.samples_ms),
             "block_medians_ms": list(result.block_medians_ms),
-            "anchor_ms": list(result.rounds[-1].anchor_ms),
+            "anchor_ms": list(result.rounds[-1].drift_reference_ms),
             "others_cores": result.rounds[-1].others_cores,
             "earlier_rounds": [one.as_json() for one in result.rounds[:-1]],
             "mad_ms": result.mad_ms,
@@ -233,7 +239,7 @@ class LatencyEvaluator:
             "board_after": kept["board_after"],
             "interruptions": interruptions,
         }
-        return Evaluation(key, "latency", tuple(measures), details, unstable=doubted)
+        return Evaluation(key, "latency", tuple(measures), details, unstable=unstable)
 
     def settle(self) -> None:
         """Has the device forget what it measured so far: the evaluations are kept by now.
@@ -287,12 +293,14 @@ class LatencyEvaluator:
             return self._device.name, None
 
 
-def _doubted(result: MeasureResult) -> str:
+def _unstable(result: MeasureResult) -> str:
     if result.stable:
         return ""
-    if not result.rounds[-1].doubts:
-        return f"the timing cannot be trusted: {'; '.join(result.doubts)}"
+    if not result.rounds[-1].instability_reasons:
+        return f"the timing cannot be trusted: {'; '.join(result.instability_reasons)}"
     count = len(result.rounds)
     none = "the one round" if count == 1 else f"none of {count} rounds"
     how = "cannot" if count == 1 else "can"
-    return f"{none} of timing {how} be trusted; in the last, {'; '.join(result.doubts)}"
+    return (
+        f"{none} of timing {how} be trusted; in the last, {'; '.join(result.instability_reasons)}"
+    )

@@ -39,7 +39,7 @@ _FUSION = ("tokens", "token attention", "vectors", "convolution", "pooling", "op
 
 
 @dataclass(frozen=True)
-class Part:
+class WorkItem:
     """Something that takes time: the kinds of its work with their shares, and whose it is.
 
     quantised: whether dynamic quantisation changes it: products of tokens with weights, and what
@@ -67,13 +67,13 @@ class LatencyFeatures:
 
     def __init__(self, trunks: TrunkWork, rewriting: Rewriting) -> None:
         self._trunks, self._rewriting = trunks, rewriting
-        self._parts = [Part("constant", "network", (), own_sd=CONSTANT_SD)]
+        self._parts = [WorkItem("constant", "network", (), own_sd=CONSTANT_SD)]
         for name in trunks.names:
             self._parts += self._trunk_parts(name)
         for kind, quantised in zip(_FUSION, (True, True, False, False, False, False), strict=True):
             works = _FUSION_KINDS[kind]
             shares = tuple((work, 1 / len(works)) for work in works)
-            self._parts.append(Part(f"fusion {kind}", "fusion", shares, quantised))
+            self._parts.append(WorkItem(f"fusion {kind}", "fusion", shares, quantised))
         self._at = {part.name: k for k, part in enumerate(self._parts)}
 
     @property
@@ -114,12 +114,12 @@ class LatencyFeatures:
         effects = list(dict.fromkeys(name for row in rows for name in row))
         return np.array([[row.get(name, 0.0) for name in effects] for row in rows])
 
-    def _trunk_parts(self, name: str) -> list[Part]:
+    def _trunk_parts(self, name: str) -> list[WorkItem]:
         shape = self._trunks.shapes[name]
         if shape.modality == "text":
             kinds = {"linear": True, "attention": False, "elements": True, "layers": True}
             return [
-                Part(f"{name} {kind}", name, ((works, 1.0),), quantised)
+                WorkItem(f"{name} {kind}", name, ((works, 1.0),), quantised)
                 for (kind, quantised), works in zip(
                     kinds.items(), ("linear", "attention", "elements", "weights"), strict=True
                 )
@@ -128,7 +128,7 @@ class LatencyFeatures:
         for tap in range(1, shape.depth + 1):
             linear, rest = self._of_layer(name, tap)
             parts += [
-                Part(f"{name} {tap} {which}", name, tuple(_shares(costs)), which == "linear")
+                WorkItem(f"{name} {tap} {which}", name, tuple(_shares(costs)), which == "linear")
                 for which, costs in (("linear", linear), ("rest", rest))
                 if sum(costs.values())
             ]

@@ -27,7 +27,7 @@ class Artifact:
     max_difference: float
     costs: tuple[Measure, ...]
     rewritten: tuple[str, ...] = ()
-    weightless: bool = False
+    stripped: bool = False
 
     def discard(self) -> None:
         """Removes the file."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from device_agent.wire.protocol import TensorSpec
-from evaluators.costs import costs_told, static_costs
+from evaluators.costs import costs_reported, static_costs
 from evaluators.evaluation import Measure
 from evaluators.features.fusion_inputs import FusionInputs
 from evaluators.features.trunk_weights import architecture
@@ -133,7 +133,7 @@ class OnnxBuilder:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        costs = costs_told(composed.parameters, composed.macs, genotype.precision)
+        costs = costs_reported(composed.parameters, composed.macs, genotype.precision)
         costs += (Measure("onnx_bytes", whole_bytes, "B", "lower"),)
         specs, words = self.input_specs(genotype), self.rewriting.words(genotype)
         return Artifact(path, digest.hexdigest(), specs, difference, costs, words, not weights)

@@ -30,7 +30,7 @@ from evaluators.evaluation import content_key
 from evaluators.features.trunk_weights import architecture
 from evaluators.onnx.export import export
 from evaluators.onnx.rewriting import Rewriting
-from evaluators.onnx.subgraphs import Joined, Part, PartStore, joined
+from evaluators.onnx.subgraphs import Joined, Subgraph, SubgraphStore, joined
 from evaluators.onnx.versions import OPSET
 from search_space.design.encoder import EncoderShape, EncoderSpec, Modality
 from search_space.design.genotype import Genotype
@@ -42,7 +42,7 @@ from search_space.network.branch import Branch
 from search_space.network.network import INPUTS, by_modality, input_names, new_branch, new_head
 from search_space.network.rewrites import fold_branch
 
-RECIPE = 1
+COMPOSITION_VERSION = 1
 """Goes up whenever a part would become another graph."""
 OUTPUT = "logits"
 KEPT_BRANCHES, KEPT_HEADS = 64, 16
@@ -64,7 +64,7 @@ class _Branch:
     """A branch as written, as its part, and the multiply-accumulates of what is exported."""
 
     written: Branch
-    part: Part
+    part: Subgraph
     output: str
     parameters: int
     macs: int
@@ -115,10 +115,10 @@ class Composer:
     ) -> None:
         self._encoders = {n: replace(spec, weights="random") for n, spec in encoders.items()}
         self._shapes, self._classes, self._rewriting = shapes, classes, rewriting
-        self._store = PartStore(folder)
-        self._parts: dict[str, Part] = {}
+        self._store = SubgraphStore(folder)
+        self._parts: dict[str, Subgraph] = {}
         self._branches: dict[str, _Branch] = {}
-        self._heads: dict[int, tuple[nn.Sequential, Part]] = {}
+        self._heads: dict[int, tuple[nn.Sequential, Subgraph]] = {}
         self._trunks: dict[str, nn.Module] = {}
         self._features: dict[tuple[str, str], list[dict[Feature, Tensor]]] = {}
         self._trunk_costs: dict[tuple[object, ...], tuple[int, int]] = {}
@@ -126,7 +126,7 @@ class Composer:
     def compose(self, genotype: Genotype, fed: Row) -> Composed:
         """The design's graph, for inputs of these sizes."""
         wanted = features_of(genotype, self._shapes)
-        pieces: list[tuple[Part, Sequence[str], Mapping[str, str]]] = []
+        pieces: list[tuple[Subgraph, Sequence[str], Mapping[str, str]]] = []
         parameters = macs = 0
         own = by_modality(genotype.encoders, fed)
         for modality, name in genotype.encoders.items():
@@ -190,7 +190,7 @@ class Composer:
             self._trunks[name] = load_trunk(self._encoders[name], self._shapes[name].depth)
         return self._trunks[name]
 
-    def _trunk_part(self, genotype: Genotype, name: str, inputs: Row) -> Part:
+    def _trunk_part(self, genotype: Genotype, name: str, inputs: Row) -> Subgraph:
         spec, shape = self._encoders[name], self._shapes[name]
         axes = self._rewriting.open_axes(genotype) if shape.modality == "text" else {}
         # At a length of its own the length that a graph is traced with is not part of it.
@@ -313,7 +313,7 @@ class Composer:
             return (1, fed[0].shape[1], width)
         return (1, map_tokens(shape, feature.tap), width)
 
-    def _head(self, genotype: Genotype) -> tuple[nn.Sequential, Part]:
+    def _head(self, genotype: Genotype) -> tuple[nn.Sequential, Subgraph]:
         width = sum(fused_width(genotype, point, self._shapes) for point in genotype.points)
         if width not in self._heads:
             head = new_head(width, self._classes, seed=0).eval()
@@ -359,4 +359,6 @@ def _make_room(kept: dict[Any, Any], most: int) -> None:
 
 def _key(kind: str, told: object) -> str:
     versions = [torch.__version__, onnx.__version__, OPSET]
-    return content_key(f"{kind} part", {"recipe": RECIPE, "versions": versions, "told": told})
+    return content_key(
+        f"{kind} part", {"recipe": COMPOSITION_VERSION, "versions": versions, "told": told}
+    )

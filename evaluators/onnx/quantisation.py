@@ -26,7 +26,7 @@ import onnx
 
 from search_space.design.genotype import Precision
 
-RECIPE = 2
+QUANTISATION_VERSION = 2
 """Goes up whenever a network of a reduced precision would become another one."""
 CALIBRATION_SAMPLES = 32
 For = Literal["onnxruntime", "tensorrt"]
@@ -42,7 +42,7 @@ def recipe_of(precision: Precision, runtime: For) -> dict[str, object]:
     """What a content key must hold of a precision besides its name; nothing for fp32."""
     if precision == "fp32":
         return {}
-    return {"precision": [RECIPE, runtime if precision == "int8" else ""]}
+    return {"precision": [QUANTISATION_VERSION, runtime if precision == "int8" else ""]}
 
 
 def reduce_precision(

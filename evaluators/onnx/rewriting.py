@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from search_space.design.genotype import Genotype
 from search_space.design.signatures import reads_tokens
-from search_space.network.rewrites import NONE, RECIPE, Rewrites, folded_blocks
+from search_space.network.rewrites import NONE, REWRITES_VERSION, Rewrites, folded_blocks
 
 TextLengths = Callable[[str], Sequence[int]]
 """Tokens of every text of the data, by the name of a text encoder."""
@@ -52,7 +52,7 @@ class Rewriting:
         """What a content key must hold besides the timed design; nothing for a graph as written."""
         folded = folded_blocks(genotype, self.rewrites) > 0
         opened = bool(self.open_axes(genotype))
-        return {"rewrites": [RECIPE, folded, opened]} if folded or opened else {}
+        return {"rewrites": [REWRITES_VERSION, folded, opened]} if folded or opened else {}
 
     def words(self, genotype: Genotype) -> tuple[str, ...]:
         """What is rewritten of this design, for people; empty where nothing is.

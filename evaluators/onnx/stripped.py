@@ -43,7 +43,7 @@ def strip_weights(artifact: Artifact) -> Artifact:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return replace(artifact, path=Path(path), sha256=digest, weightless=True)
+    return replace(artifact, path=Path(path), sha256=digest, stripped=True)
 
 
 def without_values(tensor: onnx.TensorProto, fill: Fill) -> None:

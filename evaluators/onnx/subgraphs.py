@@ -80,7 +80,7 @@ _known: WeakValueDictionary[tuple[str, bytes], Weight] = WeakValueDictionary()
 """Weights of the parts in memory: a trunk's are there once, for all text lengths."""
 
 
-class Part:
+class Subgraph:
     """A graph whose inner names carry a prefix, ready to be cut and joined.
 
     Names in `shared` (its inputs and outputs) are kept, so that parts meet in them.
@@ -177,7 +177,7 @@ class Joined:
 
 
 def joined(
-    pieces: Sequence[tuple[Part, Sequence[str], Mapping[str, str]]],
+    pieces: Sequence[tuple[Subgraph, Sequence[str], Mapping[str, str]]],
     between: Sequence[NodeProto],
     inputs: Sequence[ValueInfoProto],
     output: ValueInfoProto,
@@ -216,13 +216,13 @@ def _tag(number: int, length: int) -> bytes:
     return bytes(written)
 
 
-class PartStore:
+class SubgraphStore:
     """Parts by content key, made once for all processes that share the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def get(self, key: str, prefix: str, make: Callable[[Path], None]) -> Part:
+    def get(self, key: str, prefix: str, make: Callable[[Path], None]) -> Subgraph:
         """The part of this key; `make` writes its ONNX file where it is not kept, or damaged."""
         file = self._folder / f"{key}.part"
         model = _read(file)
@@ -234,7 +234,7 @@ class PartStore:
                     self._make(file, make)
                     model = _read(file)
         assert model is not None, f"{file} was written a moment ago"
-        return Part(model, prefix)
+        return Subgraph(model, prefix)
 
     def _make(self, file: Path, make: Callable[[Path], None]) -> None:
         with TemporaryDirectory(prefix="making-", dir=self._folder) as making:

@@ -9,7 +9,7 @@ from evaluators.data.folds import fold, pool
 from evaluators.evaluation import Evaluation, content_key
 from evaluators.quality.evaluator import Progress, QualityEvaluator
 from evaluators.statistics.accuracy import measures_of
-from evaluators.statistics.paired import Right, right_rows
+from evaluators.statistics.paired import Correct, correct_rows
 from search_space.design.genotype import Genotype
 
 FOLDS = 5
@@ -52,7 +52,7 @@ class CrossValidatedEvaluator:
         `QualityEvaluator.evaluate` raises.
         """
         found = [evaluator.out_of_fold(genotype) for evaluator in self._folds]
-        right = self._pooled([right for right, _ in found])
+        correct = self._pooled([correct for correct, _ in found])
         told = [details for _, details in found]
         details = {
             "fidelity": told[0]["fidelity"],
@@ -62,18 +62,20 @@ class CrossValidatedEvaluator:
             "fusion_epochs": min(part["fusion_epochs"] for part in told),
             "seconds": round(sum(part["seconds"] for part in told), 3),
             "percent": [100 * float(part.mean()) for part, _ in found],
-            "right": right_rows(right),
+            "right": correct_rows(correct),
         }
         if "torch_distance_max" in told[0]:  # of a reduced precision
             details["torch_distance_max"] = max(part["torch_distance_max"] for part in told)
-        return Evaluation(self.key(genotype), "quality", measures_of(right, self.samples), details)
+        return Evaluation(
+            self.key(genotype), "quality", measures_of(correct, self.samples), details
+        )
 
-    def _pooled(self, parts: Sequence[Right]) -> Right:
+    def _pooled(self, parts: Sequence[Correct]) -> Correct:
         """Right answers (1, N) in the order of `samples`, from those of each fold's part."""
         by_id: dict[str, float] = {}
-        for evaluator, right in zip(self._folds, parts, strict=True):
+        for evaluator, correct in zip(self._folds, parts, strict=True):
             judged = evaluator.data.split("test")
-            by_id |= {s.id: float(hit) for s, hit in zip(judged, right[0], strict=True)}
+            by_id |= {s.id: float(hit) for s, hit in zip(judged, correct[0], strict=True)}
         return np.array([[by_id[sample.id] for sample in self.samples]])
 
 

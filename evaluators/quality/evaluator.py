@@ -13,6 +13,7 @@ from torch import Tensor
 from evaluators.data import DataSet, Sample, Split
 from evaluators.evaluation import Evaluation, content_key
 from evaluators.features.design_inputs import DesignInputs
+from evaluators.features.examples import CachedFeatures
 from evaluators.features.preprocessing import Preprocessing
 from evaluators.features.taps import TapFeatures
 from evaluators.features.trunk_weights import (
@@ -25,10 +26,10 @@ from evaluators.features.trunk_weights import (
 from evaluators.onnx.builder import Artifact, OnnxBuilder, run_onnx
 from evaluators.onnx.quantisation import CALIBRATION_SAMPLES, For, recipe_of
 from evaluators.statistics.accuracy import measures_of
-from evaluators.statistics.paired import Right, right_rows
-from evaluators.training.config import ALONE, TUNED, Regime, Stage, TrainingProtocol
+from evaluators.statistics.paired import Correct, correct_rows
+from evaluators.training.config import ALONE, TUNED, Stage, TrainingConfig, TrainingProtocol
 from evaluators.training.execution import Execution, execution_on, place
-from evaluators.training.loop import RECIPE, Examples, Fit, KeptFeatures, fit, predict
+from evaluators.training.loop import TRAINING_VERSION, Examples, Fit, fit, predict
 from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.encoders.features import features_of
@@ -46,7 +47,7 @@ class QualityEvaluator:
 
     `evaluate` sees train and validation alone; `test` is for the end of a study. Trained weights
     are kept under `home`, so that a design can be exported as it was judged. `whole` is the
-    dearest rung: every design is trained whole after its fusion, whatever the protocol says.
+    most expensive rung: every design is trained whole after its fusion, whatever the protocol says.
     """
 
     def __init__(
@@ -136,11 +137,11 @@ class QualityEvaluator:
 
     def _tuning_key(self, spec: EncoderSpec) -> str:
         conditions = [
-            RECIPE,
+            TRAINING_VERSION,
             self._trunks.loaded_identity(spec),
             self.data.fingerprint,
             self.preprocessing.fingerprint(spec),
-            asdict(self._alone_regime(spec)),
+            asdict(self._alone_config(spec)),
             self.protocol.arithmetic,
             self.protocol.seed,
             *self._batched([spec]),
@@ -151,17 +152,17 @@ class QualityEvaluator:
         genotype = self.alone(spec)
         network = self._untrained(genotype)
         train, valid = (self.reads.examples(genotype, split, False) for split in ("train", "valid"))
-        self._fit(network, train, valid, self._alone_regime(spec), f"tuning {spec.name} alone")
+        self._fit(network, train, valid, self._alone_config(spec), f"tuning {spec.name} alone")
         self._trunks.keep_tuned(key, network.trunks[spec.modality].cpu())
 
-    def _alone_regime(self, spec: EncoderSpec) -> Regime:
-        return self.protocol.alone_regime(spec.modality, spec.weights == "pretrained")
+    def _alone_config(self, spec: EncoderSpec) -> TrainingConfig:
+        return self.protocol.alone_config(spec.modality, spec.weights == "pretrained")
 
-    def _fusion_regime(self, genotype: Genotype) -> Regime:
-        return self.protocol.fusion_regime(self._is_pretrained(genotype))
+    def _fusion_config(self, genotype: Genotype) -> TrainingConfig:
+        return self.protocol.fusion_config(self._is_pretrained(genotype))
 
-    def _whole_regime(self, genotype: Genotype) -> Regime:
-        return self.protocol.whole_regime(self.stage(genotype), self._is_pretrained(genotype))
+    def _whole_config(self, genotype: Genotype) -> TrainingConfig:
+        return self.protocol.whole_config(self.stage(genotype), self._is_pretrained(genotype))
 
     def _is_pretrained(self, genotype: Genotype) -> bool:
         return any(spec.weights == "pretrained" for spec in self._specs(genotype))
@@ -224,7 +225,7 @@ class QualityEvaluator:
             "genotype": genotype.key,
             "data": self.data.fingerprint,
             "protocol": asdict(self.protocol),
-            "recipe": RECIPE,
+            "recipe": TRAINING_VERSION,
             "trunks": [self._identity(spec) for spec in specs],
             "inputs": [self.preprocessing.fingerprint(spec) for spec in specs],
             **recipe_of(genotype.precision, self._runtime),
@@ -273,11 +274,11 @@ class QualityEvaluator:
         logits are from torch's is in the details. Raises NotFiniteError where training diverges,
         OSError where its weights cannot be kept.
         """
-        right, details = self._trained_and_judged(genotype, "valid")
-        measures = measures_of(right, self.data.split("valid"))
+        correct, details = self._trained_and_judged(genotype, "valid")
+        measures = measures_of(correct, self.data.split("valid"))
         return Evaluation(self.key(genotype), "quality", measures, details)
 
-    def out_of_fold(self, genotype: Genotype) -> tuple[Right, dict[str, Any]]:
+    def out_of_fold(self, genotype: Genotype) -> tuple[Correct, dict[str, Any]]:
         """`evaluate` on the part of a fold that neither trained nor stopped the design.
 
         Right answers (1, N) in the order of that part, and the details. The weights are not
@@ -291,7 +292,9 @@ class QualityEvaluator:
         finally:
             self.forget_weights(genotype)
 
-    def _trained_and_judged(self, genotype: Genotype, split: Split) -> tuple[Right, dict[str, Any]]:
+    def _trained_and_judged(
+        self, genotype: Genotype, split: Split
+    ) -> tuple[Correct, dict[str, Any]]:
         """Right answers (1, N) of the design, newly trained, and how its training went."""
         module, valid, done, allowed = self._train(genotype)
         frozen = self.fidelity(genotype) == ON_FROZEN
@@ -305,17 +308,17 @@ class QualityEvaluator:
             told["torch_distance_max"] = float(difference.max())
             told["torch_distance_mean"] = float(difference.mean())
             logits = exported
-        right = _right(logits, samples)
-        return right, {
+        correct = _correct(logits, samples)
+        return correct, {
             "fidelity": self.fidelity(genotype),
             "split": split,
             "epochs": done.epochs,
             "epochs_allowed": done.epochs_allowed,
             "best_epoch": done.best_epoch,
-            "fusion_epochs": [allowed, self._fusion_regime(genotype).epochs],
+            "fusion_epochs": [allowed, self._fusion_config(genotype).epochs],
             "seconds": round(done.seconds, 3),
             "waited_s": round(done.waited_s, 3),
-            "right": right_rows(right),
+            "right": correct_rows(correct),
             **told,
         }
 
@@ -323,15 +326,15 @@ class QualityEvaluator:
         """Judges a trained design on the test split; for the end of a study only."""
         samples = self.data.split("test")
         if genotype.precision == "fp32":
-            on_kept = self.fidelity(genotype) == ON_FROZEN  # one pass serves many designs
+            on_cached = self.fidelity(genotype) == ON_FROZEN  # one pass serves many designs
             part = self._trained_part(genotype).to(self.compute_device)
-            examples = self.reads.examples(genotype, "test", on_kept)
+            examples = self.reads.examples(genotype, "test", on_cached)
             logits = predict(part, examples).cpu().numpy()
         else:
             logits = self._exported_logits(genotype, samples)
-        right = _right(logits, samples)
-        details = {"split": "test", "seed": self.protocol.seed, "right": right_rows(right)}
-        return Evaluation(self.test_key(genotype), "test", measures_of(right, samples), details)
+        correct = _correct(logits, samples)
+        details = {"split": "test", "seed": self.protocol.seed, "right": correct_rows(correct)}
+        return Evaluation(self.test_key(genotype), "test", measures_of(correct, samples), details)
 
     def test_key(self, genotype: Genotype) -> str:
         """The content key of the design's test evaluation."""
@@ -393,13 +396,13 @@ class QualityEvaluator:
         """
         self.prepare()
         module: torch.nn.Module = self._new_fusion(genotype)
-        regime, fits = self._fusion_regime(genotype), []
-        allowed, whole = regime.epochs, self.fidelity(genotype) == WHOLE
+        config, fits = self._fusion_config(genotype), []
+        allowed, whole = config.epochs, self.fidelity(genotype) == WHOLE
         if self.protocol.starts_on_features or not whole:
             train, valid = (
                 self.reads.examples(genotype, split, True) for split in ("train", "valid")
             )
-            fits.append(self._fit(module, train, valid, regime, "training fusion"))
+            fits.append(self._fit(module, train, valid, config, "training fusion"))
             allowed = fits[0].epochs_allowed
         if whole:
             network = self._untrained(genotype)
@@ -407,25 +410,30 @@ class QualityEvaluator:
             train, valid = (
                 self.reads.examples(genotype, split, False) for split in ("train", "valid")
             )
-            regime, module = self._whole_regime(genotype), network
-            fits.append(self._fit(network, train, valid, regime, "training whole"))
+            config, module = self._whole_config(genotype), network
+            fits.append(self._fit(network, train, valid, config, "training whole"))
         save_state(module.cpu(), self._weights_file(genotype))
         seconds, waited = sum(f.seconds for f in fits), sum(f.waited_s for f in fits)
         done = replace(fits[-1], seconds=seconds, waited_s=waited)
         return module.to(self.compute_device), valid, done, allowed
 
     def _fit(
-        self, module: torch.nn.Module, train: Examples, valid: Examples, regime: Regime, what: str
+        self,
+        module: torch.nn.Module,
+        train: Examples,
+        valid: Examples,
+        config: TrainingConfig,
+        what: str,
     ) -> Fit:
         def told(epoch: int, epochs: int, _accuracy: float) -> None:
             if self._progress:
                 self._progress(what, epoch, epochs)
 
         place(module, self.compute_device)
-        on_kept = isinstance(train, KeptFeatures)
-        arithmetic = "fp32" if on_kept else self.protocol.arithmetic
+        on_cached = isinstance(train, CachedFeatures)
+        arithmetic = "fp32" if on_cached else self.protocol.arithmetic
         return fit(
-            module, train, valid, regime, self.protocol.seed, told, arithmetic, self._execution
+            module, train, valid, config, self.protocol.seed, told, arithmetic, self._execution
         )
 
     def _untrained(self, genotype: Genotype) -> FusionNetwork:
@@ -474,8 +482,8 @@ class QualityEvaluator:
         return self._home / "weights" / f"{self.key(genotype)}.safetensors"
 
 
-def _right(logits: np.ndarray, samples: Sequence[Sample]) -> Right:
+def _correct(logits: np.ndarray, samples: Sequence[Sample]) -> Correct:
     """(1, N): 1.0 where the greatest of the logits (N, classes) is the sample's class."""
     labels = np.array([sample.label for sample in samples])
-    right: Right = (logits.argmax(1) == labels)[None].astype(np.float64)
-    return right
+    correct: Correct = (logits.argmax(1) == labels)[None].astype(np.float64)
+    return correct

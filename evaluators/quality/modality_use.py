@@ -25,7 +25,7 @@ SHUFFLES = 5
 """How often every sample is dealt another one of the split; figures are means over these."""
 BINS = 15
 """Of the expected calibration error, equally wide (Guo et al. 2017)."""
-RECIPE = 2
+MODALITY_USE_VERSION = 2
 """Part of every key: raise it when use comes to be found in another way."""
 Floats = NDArray[np.float64]
 _Part = frozenset[Modality]
@@ -47,7 +47,7 @@ class ModalityUseEvaluator:
     def key(self, genotype: Genotype) -> str:
         """Of the design, all that its training depends on, and the split."""
         conditions = {"test": self._quality.test_key(genotype), "split": self._split}
-        return content_key("modality use", {**conditions, "recipe": RECIPE})
+        return content_key("modality use", {**conditions, "recipe": MODALITY_USE_VERSION})
 
     def evaluate(self, genotype: Genotype) -> Evaluation:
         """What the design uses, with 95 % intervals over the samples; of fp32, as trained.
@@ -65,17 +65,17 @@ class ModalityUseEvaluator:
         masked, shuffled = self._logits(genotype)
         labels = np.array([s.label for s in self._quality.data.split(self._split)])
 
-        def right(logits: Floats) -> Floats:
+        def correct(logits: Floats) -> Floats:
             found: Floats = (logits.argmax(-1) == labels).astype(float)
             return found
 
         everything = frozenset(genotype.encoders)
-        left = {absent: right(each).mean(0) for absent, each in shuffled.items()}
+        left = {absent: correct(each).mean(0) for absent, each in shuffled.items()}
         measures = [_percent("accuracy_shuffled_all", left[everything])]
         for modality in genotype.encoders:
             alone = frozenset([modality])
             measures += [
-                _percent(f"accuracy_without_{modality}", right(masked[modality])),
+                _percent(f"accuracy_without_{modality}", correct(masked[modality])),
                 _percent(f"accuracy_shuffled_{modality}", left[alone]),
                 _points(f"drop_shuffled_{modality}", left[frozenset()] - left[alone]),
                 _points(f"shapley_{modality}", _shapley(modality, everything, left)),
@@ -192,14 +192,14 @@ def calibration_error(logits: Floats, labels: NDArray[np.int64], bins: int = BIN
     """
     probabilities = np.exp(logits - logits.max(1, keepdims=True))
     probabilities /= probabilities.sum(1, keepdims=True)
-    sure, right = probabilities.max(1), probabilities.argmax(1) == labels
+    sure, correct = probabilities.max(1), probabilities.argmax(1) == labels
     place = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
-    off = [abs(float((right[place == k] - sure[place == k]).sum())) for k in range(bins)]
+    off = [abs(float((correct[place == k] - sure[place == k]).sum())) for k in range(bins)]
     return sum(off) / len(labels)
 
 
-def _percent(name: str, right: Floats) -> Measure:
-    return Measure(name, 100 * float(right.mean()), "%", "higher")
+def _percent(name: str, correct: Floats) -> Measure:
+    return Measure(name, 100 * float(correct.mean()), "%", "higher")
 
 
 def _points(name: str, differences: Floats) -> Measure:

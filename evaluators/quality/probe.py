@@ -17,7 +17,7 @@ from search_space.encoders.features import Feature
 RIDGE = 3.0
 """Added to the diagonal of the features' correlations. Of 0.1 to 300 the one whose ranks agree best
 with training, over 140 pairs of taps of the table `fusion-1152` (Kendall's tau 0.76)."""
-RECIPE = 2
+PROBE_VERSION = 2
 """Part of every probe's key: raise it when a design comes to be probed in another way."""
 Floats = NDArray[np.float32]
 
@@ -37,7 +37,7 @@ class ProbeEvaluator:
     def key(self, genotype: Genotype) -> str:
         """Of what is read of the taps, and of the data: designs over the same taps share it."""
         return content_key(
-            "probe", {"features": self._quality.features_key(genotype), "recipe": RECIPE}
+            "probe", {"features": self._quality.features_key(genotype), "recipe": PROBE_VERSION}
         )
 
     def evaluate(self, genotype: Genotype) -> Evaluation:

@@ -24,7 +24,7 @@ AT_ONCE_BYTES = 2**24
 """What a fusion reads at once, of all factors: more leaves the caches (tokens of MobileNetV2 take
 2.5 times as long at 160 MB)."""
 SEED = 0
-RECIPE = 2
+ROBUSTNESS_VERSION = 2
 """Part of every key: raise it when robustness comes to be found in another way."""
 Floats = NDArray[np.float64]
 
@@ -67,7 +67,7 @@ class RobustnessEvaluator:
             "quality": self._quality.key(genotype),
             "noise": [self._noise.greatest, POINTS, SEED],
             "split": self._split,
-            "recipe": RECIPE,
+            "recipe": ROBUSTNESS_VERSION,
         }
         return content_key("robustness", conditions)
 
@@ -87,8 +87,8 @@ class RobustnessEvaluator:
         factors = self._noise.factors
         curves: dict[str, Floats] = {}
         for name, noisy in _targets(genotype).items():
-            right = _right(fusion, seen, examples.labels, spread, noisy, factors)
-            curves[name] = 100 * right.mean(1)
+            correct = _correct(fusion, seen, examples.labels, spread, noisy, factors)
+            curves[name] = 100 * correct.mean(1)
         areas = {
             name: float(np.trapezoid(curve, factors.numpy()) / self._noise.greatest)
             for name, curve in curves.items()
@@ -157,7 +157,7 @@ def _rows(feature: Feature, tensor: Tensor, mask: Tensor | None) -> Tensor:
     return tensor.flatten(0, -2)
 
 
-def _right(
+def _correct(
     fusion: Fusion,
     seen: FusionInputs,
     labels: Tensor,

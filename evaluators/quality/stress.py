@@ -7,11 +7,11 @@ from evaluators.evaluation import Evaluation, content_key
 from evaluators.features.corruptions import CORRUPTIONS, MOST_SEVERE, corrupted
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.statistics.accuracy import measures_of
-from evaluators.statistics.paired import Right, right_rows
+from evaluators.statistics.paired import Correct, correct_rows
 from evaluators.training.loop import predict
 from search_space.design.genotype import Genotype
 
-RECIPE = 1
+STRESS_VERSION = 1
 """Part of every key: raise it when a design comes to be stressed in another way."""
 
 
@@ -34,7 +34,7 @@ class StressEvaluator:
         """Of the trained design, the corruption and the split."""
         spoilt = [self._name, self._severity] if self._severity else None
         conditions = {"quality": self._quality.key(genotype), "spoilt": spoilt}
-        return content_key("stress", {**conditions, "split": self._split, "recipe": RECIPE})
+        return content_key("stress", {**conditions, "split": self._split, "recipe": STRESS_VERSION})
 
     def evaluate(self, genotype: Genotype) -> Evaluation:
         """Accuracy in percent on the spoilt split; details hold which samples were right."""
@@ -42,9 +42,9 @@ class StressEvaluator:
         network = quality.trained(genotype).to(quality.compute_device)
         logits = predict(network, quality.reads.raw_of(genotype, samples)).cpu().numpy()
         labels = np.array([sample.label for sample in samples])
-        right: Right = (logits.argmax(1) == labels)[None].astype(np.float64)
-        details = {"split": self._split, "right": right_rows(right)}
-        return Evaluation(self.key(genotype), "stress", measures_of(right, samples), details)
+        correct: Correct = (logits.argmax(1) == labels)[None].astype(np.float64)
+        details = {"split": self._split, "right": correct_rows(correct)}
+        return Evaluation(self.key(genotype), "stress", measures_of(correct, samples), details)
 
 
 def reads(genotype: Genotype, name: str) -> bool:

@@ -16,7 +16,7 @@ SEED = 0
 MIN_SEEDS = 3
 """Trainings of a design from which its spread between seeds is estimated."""
 
-Right = npt.NDArray[np.float64]
+Correct = npt.NDArray[np.float64]
 """Shape (seeds, N): 1.0 where the network of a seed was right about a sample, else 0.0."""
 
 
@@ -48,7 +48,7 @@ class Paired:
         return self.low > 0 or self.high < 0
 
 
-def paired(right_a: Right, right_b: Right) -> Paired:
+def paired(right_a: Correct, right_b: Correct) -> Paired:
     """The difference between two designs and its 95 % interval, over samples and seeds.
 
     Both are (seeds, N) over the same N samples; seeds are averaged first, and their number may
@@ -88,15 +88,15 @@ def paired(right_a: Right, right_b: Right) -> Paired:
     )
 
 
-def variance_of_seeds(right: Right) -> float:
+def variance_of_seeds(correct: Correct) -> float:
     """Variance of accuracy (a share) between seeds, (seeds, N), beyond what samples make of it.
 
     Two-way analysis of variance, samples by seeds, one answer each: seeds that are right on other
     samples, equally often, differ by chance alone, and the samples' own bootstrap has that.
     """
-    seeds, count = right.shape
-    means = right.mean(1, keepdims=True)
-    rest = right - right.mean(0) - means + right.mean()
+    seeds, count = correct.shape
+    means = correct.mean(1, keepdims=True)
+    rest = correct - correct.mean(0) - means + correct.mean()
     by_chance = float((rest**2).sum()) / ((seeds - 1) * max(1, count - 1)) / count
     return float(max(0.0, means.var(ddof=1) - by_chance))
 
@@ -109,35 +109,37 @@ def _student(total: float, parts: Sequence[tuple[float, int]]) -> float:
     return float(stdtrit(total**2 / weights, 0.975)) if weights > 0 else Z_95
 
 
-def right_of(evaluation: Evaluation) -> Right:
+def correct_of(evaluation: Evaluation) -> Correct:
     """Which samples a quality or test evaluation found right: (seeds, N), in split order.
 
     Raises KeyError for an evaluation that does not say.
     """
     try:
-        return right_from(evaluation.details["right"])
+        return correct_from(evaluation.details["right"])
     except KeyError as error:
         raise KeyError(
             f"a {evaluation.kind} evaluation without details['right']: evaluate the design again"
         ) from error
 
 
-def right_from(rows: Sequence[str]) -> Right:
+def correct_from(rows: Sequence[str]) -> Correct:
     """The array (seeds, N) that `right_rows` wrote."""
     digits = [np.frombuffer(row.encode(), np.uint8) for row in rows]
     return np.stack(digits).astype(np.float64) - ord("0")
 
 
-def right_rows(right: npt.NDArray[np.bool_ | np.floating]) -> list[str]:
+def correct_rows(correct: npt.NDArray[np.bool_ | np.floating]) -> list[str]:
     """(seeds, N) of 0 and 1 as one string of digits a seed."""
-    return ["".join("1" if hit else "0" for hit in row) for row in np.atleast_2d(right)]
+    return ["".join("1" if hit else "0" for hit in row) for row in np.atleast_2d(correct)]
 
 
-def checked(right: Right) -> Right:
+def checked(correct: Correct) -> Correct:
     """The same array. Raises ValueError unless it is (seeds, N) and holds something."""
-    if right.ndim != 2 or not right.size:
-        raise ValueError(f"right answers of shape {right.shape}: give (seeds, samples), not empty")
-    return right
+    if correct.ndim != 2 or not correct.size:
+        raise ValueError(
+            f"right answers of shape {correct.shape}: give (seeds, samples), not empty"
+        )
+    return correct
 
 
 def bootstrapped(values: npt.NDArray[np.float64]) -> tuple[float, float]:

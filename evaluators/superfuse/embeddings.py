@@ -31,16 +31,16 @@ class WidthError(ValueError):
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitPairs:
     """The pairs of one split: text (N, D1) and vision (N, D2) in float32, labels (N,) in int64."""
 
     text: Tensor
     vision: Tensor
     labels: Tensor
 
-    def to(self, device: str) -> "Part":
+    def to(self, device: str) -> "SplitPairs":
         """The same on a compute device."""
-        return Part(self.text.to(device), self.vision.to(device), self.labels.to(device))
+        return SplitPairs(self.text.to(device), self.vision.to(device), self.labels.to(device))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,7 +52,7 @@ class Task:
 
     name: TaskName
     classes: tuple[str, ...]
-    parts: Mapping[Split, Part]
+    parts: Mapping[Split, SplitPairs]
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -87,7 +87,7 @@ class Embeddings:
 
     name: str
     classes: tuple[str, ...]
-    real: Mapping[Split, Part]
+    real: Mapping[Split, SplitPairs]
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -106,7 +106,7 @@ class Embeddings:
         """
         if len(set(self.widths)) > 1:
             raise WidthError("the dot product of text {} and vision {} wide".format(*self.widths))
-        made: dict[Split, Part] = {}
+        made: dict[Split, SplitPairs] = {}
         for split, part in self.real.items():
             dots = (part.text.double() * part.vision.double()).sum(1)
             made[split] = replace(part, labels=(dots > 0).long())
@@ -167,7 +167,7 @@ def drawn(width: int, counts: Mapping[Split, int], seed: int) -> Embeddings:
         )
 
     real = {
-        split: Part(rows(n), rows(n), torch.zeros(n, dtype=torch.int64))
+        split: SplitPairs(rows(n), rows(n), torch.zeros(n, dtype=torch.int64))
         for split, n in counts.items()
     }
     return Embeddings(f"drawn pairs of unit vectors of width {width}", (), real)
@@ -190,7 +190,7 @@ def load_embeddings(file: Path, seed: int, least: int) -> Embeddings:
     classes, labels = _labels(file, arrays["labels"], len(text))
     rows = _rows(file, arrays.get("split"), len(text), seed)
     real = {
-        split: Part(
+        split: SplitPairs(
             torch.from_numpy(text[at]), torch.from_numpy(vision[at]), torch.from_numpy(labels[at])
         )
         for split, at in rows.items()
@@ -199,7 +199,7 @@ def load_embeddings(file: Path, seed: int, least: int) -> Embeddings:
     return Embeddings(file.name, classes, real)
 
 
-def check_rows(name: str, real: Mapping[Split, Part], least: int) -> None:
+def check_rows(name: str, real: Mapping[Split, SplitPairs], least: int) -> None:
     """Raises DataError for a split with too few rows, or training rows of one class."""
     train = len(real["train"])
     if train < least:

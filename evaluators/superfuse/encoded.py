@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from evaluators.data import SPLITS, Split
 from evaluators.quality.evaluator import QualityEvaluator
-from evaluators.superfuse.embeddings import Embeddings, Part, check_rows
+from evaluators.superfuse.embeddings import Embeddings, SplitPairs, check_rows
 from evaluators.training.loop import predict
 from search_space.design.encoder import EncoderShape, EncoderSpec, Modality
 from search_space.design.genotype import FusionPoint, Genotype
@@ -33,11 +33,11 @@ def encode(
         text_pooling="mean",
         vision_pooling="mean",
     )
-    real: dict[Split, Part] = {}
+    real: dict[Split, SplitPairs] = {}
     for split in SPLITS:
         kept = quality.reads.kept(genotype, split)
         first, second = (predict(_Mean(each.modality), kept).cpu() for each in encoders)
-        real[split] = Part(first, second, kept.labels)
+        real[split] = SplitPairs(first, second, kept.labels)
     check_rows(quality.data.name, real, least)
     name = f"{quality.data.name}, by {text.name} and {vision.name}"
     return Embeddings(name, quality.data.classes, real)

@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evaluators.evaluation import NotFiniteError
-from evaluators.superfuse.embeddings import Part, Task
+from evaluators.superfuse.embeddings import SplitPairs, Task
 from evaluators.superfuse.names import FACTORS, NOISED, Activation, Fusion, Noised
 from search_space.operators.vectors import concatenation, product
 
 HIDDEN = 32
 LEARNING_RATE = 1e-3
-RECIPE = 1
+SUPERFUSE_VERSION = 1
 """Part of every key: raise it when the same settings come to train other networks."""
 ROWS = 256
 """Samples whose logits are asked for, and noise drawn, at a time."""
@@ -45,7 +45,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Regime:
+class SuperfuseConfig:
     """How a network is trained: AdamW at a constant rate, no weight decay.
 
     A batch is `batch` samples, or a `steps`-th of the training set where that is more.
@@ -115,11 +115,11 @@ class Networks:
         fusion: Fusion,
         task: Task,
         seeds: Sequence[int],
-        regime: Regime,
+        config: SuperfuseConfig,
         device: str = "cpu",
     ) -> None:
-        self.fusion, self.activation = fusion, regime.activation
-        inputs, hidden = fused_width(fusion, *task.widths), regime.hidden
+        self.fusion, self.activation = fusion, config.activation
+        inputs, hidden = fused_width(fusion, *task.widths), config.hidden
         shapes = ((hidden, inputs), (hidden,), (len(task.classes), hidden), (len(task.classes),))
         drawn: list[list[Tensor]] = [[] for _ in shapes]
         for seed in seeds:
@@ -156,7 +156,7 @@ def train(
     fusion: Fusion,
     size: int,
     seeds: Sequence[int],
-    regime: Regime,
+    config: SuperfuseConfig,
     device: str = "cpu",
     stop: threading.Event | None = None,
 ) -> list[Trained]:
@@ -167,11 +167,11 @@ def train(
     paired. Raises NotFiniteError for a loss that is no number, Stopped once `stop` is set.
     """
     found: list[Trained] = []
-    weights = regime.hidden * fused_width(fusion, *task.widths)
+    weights = config.hidden * fused_width(fusion, *task.widths)
     together = max(1, MAX_WEIGHTS // weights)
     for start in range(0, len(seeds), together):
         some = seeds[start : start + together]
-        found += _train_together(task, fusion, size, some, regime, device, stop)
+        found += _train_together(task, fusion, size, some, config, device, stop)
     return found
 
 
@@ -180,15 +180,15 @@ def _train_together(
     fusion: Fusion,
     size: int,
     seeds: Sequence[int],
-    regime: Regime,
+    config: SuperfuseConfig,
     device: str,
     stop: threading.Event | None,
 ) -> list[Trained]:
     began = time.thread_time()
-    networks = Networks(fusion, task, seeds, regime, device)
+    networks = Networks(fusion, task, seeds, config, device)
     parts = {split: part.to(device) for split, part in task.parts.items()}
     best = _Best(len(seeds), device)
-    for epoch, _ in enumerate(_epochs(networks, parts["train"], size, seeds, regime), start=1):
+    for epoch, _ in enumerate(_epochs(networks, parts["train"], size, seeds, config), start=1):
         if stop is not None and stop.is_set():
             raise Stopped
         with torch.no_grad():
@@ -202,7 +202,7 @@ def _train_together(
     return [
         Trained(
             seed,
-            100 * float(best.right[k]),
+            100 * float(best.correct[k]),
             100 * float(test[k]),
             int(best.epoch[k]),
             {name: tuple(100 * float(v) for v in curve[:, k]) for name, curve in noise.items()},
@@ -214,29 +214,29 @@ def _train_together(
 
 
 def _epochs(
-    networks: Networks, train: Part, size: int, seeds: Sequence[int], regime: Regime
+    networks: Networks, train: SplitPairs, size: int, seeds: Sequence[int], config: SuperfuseConfig
 ) -> Iterator[None]:
     """Trains, with a stop after each epoch."""
     device = train.labels.device
     rows = [torch.randperm(len(train), generator=_generator(seed, "rows"))[:size] for seed in seeds]
     orders = [_generator(seed, "order") for seed in seeds]
     optimizer = torch.optim.AdamW(
-        networks.parameters, lr=regime.learning_rate, weight_decay=0.0, fused=True
+        networks.parameters, lr=config.learning_rate, weight_decay=0.0, fused=True
     )
-    for _ in range(regime.epochs):
+    for _ in range(config.epochs):
         shuffled = [
             each[torch.randperm(size, generator=order)]
             for each, order in zip(rows, orders, strict=True)
         ]
         whole = torch.stack(shuffled).to(device)
-        for batch in torch.split(whole, regime.batch_size(size), dim=1):
+        for batch in torch.split(whole, config.batch_size(size), dim=1):
             optimizer.zero_grad()
             _backward(networks, train, batch)
             optimizer.step()
         yield
 
 
-def _backward(networks: Networks, train: Part, batch: Tensor) -> None:
+def _backward(networks: Networks, train: SplitPairs, batch: Tensor) -> None:
     """Adds the gradients of each seed's mean loss over its own batch, (S, B) rows of `train`."""
     made = networks.parts()
     leaves = [part.detach().requires_grad_() for part in made]
@@ -256,12 +256,12 @@ class _Best:
     """Each seed's best epoch so far: most right on validation, then the least loss."""
 
     def __init__(self, seeds: int, device: str) -> None:
-        self.right = torch.full((seeds,), -1.0, device=device)
+        self.correct = torch.full((seeds,), -1.0, device=device)
         self.loss = torch.zeros(seeds, device=device)
         self.epoch = torch.zeros(seeds, dtype=torch.int64, device=device)
         self.parts: list[Tensor] = []
 
-    def look(self, epoch: int, parts: Sequence[Tensor], right: Tensor, loss: Tensor) -> None:
+    def look(self, epoch: int, parts: Sequence[Tensor], correct: Tensor, loss: Tensor) -> None:
         """Takes in an epoch: parts, and right answers' share and loss of each seed (S,)."""
         if not torch.isfinite(loss).all():
             raise NotFiniteError(
@@ -269,9 +269,9 @@ class _Best:
             )
         if not self.parts:
             self.parts = [part.clone() for part in parts]
-        better = (right > self.right) | ((right == self.right) & (loss < self.loss))
-        self.right, self.loss = (
-            torch.where(better, right, self.right),
+        better = (correct > self.correct) | ((correct == self.correct) & (loss < self.loss))
+        self.correct, self.loss = (
+            torch.where(better, correct, self.correct),
             torch.where(better, loss, self.loss),
         )
         self.epoch[better] = epoch
@@ -279,19 +279,21 @@ class _Best:
             kept[better] = part[better]
 
 
-def _score(networks: Networks, parts: Sequence[Tensor], judged: Part) -> tuple[Tensor, Tensor]:
+def _score(
+    networks: Networks, parts: Sequence[Tensor], judged: SplitPairs
+) -> tuple[Tensor, Tensor]:
     """Share of right answers (S,) and mean loss (S,) of each seed."""
     seeds = len(parts[0])
-    right = torch.zeros(seeds, device=judged.labels.device)
+    correct = torch.zeros(seeds, device=judged.labels.device)
     loss = torch.zeros(seeds, device=judged.labels.device)
     for start in range(0, len(judged), ROWS):
         rows = slice(start, start + ROWS)
         logits = networks.logits(parts, judged.text[None, rows], judged.vision[None, rows])
         labels = judged.labels[rows].expand(seeds, -1)
-        right += (_answers(logits) == labels).sum(1)
+        correct += (_answers(logits) == labels).sum(1)
         losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
         loss += losses.view(labels.shape).sum(1)
-    return right / len(judged), loss / len(judged)
+    return correct / len(judged), loss / len(judged)
 
 
 def _answers(logits: Tensor) -> Tensor:
@@ -300,7 +302,11 @@ def _answers(logits: Tensor) -> Tensor:
 
 
 def noise_curves(
-    networks: Networks, parts: Sequence[Tensor], train: Part, test: Part, seeds: Sequence[int]
+    networks: Networks,
+    parts: Sequence[Tensor],
+    train: SplitPairs,
+    test: SplitPairs,
+    seeds: Sequence[int],
 ) -> dict[Noised, Tensor]:
     """Share of right answers under noise, (20, S) by what is noised: one row for each of FACTORS.
 
@@ -311,7 +317,9 @@ def noise_curves(
     """
     seeds_count = len(seeds)
     factors = torch.tensor(FACTORS).to(parts[0]).view(-1, 1, 1, 1)
-    right = {name: torch.zeros(len(FACTORS), seeds_count, device=factors.device) for name in NOISED}
+    correct = {
+        name: torch.zeros(len(FACTORS), seeds_count, device=factors.device) for name in NOISED
+    }
     draw_text = _noise(train.text, seeds, "text noise")
     draw_vision = _noise(train.vision, seeds, "vision noise")
     for start in range(0, len(test), ROWS):
@@ -331,8 +339,8 @@ def noise_curves(
         }
         mixed["both"] = torch.lerp(mixed["text"], torch.lerp(of_vision, of_both, factors), factors)
         for name, projected in mixed.items():
-            right[name] += (_answers(networks.finish(parts, projected)) == labels).sum(2)
-    return {name: each / len(test) for name, each in right.items()}
+            correct[name] += (_answers(networks.finish(parts, projected)) == labels).sum(2)
+    return {name: each / len(test) for name, each in correct.items()}
 
 
 def _noise(train: Tensor, seeds: Sequence[int], purpose: str) -> Callable[[int], Tensor]:

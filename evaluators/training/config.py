@@ -1,4 +1,5 @@
-"""How networks are trained, as values: regimes of single trainings, and the named protocols."""
+"""How networks are trained, as values: configurations of single trainings, and the named
+protocols."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ ALONE: dict[Modality, Stage] = {
 
 
 @dataclass(frozen=True)
-class Regime:
+class TrainingConfig:
     """How one module is trained.
 
     The state of the best validation epoch is kept (accuracy, then loss); training stops once
@@ -41,9 +42,9 @@ class Regime:
     stays. `momentum` is that of "sgd". Gradients are clipped to the norm `clip_norm`, if any.
     From epoch `average_from` on, if any, what is validated and kept is the mean of the weights at
     the ends of the epochs since.
-    `max_macs` bounds the multiply-accumulates of one training: a module that is dear to train gets
-    fewer epochs, at least one. It depends on shapes and on how long the texts are, so the bound
-    is the same everywhere.
+    `max_macs` bounds the multiply-accumulates of one training: an expensive module gets fewer
+    epochs, at least one. It depends on shapes and on how long the texts are, so the bound is the
+    same everywhere.
     """
 
     epochs: int
@@ -67,33 +68,34 @@ class Regime:
             )
 
 
-ALONE_PRETRAINED = Regime(4, 2, 32, 5e-4, 1e-4, average_from=2)
+ALONE_PRETRAINED = TrainingConfig(4, 2, 32, 5e-4, 1e-4, average_from=2)
 """Chosen on CMU-MOSI's train and valid clips with all-MiniLM-L6-v2, out of fold, one seed: for
 trunks a rate of 1e-4 before 5e-5 and 2e-4 (79.7, 78.5, 77.3 % in two folds of five: a hint), and
 the mean of weights, for it lowers the loss in all of three folds (at equal accuracy)."""
-FUSION_PRETRAINED = Regime(8, 8, 64, 1e-3, 0.0, average_from=2)
+FUSION_PRETRAINED = TrainingConfig(8, 8, 64, 1e-3, 0.0, average_from=2)
 """Chosen likewise, on features of the frozen encoder, by 5-fold cross-validation with two seeds:
 77.3 % over ten text-only designs, where 24 epochs without the mean reach 76.6 %."""
 
 
 @dataclass(frozen=True)
-class StageRegimes:
-    """Regimes by where a design fuses; each trains its networks whole, `late` the head alone.
+class StageConfigs:
+    """Configurations by where a design fuses; each trains its networks whole, `late` the head
+    alone.
 
     `text_only` and `vision_only` also fine-tune the trunks that late designs stand on; sounds, of
     which nothing is published, go by the latter.
     """
 
-    text_only: Regime
-    vision_only: Regime
-    late: Regime
-    intermediate: Regime
-    early: Regime
+    text_only: TrainingConfig
+    vision_only: TrainingConfig
+    late: TrainingConfig
+    intermediate: TrainingConfig
+    early: TrainingConfig
 
-    def of(self, stage: Stage) -> Regime:
-        """The regime of a stage."""
+    def of(self, stage: Stage) -> TrainingConfig:
+        """The configuration of a stage."""
         known = "vision-only" if stage == "audio-only" else stage
-        found: Regime = getattr(self, known.replace("-", "_"))
+        found: TrainingConfig = getattr(self, known.replace("-", "_"))
         return found
 
 
@@ -105,35 +107,36 @@ class TrainingProtocol:
     fine-tunes each trunk alone first ("text-tuned" the text trunks only) and trains fusion and head
     on features of those; "by-stage" goes on: a design whose taps all stand at the last layer ends
     there, every other design is then trained whole. "whole" trains every design whole at once, by
-    the regimes of trunks alone: for data on which one modality alone teaches a trunk nothing.
+    the configurations of trunks alone: for data on which one modality alone teaches a trunk
+    nothing.
 
-    Trunks that start from pretrained weights have regimes of their own, with rates that do not
-    wash those weights out. `arithmetic` is that of training trunks: "bf16" and "fp16" are autocast
-    with weights and optimiser in fp32; evaluation is always fp32.
+    Trunks that start from pretrained weights have configurations of their own, with rates that do
+    not wash those weights out. `arithmetic` is that of training trunks: "bf16" and "fp16" are
+    autocast with weights and optimiser in fp32; evaluation is always fp32.
 
-    `by_stage`, where given, stands in place of the common regimes. Then designs that are
+    `by_stage`, where given, stands in place of the common configurations. Then designs that are
     trained whole, and unimodal ones are too, start from the trunks as they were loaded.
     """
 
     trunks: Trunks = "by-stage"
     seed: int = 0
     arithmetic: Arithmetic = "fp32"
-    alone: Regime = Regime(9, 3, 32, 1e-3, 1e-3)
-    alone_pretrained: Regime = ALONE_PRETRAINED
-    fusion: Regime = Regime(24, 4, 64, 1e-3, 0.0)
-    fusion_pretrained: Regime = FUSION_PRETRAINED
-    whole: Regime = Regime(2, 2, 64, 5e-4, 5e-4)
-    whole_pretrained: Regime = Regime(3, 2, 32, 2e-4, 5e-5)
+    alone: TrainingConfig = TrainingConfig(9, 3, 32, 1e-3, 1e-3)
+    alone_pretrained: TrainingConfig = ALONE_PRETRAINED
+    fusion: TrainingConfig = TrainingConfig(24, 4, 64, 1e-3, 0.0)
+    fusion_pretrained: TrainingConfig = FUSION_PRETRAINED
+    whole: TrainingConfig = TrainingConfig(2, 2, 64, 5e-4, 5e-4)
+    whole_pretrained: TrainingConfig = TrainingConfig(3, 2, 32, 2e-4, 5e-5)
     name: ProtocolName = "fair"
-    by_stage: StageRegimes | None = None
+    by_stage: StageConfigs | None = None
 
-    def alone_regime(self, modality: Modality, pretrained: bool) -> Regime:
+    def alone_config(self, modality: Modality, pretrained: bool) -> TrainingConfig:
         """How a trunk is fine-tuned alone, under a head of its own."""
         if self.by_stage is not None:
             return self.by_stage.of(ALONE[modality])
         return self.alone_pretrained if pretrained else self.alone
 
-    def fusion_regime(self, pretrained: bool) -> Regime:
+    def fusion_config(self, pretrained: bool) -> TrainingConfig:
         """How fusion and head are trained on features of frozen trunks."""
         if self.by_stage is not None:
             return self.by_stage.late
@@ -147,7 +150,7 @@ class TrainingProtocol:
             fusion_pretrained=replace(self.fusion_pretrained, max_macs=max_macs),
         )
 
-    def whole_regime(self, stage: Stage, pretrained: bool) -> Regime:
+    def whole_config(self, stage: Stage, pretrained: bool) -> TrainingConfig:
         """How a design of this stage is trained whole."""
         if self.by_stage is not None:
             return self.by_stage.of(stage)
@@ -167,9 +170,9 @@ class TrainingProtocol:
         return self.by_stage is None and self.trunks != "whole"
 
 
-def _published(epochs: int, learning_rate: float) -> Regime:
+def _published(epochs: int, learning_rate: float) -> TrainingConfig:
     """SGD as arXiv 2511.21889 gives it: every epoch is trained, the rate stays."""
-    return Regime(
+    return TrainingConfig(
         epochs,
         epochs,
         32,
@@ -183,7 +186,7 @@ def _published(epochs: int, learning_rate: float) -> Regime:
     )
 
 
-PUBLISHED = StageRegimes(
+PUBLISHED = StageConfigs(
     text_only=replace(_published(12, 1e-5), optimizer="adam", momentum=0.0, weight_decay=0.0),
     vision_only=_published(150, 1e-4),
     late=_published(100, 1e-3),
@@ -215,8 +218,8 @@ def _from_json(name: str, value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     if name == "by_stage":
-        return StageRegimes(**{stage: Regime(**regime) for stage, regime in value.items()})
-    return Regime(**value)
+        return StageConfigs(**{stage: TrainingConfig(**config) for stage, config in value.items()})
+    return TrainingConfig(**value)
 
 
 def native_arithmetic(compute_device: str) -> Arithmetic:

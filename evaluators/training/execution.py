@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evaluators.features.examples import Examples
-from evaluators.training.config import Arithmetic, Regime
+from evaluators.training.config import Arithmetic, TrainingConfig
 
 CARD_BYTES = 8e9
 """Every training fits a card of this size, and is cut alike on larger ones."""
@@ -63,21 +63,21 @@ def place(module: nn.Module, device: str) -> None:
 def part_size(
     module: nn.Module,
     examples: Examples,
-    regime: Regime,
+    config: TrainingConfig,
     arithmetic: Arithmetic,
     execution: Execution,
 ) -> int:
-    """Samples that are trained at once: the regime's batch, or a part of it that fits.
+    """Samples that are trained at once: the configuration's batch, or a part of it that fits.
 
     Hangs on shapes, on the longest texts and on `memory_bytes` alone, so it is the same on every
     card. Never under two samples.
     """
     if execution.memory_bytes is None:
-        return regime.batch_size
+        return config.batch_size
     states = STATE_BYTES * sum(p.numel() for p in module.parameters())
     room = execution.memory_bytes - RESERVED_BYTES - states
     needed = UNSEEN_FACTOR * activation_bytes(module, examples, arithmetic)
-    return min(regime.batch_size, max(LEAST_PART, int(room / max(1.0, needed))))
+    return min(config.batch_size, max(LEAST_PART, int(room / max(1.0, needed))))
 
 
 def activation_bytes(module: nn.Module, examples: Examples, arithmetic: Arithmetic) -> float:
@@ -91,11 +91,11 @@ def activation_bytes(module: nn.Module, examples: Examples, arithmetic: Arithmet
     few, more = longest[:MEASURED_SAMPLES], longest[: 2 * MEASURED_SAMPLES]
     if len(more) == len(few):
         return 0.0
-    kept = [_kept_bytes(module, examples, part, arithmetic) for part in (few, more)]
+    kept = [_cached_bytes(module, examples, part, arithmetic) for part in (few, more)]
     return max(0.0, (kept[1] - kept[0]) / (len(more) - len(few)))
 
 
-def _kept_bytes(
+def _cached_bytes(
     module: nn.Module, examples: Examples, indices: Tensor, arithmetic: Arithmetic
 ) -> int:
     """Bytes of the storages that a forward pass keeps; in evaluation mode, which changes none."""

@@ -13,7 +13,6 @@ from evaluators.evaluation import NotFiniteError
 from evaluators.features.examples import (
     Batch,
     Examples,
-    KeptFeatures,
     RawInputs,
     by_length,
     shuffled_batches,
@@ -21,7 +20,7 @@ from evaluators.features.examples import (
 from evaluators.features.prefetch import Waited, made_ahead
 from evaluators.features.trunk_weights import best_copy
 from evaluators.training.averaging import WeightMean
-from evaluators.training.config import TUNED, Arithmetic, Regime, TrainingProtocol, Trunks
+from evaluators.training.config import TUNED, Arithmetic, TrainingConfig, TrainingProtocol, Trunks
 from evaluators.training.execution import (
     LEAST_PART,
     PLAIN,
@@ -33,14 +32,13 @@ from evaluators.training.execution import (
 from evaluators.training.optimisers import make_optimizer, make_schedule
 
 __all__ = [
-    "RECIPE",
+    "TRAINING_VERSION",
     "TUNED",
     "Arithmetic",
     "Examples",
     "Fit",
-    "KeptFeatures",
     "RawInputs",
-    "Regime",
+    "TrainingConfig",
     "TrainingProtocol",
     "Trunks",
     "affordable_epochs",
@@ -52,7 +50,7 @@ __all__ = [
 
 EVALUATION_BATCH = 128
 MIN_EPOCHS = 1
-RECIPE = 3
+TRAINING_VERSION = 3
 """Part of every quality key: raise it when the same protocol comes to train another network."""
 
 WAY_OUT = "try --trunks frozen or another --seed (with a new --name), or another encoder"
@@ -86,7 +84,7 @@ def fit(
     module: nn.Module,
     train: Examples,
     valid: Examples,
-    regime: Regime,
+    config: TrainingConfig,
     seed: int,
     progress: Progress | None = None,
     arithmetic: Arithmetic = "fp32",
@@ -94,17 +92,17 @@ def fit(
 ) -> Fit:
     """Trains a module in place and leaves it with the weights of its best validation epoch.
 
-    The same module, examples, regime and seed give the same weights on the same machine.
+    The same module, examples, configuration and seed give the same weights on the same machine.
     Raises NotFiniteError after an epoch in which the loss was not a finite number.
     """
     started = time.perf_counter()
-    epochs = affordable_epochs(module, train, regime)
-    part = part_size(module, train, regime, arithmetic, execution)
+    epochs = affordable_epochs(module, train, config)
+    part = part_size(module, train, config, arithmetic, execution)
     torch.manual_seed(seed)
     order = torch.Generator().manual_seed(seed)
-    steps = epochs * -(-len(train.labels) // regime.batch_size)
-    trainer = _Trainer(module, train, regime, steps, part, arithmetic, execution)
-    mean = WeightMean(module, regime.average_from)
+    steps = epochs * -(-len(train.labels) // config.batch_size)
+    trainer = _Trainer(module, train, config, steps, part, arithmetic, execution)
+    mean = WeightMean(module, config.average_from)
     best = (-1.0, 0.0)
     best_state, best_epoch, epoch = best_copy(module), 0, 0
     with compiled_layers(module, execution, steps) as compiled:
@@ -119,7 +117,7 @@ def fit(
                     best, best_state, best_epoch = reached, best_copy(module), epoch
             if progress:
                 progress(epoch, epochs, reached[0])
-            if epoch - best_epoch >= regime.patience:
+            if epoch - best_epoch >= config.patience:
                 break
     module.load_state_dict(best_state)
     module.eval()
@@ -135,17 +133,17 @@ class _Trainer:
         self,
         module: nn.Module,
         train: Examples,
-        regime: Regime,
+        config: TrainingConfig,
         steps: int,
         part: int,
         arithmetic: Arithmetic,
         execution: Execution,
     ) -> None:
         self.waited: Waited[_Part] = Waited()
-        self._module, self._train, self._regime = module, train, regime
+        self._module, self._train, self._config = module, train, config
         self._part, self._arithmetic, self._execution = part, arithmetic, execution
-        self._optimizer = make_optimizer(module, regime)
-        self._schedule = make_schedule(self._optimizer, regime, steps)
+        self._optimizer = make_optimizer(module, config)
+        self._schedule = make_schedule(self._optimizer, config, steps)
         kind = torch.device(execution.device).type
         self._scaler = torch.amp.GradScaler(kind, enabled=arithmetic == "fp16")
 
@@ -156,7 +154,7 @@ class _Trainer:
         """
         self._module.train()
         total = torch.zeros((), device=self._execution.device)
-        batches = shuffled_batches(self._train, self._regime.batch_size, order)
+        batches = shuffled_batches(self._train, self._config.batch_size, order)
         parts = [each for indices in batches for each in _parts(indices, self._part)]
         fetched = made_ahead(self._fetched, parts, self._execution.batches_ahead)
         for part in self.waited.over(fetched):
@@ -177,9 +175,9 @@ class _Trainer:
         return loss.detach()
 
     def _step(self) -> None:
-        if self._regime.clip_norm is not None:
+        if self._config.clip_norm is not None:
             self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self._module.parameters(), self._regime.clip_norm)
+            nn.utils.clip_grad_norm_(self._module.parameters(), self._config.clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
@@ -203,19 +201,20 @@ def _parts(indices: Tensor, size: int) -> Iterable[tuple[Tensor, float, bool]]:
         yield part, len(part) / len(indices), k == count
 
 
-def affordable_epochs(module: nn.Module, train: Examples, regime: Regime) -> int:
-    """Epochs that the regime's bound leaves this module; a step counts as three forward passes."""
-    if regime.max_macs is None:
-        return regime.epochs
+def affordable_epochs(module: nn.Module, train: Examples, config: TrainingConfig) -> int:
+    """Epochs that the configuration's bound leaves this module; a step counts as three forward
+    passes."""
+    if config.max_macs is None:
+        return config.epochs
     module.eval()
     indices = torch.arange(len(train.labels))
     if train.lengths is not None:  # batches hold texts of like length: the mean is what they cost
         mean = train.lengths.float().mean()
         indices = (train.lengths - mean).abs().argsort(stable=True)
-    batch = train.batch(indices[: regime.batch_size])
+    batch = train.batch(indices[: config.batch_size])
     forward = count_macs(lambda: batch.logits(module)) / len(batch.labels)
-    within = int(regime.max_macs / (3 * max(1, forward) * len(train.labels)))
-    return min(regime.epochs, max(MIN_EPOCHS, within))
+    within = int(config.max_macs / (3 * max(1, forward) * len(train.labels)))
+    return min(config.epochs, max(MIN_EPOCHS, within))
 
 
 def score(
@@ -223,11 +222,11 @@ def score(
 ) -> tuple[float, float]:
     """Accuracy (0..1) and negative mean loss of a module: higher is better in both."""
     logits = predict(module, examples, execution).cpu()
-    right = (logits.argmax(1) == examples.labels).double().mean()
+    correct = (logits.argmax(1) == examples.labels).double().mean()
     loss = F.cross_entropy(logits, examples.labels)
     if not torch.isfinite(loss):
         raise NotFiniteError(f"validation loss is {loss.item()}: {WAY_OUT}")
-    return float(right), -float(loss)
+    return float(correct), -float(loss)
 
 
 def predict(module: nn.Module, examples: Examples, execution: Execution = PLAIN) -> Tensor:

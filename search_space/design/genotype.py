@@ -1,6 +1,7 @@
 """What a fusion design is: a frozen value that says which network to build and nothing else.
 
-Training regime, data and device are not part of a design; they belong to the evaluations of it.
+Training configuration, data and device are not part of a design; they belong to the evaluations of
+it.
 """
 
 import hashlib

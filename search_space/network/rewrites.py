@@ -21,7 +21,7 @@ from search_space.design.rules import Shapes
 from search_space.network.branch import AttentionBlock, Branch
 from search_space.network.network import Fusion, FusionNetwork
 
-RECIPE = 1
+REWRITES_VERSION = 1
 """Goes up whenever a rewritten network would become another graph."""
 
 

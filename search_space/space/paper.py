@@ -121,7 +121,7 @@ class SeededDesign:
     name: str
     design: PaperDesign
     genotype: Genotype
-    carried_over: str = ""
+    adapted: str = ""
 
 
 def seeded_designs(space: SearchSpace) -> tuple[SeededDesign, ...]:

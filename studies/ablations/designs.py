@@ -37,7 +37,7 @@ class GridDesign:
 
     name: str
     genotype: Genotype
-    carried_over: str = ""
+    adapted: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,14 @@ def grid_on(kind: str, space: SearchSpace) -> Grid:
             left_out.append(f"{wanted.name} is left out: {'; '.join(why)}")
             continue
         seeded = own.get(replace(genotype, precision="fp32").key)
-        words = seeded.carried_over if seeded else ""
+        words = seeded.adapted if seeded else ""
         kept = designs.setdefault(genotype.key, GridDesign(wanted.name, genotype, words))
         names[wanted.name] = kept.name
         points.append(GridPoint(wanted.series, wanted.at, kept.name, wanted.against))
     notes = [
         *left_out,
         *_notes(kind, space),
-        *(d.carried_over for d in designs.values() if d.carried_over),
+        *(d.adapted for d in designs.values() if d.adapted),
     ]
     resolved = tuple(replace(p, against=_other(names.get(p.against, ""), p)) for p in points)
     return Grid(kind, tuple(designs.values()), resolved, tuple(dict.fromkeys(notes)))

@@ -167,9 +167,10 @@ def run(
             help="Probe designs in closed form first; train those that few others beat in both.",
         ),
     ] = False,
-    few_readings: Annotated[
+    deferred_timing: Annotated[
         bool,
         typer.Option(
+            "--deferred-timing",
             "--few-readings",
             help="Train first, and time at the end what may add 0.3 % to the front's hypervolume, "
             "as a latency model tells that learns from the readings so far.",
@@ -229,7 +230,7 @@ def run(
             seeds=seeds,
             cv=cv,
             probe=probe,
-            few_readings=few_readings,
+            deferred_timing=deferred_timing,
             fine_tune=fine_tune,
             workers=workers,
             objectives=tuple(objective or ()),

@@ -17,7 +17,7 @@ from evaluators.data import (
     summary,
 )
 from studies.config.settings import Settings, home
-from studies.report import terminal as screen
+from studies.report import terminal
 from studies.results.text import clean
 
 
@@ -38,7 +38,7 @@ def show_data(path: str, text_only: bool, sound: bool = False) -> None:
         folder = settings.built_in.folder(cache)
     sought = [*([] if text_only else ["frames"]), *(["sounds"] if sound else [])]
     console = Console()
-    with screen.progress(console) as reporter:
+    with terminal.progress(console) as reporter:
         checked = check(
             folder,
             cache=cache,

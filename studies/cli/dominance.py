@@ -9,10 +9,10 @@ from evaluators.statistics.paired import Paired
 from studies.config.settings import Settings
 from studies.report import page as pages
 from studies.report.json_output import as_json, paired_as_json
-from studies.report.terminal import Reporter
-from studies.results import text as wording
+from studies.report.progress import Reporter
+from studies.results import text as result_text
 from studies.results.ablation import difference_of, listed
-from studies.results.outcome import GridPoint, Outcome, Row, Value
+from studies.results.outcome import DesignResult, GridPoint, Outcome, Value
 from studies.results.trial_record import outcome_of
 from studies.study.run import run_to_end
 
@@ -95,24 +95,27 @@ def told(found: SideBySide) -> Iterator[str]:
     """Both sets side by side, in lines: each design, then whether its order turns over."""
     for outcome in (found.first, found.second):
         yield ""
-        yield f"{outcome.data_name} (majority {wording.majority(outcome)})"
+        yield f"{outcome.data_name} (majority {result_text.majority(outcome)})"
         for point, row in listed(outcome):
             yield f"  {_place(point)}: {_figures(outcome, point, row)}"
     yield ""
     for turn in found.turns:
         bounds = f"{turn.more.low:+.1f} to {turn.more.high:+.1f}"
         yield (
-            f"{turn.place}, against {turn.against}: {wording.difference(turn.first)} on "
-            f"{found.first.data_name}, {wording.difference(turn.second)} on "
+            f"{turn.place}, against {turn.against}: {result_text.difference(turn.first)} on "
+            f"{found.first.data_name}, {result_text.difference(turn.second)} on "
             f"{found.second.data_name}; {turn.more.value:+.1f} points more ({bounds}): {turn.kind}"
         )
     if not found.turns:
         yield "No design is known on both sets yet: the same command goes on."
 
 
-def _figures(outcome: Outcome, point: GridPoint, row: Row) -> str:
+def _figures(outcome: Outcome, point: GridPoint, row: DesignResult) -> str:
     accuracy = row.test_accuracy or row.accuracy
-    parts = [f"{wording.percent(accuracy, '-')} %", f"{wording.milliseconds(row.latency, '-')} ms"]
+    parts = [
+        f"{result_text.percent(accuracy, '-')} %",
+        f"{result_text.milliseconds(row.latency, '-')} ms",
+    ]
     if row.use is not None:
         parts += [
             f"{modality} {share.value:+.1f} points ({share.low:+.1f} to {share.high:+.1f})"

@@ -74,7 +74,7 @@ Timing = Annotated[
     typer.Option(
         "--timing",
         help="alone: the device does nothing else, and disturbed readings are taken again; "
-        "shared: it does other work, and only gross doubts count; auto: shared on local.",
+        "shared: it does other work, and only gross instability counts; auto: shared on local.",
     ),
 ]
 Runtime = Annotated[

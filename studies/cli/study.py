@@ -22,7 +22,7 @@ from studies.config.settings import (
 from studies.infra.locations import default_url
 from studies.infra.storage import StorageError, open_storage, quiet_optuna
 from studies.report import page as pages
-from studies.report import terminal as screen
+from studies.report import terminal
 from studies.report.json_output import as_json
 from studies.results.trial_record import outcome_of
 from studies.study.lookup import find_study
@@ -74,7 +74,7 @@ def _show(study: optuna.Study, page: Path, json_only: bool) -> None:
         print(json.dumps(as_json(outcome), allow_nan=False))
         return
     console = Console()
-    screen.show(outcome, console)
+    terminal.show(outcome, console)
     console.print(f"page: {page}", soft_wrap=True, highlight=False)
 
 

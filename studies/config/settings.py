@@ -113,7 +113,7 @@ class Settings:
     compile: bool = False
     cv: bool = False
     probe: bool = False
-    few_readings: bool = False
+    deferred_timing: bool = False
     fine_tune: int = 0
     workers: int = 1
     objectives: tuple[str, ...] = ()
@@ -173,9 +173,9 @@ class Settings:
                 "--rewrites own-length with --runtime tensorrt: its engines take texts of one "
                 "length; give all"
             )
-        if self.few_readings and self.sampler in BLIND:
+        if self.deferred_timing and self.sampler in BLIND:
             raise UsageError(
-                f"--sampler {self.sampler} with --few-readings: it learns nothing from designs "
+                f"--sampler {self.sampler} with --deferred-timing: it learns nothing from designs "
                 "that are not timed yet; leave --sampler out, or give ehvi"
             )
         if self.probe and self.sampler == "gp":
@@ -245,7 +245,7 @@ class Settings:
         given = {
             "--sampler ehvi": self.sampler == "ehvi",
             "--probe": self.probe,
-            "--few-readings": self.few_readings,
+            "--deferred-timing": self.deferred_timing,
             "--fine-tune": bool(self.fine_tune),
         }
         for flag, is_given in given.items():
@@ -342,7 +342,7 @@ def load_settings(preset: str, **flags: Any) -> Settings:
 def _check_no_search(preset: str, given: dict[str, Any]) -> None:
     """Raises UsageError for flags of a search that a fixed list of designs has no use for."""
     names = {"objectives": "objective", "limits": "limit"}
-    searched = ("sampler", "seed_paper", "cv", "probe", "few_readings", "fine_tune")
+    searched = ("sampler", "seed_paper", "cv", "probe", "deferred_timing", "fine_tune")
     for flag in (*searched, *names):
         if given.get(flag):
             said = names.get(flag, flag).replace("_", "-")

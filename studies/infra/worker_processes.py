@@ -7,31 +7,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from typing import Protocol
 
 from studies.infra.priority import at_first_priority
 from studies.infra.signals import take_interrupts
+from studies.report.progress import Reporter
 
-Work = Callable[["Reporter"], None]
+Work = Callable[[Reporter], None]
 
 STOPS_IN_S = 20.0
 """So long a worker may take to end by itself; its trial is taken over either way."""
-
-
-class Reporter(Protocol):
-    """Where workers say what they are doing."""
-
-    def trial(self, done: int, total: int, text: str) -> None:
-        """One trial has ended."""
-        ...
-
-    def step(self, what: str, done: int, total: int) -> None:
-        """How far a step of the trial under way has come."""
-        ...
-
-    def line(self, text: str) -> None:
-        """Something that must stay readable afterwards."""
-        ...
 
 
 class MoreWorkers:

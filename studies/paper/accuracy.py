@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from evaluators.statistics.paired import Paired, Right, paired, right_from
+from evaluators.statistics.paired import Correct, Paired, correct_from, paired
 from search_space.space.paper import SeededDesign, Stage
 from studies.paper.timing import ratio
-from studies.report.terminal import Reporter
-from studies.results.outcome import Outcome, Row, Split, Verdict
-from studies.results.verdict import Judged, RightBySplit, judged, split_of, verdict, verdict_on
-from studies.study.context import Lab
+from studies.report.progress import Reporter
+from studies.results.outcome import DesignResult, Outcome, Split, Verdict
+from studies.results.verdict import CorrectBySplit, Judged, judged, split_of, verdict, verdict_on
+from studies.study.context import StudyContext
 from studies.study.final_test import Reference, reference_rows, testers
 
 
@@ -23,8 +23,8 @@ class Line:
     over the same samples. Each is None where a figure for it is missing.
     """
 
-    row: Row
-    right: Right | None
+    row: DesignResult
+    correct: Correct | None
     ratio: float | None
     published_ratio: float | None
     to_late: Paired | None
@@ -38,18 +38,18 @@ class Line:
 
 
 def judge_designs(
-    lab: Lab, designs: Sequence[SeededDesign], reporter: Reporter
+    context: StudyContext, designs: Sequence[SeededDesign], reporter: Reporter
 ) -> tuple[Judged, ...]:
     """Each design timed, trained and tested with every seed of the settings.
 
     What the evaluation store knows is not done again, so an interrupted table goes on where it
     was. Test is looked at for all of them: nothing is chosen here.
     """
-    by_seed = testers(lab)
+    by_seed = testers(context)
     found = []
     for k, seeded in enumerate(designs, start=1):
-        rows, right = reference_rows(lab, by_seed, [Reference.published(seeded)])
-        found.append(Judged(rows[0], right_from(right["test"][seeded.name])))
+        rows, correct = reference_rows(context, by_seed, [Reference.published(seeded)])
+        found.append(Judged(rows[0], correct_from(correct["test"][seeded.name])))
         test = rows[0].test_accuracy
         said = "" if test is None else f": {test.value:.1f} % on test"
         reporter.trial(k, len(designs), f"{seeded.name}{said}")
@@ -57,7 +57,7 @@ def judge_designs(
 
 
 def named_in(
-    outcome: Outcome, right: RightBySplit
+    outcome: Outcome, correct: CorrectBySplit
 ) -> tuple[tuple[Judged, ...], dict[str, Verdict | None], Split]:
     """The published designs of a study and its references, verdicts by name, and the split of all.
 
@@ -68,9 +68,9 @@ def named_in(
     rows = [*named, *(row for row in outcome.references if is_published(row.name))]
     held = (*outcome.front, *outcome.references)
     trained = [row for row in rows if row.state == "complete"]
-    split = split_of((*trained, *held), right) or "valid"
-    verdicts = {row.name: verdict_on(split, row, held, right) for row in rows}
-    return tuple(judged(row, right[split]) for row in rows), verdicts, split
+    split = split_of((*trained, *held), correct) or "valid"
+    verdicts = {row.name: verdict_on(split, row, held, correct) for row in rows}
+    return tuple(judged(row, correct[split]) for row in rows), verdicts, split
 
 
 def lines_of(designs: Sequence[Judged], verdicts: Mapping[str, Verdict | None]) -> tuple[Line, ...]:
@@ -85,7 +85,7 @@ def lines_of(designs: Sequence[Judged], verdicts: Mapping[str, Verdict | None]) 
         lines.append(
             Line(
                 design.row,
-                design.right,
+                design.correct,
                 ratio(_ms(design.row), _ms(late.row if late else None)),
                 ratio(
                     design.row.published_latency_ms, late.row.published_latency_ms if late else None
@@ -124,12 +124,12 @@ def parted(name: str) -> tuple[Stage, str]:
     raise ValueError(f"{name} is none of the published designs")
 
 
-def _ms(row: Row | None) -> float | None:
+def _ms(row: DesignResult | None) -> float | None:
     return None if row is None or row.latency is None else row.latency.value
 
 
 def _difference(own: Judged, other: Judged | None) -> Paired | None:
     """Its accuracy less the other's; None for the other itself."""
-    if other is None or other is own or own.right is None or other.right is None:
+    if other is None or other is own or own.correct is None or other.correct is None:
         return None
-    return paired(own.right, other.right)
+    return paired(own.correct, other.correct)

@@ -7,11 +7,11 @@ import numpy as np
 
 from evaluators.data import wilson
 from evaluators.evaluation import Evaluation
-from evaluators.statistics.paired import Paired, Right
+from evaluators.statistics.paired import Correct, Paired
 from search_space.design.genotype import Genotype
 from search_space.design.rules import Shapes, fused_width
 from search_space.space.paper import LATE_CLIPS, LATE_RIGHT, TEST_CLIPS
-from studies.results import text as wording
+from studies.results import text as result_text
 from studies.results.outcome import Value
 
 SLICE = 0.2
@@ -43,12 +43,12 @@ class At:
         return self.evaluation["latency_ms"].value
 
 
-def slice_interval(right: Right, share: float = SLICE) -> Value:
+def slice_interval(correct: Correct, share: float = SLICE) -> Value:
     """Accuracy in percent over all samples, and what 95 % of random slices of a share of them say.
 
     right: (seeds, N); seeds are averaged. Slices are drawn without replacement, from a fixed seed.
     """
-    samples = right.mean(0)
+    samples = correct.mean(0)
     size = max(1, round(share * len(samples)))
     generator = np.random.default_rng(SEED)
     means = [generator.choice(samples, size, replace=False).mean() for _ in range(SLICES)]
@@ -56,7 +56,7 @@ def slice_interval(right: Right, share: float = SLICE) -> Value:
     return Value(100 * float(samples.mean()), 100 * float(low), 100 * float(high))
 
 
-def subset_of_test(late: str = "", right: Right | None = None) -> Caveat:
+def subset_of_test(late: str = "", correct: Correct | None = None) -> Caveat:
     """How far an accuracy on so few clips can be from that on all of test."""
     share = wilson(LATE_RIGHT, LATE_CLIPS)
     text = (
@@ -71,16 +71,16 @@ def subset_of_test(late: str = "", right: Right | None = None) -> Caveat:
         "published_low_percent": 100 * share.low,
         "published_high_percent": 100 * share.high,
     }
-    if right is not None:
-        ours = slice_interval(right)
+    if correct is not None:
+        ours = slice_interval(correct)
         assert ours.low is not None and ours.high is not None
         text += (
-            f" Here {late} reads {ours.value:.1f} % on all {right.shape[1]} test samples, and "
+            f" Here {late} reads {ours.value:.1f} % on all {correct.shape[1]} test samples, and "
             f"{ours.low:.1f} to {ours.high:.1f} % on 95 % of random slices of 20 % of them."
         )
         figures |= {
             "late": late,
-            "test_samples": right.shape[1],
+            "test_samples": correct.shape[1],
             "test_percent": ours.value,
             "slices_low_percent": ours.low,
             "slices_high_percent": ours.high,
@@ -104,8 +104,8 @@ def attention_over_one_key(
     total = int(plain.evaluation["parameters"].value)
     text = (
         f"Attention over one key: softmax over one score is 1, so {genotype.attention_blocks} "
-        f"blocks of {plain.design} cannot attend. {wording.count(idle)} query and key parameters "
-        f"of its {wording.count(total)} ({100 * idle / total:.1f} %) never learn."
+        f"blocks of {plain.design} cannot attend. {result_text.count(idle)} query and key "
+        f"parameters of its {result_text.count(total)} ({100 * idle / total:.1f} %) never learn."
     )
     figures: dict[str, float | int | str] = {
         "design": plain.design,
@@ -116,8 +116,8 @@ def attention_over_one_key(
     }
     if folded is not None:
         text += (
-            f" Folded to one linear map a block, the same outputs take {wording.ms(folded.ms)} "
-            f"instead of {wording.ms(plain.ms)} ms at {plain.tokens} tokens."
+            f" Folded to one linear map a block, the same outputs take {result_text.ms(folded.ms)} "
+            f"instead of {result_text.ms(plain.ms)} ms at {plain.tokens} tokens."
         )
         figures |= {"text_tokens": plain.tokens, "ms": plain.ms, "folded_ms": folded.ms}
     return Caveat("attention over one key", text, figures)
@@ -126,8 +126,8 @@ def attention_over_one_key(
 def padded_to(longest: int, pairs: Sequence[tuple[At, At]]) -> Caveat:
     """What the padding costs: each pair is a design at its own length and at the data's longest."""
     said = [
-        f"{short.design} takes {wording.ms(short.ms)} ms there instead of {wording.ms(long.ms)} "
-        f"({wording.ms(long.ms / short.ms)} times as fast)"
+        f"{short.design} takes {result_text.ms(short.ms)} ms there instead of "
+        f"{result_text.ms(long.ms)} ({result_text.ms(long.ms / short.ms)} times as fast)"
         for long, short in pairs
     ]
     full = pairs[0][0].tokens

@@ -10,7 +10,7 @@ import torch
 
 from evaluators.latency.evaluator import LatencyEvaluator
 from evaluators.onnx.builder import OnnxBuilder
-from evaluators.statistics.paired import paired, right_of
+from evaluators.statistics.paired import correct_of, paired
 from evaluators.store import EvaluationStore, known_or_new
 from evaluators.training.config import ProtocolName, named_protocol
 from search_space.design.genotype import MIN_TEXT_TOKENS
@@ -28,8 +28,8 @@ from studies.paper.caveats import (
     padded_to,
 )
 from studies.paper.timing import Timed, time_designs
-from studies.report.terminal import Reporter
-from studies.study.context import Lab, open_latency
+from studies.report.progress import Reporter
+from studies.study.context import StudyContext, open_latency
 from studies.study.final_test import testers
 from studies.study.training_protocol import chosen_protocol
 
@@ -75,17 +75,17 @@ def folding(
 
 
 def with_padding_cut(
-    lab: Lab, designs: Sequence[SeededDesign], reporter: Reporter
+    context: StudyContext, designs: Sequence[SeededDesign], reporter: Reporter
 ) -> tuple[list[Caveat], At | None]:
     """Late and early at the longest text of the data; and the latter, for the next caveat."""
     pair = [design for stage in ("late", "early") if (design := of_stage(designs, stage))]
     found: list[tuple[At, At]] = []
     longest = 0
     for seeded in pair:
-        spec = lab.space.encoder(str(seeded.genotype.text_encoder))
-        longest = max(lab.quality.preprocessing.text_lengths(spec))
+        spec = context.space.encoder(str(seeded.genotype.text_encoder))
+        longest = max(context.quality.preprocessing.text_lengths(spec))
         tokens = (seeded.genotype.text_tokens, max(MIN_TEXT_TOKENS, longest))
-        timed = time_designs(lab.store, lab.latency, [seeded], tokens, reporter.step)
+        timed = time_designs(context.store, context.latency, [seeded], tokens, reporter.step)
         long, short = (at_length(seeded, length, timed) for length in tokens)
         if long is not None and short is not None:
             found.append((long, short))
@@ -94,29 +94,31 @@ def with_padding_cut(
     return ([padded_to(longest, found)] if gains else []), cut
 
 
-def confounding(lab: Lab, late: Line, early: Line, designs: Sequence[SeededDesign]) -> list[Caveat]:
+def confounding(
+    context: StudyContext, late: Line, early: Line, designs: Sequence[SeededDesign]
+) -> list[Caveat]:
     """Late against early here, and under the other protocol where that has been run too."""
-    if late.right is None or early.right is None:
+    if late.correct is None or early.correct is None:
         return []
-    name: ProtocolName = "fair" if lab.settings.protocol == "paper" else "paper"
-    quality = lab.quality.other()
-    quality.protocol = named_protocol(name, lab.settings.seed)
-    asked = replace(lab.settings, protocol=name, trunks="auto")
+    name: ProtocolName = "fair" if context.settings.protocol == "paper" else "paper"
+    quality = context.quality.other()
+    quality.protocol = named_protocol(name, context.settings.seed)
+    asked = replace(context.settings, protocol=name, trunks="auto")
     compute = "cuda" if torch.cuda.is_available() else "cpu"
-    quality.protocol = chosen_protocol(asked, quality, lab.space, compute)
+    quality.protocol = chosen_protocol(asked, quality, context.space, compute)
     genotypes = {design.name: design.genotype for design in designs}
-    by_seed = testers(replace(lab, quality=quality))
+    by_seed = testers(replace(context, quality=quality))
     known = [
-        [lab.store.get(one.test_key(genotypes[line.row.name])) for one in by_seed]
+        [context.store.get(one.test_key(genotypes[line.row.name])) for one in by_seed]
         for line in (late, early)
     ]
     other = None
     if all(evaluation is not None for evaluations in known for evaluation in evaluations):
-        a, b = (np.concatenate([right_of(e) for e in of_one if e]) for of_one in known)
+        a, b = (np.concatenate([correct_of(e) for e in of_one if e]) for of_one in known)
         other = paired(a, b)
-    here = paired(late.right, early.right)
+    here = paired(late.correct, early.correct)
     return [
-        confounded_training(lab.settings.protocol, late.row.label, early.row.label, here, other)
+        confounded_training(context.settings.protocol, late.row.label, early.row.label, here, other)
     ]
 
 

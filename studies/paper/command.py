@@ -39,14 +39,14 @@ from studies.paper.tables import (
     verdict_lines,
 )
 from studies.paper.timing import Timed, fused, lengths, time_designs
-from studies.report import terminal as screen
+from studies.report import terminal
 from studies.report.paragraphs import say, say_all
-from studies.report.terminal import Reporter
+from studies.report.progress import Reporter
 from studies.results.outcome import Split
 from studies.results.text import clean
-from studies.results.trial_record import PROTOCOL, outcome_of, rights
-from studies.results.verdict import RightBySplit
-from studies.study.context import Lab, load_space_of, open_lab
+from studies.results.trial_record import PROTOCOL, correct_answers, outcome_of
+from studies.results.verdict import CorrectBySplit
+from studies.study.context import StudyContext, load_space_of, open_context
 from studies.study.identity import conditions, data_label
 from studies.study.lookup import find_study
 
@@ -87,7 +87,7 @@ def show_paper(settings: Settings, tokens: tuple[int, ...], json_only: bool) -> 
     kept, so an interrupted table goes on where it was. Raises what `open_lab` raises, UsageError.
     """
     console = Console(stderr=json_only)
-    with screen.progress(console) as reporter:
+    with terminal.progress(console) as reporter:
         if settings.data is None:
             shown = _timed(settings, tokens, reporter)
         else:
@@ -99,8 +99,11 @@ def show_paper_of_study(storage: str | None, name: str | None, json_only: bool) 
     """Shows the published designs as trials of a study. Raises StorageError or UsageError."""
     study = find_study(storage, name)
     outcome = outcome_of(study)
-    right: RightBySplit = {"valid": rights(study, "valid"), "test": rights(study, "test")}
-    designs, verdicts, split = named_in(outcome, right)
+    correct: CorrectBySplit = {
+        "valid": correct_answers(study, "valid"),
+        "test": correct_answers(study, "test"),
+    }
+    designs, verdicts, split = named_in(outcome, correct)
     if all(design.row.number is None for design in designs):  # references alone, or nothing
         raise UsageError(
             f"study {study.study_name!r} holds none of the designs of {SOURCE}: run it with "
@@ -108,10 +111,10 @@ def show_paper_of_study(storage: str | None, name: str | None, json_only: bool) 
         )
     lines = lines_of(designs, verdicts)
     late = _first(lines, "late")
-    caveats = [subset_of_test(late.row.label, late.right)] if late and split == "test" else []
+    caveats = [subset_of_test(late.row.label, late.correct)] if late and split == "test" else []
     early, protocol = _first(lines, "early"), study.user_attrs[PROTOCOL].get("name", "fair")
-    if late and early and late.right is not None and early.right is not None:
-        here = paired(late.right, early.right)
+    if late and early and late.correct is not None and early.correct is not None:
+        here = paired(late.correct, early.correct)
         caveats.append(confounded_training(protocol, late.row.label, early.row.label, here, None))
     said = outcome.conditions
     notes = [f"study {outcome.study}: {outcome.title}", outcome.data_note, *_carried_over(lines)]
@@ -162,32 +165,32 @@ def _timed(settings: Settings, tokens: tuple[int, ...], reporter: Reporter) -> S
 
 def _judged(settings: Settings, tokens: tuple[int, ...], reporter: Reporter) -> Shown:
     """All nine designs trained by one protocol, and held against each other on test."""
-    lab = open_lab(settings, reporter.step)
+    context = open_context(settings, reporter.step)
     try:
-        stated = {key: words for key, words in conditions(lab).items() if key in STATED}
-        notes = [*_data_notes(lab, stated)]
+        stated = {key: words for key, words in conditions(context).items() if key in STATED}
+        notes = [*_data_notes(context, stated)]
         for note in notes:
             reporter.line(note)
-        lab.quality.prepare()
-        designs = seeded_designs(lab.space)
-        judged = judge_designs(lab, designs, reporter)
+        context.quality.prepare()
+        designs = seeded_designs(context.space)
+        judged = judge_designs(context, designs, reporter)
         lines = lines_of(judged, verdicts_among(judged, "test"))
         six = fused(designs)
-        tokens = lengths(tokens, six, lab.space) if tokens and six else ()
-        timed = time_designs(lab.store, lab.latency, six, tokens, reporter.step)
-        caveats, cut = with_padding_cut(lab, six, reporter)
-        lab.latency.settle()
+        tokens = lengths(tokens, six, context.space) if tokens and six else ()
+        timed = time_designs(context.store, context.latency, six, tokens, reporter.step)
+        caveats, cut = with_padding_cut(context, six, reporter)
+        context.latency.settle()
     finally:
-        lab.close()
+        context.close()
     late, early = _first(lines, "late"), _first(lines, "early")
-    found = [subset_of_test(late.row.label, late.right)] if late else []
-    classes, shortest = len(lab.data.classes), of_stage(six, "early")
+    found = [subset_of_test(late.row.label, late.correct)] if late else []
+    classes, shortest = len(context.data.classes), of_stage(six, "early")
     if shortest is not None and cut is not None:
-        found += folding(settings, lab.space, classes, shortest, cut, lab.store, reporter)
+        found += folding(settings, context.space, classes, shortest, cut, context.store, reporter)
     found += caveats
     if late is not None and early is not None:
-        found += confounding(lab, late, early, designs)
-    majority = 100 * lab.data.majority("test")[1]
+        found += confounding(context, late, early, designs)
+    majority = 100 * context.data.majority("test")[1]
     notes += [*_carried_over(lines), _seeds(settings)]
     facts = {"conditions": stated, "seeds": settings.seeds, "protocol": settings.protocol}
     return Shown(tuple(notes), tuple(found), facts, six, tokens, timed, lines, majority)
@@ -237,21 +240,22 @@ def _as_json(shown: Shown) -> dict[str, Any]:
     return found
 
 
-def _data_notes(lab: Lab, stated: Mapping[str, str]) -> Iterator[str]:
+def _data_notes(context: StudyContext, stated: Mapping[str, str]) -> Iterator[str]:
     yield from (f"{key}: {words}" for key, words in stated.items())
-    if lab.data.note:
-        yield lab.data.note
-    if lab.data.kind != "mosi":
-        yield f"{data_label(lab.data)} is not CMU-MOSI: the published accuracies are of other data."
+    if context.data.note:
+        yield context.data.note
+    if context.data.kind != "mosi":
+        data = data_label(context.data)
+        yield f"{data} is not CMU-MOSI: the published accuracies are of other data."
 
 
 def _carried_over(lines: Sequence[Line]) -> list[str]:
-    carried = [line.row for line in lines if line.row.carried_over]
+    carried = [line.row for line in lines if line.row.adapted]
     if not carried:
         return []
     return [
         f"{len(carried)} of {len(lines)} designs are not on the paper's encoders or lengths, so "
-        f"the published figures are of other networks: {carried[0].carried_over}"
+        f"the published figures are of other networks: {carried[0].adapted}"
     ]
 
 

@@ -12,8 +12,8 @@ from search_space.space.paper import SOURCE, SeededDesign
 from studies.paper.accuracy import Line
 from studies.paper.caveats import Caveat
 from studies.paper.timing import Timed, published_ratio, rankings, ratio_to_late
-from studies.report import json_output as jsonout
-from studies.results import text as wording
+from studies.report import json_output
+from studies.results import text as result_text
 from studies.results.outcome import Split, Value
 from studies.results.text import clean
 
@@ -43,11 +43,11 @@ def latency_of(lines: Sequence[Line]) -> Table:
         _number(table, heading)
     for line in lines:
         latency, unstable = line.row.latency, line.row.state == "unstable"
-        figure = UNKNOWN if latency is None else wording.ms(latency.value) + "?" * unstable
+        figure = UNKNOWN if latency is None else result_text.ms(latency.value) + "?" * unstable
         table.add_row(
             clean(line.row.label),
             figure,
-            _interval(latency, wording.ms),
+            _interval(latency, result_text.ms),
             _share(line.ratio),
             _plain(line.row.published_latency_ms),
             _share(line.published_ratio),
@@ -120,12 +120,12 @@ def timed_json(
 def line_json(line: Line) -> dict[str, Any]:
     """One design of the table as plain JSON values."""
     return {
-        **jsonout.row_as_json(line.row),
+        **json_output.row_as_json(line.row),
         "ratio_to_late": line.ratio,
         "published_ratio_to_late": line.published_ratio,
-        "points_to_late": jsonout.paired_as_json(line.to_late),
-        "points_to_text_only": jsonout.paired_as_json(line.to_text),
-        "verdict": jsonout.verdict_as_json(line.verdict),
+        "points_to_late": json_output.paired_as_json(line.to_late),
+        "points_to_text_only": json_output.paired_as_json(line.to_text),
+        "verdict": json_output.verdict_as_json(line.verdict),
     }
 
 
@@ -188,7 +188,7 @@ def _difference(points: Paired | None) -> str:
 
 def _verdict(line: Line) -> str:
     if line.verdict is not None:
-        return wording.verdict(line.verdict)
+        return result_text.verdict(line.verdict)
     if line.row.state == "complete":
         return "not decidable: it is not kept which samples were right"
     return f"{line.row.state}: {clean(line.row.reason)}"

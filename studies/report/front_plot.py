@@ -8,8 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from studies.report.plotting import Label, Plot, axis, both, escaped, look, ms
-from studies.results import text as wording
-from studies.results.outcome import Outcome, Row, Value
+from studies.results import text as result_text
+from studies.results.outcome import DesignResult, Outcome, Value
 from studies.results.text import clean
 
 LOG_RATIO = 20
@@ -91,7 +91,9 @@ def front(outcome: Outcome) -> Plot | None:
     return Plot("front", figure, 540, summary, tuple(labels))
 
 
-def _points(rows: Sequence[Row], symbol: str, colour: str, size: int, bars: bool = False) -> Any:
+def _points(
+    rows: Sequence[DesignResult], symbol: str, colour: str, size: int, bars: bool = False
+) -> Any:
     trace = go.Scatter(
         x=[ms(row) for row in rows],
         y=[None if row.accuracy is None else row.accuracy.value for row in rows],
@@ -126,7 +128,7 @@ def _end(x_range: Sequence[float], log: bool) -> float:
 
 
 def _step(
-    rows: Sequence[Row], right: float, colour: str = "var(--front)", dash: str = "solid"
+    rows: Sequence[DesignResult], right: float, colour: str = "var(--front)", dash: str = "solid"
 ) -> Any:
     xs, ys = [ms(row) for row in rows], [row.accuracy.value for row in rows if row.accuracy]
     if rows:
@@ -135,26 +137,26 @@ def _step(
     return go.Scatter(x=xs, y=ys, mode="lines", hoverinfo="skip", line=line)
 
 
-def hover(row: Row, more: Iterable[str] = ()) -> str:
+def hover(row: DesignResult, more: Iterable[str] = ()) -> str:
     """What is shown of a row when it is pointed at; `more` are further lines."""
     figures = [
-        ("selection", wording.percent(row.accuracy), "%"),
-        ("test", wording.percent(row.test_accuracy), "%"),
-        ("latency", wording.milliseconds(row.latency), "ms"),
-        ("parameters", wording.count(row.parameters), ""),
-        ("MACs", wording.count(row.macs), ""),
+        ("selection", result_text.percent(row.accuracy), "%"),
+        ("test", result_text.percent(row.test_accuracy), "%"),
+        ("latency", result_text.milliseconds(row.latency), "ms"),
+        ("parameters", result_text.count(row.parameters), ""),
+        ("MACs", result_text.count(row.macs), ""),
     ]
     number = f" (trial {row.number})" if row.name and row.number is not None else ""
     lines = [f"<b>{escaped(row.label)}</b>{number}"]
     lines += [f"{what} {value} {unit}".rstrip() for what, value, unit in figures if value]
     lines += map(escaped, more)
     lines += map(escaped, textwrap.wrap(clean(row.fidelity), 56))
-    lines += map(escaped, textwrap.wrap(wording.arrows(clean(row.design)), 56))
+    lines += map(escaped, textwrap.wrap(result_text.arrows(clean(row.design)), 56))
     lines += map(escaped, textwrap.wrap(clean(row.reason), 56))
     return "<br>".join(lines)
 
 
-def _label(row: Row, colour: str) -> Label:
+def _label(row: DesignResult, colour: str) -> Label:
     return Label(clean(row.label), row.accuracy.value if row.accuracy else 0, ms(row), colour)
 
 

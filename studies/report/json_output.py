@@ -5,7 +5,15 @@ from typing import Any
 
 from evaluators.statistics.paired import Paired
 from studies.results.ablation import rows_by_name
-from studies.results.outcome import GridOutcome, ModalityUse, Outcome, Row, Standing, Value, Verdict
+from studies.results.outcome import (
+    DesignResult,
+    GridOutcome,
+    ModalityUse,
+    Outcome,
+    Standing,
+    Value,
+    Verdict,
+)
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -96,7 +104,7 @@ def _list(outcome: Outcome, grid: GridOutcome) -> dict[str, Any]:
     }
 
 
-def row_as_json(row: Row) -> dict[str, Any]:
+def row_as_json(row: DesignResult) -> dict[str, Any]:
     """A row with units in its names."""
     return {
         "number": row.number,
@@ -107,7 +115,7 @@ def row_as_json(row: Row) -> dict[str, Any]:
         "timed_as": row.timed_as,
         "design": row.design,
         "params": dict(row.params),
-        "carried_over": row.carried_over,
+        "carried_over": row.adapted,
         "fidelity": row.fidelity,
         "shortened": row.shortened,
         "folded": row.folded,

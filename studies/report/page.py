@@ -13,11 +13,11 @@ import plotly.offline
 
 from studies.report import front_plot, tables
 from studies.report import history_plots as plots
-from studies.report.ablation import plots as grid_plots
-from studies.report.ablation import section as grid_page
+from studies.report.ablation import plots as ablation_plots
+from studies.report.ablation import section as ablation_section
 from studies.report.assets import CSS, SCRIPT
 from studies.report.plotting import Plot
-from studies.results import text as wording
+from studies.results import text as result_text
 from studies.results.outcome import Outcome
 
 _SECTIONS = {
@@ -78,9 +78,11 @@ def _sections(outcome: Outcome) -> tuple[dict[str, str], list[Plot]]:
 
     A fixed list is compared; the course of a search and what mattered in it it does not have.
     """
-    listed, front = grid_plots.plot(outcome), front_plot.front(outcome)
+    listed, front = ablation_plots.plot(outcome), front_plot.front(outcome)
     drawn = [listed, front]
-    found = {} if outcome.grid is None else {"list": grid_page.section(outcome, listed, figure)}
+    found = (
+        {} if outcome.grid is None else {"list": ablation_section.section(outcome, listed, figure)}
+    )
     further = plots.further(outcome)
     drawn += [plot for _, plot in further]
     found["front"] = _front(outcome, front) + "".join(
@@ -115,14 +117,14 @@ def write_whole(text: str, path: Path) -> None:
 
 
 def _header(outcome: Outcome) -> str:
-    told = [escape(sentence) for sentence in wording.how_to_read(outcome)]
+    told = [escape(sentence) for sentence in result_text.how_to_read(outcome)]
     cautions = [f"<strong>Caution:</strong> {_words(caution)}" for caution in outcome.cautions]
-    why, rungs = wording.emptiness(outcome), wording.rungs(outcome)
+    why, rungs = result_text.emptiness(outcome), result_text.rungs(outcome)
     return (
         f'<p class="study">Study {_words(outcome.study)}</p>'
         f"<h1>{_words(outcome.title)}</h1>"
         f"<p>Data: {_words(outcome.data_name)}</p>{_note(outcome)}"
-        f"<p>{escape(wording.tally(outcome))}.</p>"
+        f"<p>{escape(result_text.tally(outcome))}.</p>"
         + (f"<p>{escape(rungs)}.</p>" if rungs else "")
         + (f"<p><strong>{escape(why)}</strong></p>" if why else "")
         + plain_list([*told, *cautions])
@@ -170,10 +172,11 @@ def _course(outcome: Outcome, plot: Plot | None) -> str:
         return "<p>No hypervolume: it takes a reference point and two complete designs.</p>"
     against = ""
     if outcome.reference_point:
-        against = f" against the reference point {wording.reference_point(outcome)}"
+        against = f" against the reference point {result_text.reference_point(outcome)}"
     return (
         f"<p>Hypervolume{against}: what the front dominates, in "
-        f"{escape(wording.volume_unit(outcome))}; more is better. Diamonds are seeded designs.</p>"
+        f"{escape(result_text.volume_unit(outcome))}; more is better. "
+        "Diamonds are seeded designs.</p>"
         f"{figure(plot)}"
     )
 
@@ -229,7 +232,7 @@ def plain_list(items: Iterable[str]) -> str:
 
 
 def _words(text: str) -> str:
-    return escape(wording.clean(text), quote=True)
+    return escape(result_text.clean(text), quote=True)
 
 
 def _data(drawn: Sequence[Plot]) -> str:

@@ -7,7 +7,7 @@ look, and places the labels for the width at hand.
 from dataclasses import dataclass
 from typing import Any
 
-from studies.results.outcome import Row
+from studies.results.outcome import DesignResult
 from studies.results.text import clean
 
 
@@ -44,12 +44,12 @@ def escaped(text: str) -> str:
     return clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def both(row: Row) -> bool:
+def both(row: DesignResult) -> bool:
     """Whether accuracy and latency are known."""
     return row.accuracy is not None and row.latency is not None
 
 
-def ms(row: Row) -> float:
+def ms(row: DesignResult) -> float:
     """The row's latency, where it is known."""
     return row.latency.value if row.latency else 0.0
 

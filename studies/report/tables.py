@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from html import escape
 
-from studies.results import text as wording
+from studies.results import text as result_text
 from studies.results.objectives import Objective
-from studies.results.outcome import Outcome, Row, Value
+from studies.results.outcome import DesignResult, Outcome, Value
 
-Cell = Callable[[Row], str]
+Cell = Callable[[DesignResult], str]
 
 
 def designs(outcome: Outcome) -> str:
@@ -22,7 +22,10 @@ def designs(outcome: Outcome) -> str:
             f"{'Seeded' if outcome.grid is None else 'Listed'} designs that are not on the front",
             seeded,
         ),
-        ("References, outside the search", [*outcome.references, wording.majority_row(outcome)]),
+        (
+            "References, outside the search",
+            [*outcome.references, result_text.majority_row(outcome)],
+        ),
     ]
     tuned = {id(each.row): each for each in outcome.fine_tuned}
     if tuned:
@@ -31,16 +34,16 @@ def designs(outcome: Outcome) -> str:
     if not any((*front, *seeded, *outcome.references)):
         return "<p>There is no design to show yet.</p>"
 
-    def where(row: Row) -> str:
+    def where(row: DesignResult) -> str:
         each = tuned.get(id(row))
         return escape(
-            wording.standing_of(row, outcome) if each is None else wording.fine_tuned(each)
+            result_text.standing_of(row, outcome) if each is None else result_text.fine_tuned(each)
         )
 
     columns: list[tuple[str, str, Cell]] = [
         (_chosen(outcome), "number", lambda r: _accuracy(r.accuracy, r.accuracy_nonzero)),
         ("Test, %", "number", _tested),
-        ("Latency, ms", "number", lambda r: figure(wording.milliseconds(r.latency))),
+        ("Latency, ms", "number", lambda r: figure(result_text.milliseconds(r.latency))),
         ("Parameters, MACs, ONNX", "number", _size),
         ("Where it stands", "said", where),
         ("In words", "words", _design),
@@ -49,11 +52,11 @@ def designs(outcome: Outcome) -> str:
         columns.insert(3, (_heading(objective), "number", partial(_further, objective)))
     if any(row.use for _, rows in groups for row in rows):
         columns.insert(len(columns) - 2, ("Uses, points of test", "uses", _used))
-    if any(wording.published(row) for _, rows in groups for row in rows):
-        heading = f"Published, {wording.SOURCE_OF_PUBLISHED}"
+    if any(result_text.published(row) for _, rows in groups for row in rows):
+        heading = f"Published, {result_text.SOURCE_OF_PUBLISHED}"
         columns.insert(
             len(columns) - 1,
-            (heading, "", lambda r: escape(wording.published(r)).replace(" ms", "&nbsp;ms")),
+            (heading, "", lambda r: escape(result_text.published(r)).replace(" ms", "&nbsp;ms")),
         )
     body = "".join(
         f'<tbody><tr><th scope="rowgroup" colspan="{len(columns) + 1}">{title}</th></tr>'
@@ -80,18 +83,18 @@ def trials(outcome: Outcome) -> str:
         return "<p>No trial has been run yet.</p>"
     columns: list[tuple[str, str, Cell]] = [
         ("State", "said", _state),
-        (_chosen(outcome), "number", lambda r: figure(wording.percent(r.accuracy))),
-        ("Test, %", "number", lambda r: figure(wording.percent(r.test_accuracy))),
-        ("Latency, ms", "number", lambda r: figure(wording.milliseconds(r.latency))),
+        (_chosen(outcome), "number", lambda r: figure(result_text.percent(r.accuracy))),
+        ("Test, %", "number", lambda r: figure(result_text.percent(r.test_accuracy))),
+        ("Latency, ms", "number", lambda r: figure(result_text.milliseconds(r.latency))),
         *(
             (_heading(objective), "number", partial(_further, objective))
             for objective in outcome.goals.more
         ),
-        ("Parameters", "number", lambda r: wording.count(r.parameters)),
+        ("Parameters", "number", lambda r: result_text.count(r.parameters)),
         ("Fidelity", "", lambda r: words(r.fidelity)),
-        ("In words", "words", lambda r: words(wording.arrows(r.design))),
+        ("In words", "words", lambda r: words(result_text.arrows(r.design))),
     ]
-    held_against = (*outcome.references, wording.majority_row(outcome))
+    held_against = (*outcome.references, result_text.majority_row(outcome))
     body = "".join(
         "<tbody>" + "".join(_line(row, columns) for row in rows) + "</tbody>"
         for rows in (outcome.rows, held_against)
@@ -101,10 +104,10 @@ def trials(outcome: Outcome) -> str:
         "search."
     )
     table = framed("Every trial", caption, "Trial", _heads(columns), body)
-    return f"<details><summary>{escape(wording.tally(outcome))}</summary>{table}</details>"
+    return f"<details><summary>{escape(result_text.tally(outcome))}</summary>{table}</details>"
 
 
-def _line(row: Row, columns: Sequence[tuple[str, str, Cell]]) -> str:
+def _line(row: DesignResult, columns: Sequence[tuple[str, str, Cell]]) -> str:
     cells = "".join(
         f'<td class="{style}">{cell(row)}</td>' if style else f"<td>{cell(row)}</td>"
         for _, style, cell in columns
@@ -134,27 +137,29 @@ def framed(
 
 
 def _held_against(outcome: Outcome) -> str:
-    said = f"Always naming the most frequent class: {wording.majority(outcome)}."
+    said = f"Always naming the most frequent class: {result_text.majority(outcome)}."
     if outcome.ceilings:
         best = ", ".join(f"{name} {value:.1f} %" for name, value in outcome.ceilings.items())
         said += f" The best that these data allow: {best}."
     return f"<p>{words(said)}</p>"
 
 
-def _size(row: Row) -> str:
-    macs = f"<small>{wording.count(row.macs)} MACs</small>" if row.macs is not None else ""
-    onnx = f"<small>{wording.size(row.onnx_bytes)}</small>" if row.onnx_bytes is not None else ""
-    return wording.count(row.parameters) + macs + onnx
+def _size(row: DesignResult) -> str:
+    macs = f"<small>{result_text.count(row.macs)} MACs</small>" if row.macs is not None else ""
+    onnx = (
+        f"<small>{result_text.size(row.onnx_bytes)}</small>" if row.onnx_bytes is not None else ""
+    )
+    return result_text.count(row.parameters) + macs + onnx
 
 
-def _design(row: Row) -> str:
-    notes = [
-        words(note) for note in (row.fidelity, row.shortened, row.folded, row.carried_over) if note
-    ]
-    return words(wording.arrows(row.design)) + "".join(f"<small>{note}</small>" for note in notes)
+def _design(row: DesignResult) -> str:
+    notes = [words(note) for note in (row.fidelity, row.shortened, row.folded, row.adapted) if note]
+    return words(result_text.arrows(row.design)) + "".join(
+        f"<small>{note}</small>" for note in notes
+    )
 
 
-def _state(row: Row) -> str:
+def _state(row: DesignResult) -> str:
     notes = [row.reason] if row.reason else []
     if row.duplicate_of is not None:
         notes.append(f"same design as trial {row.duplicate_of}")
@@ -162,15 +167,15 @@ def _state(row: Row) -> str:
 
 
 def _accuracy(value: Value | None, nonzero: Value | None) -> str:
-    said = figure(wording.percent(value))
+    said = figure(result_text.percent(value))
     if nonzero is None:
         return said
-    first, _, interval = wording.percent(nonzero).partition(" ")
+    first, _, interval = result_text.percent(nonzero).partition(" ")
     return f"{said}<small>non-zero {first}</small><small>{interval}</small>"
 
 
-def _tested(row: Row) -> str:
-    seeds = wording.over_seeds(row)
+def _tested(row: DesignResult) -> str:
+    seeds = result_text.over_seeds(row)
     said = _accuracy(row.test_accuracy, row.test_accuracy_nonzero)
     return said + (f"<small>{seeds}</small>" if seeds else "")
 
@@ -179,12 +184,12 @@ def _heading(objective: Objective) -> str:
     return objective.words[0].upper() + objective.words[1:]
 
 
-def _further(objective: Objective, row: Row) -> str:
+def _further(objective: Objective, row: DesignResult) -> str:
     value = row.figure(objective)
     return "" if value is None else f"{value.value:.4g}"
 
 
-def _used(row: Row) -> str:
+def _used(row: DesignResult) -> str:
     """Shapley values, and below them what is left without each modality."""
     if row.use is None:
         return ""
@@ -194,7 +199,7 @@ def _used(row: Row) -> str:
         + "</div>"
         for name, value in row.use.shapley.items()
     )
-    left = [words(said) for said in wording.without(row.use)]
+    left = [words(said) for said in result_text.without(row.use)]
     left.append(f"calibration error {row.use.ece:.3f}")
     return shares + "".join(f"<small>{said}</small>" for said in left)
 
@@ -212,4 +217,4 @@ def figure(said: str) -> str:
 
 def words(text: str) -> str:
     """Text as the page can hold it."""
-    return escape(wording.clean(text), quote=True)
+    return escape(result_text.clean(text), quote=True)

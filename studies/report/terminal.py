@@ -5,16 +5,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 from rich.text import Text
 
-from studies.report.ablation import text as grid_wording
-from studies.results import text as wording
-from studies.results.outcome import Outcome, Row
+from studies.report.ablation import text as ablation_text
+from studies.report.progress import Reporter
+from studies.results import text as result_text
+from studies.results.outcome import DesignResult, Outcome
 from studies.results.text import clean
 
 LONG_STEP_S = 10.0
@@ -26,39 +26,39 @@ def show(outcome: Outcome, console: Console) -> None:
     paper.say(outcome.title, "bold")
     paper.say(f"Data: {outcome.data_name}")
     paper.say(outcome.data_note, "bold yellow")
-    paper.say(wording.tally(outcome) + ".")
-    if said := wording.rungs(outcome):
+    paper.say(result_text.tally(outcome) + ".")
+    if said := result_text.rungs(outcome):
         paper.say(said + ".")
-    paper.say(wording.emptiness(outcome), "bold")
+    paper.say(result_text.emptiness(outcome), "bold")
     if outcome.front:
         paper.head("Front, fastest first")
-        more = [wording.further(row, outcome) for row in outcome.front]
+        more = [result_text.further(row, outcome) for row in outcome.front]
         _figures(outcome.front, paper, outcome.cv, more)
     if outcome.fine_tuned:
         paper.head("Fine-tuned whole, held against each other alone, fastest first")
-        notes = [wording.fine_tuned(each) for each in outcome.fine_tuned]
+        notes = [result_text.fine_tuned(each) for each in outcome.fine_tuned]
         _figures(tuple(each.row for each in outcome.fine_tuned), paper, outcome.cv, notes)
     named = [row for row in outcome.rows if row.name]
     if outcome.grid is not None:
         paper.head("The list")
-        for line in grid_wording.told(outcome):
+        for line in ablation_text.told(outcome):
             paper.say(line, hang=4)
     elif named:
         paper.head("Named designs")
         for row in named:
-            paper.say(f"{row.label}: {wording.standing_of(row, outcome)}", hang=4)
+            paper.say(f"{row.label}: {result_text.standing_of(row, outcome)}", hang=4)
             if row not in outcome.front:
                 paper.say(row.folded, "dim", indent=4)
     if outcome.rows:
         paper.head("References, outside the search")
-        _figures((*outcome.references, wording.majority_row(outcome)), paper, outcome.cv)
+        _figures((*outcome.references, result_text.majority_row(outcome)), paper, outcome.cv)
     paper.head("Bounds")
     for line in _bounds(outcome):
         paper.say(line, hang=4)
     paper.head("To read this")
-    listed = (*grid_wording.readings(outcome), *outcome.grid.notes) if outcome.grid else ()
+    listed = (*ablation_text.readings(outcome), *outcome.grid.notes) if outcome.grid else ()
     carried = () if outcome.grid else _carried_over(named)
-    for sentence in (*wording.how_to_read(outcome), *listed, *carried, *outcome.cautions):
+    for sentence in (*result_text.how_to_read(outcome), *listed, *carried, *outcome.cautions):
         paper.say(f"- {sentence}", hang=2)
 
 
@@ -89,14 +89,16 @@ class _Paper:
         self.console.print(line, highlight=False, no_wrap=True, overflow="ignore", crop=False)
 
 
-def _figures(rows: tuple[Row, ...], paper: _Paper, cv: bool, said: Sequence[str] = ()) -> None:
+def _figures(
+    rows: tuple[DesignResult, ...], paper: _Paper, cv: bool, said: Sequence[str] = ()
+) -> None:
     """A head line, then a row's figures, and below them its design and what is `said` of it."""
     cells = [
         (
-            wording.percent(row.accuracy, "-"),
+            result_text.percent(row.accuracy, "-"),
             "" if row.test_accuracy is None else f"{row.test_accuracy.value:.1f}",
-            "" if row.latency is None else wording.ms(row.latency.value),
-            wording.count(row.parameters),
+            "" if row.latency is None else result_text.ms(row.latency.value),
+            result_text.count(row.parameters),
         )
         for row in rows
     ]
@@ -121,23 +123,23 @@ def _figures(rows: tuple[Row, ...], paper: _Paper, cv: bool, said: Sequence[str]
         paper.put(line(label, figures, "bold"))
         paper.say(row.design, "dim", indent=4)
         paper.say(_tested(row), "dim", indent=4)
-        paper.say(wording.use(row), "dim", indent=4)
+        paper.say(result_text.use(row), "dim", indent=4)
         paper.say(row.folded, "dim", indent=4)
         paper.say(note, "dim", indent=4)
 
 
-def _tested(row: Row) -> str:
+def _tested(row: DesignResult) -> str:
     """The test figure in full, beneath the one of the line; empty where there is none."""
     if row.test_accuracy is None or row.test_accuracy.low is None:
         return ""
-    parts = [f"test {wording.percent(row.test_accuracy, '-')}"]
+    parts = [f"test {result_text.percent(row.test_accuracy, '-')}"]
     if row.test_accuracy_nonzero is not None:
-        parts.append(f"non-zero {wording.percent(row.test_accuracy_nonzero, '-')}")
-    return ", ".join(part for part in (*parts, wording.over_seeds(row)) if part)
+        parts.append(f"non-zero {result_text.percent(row.test_accuracy_nonzero, '-')}")
+    return ", ".join(part for part in (*parts, result_text.over_seeds(row)) if part)
 
 
 def _bounds(outcome: Outcome) -> Iterator[str]:
-    yield f"Majority class: {wording.majority(outcome)}."
+    yield f"Majority class: {result_text.majority(outcome)}."
     if outcome.ceilings:
         best = ", ".join(f"{name} {value:.1f} %" for name, value in outcome.ceilings.items())
         yield f"Best possible, as the data are made: {best}."
@@ -145,31 +147,18 @@ def _bounds(outcome: Outcome) -> Iterator[str]:
         yield f"Latency limit: {outcome.latency_limit_ms:g} ms."
     if outcome.hypervolume:
         trial, value = outcome.hypervolume[-1]
-        said = f"Hypervolume: {value:.1f} {wording.volume_unit(outcome)} after trial {trial}"
+        said = f"Hypervolume: {value:.1f} {result_text.volume_unit(outcome)} after trial {trial}"
         if outcome.reference_point:
-            said += f"; reference point {wording.reference_point(outcome)}"
+            said += f"; reference point {result_text.reference_point(outcome)}"
         yield said + "."
 
 
-def _carried_over(named: list[Row]) -> Iterator[str]:
-    if any(row.carried_over for row in named):
+def _carried_over(named: list[DesignResult]) -> Iterator[str]:
+    if any(row.adapted for row in named):
         yield (
             "Published designs were carried over to these encoders in proportion; the page says "
             "how, and gives the published figures."
         )
-
-
-class Reporter(Protocol):
-    """What a run tells while it goes."""
-
-    def trial(self, done: int, total: int, text: str) -> None:
-        """`done` of `total` trials have an end; `text` says what the last one came to."""
-
-    def step(self, what: str, done: int, total: int) -> None:
-        """`what` (of the trial now under way) has come to `done` of `total`."""
-
-    def line(self, text: str) -> None:
-        """Something that must stay readable afterwards."""
 
 
 @contextmanager

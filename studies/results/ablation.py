@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluators.statistics.paired import Paired, Right, paired
-from studies.results.outcome import GridOutcome, GridPoint, Outcome, Row, Split, Value
+from evaluators.statistics.paired import Correct, Paired, paired
+from studies.results.outcome import DesignResult, GridOutcome, GridPoint, Outcome, Split, Value
 
 CELLS, SHARES = "depth-or-merge", "tap-marginals"
 """The lists that are shown as cells, and as the share of each layer."""
@@ -21,7 +21,9 @@ DEPTH_ALONE, MERGING_ALONE = cell("early", "late"), cell("late", "early")
 
 
 def grid_outcome(
-    said: Mapping[str, Any] | None, rows: Sequence[Row], right: Mapping[int | str, Right]
+    said: Mapping[str, Any] | None,
+    rows: Sequence[DesignResult],
+    correct: Mapping[int | str, Correct],
 ) -> GridOutcome | None:
     """The list that a study's subject names; None for a search.
 
@@ -38,18 +40,18 @@ def grid_outcome(
         pairs.append((DEPTH_ALONE, MERGING_ALONE))
     for pair in dict.fromkeys(pairs):
         numbers = [by_name[name].number for name in pair if name in by_name]
-        known = [right[n] for n in numbers if n is not None and n in right]
+        known = [correct[n] for n in numbers if n is not None and n in correct]
         if len(known) == 2:
             differences[pair] = paired(*known)
     return GridOutcome(said["kind"], said["about"], points, tuple(said["notes"]), differences)
 
 
-def rows_by_name(rows: Sequence[Row]) -> dict[str, Row]:
+def rows_by_name(rows: Sequence[DesignResult]) -> dict[str, DesignResult]:
     """Complete rows by name, the last of each: an unstable reading may have been taken again."""
     return {row.name: row for row in rows if row.name and row.state == "complete"}
 
 
-def listed(outcome: Outcome) -> list[tuple[GridPoint, Row]]:
+def listed(outcome: Outcome) -> list[tuple[GridPoint, DesignResult]]:
     """The points whose design has an accuracy and a latency, in the list's order."""
     if outcome.grid is None:
         return []
@@ -71,7 +73,7 @@ def split_of(outcome: Outcome) -> Split:
     return "test" if all(row.test_accuracy is not None for row in rows) else "valid"
 
 
-def accuracy_of(row: Row, split: Split) -> Value | None:
+def accuracy_of(row: DesignResult, split: Split) -> Value | None:
     """The accuracy on test, or that which a search would choose by."""
     return row.test_accuracy if split == "test" else row.accuracy
 
@@ -82,7 +84,7 @@ def difference_of(outcome: Outcome, point: GridPoint) -> Paired | None:
     return outcome.grid.paired.get((point.design, point.against))
 
 
-def extra_ms(row: Row, other: Row | None) -> Value | None:
+def extra_ms(row: DesignResult, other: DesignResult | None) -> Value | None:
     """How much slower the row is than the other, in ms, with bounds that hold both intervals."""
     if other is None or row.latency is None or other.latency is None:
         return None

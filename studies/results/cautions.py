@@ -4,22 +4,22 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from evaluators.statistics.paired import Paired, Right, paired
+from evaluators.statistics.paired import Correct, Paired, paired
 from studies.results.objectives import Goals
-from studies.results.outcome import Row
+from studies.results.outcome import DesignResult
 from studies.results.pareto import dominates, pareto_front
 from studies.results.text import counted
 from studies.results.verdict import Judged, compare
 
-Rights = Mapping[int | str, Right]
+CorrectAnswers = Mapping[int | str, Correct]
 """Which samples each design was right about: (seeds, N), by trial number or reference's name."""
 
 
 def cautions_of(
-    rows: Sequence[Row],
+    rows: Sequence[DesignResult],
     subject: Mapping[str, Any],
-    references: Sequence[Row] = (),
-    right: Rights | None = None,
+    references: Sequence[DesignResult] = (),
+    correct: CorrectAnswers | None = None,
     goals: Goals | None = None,
 ) -> tuple[str, ...]:
     """Sentences about trials, references and the front.
@@ -27,38 +27,38 @@ def cautions_of(
     Where `right` holds two designs over the same samples, their paired interval decides what is
     said about which of them is better.
     """
-    goals, right = goals or Goals(), right or {}
+    goals, correct = goals or Goals(), correct or {}
     front = pareto_front(rows, goals.objectives)
     if goals.more:
         references = ()  # these are not asked for what a study searches for beside the two
     return (
         *subject.get("cautions", []),
         *_without_figures(rows),
-        *(said for row in references if (said := _of_reference(row, front, right))),
+        *(said for row in references if (said := _of_reference(row, front, correct))),
         *_of_training(rows),
-        *_of_order(front, right),
+        *_of_order(front, correct),
         *_of_use(front),
     )
 
 
-def neighbours(front: Sequence[Row], right: Rights) -> tuple[Paired | None, ...]:
+def neighbours(front: Sequence[DesignResult], correct: CorrectAnswers) -> tuple[Paired | None, ...]:
     """How much more accurate each design of a front is than the next faster one.
 
     Over the same samples; None where it is not kept which of them were right.
     """
-    return tuple(_paired(slower, faster, right) for faster, slower in pairwise(front))
+    return tuple(_paired(slower, faster, correct) for faster, slower in pairwise(front))
 
 
-def _paired(one: Row, other: Row, right: Rights) -> Paired | None:
-    a, b = right.get(_who(one)), right.get(_who(other))
+def _paired(one: DesignResult, other: DesignResult, correct: CorrectAnswers) -> Paired | None:
+    a, b = correct.get(_who(one)), correct.get(_who(other))
     return None if a is None or b is None else paired(a, b)
 
 
-def _who(row: Row) -> int | str:
+def _who(row: DesignResult) -> int | str:
     return row.name if row.number is None else row.number
 
 
-def _without_figures(rows: Sequence[Row]) -> list[str]:
+def _without_figures(rows: Sequence[DesignResult]) -> list[str]:
     found = []
     failed = [row for row in rows if row.state == "failed"]
     if failed:
@@ -76,7 +76,7 @@ def _without_figures(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def _of_reference(row: Row, front: Sequence[Row], right: Rights) -> str:
+def _of_reference(row: DesignResult, front: Sequence[DesignResult], correct: CorrectAnswers) -> str:
     if row.state == "unstable":
         return f"The latency of {row.label} is not stable: {row.reason}"
     if row.state == "infeasible":
@@ -84,11 +84,11 @@ def _of_reference(row: Row, front: Sequence[Row], right: Rights) -> str:
     beaten = [other for other in front if dominates(row, other)]
     if not beaten:
         return ""
-    reference = Judged(row, right.get(_who(row)))
+    reference = Judged(row, correct.get(_who(row)))
     sure = [
         other
         for other in beaten
-        if compare(Judged(other, right.get(_who(other))), reference).dominates
+        if compare(Judged(other, correct.get(_who(other))), reference).dominates
     ]
     if sure:
         return (
@@ -103,7 +103,7 @@ def _of_reference(row: Row, front: Sequence[Row], right: Rights) -> str:
     )
 
 
-def _of_training(rows: Sequence[Row]) -> list[str]:
+def _of_training(rows: Sequence[DesignResult]) -> list[str]:
     found = []
     if len({row.fidelity for row in rows if row.fidelity}) > 1:
         found.append(
@@ -114,13 +114,13 @@ def _of_training(rows: Sequence[Row]) -> list[str]:
         first = ", ".join(row.label for row in shortened[:5])
         found.append(
             f"{counted(len(shortened), 'trial')} ({first}{', ...' if len(shortened) > 5 else ''}) "
-            "had a fusion so dear that it got fewer epochs than the others: their accuracy is "
+            "had a fusion so expensive that it got fewer epochs than the others: their accuracy is "
             "what this bound allows."
         )
     return found
 
 
-def _of_use(front: Sequence[Row]) -> list[str]:
+def _of_use(front: Sequence[DesignResult]) -> list[str]:
     """Fused designs of which it is not shown that they use all of their modalities."""
     found = []
     for row in front:
@@ -139,13 +139,13 @@ def _of_use(front: Sequence[Row]) -> list[str]:
     return found
 
 
-def _of_order(front: Sequence[Row], right: Rights) -> list[str]:
+def _of_order(front: Sequence[DesignResult], correct: CorrectAnswers) -> list[str]:
     """How many designs cannot be told from the most accurate one of the front."""
     best = [row for row in front if row.accuracy]
     if len(best) < 2:
         return []
     top = max(best, key=lambda row: row.accuracy.value if row.accuracy else 0)
-    pairs = [_paired(top, row, right) for row in best if row is not top]
+    pairs = [_paired(top, row, correct) for row in best if row is not top]
     known = [pair for pair in pairs if pair is not None]
     if len(known) == len(pairs):
         open_ = sum(not pair.decided for pair in known)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from evaluators.statistics.paired import paired, right_from
-from studies.results.outcome import SEEDS, USE, FineTuned, ModalityUse, Row, Value
+from evaluators.statistics.paired import correct_from, paired
+from studies.results.outcome import SEEDS, USE, DesignResult, FineTuned, ModalityUse, Value
 from studies.results.pareto import complete, dominates, pareto_front, point
 
 ATTRIBUTE = "fine-tuned "
@@ -18,7 +18,7 @@ RIGHTS = (RIGHT, RIGHT_BEFORE)
 """Which samples the design was right about, as fine-tuned and as the search saw it."""
 
 
-def earn_it(rows: Sequence[Row], count: int) -> list[Row]:
+def earn_it(rows: Sequence[DesignResult], count: int) -> list[DesignResult]:
     """The designs that are worth fine-tuning: so many, first those that no other beats.
 
     By non-dominated rank in accuracy and latency; of a rank that is too many, those that stand
@@ -26,7 +26,7 @@ def earn_it(rows: Sequence[Row], count: int) -> list[Row]:
     NSGA-II). Fewer where there are fewer complete designs.
     """
     left = complete(rows)
-    found: list[Row] = []
+    found: list[DesignResult] = []
     while left and len(found) < count:
         rank = list(pareto_front(left))
         left = [row for row in left if row not in rank]
@@ -34,7 +34,7 @@ def earn_it(rows: Sequence[Row], count: int) -> list[Row]:
     return found
 
 
-def _least_crowded(rank: Sequence[Row], count: int) -> list[Row]:
+def _least_crowded(rank: Sequence[DesignResult], count: int) -> list[DesignResult]:
     """So many of a front's rows, given fastest first; in the order of their distance."""
     distances = {rank[0].number: float("inf"), rank[-1].number: float("inf")}
     (low, fast), (high, slow) = point(rank[0]), point(rank[-1])
@@ -45,7 +45,9 @@ def _least_crowded(rank: Sequence[Row], count: int) -> list[Row]:
     return sorted(rank, key=lambda row: -distances[row.number])[:count]
 
 
-def fine_tuned_of(attributes: Mapping[str, Any], rows: Sequence[Row]) -> tuple[FineTuned, ...]:
+def fine_tuned_of(
+    attributes: Mapping[str, Any], rows: Sequence[DesignResult]
+) -> tuple[FineTuned, ...]:
     """What a study's own attributes tell of the designs that were fine-tuned, fastest first."""
     by_number = {row.number: row for row in rows}
     made = {}
@@ -53,7 +55,7 @@ def fine_tuned_of(attributes: Mapping[str, Any], rows: Sequence[Row]) -> tuple[F
         if not name.startswith(ATTRIBUTE) or "accuracy" not in kept:
             continue
         row = by_number[int(name.removeprefix(ATTRIBUTE))]
-        before, after = right_from(kept[RIGHT_BEFORE]), right_from(kept[RIGHT])
+        before, after = correct_from(kept[RIGHT_BEFORE]), correct_from(kept[RIGHT])
         made[row.number] = (_tuned(row, kept), row, paired(after, before))
     tuned = [row for row, _, _ in made.values()]
     found = [
@@ -63,7 +65,7 @@ def fine_tuned_of(attributes: Mapping[str, Any], rows: Sequence[Row]) -> tuple[F
     return tuple(sorted(found, key=lambda each: (point(each.row)[1], each.row.number or 0)))
 
 
-def _tuned(row: Row, kept: Mapping[str, Any]) -> Row:
+def _tuned(row: DesignResult, kept: Mapping[str, Any]) -> DesignResult:
     tests = kept.get(TEST, {})
     return replace(
         row,

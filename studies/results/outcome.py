@@ -76,7 +76,7 @@ class ModalityUse:
 
 
 @dataclass(frozen=True)
-class Row:
+class DesignResult:
     """One trial, or one unimodal reference (which has no number: it is outside the search).
 
     accuracy, accuracy_nonzero, test_accuracy, test_accuracy_nonzero: percent of samples, the
@@ -100,7 +100,7 @@ class Row:
     design: str
     params: Mapping[str, str | int] = field(default_factory=dict)
     name: str = ""
-    carried_over: str = ""
+    adapted: str = ""
     accuracy: Value | None = None
     accuracy_nonzero: Value | None = None
     test_accuracy: Value | None = None
@@ -152,7 +152,7 @@ class Verdict:
     kind: Kind
     split: Split
     held_against: int
-    rival: Row | None = None
+    rival: DesignResult | None = None
     points: Paired | None = None
     times_faster: Value | None = None
     more_samples: int | None = None
@@ -169,9 +169,9 @@ class Standing:
     `verdict` is what of this the data decide; None where it is not kept which samples were right.
     """
 
-    row: Row
+    row: DesignResult
     on_front: bool
-    dominated_by: Row | None = None
+    dominated_by: DesignResult | None = None
     points_lost: float = 0.0
     times_slower: float = 1.0
     verdict: Verdict | None = None
@@ -231,8 +231,8 @@ class FineTuned:
     no other fine-tuned design beats it; these accuracies are compared with each other alone.
     """
 
-    row: Row
-    before: Row
+    row: DesignResult
+    before: DesignResult
     gained: Paired
     on_front: bool
 
@@ -263,9 +263,9 @@ class Outcome:
     data_note: str
     majority: tuple[float, float | None]
     ceilings: Mapping[str, float]
-    rows: tuple[Row, ...]
-    references: tuple[Row, ...]
-    front: tuple[Row, ...]
+    rows: tuple[DesignResult, ...]
+    references: tuple[DesignResult, ...]
+    front: tuple[DesignResult, ...]
     standings: tuple[Standing, ...]
     hypervolume: tuple[tuple[int, float], ...]
     reference_point: tuple[float, ...] | None

@@ -5,23 +5,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from studies.results.objectives import PAIR, Objective
-from studies.results.outcome import Row, Standing
+from studies.results.outcome import DesignResult, Standing
 
 Objectives = Sequence[Objective]
 
 
-def dominates(a: Row, b: Row, objectives: Objectives = PAIR) -> bool:
+def dominates(a: DesignResult, b: DesignResult, objectives: Objectives = PAIR) -> bool:
     """Whether `a` is no worse than `b` in any objective, and better in one."""
     gains_a, gains_b = gains(a, objectives), gains(b, objectives)
     return gains_a != gains_b and all(x >= y for x, y in zip(gains_a, gains_b, strict=True))
 
 
-def gains(row: Row, objectives: Objectives) -> tuple[float, ...]:
+def gains(row: DesignResult, objectives: Objectives) -> tuple[float, ...]:
     """The row's values such that more is better. Raises ValueError where one is not known."""
     return tuple(objective.gain(value_of(row, objective)) for objective in objectives)
 
 
-def value_of(row: Row, objective: Objective) -> float:
+def value_of(row: DesignResult, objective: Objective) -> float:
     """The row's value of one objective. Raises ValueError where it is not known."""
     found = row.figure(objective)
     if found is None:
@@ -29,18 +29,20 @@ def value_of(row: Row, objective: Objective) -> float:
     return found.value
 
 
-def point(row: Row) -> tuple[float, float]:
+def point(row: DesignResult) -> tuple[float, float]:
     """(accuracy in percent on validation, latency in ms) of a complete row. Raises ValueError."""
     accuracy, latency = (value_of(row, objective) for objective in PAIR)
     return accuracy, latency
 
 
-def complete(rows: Sequence[Row]) -> list[Row]:
+def complete(rows: Sequence[DesignResult]) -> list[DesignResult]:
     """Rows that are complete, duplicates left out."""
     return [r for r in rows if r.state == "complete" and r.duplicate_of is None]
 
 
-def pareto_front(rows: Sequence[Row], objectives: Objectives = PAIR) -> tuple[Row, ...]:
+def pareto_front(
+    rows: Sequence[DesignResult], objectives: Objectives = PAIR
+) -> tuple[DesignResult, ...]:
     """Complete rows that no other beats, fastest first."""
     candidates = complete(rows)
     front = [
@@ -49,7 +51,9 @@ def pareto_front(rows: Sequence[Row], objectives: Objectives = PAIR) -> tuple[Ro
     return tuple(sorted(front, key=lambda row: (point(row)[1], row.number or 0)))
 
 
-def standing(row: Row, rows: Sequence[Row], objectives: Objectives = PAIR) -> Standing:
+def standing(
+    row: DesignResult, rows: Sequence[DesignResult], objectives: Objectives = PAIR
+) -> Standing:
     """Where a complete row stands against the others.
 
     The dominating trial that is named is the fastest of the most accurate ones.
@@ -62,7 +66,9 @@ def standing(row: Row, rows: Sequence[Row], objectives: Objectives = PAIR) -> St
     return Standing(row, False, best, best_accuracy - accuracy, latency / best_latency)
 
 
-def reference_point(rows: Sequence[Row], objectives: Objectives = PAIR) -> tuple[float, ...] | None:
+def reference_point(
+    rows: Sequence[DesignResult], objectives: Objectives = PAIR
+) -> tuple[float, ...] | None:
     """The worst corner that hypervolume is counted from, a value an objective.
 
     0 where more is better, 1.1 times the greatest where less is.
@@ -77,7 +83,7 @@ def reference_point(rows: Sequence[Row], objectives: Objectives = PAIR) -> tuple
 
 
 def hypervolume(
-    rows: Sequence[Row], reference: tuple[float, ...], objectives: Objectives = PAIR
+    rows: Sequence[DesignResult], reference: tuple[float, ...], objectives: Objectives = PAIR
 ) -> float:
     """What the rows dominate up to the reference point, in the product of the objectives' units.
 
@@ -101,7 +107,7 @@ def hypervolume(
 
 
 def hypervolume_history(
-    rows: Sequence[Row], reference: tuple[float, ...] | None, objectives: Objectives = PAIR
+    rows: Sequence[DesignResult], reference: tuple[float, ...] | None, objectives: Objectives = PAIR
 ) -> tuple[tuple[int, float], ...]:
     """(trial number, hypervolume so far) after each trial that has a number."""
     if reference is None:

@@ -4,7 +4,15 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from evaluators.statistics.paired import Paired
-from studies.results.outcome import FineTuned, ModalityUse, Outcome, Row, Standing, Value, Verdict
+from studies.results.outcome import (
+    DesignResult,
+    FineTuned,
+    ModalityUse,
+    Outcome,
+    Standing,
+    Value,
+    Verdict,
+)
 
 NEAREST_MISSES = 3
 SOURCE_OF_PUBLISHED = "arXiv 2511.21889"
@@ -129,7 +137,7 @@ def _times(times: Value | None) -> str:
     return f"{ms(times.value)} times as fast ({ms(times.low)} to {ms(times.high)})"
 
 
-def standing_of(row: Row, outcome: Outcome) -> str:
+def standing_of(row: DesignResult, outcome: Outcome) -> str:
     """Where a row stands, as far as the outcome says; else what became of it."""
     for where in outcome.standings:
         if (where.row.number, where.row.name) == (row.number, row.name):
@@ -282,7 +290,7 @@ def volume_unit(outcome: Outcome) -> str:
     return " x ".join(["percent-points", "ms", *(each.name for each in outcome.goals.more)])
 
 
-def further(row: Row, outcome: Outcome) -> str:
+def further(row: DesignResult, outcome: Outcome) -> str:
     """`robustness, % 61.2`: what is searched for beside accuracy and latency; may be empty."""
     return "; ".join(
         f"{each.words} {value.value:.4g}"
@@ -291,7 +299,7 @@ def further(row: Row, outcome: Outcome) -> str:
     )
 
 
-def use(row: Row) -> str:
+def use(row: DesignResult) -> str:
     """`text +21.3 points (+15.0 to +27.4), vision ...; without text 55.1 %, ...`; may be empty."""
     found = row.use
     if found is None:
@@ -316,10 +324,10 @@ def _share(value: Value) -> str:
     return f"{value.value:+.1f} points{bounds}"
 
 
-def majority_row(outcome: Outcome) -> Row:
+def majority_row(outcome: Outcome) -> DesignResult:
     """What always naming the most frequent class reaches, as a row beside the references."""
     valid, test = outcome.majority
-    return Row(
+    return DesignResult(
         None,
         "complete",
         "always the most frequent class",
@@ -341,14 +349,14 @@ def chosen_by(outcome: Outcome) -> str:
     return "by cross-validation" if outcome.cv else "that on validation"
 
 
-def over_seeds(row: Row) -> str:
+def over_seeds(row: DesignResult) -> str:
     """`3 seeds: 78.1 to 79.4`; empty for a single training."""
     if len(row.test_seeds) < 2:
         return ""
     return f"{len(row.test_seeds)} seeds: {min(row.test_seeds):.1f} to {max(row.test_seeds):.1f}"
 
 
-def published(row: Row) -> str:
+def published(row: DesignResult) -> str:
     """`84.25 %, 21.6 ms`; empty where nothing was published."""
     parts = []
     if row.published_accuracy is not None:
@@ -358,7 +366,7 @@ def published(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _has_bounds(row: Row) -> bool:
+def _has_bounds(row: DesignResult) -> bool:
     return any(v is not None and v.low is not None for v in (row.accuracy, row.test_accuracy))
 
 

@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.evaluation import Evaluation
-from evaluators.statistics.paired import Right, right_from
+from evaluators.statistics.paired import Correct, correct_from
 from search_space.design.genotype import Genotype
 from studies.results.ablation import grid_outcome
 from studies.results.cautions import cautions_of, neighbours
@@ -21,10 +21,10 @@ from studies.results.objectives import MORE, Goals, goals
 from studies.results.outcome import (
     SEEDS,
     USE,
+    DesignResult,
     FineTuned,
     ModalityUse,
     Outcome,
-    Row,
     Rungs,
     Split,
     Standing,
@@ -38,9 +38,9 @@ from studies.results.pareto import (
     standing,
 )
 from studies.results.text import counted
-from studies.results.verdict import RightBySplit, with_verdicts
+from studies.results.verdict import CorrectBySplit, with_verdicts
 
-RECORD, NAME, CARRIED_OVER, WORKER, DESIGN = "record", "name", "carried_over", "worker", "design"
+RECORD, NAME, ADAPTED, WORKER, DESIGN = "record", "name", "carried_over", "worker", "design"
 CONDITIONS, IDENTITY, SETTINGS = "conditions", "identity", "settings"
 PROTOCOL = "training protocol"
 SUBJECT, REFERENCES, TESTS = "subject", "references", "test"
@@ -132,7 +132,7 @@ def figures_of(record: Mapping[str, Any], tests: Mapping[str, Any] | None = None
     }
 
 
-def rights(study: optuna.Study, split: Split = "test") -> dict[int | str, Right]:
+def correct_answers(study: optuna.Study, split: Split = "test") -> dict[int | str, Correct]:
     """Which samples each design was right about: (seeds, N), by trial number or reference's name.
 
     "valid": the samples that the search chose by, for every complete trial; under
@@ -147,7 +147,7 @@ def rights(study: optuna.Study, split: Split = "test") -> dict[int | str, Right]
     else:
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         kept |= {t.number: t.user_attrs.get(RECORD, {}).get(RIGHT) for t in complete}
-    return {who: right_from(rows) for who, rows in kept.items() if rows}
+    return {who: correct_from(rows) for who, rows in kept.items() if rows}
 
 
 def is_unstable(trial: FrozenTrial) -> bool:
@@ -155,19 +155,19 @@ def is_unstable(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get(RECORD, {}).get(UNSTABLE))
 
 
-def row_of(trial: FrozenTrial, tests: Mapping[str, Any]) -> Row:
+def row_of(trial: FrozenTrial, tests: Mapping[str, Any]) -> DesignResult:
     """One finished trial as a row; `tests` holds the test figures by trial number."""
     record = trial.user_attrs.get(RECORD, {})
     pruned = "stopped" if record.get(STOPPED) else "infeasible"
     pruned = "unstable" if is_unstable(trial) else pruned
     states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: pruned}
-    return Row(
+    return DesignResult(
         number=trial.number,
         state=states.get(trial.state, "failed"),  # type: ignore[arg-type]
         design=trial.user_attrs.get(DESIGN, ""),
         params=trial.params,
         name=trial.user_attrs.get(NAME, ""),
-        carried_over=trial.user_attrs.get(CARRIED_OVER, ""),
+        adapted=trial.user_attrs.get(ADAPTED, ""),
         **figures_of(record, tests.get(str(trial.number))),
     )
 
@@ -175,24 +175,24 @@ def row_of(trial: FrozenTrial, tests: Mapping[str, Any]) -> Row:
 def reference_row(
     name: str,
     design: str,
-    carried_over: str,
+    adapted: str,
     record: Mapping[str, Any],
     tests: Mapping[str, Any] | None = None,
-) -> Row:
+) -> DesignResult:
     """A design outside the search, such as text alone; `tests` holds its test figures."""
     state: State = "complete" if "latency_ms" in record else "infeasible"
     if record.get(UNSTABLE):
         state = "unstable"
     figures = figures_of(record, tests)
-    return Row(None, state, design, name=name, carried_over=carried_over, **figures)
+    return DesignResult(None, state, design, name=name, adapted=adapted, **figures)
 
 
-def row_json(row: Row) -> dict[str, Any]:
+def row_json(row: DesignResult) -> dict[str, Any]:
     """A row as plain JSON values; `row_from_json` is the inverse."""
     return asdict(row)
 
 
-def row_from_json(fields: Mapping[str, Any]) -> Row:
+def row_from_json(fields: Mapping[str, Any]) -> DesignResult:
     """The row that `row_json` wrote."""
     accuracies = ("accuracy", "accuracy_nonzero", "test_accuracy", "test_accuracy_nonzero")
     names = (*accuracies, "latency", "probe_r2", "predicted_latency")
@@ -201,10 +201,10 @@ def row_from_json(fields: Mapping[str, Any]) -> Row:
     kept = fields.get("use") or {}
     use = ModalityUse.from_json(kept) if "chance" in kept else None  # none by earlier versions
     seeds = tuple(fields.get("test_seeds", ()))
-    return Row(**{**fields, **values, "use": use, "test_seeds": seeds})
+    return DesignResult(**{**fields, **values, "use": use, "test_seeds": seeds})
 
 
-def rows_of(study: optuna.Study) -> tuple[Row, ...]:
+def rows_of(study: optuna.Study) -> tuple[DesignResult, ...]:
     """All finished trials in order of number."""
     tests = study.user_attrs.get(TESTS, {})
     finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
@@ -259,7 +259,7 @@ def outcome_of(study: optuna.Study) -> Outcome:
     rows = rows_of(study)
     references = tuple(row_from_json(r) for r in study.user_attrs.get(REFERENCES, []))
     subject = study.user_attrs[SUBJECT]
-    grid = grid_outcome(subject.get("grid"), rows, rights(study))
+    grid = grid_outcome(subject.get("grid"), rows, correct_answers(study))
     fine_tuned = fine_tuned_of(study.user_attrs, rows)
     # A list is given, not searched: neither its course nor its decisions mean anything.
     sought = goals_of(subject)
@@ -267,9 +267,12 @@ def outcome_of(study: optuna.Study) -> Outcome:
     reference = None if grid else reference_point(rows, objectives)
     named = [row for row in rows if row.name and row.state == "complete"]
     front = pareto_front(rows, objectives)
-    by_split: RightBySplit = {"valid": rights(study, "valid"), "test": rights(study, "test")}
+    by_split: CorrectBySplit = {
+        "valid": correct_answers(study, "valid"),
+        "test": correct_answers(study, "test"),
+    }
     tested = all(row.number in by_split["test"] for row in front)
-    right = by_split["test" if tested else "valid"]
+    correct = by_split["test" if tested else "valid"]
     return Outcome(
         study=study.study_name,
         title=subject["title"],
@@ -288,13 +291,13 @@ def outcome_of(study: optuna.Study) -> Outcome:
         conditions=study.user_attrs[CONDITIONS],
         latency_limit_ms=subject["latency_limit_ms"],
         cautions=(
-            *cautions_of(rows, subject, references, right, sought),
+            *cautions_of(rows, subject, references, correct, sought),
             *(
                 f"Trial {number} has earned fine-tuning and could not be fine-tuned: {why}"
                 for number, why in failures(study.user_attrs).items()
             ),
         ),
-        neighbours=() if sought.more else neighbours(front, right),
+        neighbours=() if sought.more else neighbours(front, correct),
         grid=grid,
         rungs=rungs_of(rows, fine_tuned),
         fine_tuned=fine_tuned,
@@ -308,15 +311,15 @@ def goals_of(subject: Mapping[str, Any]) -> Goals:
 
 
 def _standings(
-    named: Sequence[Row],
-    rows: Sequence[Row],
-    held: Sequence[Row],
-    right: RightBySplit,
+    named: Sequence[DesignResult],
+    rows: Sequence[DesignResult],
+    held: Sequence[DesignResult],
+    correct: CorrectBySplit,
     sought: Goals,
 ) -> tuple[Standing, ...]:
     """Where named designs stand; verdicts weigh accuracy and latency, so without them for more."""
     found = tuple(standing(row, rows, sought.objectives) for row in named)
-    return found if sought.more else with_verdicts(found, held, right)
+    return found if sought.more else with_verdicts(found, held, correct)
 
 
 def _importances(study: optuna.Study, sought: Goals) -> dict[str, dict[str, float]]:
@@ -339,7 +342,7 @@ def _importances(study: optuna.Study, sought: Goals) -> dict[str, dict[str, floa
     return found
 
 
-def rungs_of(rows: Sequence[Row], fine_tuned: Sequence[FineTuned] = ()) -> Rungs | None:
+def rungs_of(rows: Sequence[DesignResult], fine_tuned: Sequence[FineTuned] = ()) -> Rungs | None:
     """How the stages of a study that probed or fine-tuned agree; None for one that did neither."""
     probed = {row.design: row for row in rows if row.probe_r2 and row.timed_as is None}
     both = [

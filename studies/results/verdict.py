@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evaluators.data.measures import Z_95
-from evaluators.statistics.paired import Paired, Right, paired
-from studies.results.outcome import Row, Split, Standing, Timing, Value, Verdict
+from evaluators.statistics.paired import Correct, Paired, paired
+from studies.results.outcome import DesignResult, Split, Standing, Timing, Value, Verdict
 
 BETWEEN_READINGS: Mapping[Timing, float] = {"alone": 0.016, "shared": 0.26}
 """How far readings of one network that were taken at different times lie apart: their relative
@@ -37,8 +37,8 @@ class Judged:
     where it is not kept.
     """
 
-    row: Row
-    right: Right | None
+    row: DesignResult
+    correct: Correct | None
 
 
 @dataclass(frozen=True)
@@ -81,28 +81,28 @@ class Comparison:
         return self.alike and same_latency
 
 
-RightBySplit = Mapping[Split, Mapping[int | str, Right]]
+CorrectBySplit = Mapping[Split, Mapping[int | str, Correct]]
 """Which samples designs were right about, by split and by trial number or reference's name."""
 
 
 def with_verdicts(
-    standings: Sequence[Standing], held: Sequence[Row], right: RightBySplit
+    standings: Sequence[Standing], held: Sequence[DesignResult], correct: CorrectBySplit
 ) -> tuple[Standing, ...]:
     """Standings with a verdict against `held` (the front and the references), each.
 
     All on test where every design concerned was looked at there, else on validation; without
     verdicts where neither is kept for all of them.
     """
-    split = split_of((*(standing.row for standing in standings), *held), right)
+    split = split_of((*(standing.row for standing in standings), *held), correct)
     if split is None:
         return tuple(standings)
     return tuple(
-        replace(standing, verdict=verdict_on(split, standing.row, held, right))
+        replace(standing, verdict=verdict_on(split, standing.row, held, correct))
         for standing in standings
     )
 
 
-def split_of(rows: Iterable[Row], right: RightBySplit) -> Split | None:
+def split_of(rows: Iterable[DesignResult], correct: CorrectBySplit) -> Split | None:
     """Test where it is kept of every row which samples there were right, else validation, or None.
 
     What is compared and shown together is on one split.
@@ -110,23 +110,25 @@ def split_of(rows: Iterable[Row], right: RightBySplit) -> Split | None:
     rows = list(rows)
     splits: tuple[Split, Split] = ("test", "valid")
     for split in splits:
-        if all(judged(row, right[split]).right is not None for row in rows):
+        if all(judged(row, correct[split]).correct is not None for row in rows):
             return split
     return None
 
 
-def verdict_on(split: Split, own: Row, held: Sequence[Row], right: RightBySplit) -> Verdict | None:
+def verdict_on(
+    split: Split, own: DesignResult, held: Sequence[DesignResult], correct: CorrectBySplit
+) -> Verdict | None:
     """The verdict on one row by the samples of this split; None where they are not kept for all."""
     others = [row for row in held if row.label != own.label]
-    known = [judged(row, right[split]) for row in (own, *others)]
-    if any(one.right is None for one in known):
+    known = [judged(row, correct[split]) for row in (own, *others)]
+    if any(one.correct is None for one in known):
         return None
     return verdict(known[0], known[1:], split)
 
 
-def judged(row: Row, right: Mapping[int | str, Right]) -> Judged:
+def judged(row: DesignResult, correct: Mapping[int | str, Correct]) -> Judged:
     """A row with what is kept of it, by trial number or name."""
-    return Judged(row, right.get(row.name if row.number is None else row.number))
+    return Judged(row, correct.get(row.name if row.number is None else row.number))
 
 
 def verdict(own: Judged, others: Sequence[Judged], split: Split) -> Verdict:
@@ -170,13 +172,13 @@ def compare(own: Judged, rival: Judged) -> Comparison:
     """The rival held against a design. Raises ValueError where their samples differ in number."""
     missing = _missing(own) or _missing(rival)
     found = Comparison(rival, None, speed(own.row, rival.row), missing)
-    if found.slower or own.right is None or rival.right is None:
+    if found.slower or own.correct is None or rival.correct is None:
         return found  # slower is enough to know
-    alike = np.array_equal(rival.right.mean(0), own.right.mean(0))
-    return replace(found, points=paired(rival.right, own.right), alike=alike)
+    alike = np.array_equal(rival.correct.mean(0), own.correct.mean(0))
+    return replace(found, points=paired(rival.correct, own.correct), alike=alike)
 
 
-def speed(own: Row, rival: Row) -> Value | None:
+def speed(own: DesignResult, rival: DesignResult) -> Value | None:
     """How many times faster than `own` a rival is, and the 95 % interval of that ratio.
 
     In the logarithm, in quadrature: the half-widths of the two intervals, and what two readings
@@ -225,11 +227,11 @@ def _chosen(compared: Sequence[Comparison]) -> Comparison | None:
 
 
 def _promise(comparison: Comparison) -> tuple[float, float]:
-    row, right = comparison.rival.row, comparison.rival.right
+    row, correct = comparison.rival.row, comparison.rival.correct
     if row.accuracy is not None:
         accuracy = row.accuracy.value
     else:
-        accuracy = 0.0 if right is None else 100 * float(right.mean())
+        accuracy = 0.0 if correct is None else 100 * float(correct.mean())
     return accuracy, -(row.latency.value if row.latency else 0.0)
 
 
@@ -283,6 +285,6 @@ def _missing(judged: Judged) -> str:
         return f"{row.label} has no latency" + (f": {row.reason}" if row.reason else "")
     if row.latency.low is None or row.latency.high is None:
         return f"the latency of {row.label} has no interval"
-    if judged.right is None:
+    if judged.correct is None:
         return f"it is not kept on which samples {row.label} was right"
     return ""

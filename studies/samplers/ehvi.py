@@ -20,7 +20,7 @@ from studies.samplers.surrogates import (
 )
 
 START = 6
-"""Designs that are spread over the space, cheap to dear, before a model is asked."""
+"""Designs that are spread over the space, cheap to expensive, before a model is asked."""
 COMPLETE_AT_LEAST = 3
 MODELLED_AT_MOST = 200
 NEAR_THE_FRONT = 130
@@ -68,7 +68,7 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
     draw of it and the neighbours of the current front (`DesignPool`). None is proposed twice, nor
     one that another worker has in hand; one whose trial failed comes again after all others.
 
-    - Start: START designs from cheap to dear, drawn with a leaning away from those tried.
+    - Start: START designs from cheap to expensive, drawn with a leaning away from those tried.
     - Accuracy: a Gaussian process over the trials (`Surrogate`). The front that is to be improved
       is of its means at the tried designs, not of the noisy readings (a plug-in form of the noisy
       improvement of Daulton, Balandat and Bakshy, NeurIPS 2021, arXiv 2105.08195).
@@ -207,9 +207,9 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
                 )
 
     def _start(self, history: History, untried: list[int], rng: np.random.Generator) -> int:
-        """A design of the next cost, cheap and dear first, then between.
+        """A design of the next cost, cheap and expensive first, then between.
 
-        What looks as dear as one over the latency limit comes last.
+        What looks as expensive as one over the latency limit comes last.
         """
         begun, cost = history.begun, self._cost(untried)
         if history.over:

@@ -101,7 +101,7 @@ class DesignPool:
         ]
 
     def cost(self, indices: Sequence[int]) -> Floats:
-        """How dear designs look before any was timed, from 0: (N,), no unit.
+        """How expensive designs look before any was timed, from 0: (N,), no unit.
 
         Layers run, the text's weighed by its tokens.
         """

@@ -27,7 +27,7 @@ SAMPLERS = {
 }
 
 
-def chosen(name: str, space: SearchSpace, few_readings: bool = False, pair: bool = True) -> str:
+def chosen(name: str, space: SearchSpace, deferred_timing: bool = False, pair: bool = True) -> str:
     """The sampler of this name; of AUTO "ehvi" for a space that is listed whole, else "tpe".
 
     On the table of such a space `benchmarks/samplers.py` found "ehvi" ahead of all others or level
@@ -39,7 +39,7 @@ def chosen(name: str, space: SearchSpace, few_readings: bool = False, pair: bool
 
     if not pair:  # "ehvi" weighs these two alone
         return "tpe"
-    return "ehvi" if few_readings or space.size <= ENUMERABLE else "tpe"
+    return "ehvi" if deferred_timing or space.size <= ENUMERABLE else "tpe"
 
 
 def sampler_maker(

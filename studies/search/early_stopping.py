@@ -1,4 +1,4 @@
-"""Which designs are worth their next, dearer stage: training after the probe, timing after that.
+"""Which designs are worth their next stage: training after the probe, timing after that.
 
 Optuna's pruners know one objective. Here a design is stopped by both: what it promises is held
 against the accuracies and latencies of the trials so far.
@@ -23,7 +23,7 @@ from studies.results.trial_record import (
     is_unstable,
 )
 from studies.samplers.acquisition import Floats, front_of
-from studies.search.latency_prediction import LearntLatency
+from studies.search.latency_prediction import LearnedLatency
 
 PROBED_AT_LEAST = 6
 """Designs that are trained before the probe stops any."""
@@ -53,7 +53,7 @@ class EarlyStopping:
     """
 
     probe: Evaluator | None = None
-    latency: LearntLatency | None = None
+    latency: LearnedLatency | None = None
 
     def predicted(self, genotype: Genotype, limit_ms: float | None) -> "Predicted | None":
         """The latency to go by in place of a reading; None where the design has to be timed first.

@@ -16,11 +16,11 @@ from studies.results.trial_record import FINISHED, RECORD, genotype_of, is_unsta
 from studies.samplers.acquisition import Floats
 
 
-class LearntLatency:
+class LearnedLatency:
     """The device's latency model, learnt from the readings of one study as they come.
 
-    Before the first reading it tells cheap designs from dear ones. It is what a sampler goes by and
-    no result: what stands on a front was timed.
+    Before the first reading it tells cheap designs from expensive ones. Samplers go by it. It is no
+    result: every design on a front was timed.
     """
 
     def __init__(self, study: optuna.Study, space: SearchSpace, rewriting: Rewriting) -> None:

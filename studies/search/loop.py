@@ -15,11 +15,12 @@ from search_space.design.genotype import Genotype
 from search_space.space.paper import SeededDesign
 from search_space.space.space import SearchSpace
 from studies.infra.workers import Workers
+from studies.report.progress import Reporter
 from studies.results.objectives import FoundBy, Goals
 from studies.results.text import counted
 from studies.results.trial_record import (
+    ADAPTED,
     AGAIN,
-    CARRIED_OVER,
     NAME,
     RECORD,
     WORKER,
@@ -29,26 +30,14 @@ from studies.results.trial_record import (
 from studies.samplers.ehvi import EnumeratedEhviSampler, SpaceExhausted
 from studies.samplers.registry import distributions
 from studies.search.early_stopping import EarlyStopping, trained_and_not_timed
-from studies.search.trial_index import Ledger
-from studies.search.trial_runner import FOR_A_PERSON, Judge, needs_mending
+from studies.search.trial_index import TrialIndex
+from studies.search.trial_runner import FOR_A_PERSON, TrialRunner, needs_mending
 
 MAX_ATTEMPTS = 3
 """A trial whose worker ends in the middle of it is taken up again, up to this often."""
 ATTEMPTS = "attempts"
 ASKING_AT_MOST = timedelta(minutes=5)
 """A worker of another home that has not signed its trial by then has ended."""
-
-
-class Reporter(Protocol):
-    """Where the search says what it is doing."""
-
-    def trial(self, done: int, total: int, text: str) -> None:
-        """One trial has ended."""
-        ...
-
-    def line(self, text: str) -> None:
-        """Something that must stay readable afterwards."""
-        ...
 
 
 class Seed(Protocol):
@@ -65,7 +54,7 @@ class Seed(Protocol):
         ...
 
     @property
-    def carried_over(self) -> str:
+    def adapted(self) -> str:
         """How a published design was brought into the space; else empty."""
         ...
 
@@ -95,7 +84,7 @@ class Search:
     ) -> None:
         self._fixed, self._early = fixed, early or EarlyStopping()
         self._goals = goals or Goals()
-        self._judge = Judge(
+        self._judge = TrialRunner(
             study,
             space,
             latency,
@@ -110,7 +99,7 @@ class Search:
         self._study, self._space, self._sampler = study, space, sampler
         self._workers, self._reporter = workers, reporter
         self._distributions = distributions(space)
-        self._ledger, self._exhausted = Ledger(), False
+        self._ledger, self._exhausted = TrialIndex(), False
 
     def seed(self, designs: Sequence[Seed]) -> None:
         """Queues designs as named trials, each once however often it is called.
@@ -134,8 +123,8 @@ class Search:
                     continue
                 params = {d.name: c for d, c in zip(self._space.decisions, vector, strict=True)}
                 said = {NAME: seeded.name}
-                if seeded.carried_over:
-                    said[CARRIED_OVER] = seeded.carried_over
+                if seeded.adapted:
+                    said[ADAPTED] = seeded.adapted
                 self._study.enqueue_trial(params, user_attrs=said)
 
     def run(self, total: int) -> None:
@@ -208,7 +197,7 @@ class Search:
         if untimed:
             self._reporter.line(
                 f"{counted(len(untimed), 'design')} trained earlier and never timed: the same "
-                "command with --few-readings times those that may stand on the front"
+                "command with --deferred-timing times those that may stand on the front"
             )
         waiting = self._ledger.waiting
         if waiting:

@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 from studies.results.trial_record import AGAIN, FINISHED, NAME, is_unstable, settled_key
 
 
-class Ledger:
+class TrialIndex:
     """What the loop has to know of all trials, at the same cost in a long study as in a short one.
 
     A trial that has ended never changes again, so each is looked at once after its end, whoever

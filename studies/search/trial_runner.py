@@ -49,7 +49,7 @@ class SearchStopped(Exception):
     """It makes no sense to go on before somebody mends something; the text says what."""
 
 
-class Judge:
+class TrialRunner:
     """Takes the trials of one study to their ends."""
 
     def __init__(

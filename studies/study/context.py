@@ -49,7 +49,7 @@ Step = Callable[[str, int, int], None]
 
 
 @dataclass
-class Lab:
+class StudyContext:
     """The parts of one study, ready to use; close it when done."""
 
     settings: Settings
@@ -177,7 +177,7 @@ def load_space_of(settings: Settings) -> SearchSpace:
     return replace(space, precisions=precisions) if precisions else space
 
 
-def open_lab(settings: Settings, step: Step) -> Lab:
+def open_context(settings: Settings, step: Step) -> StudyContext:
     """Loads data and encoders, starts the device, and chooses sampler and how to train.
 
     Raises DataError, SpaceError, EncoderError, DeviceError.
@@ -191,7 +191,7 @@ def open_lab(settings: Settings, step: Step) -> Lab:
         space, grid = grid_in(settings.grid, space)
     _check_asked(settings, space)
     pair = not settings.goals.more
-    sampler = chosen(settings.sampler, space, settings.few_readings, pair)
+    sampler = chosen(settings.sampler, space, settings.deferred_timing, pair)
     settings = replace(settings, sampler=sampler)
     encoders = {spec.name: spec for spec in space.encoders}
     compute = "cuda" if torch.cuda.is_available() else "cpu"
@@ -206,7 +206,7 @@ def open_lab(settings: Settings, step: Step) -> Lab:
     quality.protocol = chosen_protocol(settings, quality, space, compute)
     latency, held = open_latency(settings, quality.builder, where, step)
     store = EvaluationStore(where / "evaluations.jsonl")
-    return Lab(
+    return StudyContext(
         settings, data, space, latency, quality, store, quality.builder, where, held, step, grid
     )
 

@@ -15,14 +15,14 @@ from evaluators.quality.modality_use import (
     artifact_without,
 )
 from evaluators.statistics.accuracy import measures_of
-from evaluators.statistics.paired import right_of, right_rows
+from evaluators.statistics.paired import correct_of, correct_rows
 from evaluators.store import known_or_new
 from search_space.design.encoder import Modality
 from search_space.design.genotype import Genotype
 from search_space.space.paper import SeededDesign, seeded_designs
 from search_space.space.space import SearchSpace
 from studies.results.fine_tuned import ATTRIBUTE, TEST
-from studies.results.outcome import SEEDS, USE, Row
+from studies.results.outcome import SEEDS, USE, DesignResult
 from studies.results.trial_record import (
     CONDITIONS,
     RECORD,
@@ -36,7 +36,7 @@ from studies.results.trial_record import (
     reference_row,
     row_json,
 )
-from studies.study.context import Lab
+from studies.study.context import StudyContext
 
 ARTIFACTS = "optuna-artifacts"
 
@@ -63,7 +63,7 @@ class Reference:
 
     name: str
     genotype: Genotype
-    carried_over: str = ""
+    adapted: str = ""
     published_accuracy: float | None = None
     published_latency_ms: float | None = None
 
@@ -72,7 +72,7 @@ class Reference:
         """A published design on the encoders of a space."""
         design = seeded.design
         figures = design.accuracy_percent, design.latency_ms
-        return Reference(seeded.name, seeded.genotype, seeded.carried_over, *figures)
+        return Reference(seeded.name, seeded.genotype, seeded.adapted, *figures)
 
 
 def is_sought(space: SearchSpace, genotype: Genotype) -> bool:
@@ -83,14 +83,14 @@ def is_sought(space: SearchSpace, genotype: Genotype) -> bool:
     return space.holds(genotype) and (genotype.is_fused or len(space.modalities) == 1)
 
 
-def testers(lab: Lab) -> list[QualityEvaluator]:
+def testers(context: StudyContext) -> list[QualityEvaluator]:
     """An evaluator for each seed that the final look is a mean over, the study's own first."""
-    more = range(lab.settings.seed + 1, lab.settings.seed + lab.settings.seeds)
-    return [lab.quality, *(lab.quality.other(seed=seed) for seed in more)]
+    more = range(context.settings.seed + 1, context.settings.seed + context.settings.seeds)
+    return [context.quality, *(context.quality.other(seed=seed) for seed in more)]
 
 
 def test_figures(
-    lab: Lab, by_seed: Sequence[QualityEvaluator], genotype: Genotype
+    context: StudyContext, by_seed: Sequence[QualityEvaluator], genotype: Genotype
 ) -> dict[str, Any]:
     """Accuracy on the whole test split of a design that was trained on train, stopped by valid.
 
@@ -98,33 +98,33 @@ def test_figures(
     percentage of each seed, and which samples were right. Of a fused design also what
     it uses of each, as the first seed trained it.
     """
-    found = [known_or_new(lab.store, _Test(one), genotype)[0] for one in by_seed]
-    right = np.concatenate([right_of(evaluation) for evaluation in found])
-    measures = measures_of(right, lab.data.split("test"))
+    found = [known_or_new(context.store, _Test(one), genotype)[0] for one in by_seed]
+    correct = np.concatenate([correct_of(evaluation) for evaluation in found])
+    measures = measures_of(correct, context.data.split("test"))
     figures: dict[str, Any] = {
         **{m.name: [m.value, m.low, m.high] for m in measures},
-        SEEDS: (100 * right.mean(1)).tolist(),
-        RIGHT: right_rows(right),
+        SEEDS: (100 * correct.mean(1)).tolist(),
+        RIGHT: correct_rows(correct),
     }
     if genotype.is_fused:
-        use, _ = known_or_new(lab.store, ModalityUseEvaluator(by_seed[0]), genotype)
+        use, _ = known_or_new(context.store, ModalityUseEvaluator(by_seed[0]), genotype)
         figures[USE] = {m.name: [m.value, m.low, m.high] for m in use.measures}
     return figures
 
 
 def reference_rows(
-    lab: Lab, by_seed: Sequence[QualityEvaluator], designs: Sequence[Reference]
-) -> tuple[list[Row], dict[str, dict[str, list[str]]]]:
+    context: StudyContext, by_seed: Sequence[QualityEvaluator], designs: Sequence[Reference]
+) -> tuple[list[DesignResult], dict[str, dict[str, list[str]]]]:
     """Unimodal designs, timed, trained and tested like all others, and where they were right.
 
     One that the device cannot run is trained all the same: what one modality reaches stands
     beside every front.
     """
     rows = []
-    right: dict[str, dict[str, list[str]]] = {"valid": {}, "test": {}}
+    correct: dict[str, dict[str, list[str]]] = {"valid": {}, "test": {}}
     for reference in designs:
-        latency, _ = known_or_new(lab.store, lab.latency, reference.genotype)
-        quality, _ = known_or_new(lab.store, lab.selection, reference.genotype)
+        latency, _ = known_or_new(context.store, context.latency, reference.genotype)
+        quality, _ = known_or_new(context.store, context.selection, reference.genotype)
         record = record_of(
             latency,
             quality,
@@ -133,36 +133,36 @@ def reference_rows(
             published_accuracy=reference.published_accuracy,
             published_latency_ms=reference.published_latency_ms,
         )
-        tests = test_figures(lab, by_seed, reference.genotype)
+        tests = test_figures(context, by_seed, reference.genotype)
         design = reference.genotype.describe()
-        rows.append(reference_row(reference.name, design, reference.carried_over, record, tests))
-        right["valid"][reference.name] = right_rows(right_of(quality))
-        right["test"][reference.name] = tests[RIGHT]
-    return rows, right
+        rows.append(reference_row(reference.name, design, reference.adapted, record, tests))
+        correct["valid"][reference.name] = correct_rows(correct_of(quality))
+        correct["test"][reference.name] = tests[RIGHT]
+    return rows, correct
 
 
-def references_of(lab: Lab) -> list[Reference]:
+def references_of(context: StudyContext) -> list[Reference]:
     """The published unimodal designs on the space's encoders, and each audio encoder alone."""
     found = [
         Reference.published(seeded)
-        for seeded in seeded_designs(lab.space)
-        if not (seeded.genotype.is_fused or is_sought(lab.space, seeded.genotype))
+        for seeded in seeded_designs(context.space)
+        if not (seeded.genotype.is_fused or is_sought(context.space, seeded.genotype))
     ]
-    sounds = lab.space.audio_encoders
+    sounds = context.space.audio_encoders
     for name in sounds:
-        alone = lab.quality.alone(lab.space.encoder(name))
-        if not is_sought(lab.space, alone):
+        alone = context.quality.alone(context.space.encoder(name))
+        if not is_sought(context.space, alone):
             called = "audio-only" if len(sounds) == 1 else f"audio-only-{name}"
             found.append(Reference(called, alone))
     return found
 
 
-def finish(lab: Lab, study: optuna.Study) -> None:
+def finish(context: StudyContext, study: optuna.Study) -> None:
     """Looks at test for the front and every named design, and keeps what a report needs."""
-    by_seed = testers(lab)
-    rows, right = reference_rows(lab, by_seed, references_of(lab))
+    by_seed = testers(context)
+    rows, correct = reference_rows(context, by_seed, references_of(context))
     if rows:
-        study.set_user_attr(RIGHT, right)
+        study.set_user_attr(RIGHT, correct)
         study.set_user_attr(REFERENCES, [row_json(row) for row in rows])
     outcome = outcome_of(study)
     shown = [*outcome.front, *(standing.row for standing in outcome.standings)]
@@ -172,10 +172,10 @@ def finish(lab: Lab, study: optuna.Study) -> None:
         assert row.number is not None
         genotype = genotype_of(trials[row.number].user_attrs[RECORD])
         if not _looked_at(tests.get(str(row.number), {}), genotype, len(by_seed)):
-            tests[str(row.number)] = test_figures(lab, by_seed, genotype)
-    if lab.settings.time_missing:
+            tests[str(row.number)] = test_figures(context, by_seed, genotype)
+    if context.settings.time_missing:
         _time_missing(
-            lab,
+            context,
             tests,
             {
                 r.number: genotype_of(trials[r.number].user_attrs[RECORD])
@@ -186,20 +186,20 @@ def finish(lab: Lab, study: optuna.Study) -> None:
     if tests != study.user_attrs.get(TESTS):
         study.set_user_attr(TESTS, tests)
     tuned = [each.row for each in outcome.fine_tuned if each.on_front]
-    _look_at_fine_tuned(lab, study, [one.other(whole=True) for one in by_seed], tuned)
-    _tell_of_test(lab, study)
+    _look_at_fine_tuned(context, study, [one.other(whole=True) for one in by_seed], tuned)
+    _tell_of_test(context, study)
     # All designs of a fixed list have names, and a network may take half a gigabyte: the front's
     # are kept, and `export` builds any other.
-    attach(lab, study, lab.quality, shown if lab.grid is None else outcome.front)
+    attach(context, study, context.quality, shown if context.grid is None else outcome.front)
     if tuned:
-        attach(lab, study, lab.quality.other(whole=True), tuned, " fine-tuned")
+        attach(context, study, context.quality.other(whole=True), tuned, " fine-tuned")
 
 
 class _TimedWithout:
     """The latency of a trained design's graph that runs without one modality."""
 
-    def __init__(self, lab: Lab, absent: Modality) -> None:
-        self._lab, self._absent = lab, absent
+    def __init__(self, context: StudyContext, absent: Modality) -> None:
+        self._lab, self._absent = context, absent
 
     def key(self, genotype: Genotype) -> str:
         whole = self._lab.latency.key(genotype)
@@ -214,7 +214,9 @@ class _TimedWithout:
         return replace(found, key=self.key(genotype), kind="latency without")
 
 
-def _time_missing(lab: Lab, tests: dict[str, Any], designs: Mapping[int, Genotype]) -> None:
+def _time_missing(
+    context: StudyContext, tests: dict[str, Any], designs: Mapping[int, Genotype]
+) -> None:
     """Adds to the test figures of fused designs what they take without each modality.
 
     Left out is what the device cannot run, or not read well enough.
@@ -224,7 +226,7 @@ def _time_missing(lab: Lab, tests: dict[str, Any], designs: Mapping[int, Genotyp
             continue
         use = dict(tests[str(number)][USE])
         for absent in genotype.encoders:
-            found, _ = known_or_new(lab.store, _TimedWithout(lab, absent), genotype)
+            found, _ = known_or_new(context.store, _TimedWithout(context, absent), genotype)
             if not (found.infeasible or found.unstable):
                 taken = found["latency_ms"]
                 use[f"latency_without_{absent}"] = [taken.value, taken.low, taken.high]
@@ -232,7 +234,10 @@ def _time_missing(lab: Lab, tests: dict[str, Any], designs: Mapping[int, Genotyp
 
 
 def _look_at_fine_tuned(
-    lab: Lab, study: optuna.Study, by_seed: Sequence[QualityEvaluator], rows: Sequence[Row]
+    context: StudyContext,
+    study: optuna.Study,
+    by_seed: Sequence[QualityEvaluator],
+    rows: Sequence[DesignResult],
 ) -> None:
     """Looks at test for the front of the fine-tuned designs."""
     for row in rows:
@@ -240,7 +245,7 @@ def _look_at_fine_tuned(
         kept = study.user_attrs[name]
         genotype = _genotype(study, row)
         if not _looked_at(kept.get(TEST, {}), genotype, len(by_seed)):
-            found = test_figures(lab, by_seed, genotype)
+            found = test_figures(context, by_seed, genotype)
             study.set_user_attr(name, {**kept, TEST: found})
 
 
@@ -249,19 +254,19 @@ def _looked_at(figures: dict[str, Any], genotype: Genotype, seeds: int) -> bool:
     return len(figures.get(SEEDS, [])) == seeds and (USE in figures or not genotype.is_fused)
 
 
-def _genotype(study: optuna.Study, row: Row) -> Genotype:
+def _genotype(study: optuna.Study, row: DesignResult) -> Genotype:
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     assert row.number is not None
     return genotype_of(trials[row.number].user_attrs[RECORD])
 
 
-def _tell_of_test(lab: Lab, study: optuna.Study) -> None:
+def _tell_of_test(context: StudyContext, study: optuna.Study) -> None:
     """Keeps what the majority class reaches on test, and how many trainings a figure is of."""
     subject = study.user_attrs[SUBJECT]
-    majority = [subject["majority"][0], 100 * lab.data.majority("test")[1]]
+    majority = [subject["majority"][0], 100 * context.data.majority("test")[1]]
     if majority != subject["majority"]:
         study.set_user_attr(SUBJECT, {**subject, "majority": majority})
-    first, count = lab.settings.seed, lab.settings.seeds
+    first, count = context.settings.seed, context.settings.seeds
     said = f"one training, seed {first}"
     if count > 1:
         said = f"mean over {count} trainings, seeds {first} to {first + count - 1}"
@@ -271,10 +276,10 @@ def _tell_of_test(lab: Lab, study: optuna.Study) -> None:
 
 
 def attach(
-    lab: Lab,
+    context: StudyContext,
     study: optuna.Study,
     quality: QualityEvaluator,
-    rows: Sequence[Row],
+    rows: Sequence[DesignResult],
     suffix: str = "",
 ) -> None:
     """Gives the shown trials a note and the study their trained ONNX as artifacts, each once.
@@ -284,7 +289,7 @@ def attach(
     """
     from optuna_dashboard import save_note
 
-    folder = lab.home / ARTIFACTS
+    folder = context.home / ARTIFACTS
     folder.mkdir(parents=True, exist_ok=True)
     store = FileSystemArtifactStore(str(folder))
     done = dict(study.user_attrs.get("artifacts", {}))
@@ -312,11 +317,11 @@ def attach(
         study.set_user_attr("artifacts", done)
 
 
-def note_of(row: Row) -> str:
+def note_of(row: DesignResult) -> str:
     """A few lines of Markdown about a trial, for the dashboard."""
     lines = [f"## {row.label}", "", row.design]
-    if row.carried_over:
-        lines += ["", row.carried_over]
+    if row.adapted:
+        lines += ["", row.adapted]
     if row.accuracy and row.latency:
         lines += ["", f"{row.accuracy.value:.1f} % in selection, {row.latency.value:.3g} ms"]
     return "\n".join(lines)

@@ -1,53 +1,48 @@
 """The last rung: designs that earn it are fine-tuned whole, once the search is over."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
 
 from evaluators.evaluation import NotFiniteError
 from evaluators.store import known_or_new
+from studies.report.progress import Reporter
 from studies.results.fine_tuned import ATTRIBUTE, RIGHT, RIGHT_BEFORE, earn_it, fine_tuned_of
-from studies.results.outcome import Row
+from studies.results.outcome import DesignResult
 from studies.results.text import counted, difference
 from studies.results.trial_record import RECORD, genotype_of, rows_of
-from studies.study.context import Lab
+from studies.study.context import StudyContext
 
 
-class Reporter(Protocol):
-    """Where fine-tuning says what it is doing."""
-
-    def line(self, text: str) -> None:
-        """Something that must stay readable afterwards."""
-        ...
-
-
-def fine_tune(lab: Lab, study: optuna.Study, reporter: Reporter) -> None:
+def fine_tune(context: StudyContext, study: optuna.Study, reporter: Reporter) -> None:
     """Fine-tunes the designs that have earned it, and keeps with the study what each came to.
 
     Workers that end together share them: each takes one that no other has in hand, and comes back
     once none is left to take. What was fine-tuned before is not done again. Raises StoreError.
     """
-    chosen = earn_it(rows_of(study), lab.settings.fine_tune)
+    chosen = earn_it(rows_of(study), context.settings.fine_tune)
     reporter.line(f"fine-tuning {counted(len(chosen), 'design')} whole, first by rank")
-    folder = lab.home / "workers"
+    folder = context.home / "workers"
     for wait in (False, True):
         for row in chosen:
             lock = FileLock(folder / f"fine-tune-{study.study_name}-{row.number}.lock")
             try:
                 with lock.acquire(timeout=-1 if wait else 0):
                     if f"{ATTRIBUTE}{row.number}" not in study.user_attrs:
-                        _fine_tune(lab, study, row, reporter)
+                        _fine_tune(context, study, row, reporter)
             except Timeout:
                 continue  # another worker's; waited for in the second round
 
 
-def _fine_tune(lab: Lab, study: optuna.Study, row: Row, reporter: Reporter) -> None:
+def _fine_tune(
+    context: StudyContext, study: optuna.Study, row: DesignResult, reporter: Reporter
+) -> None:
     assert row.number is not None
     record = _record(study, row)
     kept: dict[str, Any]
     try:
-        found, _ = known_or_new(lab.store, lab.fine_tuned, genotype_of(record))
+        found, _ = known_or_new(context.store, context.fine_tuned, genotype_of(record))
     except NotFiniteError as error:
         kept = {"reason": " ".join(str(error).split())}
         reporter.line(f"{row.label}: not fine-tuned: {kept['reason']}")
@@ -62,7 +57,7 @@ def _fine_tune(lab: Lab, study: optuna.Study, row: Row, reporter: Reporter) -> N
             reporter.line(f"{row.label}: {tuned.row.accuracy.value:.1f} % fine-tuned, {gained}")
 
 
-def _record(study: optuna.Study, row: Row) -> dict[str, Any]:
+def _record(study: optuna.Study, row: DesignResult) -> dict[str, Any]:
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     found: dict[str, Any] = trials[row.number or 0].user_attrs[RECORD]
     return found

@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from evaluators.data import DRAWN, DataSet, summary
 from evaluators.data.folds import pool
 from evaluators.quality.cross_validation import FOLDS
-from evaluators.training.loop import RECIPE, Trunks
+from evaluators.training.loop import TRAINING_VERSION, Trunks
 from search_space.space.named import names
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import Grid
@@ -22,7 +22,7 @@ from studies.infra.storage import StorageError, open_storage
 from studies.results.objectives import Goals
 from studies.results.trial_record import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS, SUBJECT, metrics
 from studies.search.early_stopping import PROMISING
-from studies.study.context import Lab
+from studies.study.context import StudyContext
 from studies.study.training_protocol import in_words, resumed_protocol
 
 SAME_RESULTS = ("data", "space", "training protocol or seed")
@@ -48,16 +48,16 @@ def study_name(settings: Settings, data: DataSet, space: SearchSpace) -> str:
     return settings.name or f"{settings.preset}-{data_label(data)}-{space.name}"
 
 
-def open_study(lab: Lab) -> optuna.Study:
-    """The study of this lab, made or resumed.
+def open_study(context: StudyContext) -> optuna.Study:
+    """The study of this context, made or resumed.
 
     Raises StorageError where the storage cannot be opened or holds a study of this name that was
     made under other conditions.
     """
-    settings = lab.settings
+    settings = context.settings
     storage = open_storage(settings.storage)
     directions = directions_of(settings.goals)
-    name = study_name(settings, lab.data, lab.space)
+    name = study_name(settings, context.data, context.space)
     study = optuna.create_study(
         storage=storage,
         study_name=name,
@@ -73,15 +73,15 @@ def open_study(lab: Lab) -> optuna.Study:
                 "give another --storage or --name"
             )
         study.set_metric_names(metrics(settings.goals))
-        study.set_user_attr(CONDITIONS, conditions(lab))
-        study.set_user_attr(SUBJECT, _subject(lab))
+        study.set_user_attr(CONDITIONS, conditions(context))
+        study.set_user_attr(SUBJECT, _subject(context))
         study.set_user_attr(SETTINGS, asdict(_from_anywhere(settings)))
-        study.set_user_attr(PROTOCOL, asdict(lab.quality.protocol))
-        study.set_user_attr(IDENTITY, _identity(lab))  # last: without it the study is made anew
+        study.set_user_attr(PROTOCOL, asdict(context.quality.protocol))
+        study.set_user_attr(IDENTITY, _identity(context))  # last: without it the study is made anew
         return study
-    check_identity(lab, study)
+    check_identity(context, study)
     said = dict(study.user_attrs[CONDITIONS])
-    if lab.grid is None:
+    if context.grid is None:
         if settings.sampler not in said["sampler"].replace(",", "").split():
             said["sampler"] += f", then {settings.sampler}"
         stages = _stages(settings)
@@ -100,7 +100,7 @@ def _stages(settings: Settings) -> str:
             "trained: after a closed-form probe on frozen trunks, designs that few others beat in "
             "what it explains, of the taps alone, and in latency"
         )
-    if settings.few_readings:
+    if settings.deferred_timing:
         said.append(
             f"timed: after training, designs that may add {100 * PROMISING:g} % to the hypervolume"
         )
@@ -113,19 +113,21 @@ def _stages(settings: Settings) -> str:
     return ", ".join(said) or EVERY_STAGE
 
 
-def check_identity(lab: Lab, study: optuna.Study, parts: Sequence[str] | None = None) -> None:
+def check_identity(
+    context: StudyContext, study: optuna.Study, parts: Sequence[str] | None = None
+) -> None:
     """Raises StorageError where a study was made under other conditions, in `parts` or at all.
 
     What of the training protocol was chosen for the machine that began the study is taken over.
     """
-    lab.quality.protocol = resumed_protocol(
-        lab.quality.protocol, lab.settings.trunks, study.user_attrs[PROTOCOL]
+    context.quality.protocol = resumed_protocol(
+        context.quality.protocol, context.settings.trunks, study.user_attrs[PROTOCOL]
     )
-    known, identity = study.user_attrs[IDENTITY], _identity(lab)
+    known, identity = study.user_attrs[IDENTITY], _identity(context)
     other = sorted(key for key in parts or identity if identity[key] != known.get(key))
     if other:
         raise StorageError(
-            f"study {study.study_name!r} in {lab.settings.storage} was made with another "
+            f"study {study.study_name!r} in {context.settings.storage} was made with another "
             f"{', '.join(other)}: repeat its command to go on with it, or give a new --name or "
             "--storage"
         )
@@ -150,28 +152,28 @@ def _from_anywhere(settings: Settings) -> Settings:
     )
 
 
-def _identity(lab: Lab) -> dict[str, Any]:
+def _identity(context: StudyContext) -> dict[str, Any]:
     """What must be the same for results to stand in one study."""
     space = {
-        "decisions": [[d.name, d.kind, list(d.choices)] for d in lab.space.decisions],
-        "encoders": [replace(spec, source="").as_json() for spec in lab.space.encoders],
+        "decisions": [[d.name, d.kind, list(d.choices)] for d in context.space.decisions],
+        "encoders": [replace(spec, source="").as_json() for spec in context.space.encoders],
     }
     return {
-        "data": lab.data.fingerprint,
+        "data": context.data.fingerprint,
         "space": _digest(space),
-        "training protocol or seed": _digest([RECIPE, asdict(lab.quality.protocol)]),
-        "device": lab.latency.device().fingerprint,
-        "threads": lab.settings.threads,
-        "runtime": lab.settings.runtime,
-        "timing": lab.latency.timing(),
-        "rewrites": lab.settings.rewrites,
-        "latency limit": lab.settings.latency_limit_ms,
-        "selection (--cv or not)": f"{FOLDS}-fold" if lab.settings.cv else "valid",
-        "objectives": [each.name for each in lab.settings.goals.more] or None,
-        "noise": lab.settings.noise,
-        "limits": list(lab.settings.limits) or None,
-        "list of designs": lab.grid
-        and _digest([[d.name, d.genotype.key] for d in lab.grid.designs]),
+        "training protocol or seed": _digest([TRAINING_VERSION, asdict(context.quality.protocol)]),
+        "device": context.latency.device().fingerprint,
+        "threads": context.settings.threads,
+        "runtime": context.settings.runtime,
+        "timing": context.latency.timing(),
+        "rewrites": context.settings.rewrites,
+        "latency limit": context.settings.latency_limit_ms,
+        "selection (--cv or not)": f"{FOLDS}-fold" if context.settings.cv else "valid",
+        "objectives": [each.name for each in context.settings.goals.more] or None,
+        "noise": context.settings.noise,
+        "limits": list(context.settings.limits) or None,
+        "list of designs": context.grid
+        and _digest([[d.name, d.genotype.key] for d in context.grid.designs]),
     }
 
 
@@ -179,10 +181,10 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def conditions(lab: Lab) -> dict[str, str]:
+def conditions(context: StudyContext) -> dict[str, str]:
     """Everything that a reader needs to repeat the study, in words."""
-    info, protocol, data = lab.latency.device(), lab.quality.protocol, lab.data
-    runtime, provider = RUNTIMES[lab.settings.runtime]
+    info, protocol, data = context.latency.device(), context.quality.protocol, context.data
+    runtime, provider = RUNTIMES[context.settings.runtime]
     version = next((r.version for r in info.runtimes if r.name == runtime), None)
     board = ", ".join(
         str(part)
@@ -192,35 +194,39 @@ def conditions(lab: Lab) -> dict[str, str]:
     split = ", ".join(f"{len(data.split(s))} {s}" for s in ("train", "valid", "test"))
     found = {
         "data": f"{data_label(data)}: {split}; classes {', '.join(data.classes)}",
-        "search space": f"{lab.space.name}: {lab.space.size:.3g} vectors "
-        f"of {len(lab.space.decisions)} choices",
-        "encoders": ", ".join(f"{s.name} ({s.weights} weights)" for s in lab.space.encoders),
+        "search space": f"{context.space.name}: {context.space.size:.3g} vectors "
+        f"of {len(context.space.decisions)} choices",
+        "encoders": ", ".join(f"{s.name} ({s.weights} weights)" for s in context.space.encoders),
         "training": in_words(protocol),
         "selection": (
             f"by {FOLDS}-fold cross-validation over the {len(pool(data))} samples of train and "
             "valid, grouped by video or shared picture (where there is neither, by identical text)"
-            if lab.settings.cv
+            if context.settings.cv
             else "on the validation split"
         )
         + "; test is looked at once, at the end",
-        "device": f"{', '.join(lab.settings.devices)}: {board}",
+        "device": f"{', '.join(context.settings.devices)}: {board}",
         "runtime": f"{runtime} {version or '?'}, {provider}, batch 1"
-        + (f", {lab.settings.threads or 'all'} threads" if lab.settings.runtime == "cpu" else ""),
-        "timing": lab.latency.timing(),
-        "rewrites before timing": _rewrites(lab),
-        "sampler": f"{lab.settings.sampler}, seed {lab.settings.seed}",
-        "stages": _stages(lab.settings),
+        + (
+            f", {context.settings.threads or 'all'} threads"
+            if context.settings.runtime == "cpu"
+            else ""
+        ),
+        "timing": context.latency.timing(),
+        "rewrites before timing": _rewrites(context),
+        "sampler": f"{context.settings.sampler}, seed {context.settings.seed}",
+        "stages": _stages(context.settings),
     }
-    if lab.grid is not None:
+    if context.grid is not None:
         del found["sampler"], found["stages"]
-        found["designs"] = f"a fixed list of {len(lab.grid.designs)}, none sampled"
+        found["designs"] = f"a fixed list of {len(context.grid.designs)}, none sampled"
         found["selection"] = "none among designs; test is looked at once, at the end, for them all"
-    goals = lab.settings.goals
+    goals = context.settings.goals
     if goals.more:
         found["objectives"] = "; ".join(each.words for each in goals.objectives)
-    if lab.settings.noise is not None:
+    if context.settings.noise is not None:
         found["noise"] = (
-            f"Gaussian, on what the fusion reads, factors 0 to {lab.settings.noise:g}; "
+            f"Gaussian, on what the fusion reads, factors 0 to {context.settings.noise:g}; "
             "robustness is the mean accuracy over them"
         )
     if goals.limits:
@@ -240,14 +246,14 @@ def conditions(lab: Lab) -> dict[str, str]:
     return found
 
 
-def _rewrites(lab: Lab) -> str:
+def _rewrites(context: StudyContext) -> str:
     """Which exact rewrites designs go through, and what the data mean for them, in words."""
-    rewrites = lab.settings.rewrites
+    rewrites = context.settings.rewrites
     if rewrites == "none":
         return "none: designs are timed as written"
     lengths = []
-    for name in lab.space.text_encoders:
-        found = lab.quality.preprocessing.text_lengths(lab.space.encoder(name))
+    for name in context.space.text_encoders:
+        found = context.quality.preprocessing.text_lengths(context.space.encoder(name))
         lengths.append(f"{name} {sum(found) / len(found):.1f}, {max(found)}")
     padding = {
         "all": "padding cut to the longest text",
@@ -260,8 +266,8 @@ def _rewrites(lab: Lab) -> str:
     )
 
 
-def _subject(lab: Lab) -> dict[str, Any]:
-    data = lab.data
+def _subject(context: StudyContext) -> dict[str, Any]:
+    data = context.data
     cautions = []
     if data.faults:
         cautions.append(
@@ -272,35 +278,36 @@ def _subject(lab: Lab) -> dict[str, Any]:
         "frozen": "Trunks stay as they were loaded",
         "text-tuned": "Text trunks are fine-tuned alone, all others stay as they were loaded",
     }
-    if lab.settings.trunks == "auto" and lab.quality.protocol.trunks in stays:
+    if context.settings.trunks == "auto" and context.quality.protocol.trunks in stays:
+        what = stays[context.quality.protocol.trunks]
         cautions.append(
-            f"{stays[lab.quality.protocol.trunks]}: training designs whole would take too long on "
-            "this CPU. --trunks by-stage does it all the same."
+            f"{what}: training designs whole would take too long on this CPU. "
+            "--trunks by-stage does it all the same."
         )
-    if lab.quality.protocol.by_stage is not None:
+    if context.quality.protocol.by_stage is not None:
         cautions.append(
             "Designs are trained as published, each stage by settings of its own: differences "
             "between stages are differences of training too. --protocol fair trains all alike."
         )
-    bound = lab.quality.protocol.fusion_regime(pretrained=True).max_macs
+    bound = context.quality.protocol.fusion_config(pretrained=True).max_macs
     if bound is not None:
         cautions.append(
             f"On a CPU the training of one design's fusion is bounded at {bound:.0e} "
-            "multiply-accumulates, so designs with a dear fusion (attention over many tokens) get "
-            "fewer epochs, at least one."
+            "multiply-accumulates, so designs with an expensive fusion (attention over many "
+            "tokens) get fewer epochs, at least one."
         )
     return {
-        "title": lab.settings.title,
+        "title": context.settings.title,
         "data_name": data_label(data),
         "data_note": data.note,
-        "cv": lab.settings.cv,
-        "majority": [100 * _majority(data, lab.settings.cv), None],
+        "cv": context.settings.cv,
+        "majority": [100 * _majority(data, context.settings.cv), None],
         "ceilings": {k: 100 * v for k, v in (data.ceilings or {}).items()},
-        "latency_limit_ms": lab.settings.latency_limit_ms,
-        "objectives": list(lab.settings.objectives),
-        "limits": list(lab.settings.limits),
+        "latency_limit_ms": context.settings.latency_limit_ms,
+        "objectives": list(context.settings.objectives),
+        "limits": list(context.settings.limits),
         "cautions": cautions,
-        **({} if lab.grid is None else {"grid": _grid(lab.grid, lab.settings)}),
+        **({} if context.grid is None else {"grid": _grid(context.grid, context.settings)}),
     }
 
 

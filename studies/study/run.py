@@ -20,19 +20,20 @@ from studies.infra.signals import take_interrupts
 from studies.infra.storage import quiet_optuna
 from studies.infra.worker_processes import more_workers
 from studies.infra.workers import Workers
-from studies.report import terminal as screen
+from studies.report import terminal
+from studies.report.progress import Reporter
 from studies.samplers.registry import sampler_maker
 from studies.search.early_stopping import EarlyStopping
-from studies.search.latency_prediction import LearntLatency
+from studies.search.latency_prediction import LearnedLatency
 from studies.search.loop import Search
-from studies.study.context import Lab, open_lab
+from studies.study.context import StudyContext, open_context
 from studies.study.final_test import finish, is_sought
 from studies.study.fine_tuning import fine_tune
 from studies.study.identity import open_study, study_name
 
 
 @contextmanager
-def running(settings: Settings, page: Path | None, json_only: bool) -> Iterator[screen.Reporter]:
+def running(settings: Settings, page: Path | None, json_only: bool) -> Iterator[Reporter]:
     """What tells how far a run has come; everything cheap is checked before.
 
     Raises UsageError for a flag that could do nothing here, or a page that cannot be written.
@@ -41,64 +42,64 @@ def running(settings: Settings, page: Path | None, json_only: bool) -> Iterator[
     quiet_optuna()
     check_page(page or default_page(settings.name or settings.preset))
     take_interrupts(signal.SIGINT, signal.SIGTERM)
-    with screen.progress(Console(stderr=json_only)) as reporter:
+    with terminal.progress(Console(stderr=json_only)) as reporter:
         yield reporter
 
 
 def run_to_end(
-    settings: Settings, reporter: screen.Reporter, page: Path | None
+    settings: Settings, reporter: Reporter, page: Path | None
 ) -> tuple[optuna.Study, Path]:
     """The study at its total, and where its page goes.
 
     Raises UsageError for flags that this space or this study has no use for, and what `open_lab`,
     `open_study` and `Search.run` raise.
     """
-    lab = open_lab(settings, reporter.step)
+    context = open_context(settings, reporter.step)
     try:
-        target = page or default_page(study_name(settings, lab.data, lab.space))
+        target = page or default_page(study_name(settings, context.data, context.space))
         check_page(target)
-        if settings.seed_paper and not _seeds(lab):
+        if settings.seed_paper and not _seeds(context):
             raise UsageError(
-                f"--seed-paper: no published design is one of search space {lab.space.name}, whose "
-                f"designs all read {', '.join(lab.space.needed)}; leave it out, or give a space "
-                "that says which of these are optional"
+                "--seed-paper: no published design is one of search space "
+                f"{context.space.name}, whose designs all read {', '.join(context.space.needed)}; "
+                "leave it out, or give a space that says which of these are optional"
             )
-        study = open_study(lab)
-        if settings.fine_tune and lab.quality.protocol.trunks in ("by-stage", "whole"):
+        study = open_study(context)
+        if settings.fine_tune and context.quality.protocol.trunks in ("by-stage", "whole"):
             raise UsageError(
                 "--fine-tune: this study began by training designs whole as it is; leave it "
                 "out, or give a new --name"
             )
-        _announce(reporter, lab, study)
-        lab.selection.prepare()
-        workers = Workers(lab.home / "workers")
+        _announce(reporter, context, study)
+        context.selection.prepare()
+        workers = Workers(context.home / "workers")
         try:
-            _search(lab, study, workers, reporter)
+            _search(context, study, workers, reporter)
             if settings.fine_tune:
-                fine_tune(lab, study, reporter)
+                fine_tune(context, study, reporter)
         finally:
             workers.close()
         reporter.line("looking at the test split, once")
-        with FileLock(lab.home / "workers" / "finish.lock"):  # workers may end together
-            finish(lab, study)
-        lab.latency.settle()
+        with FileLock(context.home / "workers" / "finish.lock"):  # workers may end together
+            finish(context, study)
+        context.latency.settle()
     finally:
-        lab.close()
+        context.close()
     return study, target
 
 
-def _seeds(lab: Lab) -> list[SeededDesign]:
+def _seeds(context: StudyContext) -> list[SeededDesign]:
     """The published designs that are of the search's kind."""
-    return [s for s in seeded_designs(lab.space) if is_sought(lab.space, s.genotype)]
+    return [s for s in seeded_designs(context.space) if is_sought(context.space, s.genotype)]
 
 
-def _search(lab: Lab, study: optuna.Study, workers: Workers, reporter: Any) -> None:
+def _search(context: StudyContext, study: optuna.Study, workers: Workers, reporter: Any) -> None:
     """Searches to the total, with the further workers that the settings ask for."""
-    settings = lab.settings
-    search = _new_search(lab, study, workers, reporter)
-    listed = lab.grid.designs if lab.grid else ()
-    if settings.seed_paper or lab.grid:
-        search.seed(listed or _seeds(lab))
+    settings = context.settings
+    search = _new_search(context, study, workers, reporter)
+    listed = context.grid.designs if context.grid else ()
+    if settings.seed_paper or context.grid:
+        search.seed(listed or _seeds(context))
     total = settings.trials or len(listed)
     if settings.workers == 1:
         search.run(total)
@@ -115,47 +116,50 @@ def _search(lab: Lab, study: optuna.Study, workers: Workers, reporter: Any) -> N
 
 
 def _work_beside(settings: Settings, total: int, threads: int, reporter: Any) -> None:
-    """What a further worker does: the same search on a lab of its own, and no more than that."""
+    """What a further worker does: the same search on a context of its own, and no more than
+    that."""
     quiet_optuna()
     torch.set_num_threads(threads)
-    lab = open_lab(settings, reporter.step)
+    context = open_context(settings, reporter.step)
     try:
-        study = open_study(lab)
-        lab.selection.prepare()
-        workers = Workers(lab.home / "workers")
+        study = open_study(context)
+        context.selection.prepare()
+        workers = Workers(context.home / "workers")
         try:
-            _new_search(lab, study, workers, reporter).run(total)
+            _new_search(context, study, workers, reporter).run(total)
         finally:
             workers.close()
     finally:
-        lab.close()
+        context.close()
 
 
-def _new_search(lab: Lab, study: optuna.Study, workers: Workers, reporter: Any) -> Search:
-    """The search of a lab's settings, on its device and with its evaluators."""
-    settings = lab.settings
+def _new_search(
+    context: StudyContext, study: optuna.Study, workers: Workers, reporter: Any
+) -> Search:
+    """The search of a context's settings, on its device and with its evaluators."""
+    settings = context.settings
     latency = None
-    if settings.sampler == "ehvi" or settings.few_readings:
-        latency = LearntLatency(study, lab.space, lab.builder.rewriting)
+    if settings.sampler == "ehvi" or settings.deferred_timing:
+        latency = LearnedLatency(study, context.space, context.builder.rewriting)
     early = EarlyStopping(
-        ProbeEvaluator(lab.quality) if settings.probe else None,
-        latency if settings.few_readings else None,
+        ProbeEvaluator(context.quality) if settings.probe else None,
+        latency if settings.deferred_timing else None,
     )
     return Search(
         study,
-        lab.space,
-        lab.latency,
-        lab.selection,
-        lab.store,
+        context.space,
+        context.latency,
+        context.selection,
+        context.store,
         workers,
         settings.latency_limit_ms,
         reporter,
-        sampler_maker(settings.sampler, settings.seed, lab.space, latency),
-        _seeds(lab),
-        fixed=lab.grid is not None,
+        sampler_maker(settings.sampler, settings.seed, context.space, latency),
+        _seeds(context),
+        fixed=context.grid is not None,
         early=early,
         goals=settings.goals,
-        further=lab.further,
+        further=context.further,
     )
 
 
@@ -171,16 +175,16 @@ def _check_useful(settings: Settings) -> None:
         )
 
 
-def _announce(reporter: Any, lab: Lab, study: optuna.Study) -> None:
+def _announce(reporter: Any, context: StudyContext, study: optuna.Study) -> None:
     """Says what will be done on what, before anything takes long."""
     conditions = study.user_attrs["conditions"]
-    reporter.line(f"study {study.study_name} in {lab.settings.storage}")
+    reporter.line(f"study {study.study_name} in {context.settings.storage}")
     for label in ("data", "encoders", "training", "device"):
         reporter.line(f"{label}: {conditions[label]}")
-    if lab.grid is not None:
+    if context.grid is not None:
         reporter.line(f"designs: {conditions['designs']}")
-        for note in lab.grid.notes:
+        for note in context.grid.notes:
             reporter.line(note)
-    for text in lab.data.mended:
+    for text in context.data.mended:
         reporter.line(text)
-    reporter.line(lab.data.note)
+    reporter.line(context.data.note)

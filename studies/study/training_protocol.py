@@ -24,8 +24,8 @@ from studies.config.settings import Settings
 WHOLE_TRAINING_MACS = 1e12
 """Multiply-accumulates of one epoch, forward and backward, up to which a CPU trains whole."""
 TEXT_TUNING_MACS = 1e13
-"""The same of the dearest text encoder, up to which a CPU fine-tunes text encoders alone, once. A
-sentence costs it a fraction of what a picture does."""
+"""The same of the most expensive text encoder, up to which a CPU fine-tunes text encoders alone.
+Each is fine-tuned once. A sentence costs it a fraction of what a picture does."""
 CPU_FUSION_MACS: dict[Trunks, float] = {
     "frozen": 5e11,
     "text-tuned": 5e11,
@@ -94,8 +94,8 @@ def resumed_protocol(
 
 
 def epoch_macs(quality: QualityEvaluator, space: SearchSpace) -> dict[Modality, float]:
-    """Multiply-accumulates of one epoch of the dearest encoder of each modality."""
-    dearest: dict[Modality, float] = dict.fromkeys(MODALITIES, 0.0)
+    """Multiply-accumulates of one epoch of the most expensive encoder of each modality."""
+    costliest: dict[Modality, float] = dict.fromkeys(MODALITIES, 0.0)
     train = quality.data.split("train")
     for spec in space.encoders:
         genotype = quality.alone(spec)
@@ -105,8 +105,8 @@ def epoch_macs(quality: QualityEvaluator, space: SearchSpace) -> dict[Modality, 
             genotype = replace(genotype, text_tokens=max(MIN_TEXT_TOKENS, mean))
         network = build(genotype, {spec.name: replace(spec, weights="random")}, space.shapes, 2)
         macs = {m.name: m.value for m in static_costs(network, genotype, space.shapes)}["macs"]
-        dearest[spec.modality] = max(dearest[spec.modality], BACKWARD * macs * len(train))
-    return dearest
+        costliest[spec.modality] = max(costliest[spec.modality], BACKWARD * macs * len(train))
+    return costliest
 
 
 TRAINED: dict[Trunks, str] = {

@@ -9,7 +9,7 @@ from scipy.stats import t as student
 
 from evaluators.data import Split
 from evaluators.superfuse.embeddings import TaskName
-from evaluators.superfuse.model import Regime, Trained
+from evaluators.superfuse.model import SuperfuseConfig, Trained
 from evaluators.superfuse.names import FACTORS, FUSIONS, Fusion, Noised
 from studies.results.outcome import Value
 
@@ -81,7 +81,7 @@ class Superfused:
     notes: tuple[str, ...]
     tasks: tuple[TaskFacts, ...]
     cells: tuple[Cell, ...]
-    regime: Regime
+    config: SuperfuseConfig
     drawn: bool
     centred: bool = False
     projected: int | None = None

@@ -23,7 +23,13 @@ from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.store import EvaluationStore
 from evaluators.superfuse.embeddings import Embeddings, Task, WidthError, drawn, load_embeddings
 from evaluators.superfuse.encoded import encode
-from evaluators.superfuse.model import RECIPE, Regime, Trained, fused_width, train
+from evaluators.superfuse.model import (
+    SUPERFUSE_VERSION,
+    SuperfuseConfig,
+    Trained,
+    fused_width,
+    train,
+)
 from evaluators.superfuse.names import FACTORS, FUSIONS, Fusion
 from evaluators.training.config import TrainingProtocol
 from search_space.design.encoder import EncoderSpec, Modality
@@ -32,8 +38,8 @@ from studies.config.paths import check_page, default_page
 from studies.config.settings import Settings, UsageError, home
 from studies.config.superfuse import Superfuse
 from studies.infra.signals import take_interrupts
-from studies.report import terminal as screen
-from studies.report.terminal import Reporter
+from studies.report import terminal
+from studies.report.progress import Reporter
 from studies.study.context import load_data, load_space_of
 from studies.superfuse import page as superfuse_page
 from studies.superfuse import terminal as superfuse_screen
@@ -88,14 +94,14 @@ def run_superfuse(settings: Settings, page: Path | None, json_only: bool) -> Non
     target = page or default_page(_page_name(settings, told))
     check_page(target)
     take_interrupts(signal.SIGINT, signal.SIGTERM)
-    regime = Regime(epochs=told.epochs, activation=told.activation)  # type: ignore[arg-type]
+    config = SuperfuseConfig(epochs=told.epochs, activation=told.activation)  # type: ignore[arg-type]
     console = Console(stderr=json_only)
-    with screen.progress(console) as reporter:
+    with terminal.progress(console) as reporter:
         subject = _subject(settings, told, reporter)
         for line in (f"embeddings: {subject.name}", subject.note, *subject.notes):
             if line:
                 reporter.line(line)
-        cells = _cells(subject, settings, told, regime, reporter)
+        cells = _cells(subject, settings, told, config, reporter)
     facts = tuple(
         TaskFacts(
             task.name,
@@ -115,7 +121,7 @@ def run_superfuse(settings: Settings, page: Path | None, json_only: bool) -> Non
         subject.notes,
         facts,
         cells,
-        regime,
+        config,
         drawn=told.embeddings is None and settings.data is None,
         centred=told.center,
         projected=told.project_to if told.embeddings or settings.data else None,
@@ -240,7 +246,11 @@ def sizes(told: Superfuse, pairs: int) -> tuple[int, ...]:
 
 
 def _cells(
-    subject: Subject, settings: Settings, told: Superfuse, regime: Regime, reporter: Reporter
+    subject: Subject,
+    settings: Settings,
+    told: Superfuse,
+    config: SuperfuseConfig,
+    reporter: Reporter,
 ) -> tuple[Cell, ...]:
     """Every cell, trained where it is not kept, in the order of the tables."""
     store = EvaluationStore(home() / "superfuse.jsonl")
@@ -251,7 +261,7 @@ def _cells(
         prints = task.fingerprint
         for fusion in subject.fusions(task):
             for size in sizes(told, len(task.parts["train"])):
-                keys = {seed: _key(prints, fusion, size, seed, regime) for seed in seeds}
+                keys = {seed: _key(prints, fusion, size, seed, config) for seed in seeds}
                 kept = {seed: store.get(key) for seed, key in keys.items()}
                 cells[task.name, fusion, size] = {
                     seed: _trained(seed, found) for seed, found in kept.items() if found
@@ -263,7 +273,7 @@ def _cells(
         reporter.line(
             f"{known} of {known + sum(len(j.keys) for j in jobs)} networks are kept already"
         )
-    for job, done in _run(jobs, regime, reporter):
+    for job, done in _run(jobs, config, reporter):
         for trained in done:
             store.put(_evaluation(job, trained))
             cells[job.task.name, job.fusion, job.size][trained.seed] = trained
@@ -283,7 +293,7 @@ def _jobs(task: Task, fusion: Fusion, size: int, keys: dict[int, str]) -> Iterat
 
 
 def _run(
-    jobs: Sequence[Job], regime: Regime, reporter: Reporter
+    jobs: Sequence[Job], config: SuperfuseConfig, reporter: Reporter
 ) -> Iterator[tuple[Job, list[Trained]]]:
     """Trains, one thread a core and the cheapest first; whatever ends it ends all threads."""
     device = _compute_device()
@@ -293,7 +303,7 @@ def _run(
         try:
             futures = {
                 pool.submit(
-                    train, job.task, job.fusion, job.size, list(job.keys), regime, device, stop
+                    train, job.task, job.fusion, job.size, list(job.keys), config, device, stop
                 ): job
                 for job in sorted(jobs, key=lambda job: job.cost)
             }
@@ -327,15 +337,15 @@ def _one_thread_an_operation() -> Iterator[None]:
 # -- keeping
 
 
-def _key(prints: str, fusion: Fusion, size: int, seed: int, regime: Regime) -> str:
+def _key(prints: str, fusion: Fusion, size: int, seed: int, config: SuperfuseConfig) -> str:
     conditions = {
         "task": prints,
         "fusion": fusion,
         "size": size,
         "seed": seed,
-        "regime": asdict(regime),
+        "regime": asdict(config),
         "factors": FACTORS,
-        "recipe": RECIPE,
+        "recipe": SUPERFUSE_VERSION,
     }
     return content_key(KIND, conditions)
 

@@ -76,7 +76,7 @@ def as_json(outcome: Superfused) -> dict[str, Any]:
         "left_out": list(outcome.notes),
         "tasks": [asdict(task) for task in outcome.tasks],
         "seeds": [each.seed for each in outcome.cells[0].trained],
-        "regime": asdict(outcome.regime),
+        "regime": asdict(outcome.config),
         "noise_factors": list(FACTORS),
         "findings": [asdict(finding) for finding in findings(outcome)],
         "as_published": list(as_published(outcome)),

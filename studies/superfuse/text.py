@@ -136,11 +136,11 @@ def number(value: float | None) -> str:
 
 def as_published(outcome: Superfused) -> tuple[str, ...]:
     """What is done as the source has it."""
-    regime = outcome.regime
+    config = outcome.config
     return (
         "The fusions: concatenation (2N inputs), product (2N), outer product (N × M); after them a "
-        f"linear layer to {regime.hidden} features, a linear layer and a softmax.",
-        f"AdamW at {regime.learning_rate:g}, weight decay 0, at most {regime.epochs} epochs, the "
+        f"linear layer to {config.hidden} features, a linear layer and a softmax.",
+        f"AdamW at {config.learning_rate:g}, weight decay 0, at most {config.epochs} epochs, the "
         "best by validation accuracy.",
         f"Sizes double; {outcome.seeds} networks of each, every one with its own start and its own "
         "rows in its own order, a larger set holding the smaller ones.",
@@ -151,7 +151,7 @@ def as_published(outcome: Superfused) -> tuple[str, ...]:
 
 def not_as_published(outcome: Superfused) -> tuple[str, ...]:
     """What differs from the source, and what it leaves open and was chosen here."""
-    regime = outcome.regime
+    config = outcome.config
     largest = max(cell.size for cell in outcome.cells)
     widths = sorted({task.widths for task in outcome.tasks})
     wide = " and ".join(
@@ -159,7 +159,7 @@ def not_as_published(outcome: Superfused) -> tuple[str, ...]:
     )
     between = (
         "nothing stands"
-        if regime.activation == "none"
+        if config.activation == "none"
         else "a ReLU stands, which it does not name,"
     )
     what = "drawn unit vectors" if outcome.drawn else "embeddings of other encoders or data"
@@ -178,7 +178,7 @@ def not_as_published(outcome: Superfused) -> tuple[str, ...]:
         f"It names no activation between the two linear layers: here {between} there. With none, "
         "concatenation adds up what text says and what the image says, and no size teaches it a "
         "dot product.",
-        f"It names no batch size: {regime.batch} pairs here, or a {regime.steps}nd of the training "
+        f"It names no batch size: {config.batch} pairs here, or a {config.steps}nd of the training "
         "set where that is more. It does not say whether mean and deviation of the noise are one "
         "for a modality or, as here, one for each feature, and takes them from the training set in "
         "one place, the test set in another: here from training.",
@@ -187,7 +187,7 @@ def not_as_published(outcome: Superfused) -> tuple[str, ...]:
 
 def conditions(outcome: Superfused) -> dict[str, str]:
     """What the figures were made under, by label."""
-    regime, found = outcome.regime, {}
+    config, found = outcome.config, {}
     for task in outcome.tasks:
         rows = ", ".join(f"{count:,} {split}" for split, count in task.rows.items())
         found[f"{task.name} task"] = (
@@ -196,8 +196,8 @@ def conditions(outcome: Superfused) -> dict[str, str]:
         )
     found["seeds"] = ", ".join(str(each.seed) for each in outcome.cells[0].trained)
     found["training"] = (
-        f"AdamW at {regime.learning_rate:g}, {regime.epochs} epochs, {regime.hidden} features, "
-        f"activation {regime.activation}, batch {regime.batch} or a {regime.steps}nd of the "
+        f"AdamW at {config.learning_rate:g}, {config.epochs} epochs, {config.hidden} features, "
+        f"activation {config.activation}, batch {config.batch} or a {config.steps}nd of the "
         "training set"
     )
     train_s, noise_s = seconds(outcome.cells)

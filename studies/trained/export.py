@@ -18,10 +18,10 @@ from search_space.encoders.pixels import normalisation
 from search_space.encoders.sounds import sound_input
 from studies.config.paths import check_folder
 from studies.config.settings import UsageError
-from studies.report import terminal as screen
+from studies.report import terminal
 from studies.results.fine_tuned import ATTRIBUTE, RIGHTS, TEST
 from studies.results.trial_record import RECORD, TESTS, genotype_of
-from studies.study.context import Lab
+from studies.study.context import StudyContext
 from studies.trained.trial import lab_of, trained_trial
 
 PACKAGES = ("fusion-nas", "torch", "transformers", "timm", "onnx", "onnxruntime", "optuna", "numpy")
@@ -60,14 +60,14 @@ def export_trial(
     check_folder(folder)
     genotype = genotype_of(trial.user_attrs[RECORD])
     console = Console()
-    with screen.progress(console) as reporter, lab_of(study, reporter) as lab:
-        quality = lab.quality.other(whole=True) if fine_tuned else lab.quality
+    with terminal.progress(console) as reporter, lab_of(study, reporter) as context:
+        quality = context.quality.other(whole=True) if fine_tuned else context.quality
         quality.prepare()
         artifact = quality.artifact(genotype)
         tokenizer = None
         if genotype.text_encoder:
-            spec = lab.space.encoder(genotype.text_encoder)
-            tokenizer = lab.quality.preprocessing.tokenizer(spec)
+            spec = context.space.encoder(genotype.text_encoder)
+            tokenizer = context.quality.preprocessing.tokenizer(spec)
         folder.mkdir(parents=True, exist_ok=True)
         copyfile(artifact.path, folder / "network.onnx")
         artifact.discard()
@@ -77,12 +77,12 @@ def export_trial(
         card = {
             "design": genotype.describe(),
             "genotype": genotype.as_json(),
-            "encoders": [spec.as_json() for spec in lab.space.encoders],
+            "encoders": [spec.as_json() for spec in context.space.encoders],
             "study": study.study_name,
             "trial": number,
             "name": trial.user_attrs.get("name", ""),
-            "classes": list(lab.data.classes),
-            "data": lab.data.note,
+            "classes": list(context.data.classes),
+            "data": context.data.note,
             "conditions": study.user_attrs["conditions"],
             "fine_tuned_whole": fine_tuned,
             "valid": _figures(record),
@@ -93,8 +93,8 @@ def export_trial(
             "rewritten": list(artifact.rewritten),
             "without_a_modality": without,
             "inputs": [input_.as_json() for input_ in artifact.inputs],
-            "pixels": _pixel_rule(lab, genotype),
-            "sound": _sound_rule(lab, genotype),
+            "pixels": _pixel_rule(context, genotype),
+            "sound": _sound_rule(context, genotype),
         }
         text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
         (folder / "card.json").write_text(text + "\n", encoding="utf-8")
@@ -135,13 +135,13 @@ def _figures(kept: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if name not in (*RIGHTS, TEST)}
 
 
-def _pixel_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
+def _pixel_rule(context: StudyContext, genotype: Genotype) -> dict[str, Any] | None:
     """How a picture becomes `pixel_values`: squashed to a square, 0..1, normalised a channel."""
     if genotype.vision_encoder is None:
         return None
-    spec = lab.space.encoder(genotype.vision_encoder)
+    spec = context.space.encoder(genotype.vision_encoder)
     mean, std = normalisation(spec)
-    size = lab.space.shapes[spec.name].image_size
+    size = context.space.shapes[spec.name].image_size
     return {
         "channels": "RGB",
         "size": size,
@@ -152,11 +152,11 @@ def _pixel_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
     }
 
 
-def _sound_rule(lab: Lab, genotype: Genotype) -> dict[str, Any] | None:
+def _sound_rule(context: StudyContext, genotype: Genotype) -> dict[str, Any] | None:
     """How a sound becomes `input_values`: mono, in -1..1, cut or ended in silence, then this."""
     if genotype.audio_encoder is None:
         return None
-    spec = lab.space.encoder(genotype.audio_encoder)
+    spec = context.space.encoder(genotype.audio_encoder)
     settings = json.loads(sound_input(spec).settings)
     return {"hertz": SOUND_HZ, "seconds": spec.seconds, "settings": settings}
 

@@ -10,12 +10,12 @@ from rich.table import Table
 from evaluators.evaluation import Evaluation
 from evaluators.features.corruptions import CORRUPTIONS
 from evaluators.quality.stress import SEVERITIES, StressEvaluator, reads
-from evaluators.statistics.paired import Paired, paired, right_of
+from evaluators.statistics.paired import Paired, correct_of, paired
 from evaluators.store import known_or_new
 from studies.config.settings import UsageError
-from studies.report import terminal as screen
+from studies.report import terminal
 from studies.report.json_output import paired_as_json
-from studies.results import text as wording
+from studies.results import text as result_text
 from studies.results.fine_tuned import ATTRIBUTE
 from studies.results.trial_record import RECORD, genotype_of
 from studies.trained.trial import lab_of, trained_trial
@@ -52,13 +52,13 @@ def stress_trial(
         raise UsageError(f"trial {number} reads nothing of what {', '.join(corruptions)} spoils")
     levels = sorted(set(severities or USUAL))
     console = Console(stderr=as_json)
-    with screen.progress(console) as reporter, lab_of(study, reporter) as lab:
-        quality = lab.quality.other(whole=True) if fine_tuned else lab.quality
+    with terminal.progress(console) as reporter, lab_of(study, reporter) as context:
+        quality = context.quality.other(whole=True) if fine_tuned else context.quality
         quality.prepare()
 
         def judged(corruption: str, severity: int) -> Evaluation:
             evaluator = StressEvaluator(quality, corruption, severity)
-            return known_or_new(lab.store, evaluator, genotype)[0]
+            return known_or_new(context.store, evaluator, genotype)[0]
 
         clean = judged(listed[0], 0)
         found: Drops = {}
@@ -66,7 +66,7 @@ def stress_trial(
             for severity in levels:
                 reporter.step(f"{corruption} {severity}", k, len(listed))
                 spoilt = judged(corruption, severity)
-                drop = paired(right_of(spoilt), right_of(clean))
+                drop = paired(correct_of(spoilt), correct_of(clean))
                 found[corruption, severity] = spoilt["accuracy"].value, drop
     design = genotype.describe()
     if as_json:
@@ -107,4 +107,6 @@ def _show(number: int, design: str, clean: float, found: Drops, levels: list[int
         console.print("?: not decided, the paired 95 % interval holds zero")
     worst = min(found.items(), key=lambda item: item[1][1].points)
     (name, level), (_, drop) = worst
-    console.print(f"most is lost by {name} {level}: {wording.difference(drop)}", highlight=False)
+    console.print(
+        f"most is lost by {name} {level}: {result_text.difference(drop)}", highlight=False
+    )

@@ -8,9 +8,9 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from studies.config.settings import Settings, UsageError
-from studies.report.terminal import Reporter
+from studies.report.progress import Reporter
 from studies.results.trial_record import RECORD, SETTINGS
-from studies.study.context import Lab, open_lab
+from studies.study.context import StudyContext, open_context
 from studies.study.identity import SAME_RESULTS, check_identity
 
 
@@ -31,17 +31,17 @@ def trained_trial(study: optuna.Study, number: int) -> FrozenTrial:
 
 
 @contextmanager
-def lab_of(study: optuna.Study, reporter: Reporter) -> Iterator[Lab]:
+def lab_of(study: optuna.Study, reporter: Reporter) -> Iterator[StudyContext]:
     """Data, encoders and evaluators as the study had them, on this machine.
 
     Raises what `open_lab` raises, and StorageError where they have changed since.
     """
-    lab = open_lab(Settings(**_elsewhere(study.user_attrs[SETTINGS])), reporter.step)
+    context = open_context(Settings(**_elsewhere(study.user_attrs[SETTINGS])), reporter.step)
     try:
-        check_identity(lab, study, SAME_RESULTS)
-        yield lab
+        check_identity(context, study, SAME_RESULTS)
+        yield context
     finally:
-        lab.close()
+        context.close()
 
 
 def _elsewhere(fields: dict[str, Any]) -> dict[str, Any]:

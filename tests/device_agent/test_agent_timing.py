@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent.board.state import BoardState
-from device_agent.timing.loop import ANCHOR_WARMUP_RUNS, Timed, Timing, time_runs
+from device_agent.timing.loop import REFERENCE_WARMUP_RUNS, Timed, Timing, time_runs
 from device_agent.wire.protocol import TimingProtocol
 from device_agent.wire.result import median_bounds, median_rank
 
 QUICK = TimingProtocol(
     warmup_min_runs=2, warmup_min_s=0.0, steady_runs=2, min_repeats=6, max_repeats=60,
     min_time_s=0.0, max_time_s=1000.0, blocks=3, interval_share=100.0, block_tolerance=0.1,
-    anchor_tolerance=0.1, anchor_runs=3, retries=2,
+    reference_tolerance=0.1, reference_runs=3, retries=2,
 )  # fmt: skip
 TRUSTING = replace(QUICK, block_tolerance=100.0)
 
@@ -34,14 +34,14 @@ class Board:
     def __init__(
         self,
         takes_ms: Callable[[int], float],
-        anchor_ms: Callable[[int], float] = lambda run: 1.0,
+        drift_reference_ms: Callable[[int], float] = lambda run: 1.0,
         states: Iterable[BoardState] = (BoardState(),),
         others: float | None = 0.0,
     ) -> None:
         self.now_ns = 0
         self.order = ""
         self._others = others
-        self._takes_ms, self._anchor_ms = takes_ms, anchor_ms
+        self._takes_ms, self._anchor_ms = takes_ms, drift_reference_ms
         given = list(states)
         self._states = chain(given, repeat(given[-1]))
 
@@ -53,12 +53,14 @@ class Board:
         self.now_ns += round(self._takes_ms(self.runs) * 1e6)
         self.order += "N"
 
-    def run_anchor(self) -> None:
+    def run_drift_reference(self) -> None:
         self.now_ns += round(self._anchor_ms(self.order.count("A")) * 1e6)
         self.order += "A"
 
     def time(self, protocol: TimingProtocol) -> Timing:
-        timed = Timed(self.run_once, self.run_anchor, lambda: next(self._states), self.others_s)
+        timed = Timed(
+            self.run_once, self.run_drift_reference, lambda: next(self._states), self.others_s
+        )
         return time_runs(timed, protocol, lambda: self.now_ns)
 
     def others_s(self) -> float | None:
@@ -170,7 +172,7 @@ def test_bounds_of_the_median_leave_out_as_many_samples_as_tables_say(
 def test_a_round_whose_blocks_are_already_apart_is_not_sampled_any_longer() -> None:
     spread = Board(lambda run: (10.0 + run % 7) * 1.3**run)
     timing = spread.time(replace(QUICK, interval_share=0.01, retries=0, warmup_max_s=0.0))
-    assert timing.rounds[0].doubts and len(samples(timing)) == 6
+    assert timing.rounds[0].instability_reasons and len(samples(timing)) == 6
 
 
 # -- what is not trusted
@@ -186,8 +188,11 @@ def test_a_steady_board_is_timed_once_between_two_readings_of_the_anchor() -> No
     board = Board(lambda run: 10.0)
     timing = board.time(QUICK)
     assert phases(board, timing) == ["A", "B", "A"]
-    assert timing.rounds[0].anchor_ms == (1.0, 1.0) and timing.rounds[0].doubts == ()
-    readings = 2 * (ANCHOR_WARMUP_RUNS + QUICK.anchor_runs)
+    assert (
+        timing.rounds[0].drift_reference_ms == (1.0, 1.0)
+        and timing.rounds[0].instability_reasons == ()
+    )
+    readings = 2 * (REFERENCE_WARMUP_RUNS + QUICK.reference_runs)
     assert board.order.count("A") == readings
 
 
@@ -206,20 +211,29 @@ def test_a_trusted_round_has_an_interval_as_narrow_as_asked(asked: float) -> Non
         (taken,) = Board(lambda run: 1500.0 * drawn.choice((1.0, 1.5))).time(protocol).rounds  # noqa: B023
         low, high = median_bounds(taken.samples_ms) or (0.0, 1e9)
         wide = (high - low) / median(taken.samples_ms)
-        assert bool(taken.doubts) == (wide > asked), taken.doubts
-        found += [doubt for doubt in taken.doubts if f"% wide, {100 * asked:g} % asked" in doubt]
+        assert bool(taken.instability_reasons) == (wide > asked), taken.instability_reasons
+        found += [
+            reason
+            for reason in taken.instability_reasons
+            if f"% wide, {100 * asked:g} % asked" in reason
+        ]
     assert found
 
 
 def test_so_few_samples_that_no_interval_is_known_are_a_doubt() -> None:
     (taken,) = Board(lambda run: 5000.0).time(replace(QUICK, max_time_s=3.0, retries=0)).rounds
-    assert taken.doubts == ("the 95 % interval is unknown: 3 samples are too few for one",)
+    assert taken.instability_reasons == (
+        "the 95 % interval is unknown: 3 samples are too few for one",
+    )
 
 
 @pytest.mark.parametrize(("ms", "sigma"), [(100.0, 0.05), (10.0, 0.08), (1500.0, 0.01)])
 def test_spread_without_drift_is_no_doubt_and_costs_no_round(ms: float, sigma: float) -> None:
     timings = [Board(noisy(seed, ms, sigma)).time(TimingProtocol()) for seed in range(20)]
-    assert sum(not timing.steady or bool(timing.rounds[-1].doubts) for timing in timings) <= 1
+    assert (
+        sum(not timing.steady or bool(timing.rounds[-1].instability_reasons) for timing in timings)
+        <= 1
+    )
     assert sum(len(timing.rounds) for timing in timings) <= 30
 
 
@@ -227,8 +241,10 @@ def test_spread_too_wide_for_the_most_time_is_told_as_such_and_not_taken_again()
     timings = [Board(noisy(seed, 100.0, 0.16)).time(TimingProtocol()) for seed in range(20)]
     once = [timing.rounds[0] for timing in timings if len(timing.rounds) == 1]
     assert len(once) >= 15
-    assert all("wide, 1 % asked" in doubt for taken in once for doubt in taken.doubts)
-    assert all(len(taken.doubts) == 1 for taken in once)
+    assert all(
+        "wide, 1 % asked" in reason for taken in once for reason in taken.instability_reasons
+    )
+    assert all(len(taken.instability_reasons) == 1 for taken in once)
 
 
 @pytest.mark.parametrize("ms", [10.0, 100.0])
@@ -237,7 +253,7 @@ def test_a_drift_in_spread_runs_is_a_doubt(ms: float) -> None:
         spread = noisy(seed, ms, 0.03)
         board = Board(lambda run: spread(run) * (1.0 + 0.5e-5 * ms * run))  # noqa: B023
         timing = board.time(replace(TimingProtocol(), retries=0, interval_share=0.001))
-        assert "half of the blocks are" in timing.rounds[0].doubts[0]
+        assert "half of the blocks are" in timing.rounds[0].instability_reasons[0]
 
 
 def test_blocks_that_drift_apart_are_taken_again_between_anchors_until_they_agree() -> None:
@@ -246,21 +262,21 @@ def test_blocks_that_drift_apart_are_taken_again_between_anchors_until_they_agre
     assert len(timing.rounds) == 2
     assert phases(board, timing) == ["A", "B", "A", "B", "A"]  # two readings between
     first, last = timing.rounds
-    assert "the first and the second half of the blocks are" in first.doubts[0]
-    assert "10 % are allowed" in first.doubts[0]
-    assert last.doubts == () and set(last.samples_ms) == {40.0}
+    assert "the first and the second half of the blocks are" in first.instability_reasons[0]
+    assert "10 % are allowed" in first.instability_reasons[0]
+    assert last.instability_reasons == () and set(last.samples_ms) == {40.0}
 
 
 def test_one_disturbed_block_among_many_is_no_drift() -> None:
     board = Board(lambda run: 20.0 if run in (11, 12, 13) else 10.0)
     (taken,) = board.time(replace(QUICK, min_repeats=21, blocks=7)).rounds
-    assert 20.0 in taken.block_medians_ms and taken.doubts == ()
+    assert 20.0 in taken.block_medians_ms and taken.instability_reasons == ()
 
 
 def test_every_round_is_anchor_block_block_anchor() -> None:
     board = Board(lambda run: 10.0 * 1.2**run)
     timing = board.time(replace(QUICK, blocks=2, warmup_max_s=0.0, retries=1))
-    one = "A" * (ANCHOR_WARMUP_RUNS + QUICK.anchor_runs)
+    one = "A" * (REFERENCE_WARMUP_RUNS + QUICK.reference_runs)
     blocks = "N" * (1 + QUICK.min_repeats)
     assert board.order[timing.warmup_runs :] == 2 * (one + blocks + one)
     assert [r.block_of for r in timing.rounds] == 2 * [(0, 0, 0, 1, 1, 1)]
@@ -270,19 +286,19 @@ def test_a_drift_that_never_ends_is_timed_again_so_often_and_no_oftener() -> Non
     board = Board(lambda run: 10.0 * 1.2**run)
     timing = board.time(replace(QUICK, warmup_max_s=0.0))
     assert len(timing.rounds) == 1 + QUICK.retries
-    assert all(taken.doubts for taken in timing.rounds)
+    assert all(taken.instability_reasons for taken in timing.rounds)
 
 
 def test_an_anchor_that_drifts_is_a_doubt_although_the_blocks_agree() -> None:
-    reading = ANCHOR_WARMUP_RUNS + QUICK.anchor_runs
+    reading = REFERENCE_WARMUP_RUNS + QUICK.reference_runs
     board = Board(lambda run: 10.0, lambda run: 1.0 if run < reading else 1.5)
     timing = board.time(QUICK)
     first, last = timing.rounds
-    assert first.anchor_ms == (1.0, 1.5) and last.anchor_ms == (1.5, 1.5)
-    assert first.doubts == (
-        "the drift anchor before and after are 50.0 % apart (1, 1.5 ms; 10 % are allowed)",
+    assert first.drift_reference_ms == (1.0, 1.5) and last.drift_reference_ms == (1.5, 1.5)
+    assert first.instability_reasons == (
+        "the drift reference before and after are 50.0 % apart (1, 1.5 ms; 10 % are allowed)",
     )
-    assert last.doubts == ()
+    assert last.instability_reasons == ()
 
 
 @pytest.mark.parametrize(
@@ -299,33 +315,33 @@ def test_a_round_in_which_the_board_slowed_down_is_taken_again(
     good = BoardState(clock_limits_mhz=(("policy0", 2000.0),))
     timing = Board(lambda run: 10.0, states=(good, after, good)).time(QUICK)
     assert len(timing.rounds) == 2
-    assert said in timing.rounds[0].doubts[0]
+    assert said in timing.rounds[0].instability_reasons[0]
 
 
 def test_a_protocol_may_leave_the_board_s_state_out() -> None:
     hot = BoardState(throttled_by=("cpu-throttle",))
     timing = Board(lambda run: 10.0, states=(hot,)).time(replace(QUICK, watch_board=False))
-    assert [taken.doubts for taken in timing.rounds] == [()]
+    assert [taken.instability_reasons for taken in timing.rounds] == [()]
 
 
 def test_a_board_that_is_held_down_all_the_time_is_never_trusted() -> None:
     hot = BoardState(throttled_by=("cpu-throttle",))
     timing = Board(lambda run: 10.0, states=(hot,)).time(QUICK)
-    assert timing.rounds[-1].doubts == ("cpu-throttle held clocks down",)
+    assert timing.rounds[-1].instability_reasons == ("cpu-throttle held clocks down",)
 
 
 def test_a_board_that_is_busy_with_something_else_is_not_trusted() -> None:
     timing = Board(lambda run: 10.0, others=0.5).time(QUICK)
     assert len(timing.rounds) == 1 + QUICK.retries
-    (doubt,) = timing.rounds[-1].doubts
-    assert doubt == "other programs kept 0.50 processors busy (0.1 are allowed)"
+    (reason,) = timing.rounds[-1].instability_reasons
+    assert reason == "other programs kept 0.50 processors busy (0.1 are allowed)"
     assert timing.rounds[-1].others_cores == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("others", [0.0, 0.09, None])
 def test_a_board_that_does_little_else_or_does_not_tell_is_trusted(others: float | None) -> None:
     (taken,) = Board(lambda run: 10.0, others=others).time(QUICK).rounds
-    assert taken.doubts == () and taken.others_cores == (
+    assert taken.instability_reasons == () and taken.others_cores == (
         None if others is None else pytest.approx(others)
     )
 

@@ -1,4 +1,4 @@
-"""The drift anchor is one valid ONNX file, the same everywhere, that runs where a job runs."""
+"""The drift reference is one valid ONNX file, the same everywhere, that runs where a job runs."""
 
 import hashlib
 from dataclasses import replace
@@ -9,24 +9,24 @@ import pytest
 from device_agent.jobs import job as jobs
 from device_agent.runtime import Refused
 from device_agent.runtimes.onnx_runtime import OnnxRuntime
-from device_agent.timing.drift_reference import ANCHOR_INPUTS, anchor_onnx
+from device_agent.timing.drift_reference import REFERENCE_INPUTS, reference_onnx
 from device_agent.wire.protocol import MeasureRequest, Status, TimingProtocol
 
 onnx = pytest.importorskip("onnx")
 np = pytest.importorskip("numpy")
 ort = pytest.importorskip("onnxruntime")
 
-REQUEST = MeasureRequest("0" * 64, ANCHOR_INPUTS, threads=1)
+REQUEST = MeasureRequest("0" * 64, REFERENCE_INPUTS, threads=1)
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    (tmp_path / "anchor.onnx").write_bytes(anchor_onnx())
+    (tmp_path / "anchor.onnx").write_bytes(reference_onnx())
     return tmp_path / "anchor.onnx"
 
 
 def test_it_is_valid_onnx_of_an_opset_that_every_runtime_takes() -> None:
-    model = onnx.load_from_string(anchor_onnx())
+    model = onnx.load_from_string(reference_onnx())
     onnx.checker.check_model(model, full_check=True)
     assert [opset.version for opset in model.opset_import] == [13]
     operators = [node.op_type for node in model.graph.node]
@@ -34,7 +34,7 @@ def test_it_is_valid_onnx_of_an_opset_that_every_runtime_takes() -> None:
 
 
 def test_it_is_the_same_file_everywhere() -> None:
-    digest = hashlib.sha256(anchor_onnx()).hexdigest()
+    digest = hashlib.sha256(reference_onnx()).hexdigest()
     assert digest == "f9acdc5b33ab57c90519b2a3605a88804cb92be04184940336033cdb924b9427"
 
 
@@ -75,13 +75,13 @@ def test_a_job_reads_the_anchor_before_and_after_without_a_thread_of_its_own(
     monkeypatch.setattr(OnnxRuntime, "prepare", seen)
     (tmp_path / "scratch").mkdir()
     quick = TimingProtocol(
-        warmup_min_s=0.0, min_repeats=6, min_time_s=0.0, max_time_s=1.0, retries=0, anchor_runs=3
+        warmup_min_s=0.0, min_repeats=6, min_time_s=0.0, max_time_s=1.0, retries=0, reference_runs=3
     )
     asked = replace(REQUEST, timing=quick, threads=2)
     result = jobs.measure(jobs.Job(asked, file, tmp_path / "scratch", tmp_path))
     assert result.status is Status.OK and threads == [1]
     (taken,) = result.rounds
-    assert all(reading_ms > 0 for reading_ms in taken.anchor_ms)
+    assert all(reading_ms > 0 for reading_ms in taken.drift_reference_ms)
     if Path("/proc/stat").is_file():
         assert taken.others_cores is not None
 
@@ -91,13 +91,13 @@ def test_an_anchor_that_does_not_run_is_no_fault_of_the_design(
 ) -> None:
     prepare = OnnxRuntime.prepare
 
-    def no_anchor(self: OnnxRuntime, model: Path, *rest: object) -> object:
+    def no_reference(self: OnnxRuntime, model: Path, *rest: object) -> object:
         if model.parent.name == "anchor":
             raise Refused("no Conv here")
         return prepare(self, model, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(OnnxRuntime, "prepare", no_anchor)
+    monkeypatch.setattr(OnnxRuntime, "prepare", no_reference)
     (tmp_path / "scratch").mkdir()
     result = jobs.measure(jobs.Job(REQUEST, file, tmp_path / "scratch", tmp_path))
     assert result.status is Status.ERROR
-    assert "the drift anchor does not run on this device: no Conv here" in result.reason
+    assert "the drift reference does not run on this device: no Conv here" in result.reason

@@ -278,7 +278,7 @@ def test_a_job_says_what_compiling_took_also_when_it_had_not_to(
         asked = replace(ASKED, runtime="tensorrt")
         results.append(measure(Job(asked, file, tmp_path / name, tmp_path)))
     assert [(one.status, one.reason) for one in results] == [(Status.OK, "")] * 2
-    assert len(stand_in.BUILT) == 2, "the network and the drift anchor, once each"
+    assert len(stand_in.BUILT) == 2, "the network and the drift reference, once each"
     assert results[0].compile_s == results[1].compile_s
     assert results[0].device_ms == 0.25 and results[0].runtime_version == stand_in.__version__
 

@@ -99,14 +99,14 @@ def test_a_result_that_is_ok_must_be_so_in_all_its_fields(field: str, value: Any
         ("block_of", (1, 1, 2, 2)),
         ("block_of", (0, 1, 0, 1)),
         ("block_of", (0, 0, 2, 2)),
-        ("anchor_ms", (1.0,)),
-        ("anchor_ms", (1.0, 0.0)),
-        ("anchor_ms", (1.0, math.nan)),
+        ("drift_reference_ms", (1.0,)),
+        ("drift_reference_ms", (1.0, 0.0)),
+        ("drift_reference_ms", (1.0, math.nan)),
         ("others_cores", -0.5),
         ("others_cores", math.inf),
-        ("doubts", ("",)),
-        ("doubts", "hot"),
-        ("doubts", 40 * ("hot",)),
+        ("instability_reasons", ("",)),
+        ("instability_reasons", "hot"),
+        ("instability_reasons", 40 * ("hot",)),
     ],
 )
 def test_a_round_must_be_whole(field: str, value: Any) -> None:
@@ -115,9 +115,9 @@ def test_a_round_must_be_whole(field: str, value: Any) -> None:
 
 
 def test_the_last_round_counts_and_its_doubts_make_a_result_unstable() -> None:
-    assert GOOD.stable and GOOD.doubts == () and GOOD.samples_ms == ROUND.samples_ms
+    assert GOOD.stable and GOOD.instability_reasons == () and GOOD.samples_ms == ROUND.samples_ms
     doubted = replace(GOOD, rounds=(ROUND, DOUBTED))
-    assert not doubted.stable and doubted.doubts == ("the board got hot",)
+    assert not doubted.stable and doubted.instability_reasons == ("the board got hot",)
     assert doubted.median_ms == 8.5
     with pytest.raises(ProtocolError, match="infeasible: too large"):
         _ = MeasureResult(Status.INFEASIBLE, "too large").stable
@@ -125,9 +125,11 @@ def test_the_last_round_counts_and_its_doubts_make_a_result_unstable() -> None:
 
 def test_a_warm_up_that_never_became_steady_makes_a_result_unstable() -> None:
     unsteady = replace(GOOD, steady=False)
-    assert not unsteady.stable and unsteady.doubts == ("the warm-up never became steady",)
+    assert not unsteady.stable and unsteady.instability_reasons == (
+        "the warm-up never became steady",
+    )
     both = replace(unsteady, rounds=(DOUBTED,))
-    assert both.doubts == ("the board got hot", "the warm-up never became steady")
+    assert both.instability_reasons == ("the board got hot", "the warm-up never became steady")
 
 
 def test_halves_of_a_round_are_halves_of_its_blocks() -> None:
@@ -185,8 +187,8 @@ def test_an_input_that_cannot_be_made_is_refused(change: dict[str, Any], named: 
         ("steady_tolerance", "5%"),
         ("interval_share", -0.01),
         ("block_tolerance", math.nan),
-        ("anchor_tolerance", None),
-        ("anchor_runs", 0),
+        ("reference_tolerance", None),
+        ("reference_runs", 0),
         ("others_cores", -1.0),
         ("watch_board", 1),
         ("retries", -1),

@@ -17,7 +17,7 @@ from evaluators.evaluation import Evaluator
 from evaluators.latency.evaluator import LatencyEvaluator, Runs
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.quality.evaluator import QualityEvaluator
-from evaluators.training.loop import Regime, TrainingProtocol
+from evaluators.training.loop import TrainingConfig, TrainingProtocol
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.space.named import load_space
 from search_space.space.space import SearchSpace
@@ -27,14 +27,14 @@ torch.set_num_threads(1)
 QUICK_TIMING = TimingProtocol(
     warmup_min_runs=1, warmup_min_s=0.0, warmup_max_s=0.1, min_repeats=8, max_repeats=12,
     min_time_s=0.0, max_time_s=1.0, interval_share=100.0, block_tolerance=100.0,
-    anchor_tolerance=100.0, anchor_runs=3, others_cores=1e6, watch_board=False, retries=0,
+    reference_tolerance=100.0, reference_runs=3, others_cores=1e6, watch_board=False, retries=0,
     steady_runs=1, steady_tolerance=1.0,
 )  # fmt: skip
 QUICK = TrainingProtocol(
     "frozen",
-    alone=Regime(1, 1, 8, 1e-3, 1e-3),
-    fusion=Regime(3, 3, 8, 2e-3, 0.0),
-    whole=Regime(2, 2, 8, 5e-4, 5e-4),
+    alone=TrainingConfig(1, 1, 8, 1e-3, 1e-3),
+    fusion=TrainingConfig(3, 3, 8, 2e-3, 0.0),
+    whole=TrainingConfig(2, 2, 8, 5e-4, 5e-4),
 )
 BY_STAGE = replace(QUICK, trunks="by-stage")
 WORDS = ("good", "bad", "fine", "slow", "plain")

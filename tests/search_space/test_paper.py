@@ -390,7 +390,7 @@ class TestSeeds:
     def test_in_the_papers_space_they_are_the_papers(self, paper: SearchSpace) -> None:
         seeds = seeded_designs(paper)
         assert [(s.name, s.genotype) for s in seeds] == [(d.name, d.genotype) for d in DESIGNS]
-        assert not any(seed.carried_over for seed in seeds)
+        assert not any(seed.adapted for seed in seeds)
 
     def test_in_another_space_they_say_what_was_brought_into_proportion(
         self, demo: SearchSpace
@@ -407,11 +407,11 @@ class TestSeeds:
             "vision-only-small-mobilenet",
             "vision-only-small-vit",
         ]
-        assert seeds["intermediate-small-vit"].carried_over == (
+        assert seeds["intermediate-small-vit"].adapted == (
             "intermediate-vit of arXiv 2511.21889 carried over in proportion: "
             "taps 4x4, 7x7, 8x8 became 2x2, 3x3, 4x4, 512 tokens became 32"
         )
-        assert all(seed.carried_over for seed in seeds.values())
+        assert all(seed.adapted for seed in seeds.values())
 
     def test_their_taps_and_widths_keep_their_proportion(self, demo: SearchSpace) -> None:
         seeds = {seed.name: seed.genotype for seed in seeded_designs(demo)}

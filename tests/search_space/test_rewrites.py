@@ -32,8 +32,7 @@ from search_space.network.rewrites import ALL, BY_NAME, NONE, OWN_LENGTH, Rewrit
 from search_space.space.named import load_space
 from search_space.space.space import SearchSpace
 from studies.config.settings import REWRITES, UsageError, load_settings
-from studies.report import page
-from studies.report import terminal as screen
+from studies.report import page, terminal
 from studies.report.json_output import as_json
 from studies.results.trial_record import outcome_of, record_of, reference_row
 
@@ -392,7 +391,7 @@ def test_a_study_tells_its_rewrites_and_marks_what_cannot_attend(finished: Place
     folds = tuple(row for row in outcome.rows if row.folded)
     for front in (others, (*others, *folds)):
         printed = io.StringIO()
-        screen.show(replace(outcome, front=front), Console(file=printed, width=100))
+        terminal.show(replace(outcome, front=front), Console(file=printed, width=100))
         assert printed.getvalue().count(mark) == sum(row.folded == mark for row in folds)
     assert {row["name"]: row["folded"] for row in as_json(outcome)["trials"]} == folded
 

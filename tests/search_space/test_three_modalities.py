@@ -519,7 +519,9 @@ def test_where_nothing_is_said_shown_or_heard_there_is_silence(
     assert ids.shape == mask.shape and mask.sum() == 2, "the start and the end of a text"
 
 
-def right_without(judge: QualityEvaluator, genotype: Genotype) -> dict[frozenset[Modality], float]:
+def correct_without(
+    judge: QualityEvaluator, genotype: Genotype
+) -> dict[frozenset[Modality], float]:
     """Percent of the test split that the whole network has right, by what is of other samples."""
     built, rows = judge.trained(genotype), judge.inputs(genotype, judge.data.split("test"))
     found = {}
@@ -547,7 +549,7 @@ def test_three_shares_are_those_of_all_six_orders_and_add_up(
     judge: QualityEvaluator, operator: Operator
 ) -> None:
     asked = heard_seen_read(operator)
-    found, right = ModalityUseEvaluator(judge).evaluate(asked), right_without(judge, asked)
+    found, right = ModalityUseEvaluator(judge).evaluate(asked), correct_without(judge, asked)
     built, rows = judge.trained(asked), judge.inputs(asked, judge.data.split("test"))
     everything = frozenset(MODALITIES)
     added: dict[Modality, list[float]] = {modality: [] for modality in MODALITIES}

@@ -23,7 +23,7 @@ MARK = "to be broken"
 QUICK = TimingProtocol(
     warmup_min_runs=1, warmup_min_s=0.0, warmup_max_s=10.0, min_repeats=6, max_repeats=12,
     min_time_s=0.0, max_time_s=1.0, interval_share=100.0, block_tolerance=100.0,
-    anchor_tolerance=100.0, anchor_runs=3, others_cores=1e6, watch_board=False, retries=0,
+    reference_tolerance=100.0, reference_runs=3, others_cores=1e6, watch_board=False, retries=0,
     steady_runs=1, steady_tolerance=1.0,
 )  # fmt: skip
 """Trusts every reading, on a busy machine too: one that is not trusted is taken again."""

@@ -9,7 +9,7 @@ from sample_outcome import _share, empty
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import grid_in
 from studies.results.ablation import grid_outcome
-from studies.results.outcome import Outcome, Row, Value
+from studies.results.outcome import DesignResult, Outcome, Value
 from studies.results.pareto import pareto_front
 
 SAMPLES = 686
@@ -32,13 +32,13 @@ def listed_outcome(kind: str, space: SearchSpace, complete: int | None = None) -
         ms *= rng.uniform(0.97, 1.03)
         percent = 100 * float(hits.mean())
         rows.append(
-            Row(
+            DesignResult(
                 number, "complete", g.describe(), name=design.name,
-                carried_over=design.carried_over,
+                adapted=design.adapted,
                 accuracy=_share(percent - 1, 229), test_accuracy=_share(percent, SAMPLES),
                 latency=Value(ms, ms * 0.98, ms * 1.03), fidelity="fusion on frozen trunks",
-                published_accuracy=84.25 if "late" in design.carried_over else None,
-                published_latency_ms=21.6 if "late" in design.carried_over else None,
+                published_accuracy=84.25 if "late" in design.adapted else None,
+                published_latency_ms=21.6 if "late" in design.adapted else None,
             )
         )  # fmt: skip
     said = {
@@ -48,7 +48,7 @@ def listed_outcome(kind: str, space: SearchSpace, complete: int | None = None) -
         "notes": list(grid.notes),
     }
     references = tuple(
-        Row(None, "complete", "one encoder", name=name, accuracy=_share(p, 229),
+        DesignResult(None, "complete", "one encoder", name=name, accuracy=_share(p, 229),
             test_accuracy=_share(p, SAMPLES), latency=Value(0.8, 0.7, 0.9))
         for name, p in (("text-only", 71.0), ("vision-only-small-xcit", 54.0))
     )  # fmt: skip

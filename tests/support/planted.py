@@ -17,7 +17,7 @@ import numpy.typing as npt
 from evaluators.data import DataSet, Sample, Split
 from evaluators.evaluation import Evaluation, content_key
 from evaluators.statistics.accuracy import measures_of
-from evaluators.statistics.paired import Right, right_rows
+from evaluators.statistics.paired import Correct, correct_rows
 from search_space.design.genotype import FusionPoint, Genotype
 
 SIZES: dict[Split, tuple[int, int]] = {"train": (1284, 52), "valid": (229, 10), "test": (686, 31)}
@@ -110,10 +110,10 @@ class Planted:
         samples = self.data.split("valid")
         return Evaluation(self.key(genotype), "quality", measures_of(right, samples), details)
 
-    def out_of_fold(self, genotype: Genotype) -> tuple[Right, dict[str, Any]]:
+    def out_of_fold(self, genotype: Genotype) -> tuple[Correct, dict[str, Any]]:
         return self._judged(genotype, "test")
 
-    def test(self, genotype: Genotype) -> Right:
+    def test(self, genotype: Genotype) -> Correct:
         return self._judged(genotype, "test")[0]
 
     def truth(self, genotype: Genotype) -> float:
@@ -124,12 +124,12 @@ class Planted:
         parts = [(towards - threshold) / spread, (towards + threshold) / spread]
         return 50 * sum(0.5 * (1 + erf(z / sqrt(2))) for z in parts)
 
-    def _judged(self, genotype: Genotype, split: Split) -> tuple[Right, dict[str, Any]]:
+    def _judged(self, genotype: Genotype, split: Split) -> tuple[Correct, dict[str, Any]]:
         weights, threshold = self._trained(genotype)
         x, labels = self._split(split)
         right = ((x[:, read_by(genotype)] @ weights > threshold) == labels)[None].astype(float)
         plain = {"fidelity": "planted", "epochs": 1, "best_epoch": 1, "fusion_epochs": [1, 1]}
-        return right, {**plain, "seconds": 0.0, "right": right_rows(right)}
+        return right, {**plain, "seconds": 0.0, "right": correct_rows(right)}
 
     def _trained(self, genotype: Genotype) -> tuple[Array, float]:
         """Weights of the features that the design reads, and the threshold between the classes."""

@@ -17,7 +17,7 @@ CPU = "CPUExecutionProvider"
 QUICK = TimingProtocol(
     warmup_min_runs=1, warmup_min_s=0.0, warmup_max_s=0.1, min_repeats=6, max_repeats=12,
     min_time_s=0.0, max_time_s=1.0, interval_share=100.0, block_tolerance=100.0,
-    anchor_tolerance=100.0, anchor_runs=3, retries=0,
+    reference_tolerance=100.0, reference_runs=3, retries=0,
 )  # fmt: skip
 X = TensorSpec("x", "float32", (2, 4), low=-1.0, high=1.0)
 

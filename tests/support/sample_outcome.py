@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from studies.results.outcome import ModalityUse, Outcome, Row, Standing, Value
+from studies.results.outcome import DesignResult, ModalityUse, Outcome, Standing, Value
 
 NOTE = (
     "Rendered data: the clips are made by a program, so these accuracies are not CMU-MOSI's and "
@@ -144,13 +144,13 @@ def hostile(text: str) -> Outcome:
     """The sample with `text` in every place that can hold words from outside."""
     base = sample()
 
-    def marked(row: Row) -> Row:
+    def marked(row: DesignResult) -> DesignResult:
         return replace(
             row,
             design=f"{text}; {row.design}",
             name=row.name and f"{row.name} {text}",
             reason=row.reason and text,
-            carried_over=row.carried_over and text,
+            adapted=row.adapted and text,
             fidelity=text,
             params={**row.params, "text_encoder": f"{text}{row.params.get('text_encoder', '')}"},
         )
@@ -188,7 +188,7 @@ def _use(rng: random.Random) -> ModalityUse:
     )
 
 
-def _trial(number: int, rng: random.Random, test: bool) -> Row:
+def _trial(number: int, rng: random.Random, test: bool) -> DesignResult:
     params: dict[str, str | int] = {
         "text_encoder": rng.choice(TEXT),
         "vision_encoder": rng.choice(VISION),
@@ -213,13 +213,13 @@ def _trial(number: int, rng: random.Random, test: bool) -> Row:
     right = 52 + 3.6 * depth + 2 * math.log2(latency) + rng.gauss(0, 4)
     latency = min(latency * rng.uniform(0.9, 1.2), 23.5)
     named = SEEDED[number] if number < len(SEEDED) else ""
-    return Row(
+    return DesignResult(
         number=number,
         state="complete",
         design=_words(params),
         params=params,
         name=named,
-        carried_over=(
+        adapted=(
             f"{named} of arXiv 2511.21889 carried over in proportion: taps 12x16 became 6x16, "
             "512 tokens became 32"
         )
@@ -250,9 +250,9 @@ def _words(params: dict[str, str | int]) -> str:
     )
 
 
-def _references(test: bool) -> tuple[Row, ...]:
+def _references(test: bool) -> tuple[DesignResult, ...]:
     return tuple(
-        Row(
+        DesignResult(
             number=None,
             state="complete",
             design=f"{encoder}; fp32",
@@ -280,12 +280,12 @@ def _share(percent: float, count: int) -> Value:
     return Value(percent, percent - reach, min(100.0, percent + reach))
 
 
-def _at(row: Row) -> tuple[float, float]:
+def _at(row: DesignResult) -> tuple[float, float]:
     assert row.accuracy and row.latency
     return row.accuracy.value, row.latency.value
 
 
-def _front(rows: Sequence[Row]) -> list[Row]:
+def _front(rows: Sequence[DesignResult]) -> list[DesignResult]:
     best, found = -1.0, []
     for row in sorted(rows, key=lambda r: _at(r)[1]):
         if row.duplicate_of is None and _at(row)[0] > best:
@@ -294,7 +294,7 @@ def _front(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def _standing(row: Row, front: Sequence[Row]) -> Standing:
+def _standing(row: DesignResult, front: Sequence[DesignResult]) -> Standing:
     if row in front:
         return Standing(row, on_front=True)
     accuracy, latency = _at(row)
@@ -303,7 +303,7 @@ def _standing(row: Row, front: Sequence[Row]) -> Standing:
     return Standing(row, False, best, _at(best)[0] - accuracy, latency / _at(best)[1])
 
 
-def _hypervolume(rows: Sequence[Row]) -> tuple[tuple[int, float], ...]:
+def _hypervolume(rows: Sequence[DesignResult]) -> tuple[tuple[int, float], ...]:
     found = []
     for k, row in enumerate(rows):
         area, floor = 0.0, REFERENCE_POINT[0]

@@ -18,8 +18,8 @@ from evaluators.features.preprocessing import Preprocessing
 from studies.cli import study as commands
 from studies.config.settings import load_settings
 from studies.report.json_output import as_json
-from studies.results.trial_record import outcome_of, rights
-from studies.study import context as lab
+from studies.results.trial_record import correct_answers, outcome_of
+from studies.study import context as contexts
 from studies.study import run as running
 
 SEEDS = 2
@@ -89,7 +89,7 @@ def test_nothing_of_the_test_split_is_read_before_the_search_is_over(
     monkeypatch.chdir(place.folder)
     monkeypatch.setenv("FUSION_NAS_HOME", str(place.home))
     seal = Seal()
-    load, finish, count = lab.load_data, running.finish, Preprocessing.text_lengths
+    load, finish, count = contexts.load_data, running.finish, Preprocessing.text_lengths
 
     def finishing(*given: Any) -> None:
         seal.broken = True
@@ -102,7 +102,7 @@ def test_nothing_of_the_test_split_is_read_before_the_search_is_over(
         finally:
             seal.counting = False
 
-    monkeypatch.setattr(lab, "load_data", lambda *given, **more: seal.on(load(*given, **more)))
+    monkeypatch.setattr(contexts, "load_data", lambda *given, **more: seal.on(load(*given, **more)))
     monkeypatch.setattr(running, "finish", finishing)
     monkeypatch.setattr(Preprocessing, "text_lengths", counting)
     settings = load_settings(
@@ -138,7 +138,7 @@ def test_the_test_figure_is_a_mean_over_seeds_with_its_interval_and_each_seed(
 
 def test_which_samples_were_right_can_be_read_from_the_storage_alone(crossed: Place) -> None:
     study, shown = study_of(crossed), reported(crossed)
-    test, valid = rights(study), rights(study, "valid")
+    test, valid = correct_answers(study), correct_answers(study, "valid")
     names = {row["name"] for row in shown["references"]}
     assert {*shown["front"], *names} <= set(test)
     assert {t.number for t in study.trials if t.values} | names <= set(valid)

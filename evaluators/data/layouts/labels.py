@@ -15,7 +15,7 @@ from evaluators.data.layouts.entries import (
     file_name,
     untrainable_classes,
 )
-from evaluators.data.layouts.table import Row, Table, parse
+from evaluators.data.layouts.table import Record, Table, parse
 from evaluators.data.samples import SPLITS, Split
 
 COLUMNS: dict[Layout, tuple[str, ...]] = {
@@ -83,7 +83,7 @@ def _folder_classes(table: Table) -> tuple[str, ...]:
 
 
 def _entry(
-    row: Row, layout: Layout, classes: tuple[str, ...], name: str, problems: list[str]
+    row: Record, layout: Layout, classes: tuple[str, ...], name: str, problems: list[str]
 ) -> Entry:
     """The entry of one row; what is wrong in it goes to `problems` and gets a stand-in value."""
 

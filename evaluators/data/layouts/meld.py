@@ -14,7 +14,7 @@ from pathlib import Path
 
 from evaluators.data.errors import DataError, short
 from evaluators.data.layouts.entries import Entry, Labels, duplicates, untrainable_classes
-from evaluators.data.layouts.table import Row, parse
+from evaluators.data.layouts.table import Record, parse
 from evaluators.data.samples import SPLITS, Split
 
 FILES: Mapping[Split, str] = {
@@ -97,7 +97,7 @@ def _entries(data: bytes, split: Split, problems: list[str]) -> list[Entry]:
     return [_entry(row, split, problems) for row in table.rows]
 
 
-def _entry(row: Row, split: Split, problems: list[str]) -> Entry:
+def _entry(row: Record, split: Split, problems: list[str]) -> Entry:
     """The entry of one row; what is wrong in it goes to `problems` and gets a stand-in value."""
 
     def checked(check: Callable[[str], int], column: str) -> int:

@@ -18,7 +18,7 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
-class Row:
+class Record:
     """One record: its row number and its cells by column name."""
 
     number: int
@@ -34,7 +34,7 @@ class Table:
 
     name: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Record, ...]
     problems: tuple[str, ...]
 
 
@@ -95,12 +95,12 @@ def _records(text: str, name: str) -> tuple[list[tuple[int, Sequence[str]]], lis
 
 def _rows(
     records: Sequence[tuple[int, Sequence[str]]], columns: tuple[str, ...], name: str
-) -> tuple[tuple[Row, ...], list[str]]:
-    rows: list[Row] = []
+) -> tuple[tuple[Record, ...], list[str]]:
+    rows: list[Record] = []
     problems: list[str] = []
     for number, cells in records:
         if len(cells) == len(columns):
-            rows.append(Row(number, dict(zip(columns, cells, strict=True))))
+            rows.append(Record(number, dict(zip(columns, cells, strict=True))))
         else:
             problems.append(
                 f"{name} row {number}: {len(cells)} fields where the header has {len(columns)}; "

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from evaluators.statistics.paired import Paired
 from studies.report.front_plot import hover, padded
 from studies.report.plotting import Plot, axis, escaped, look
-from studies.results import text as wording
+from studies.results import text as result_text
 from studies.results.ablation import (
     CELLS,
     SHARES,
@@ -21,7 +21,7 @@ from studies.results.ablation import (
     rows_by_name,
     split_of,
 )
-from studies.results.outcome import GridPoint, Outcome, Row, Split, Value
+from studies.results.outcome import DesignResult, GridPoint, Outcome, Split, Value
 from studies.results.text import clean
 
 SERIES = (
@@ -54,7 +54,7 @@ class Panel:
     """
 
     title: str
-    value: Callable[[GridPoint, Row], Value | None]
+    value: Callable[[GridPoint, DesignResult], Value | None]
     lines: tuple[tuple[str, float], ...] = ()
     marks: tuple[tuple[int | str, float], ...] = ()
     difference: bool = False
@@ -80,7 +80,9 @@ def series_of(outcome: Outcome) -> tuple[str, ...]:
     return tuple(dict.fromkeys(point.series for point, _ in listed(outcome)))
 
 
-def marks_of(outcome: Outcome, points: Iterable[tuple[GridPoint, Row]]) -> dict[int | str, float]:
+def marks_of(
+    outcome: Outcome, points: Iterable[tuple[GridPoint, DesignResult]]
+) -> dict[int | str, float]:
     """Published accuracies by where they stand on the axis."""
     assert outcome.grid is not None
     if outcome.grid.kind == "ablation-attention":
@@ -93,7 +95,7 @@ def marks_of(outcome: Outcome, points: Iterable[tuple[GridPoint, Row]]) -> dict[
 # -- curves
 
 
-def _curves(outcome: Outcome, points: Sequence[tuple[GridPoint, Row]]) -> Plot:
+def _curves(outcome: Outcome, points: Sequence[tuple[GridPoint, DesignResult]]) -> Plot:
     panels = _panels(outcome, points)
     given = dict.fromkeys(point.at for point, _ in points)
     ats = list(given) if any(isinstance(at, str) for at in given) else sorted(given, key=int)
@@ -122,17 +124,17 @@ def _curves(outcome: Outcome, points: Sequence[tuple[GridPoint, Row]]) -> Plot:
     return Plot("grid", figure, height, summary, min_width=max(520, min(900, wide)))
 
 
-def _panels(outcome: Outcome, points: Sequence[tuple[GridPoint, Row]]) -> list[Panel]:
+def _panels(outcome: Outcome, points: Sequence[tuple[GridPoint, DesignResult]]) -> list[Panel]:
     assert outcome.grid is not None
     found = rows_by_name(outcome.rows)
 
-    def difference(point: GridPoint, row: Row) -> Value | None:
+    def difference(point: GridPoint, row: DesignResult) -> Value | None:
         pair = difference_of(outcome, point)
         if pair is None:
             return None if point.against or outcome.grid.kind == SHARES else Value(0.0)  # type: ignore[union-attr]
         return Value(pair.points, pair.low, pair.high)
 
-    def share(point: GridPoint, row: Row) -> Value | None:
+    def share(point: GridPoint, row: DesignResult) -> Value | None:
         return extra_ms(row, found.get(point.against))
 
     if outcome.grid.kind == SHARES:
@@ -143,7 +145,7 @@ def _panels(outcome: Outcome, points: Sequence[tuple[GridPoint, Row]]) -> list[P
     split = split_of(outcome)
     lines = [
         (row.label, value.value)
-        for row in (wording.majority_row(outcome), *outcome.references)
+        for row in (result_text.majority_row(outcome), *outcome.references)
         if (value := accuracy_of(row, split)) is not None
     ]
     title = "test accuracy, %" if split == "test" else "accuracy, %"
@@ -158,7 +160,7 @@ def _panel(
     figure: Any,
     outcome: Outcome,
     panel: Panel,
-    points: Sequence[tuple[GridPoint, Row]],
+    points: Sequence[tuple[GridPoint, DesignResult]],
     ats: Sequence[int | str],
     number: int,
     height: int,
@@ -249,7 +251,7 @@ def _bars(values: Sequence[Value], colour: str) -> dict[str, Any]:
 
 def _said(outcome: Outcome, point: GridPoint) -> tuple[str, ...]:
     pair = difference_of(outcome, point)
-    return () if pair is None else (f"{wording.difference(pair)} to {point.against}",)
+    return () if pair is None else (f"{result_text.difference(pair)} to {point.against}",)
 
 
 # -- cells
@@ -300,16 +302,18 @@ def _cells(outcome: Outcome) -> Plot:
     return Plot("grid", figure, 400, summary, min_width=680, still=True)
 
 
-def _cell(row: Row | None, point: GridPoint, pair: Paired | None, split: Split) -> list[str]:
+def _cell(
+    row: DesignResult | None, point: GridPoint, pair: Paired | None, split: Split
+) -> list[str]:
     if row is None:
         return ["not complete"]
-    lines = [f"<b>{wording.percent(accuracy_of(row, split))} %</b>"]
+    lines = [f"<b>{result_text.percent(accuracy_of(row, split))} %</b>"]
     if pair is not None:
-        lines.append(wording.difference(pair))
+        lines.append(result_text.difference(pair))
     elif not point.against:
         lines.append("the others are held against it")
-    lines.append(f"{wording.milliseconds(row.latency)} ms")
-    published = wording.published(row)
+    lines.append(f"{result_text.milliseconds(row.latency)} ms")
+    published = result_text.published(row)
     if published:
         lines.append(f"<i>published: {escaped(published)}</i>")
     return lines

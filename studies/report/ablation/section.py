@@ -7,7 +7,7 @@ from studies.report import tables
 from studies.report.ablation.plots import ABLATION_PERCENT, SERIES, marks_of, series_of
 from studies.report.ablation.text import place, readings
 from studies.report.plotting import Plot
-from studies.results import text as wording
+from studies.results import text as result_text
 from studies.results.ablation import (
     CELLS,
     SHARES,
@@ -18,10 +18,10 @@ from studies.results.ablation import (
     rows_by_name,
     split_of,
 )
-from studies.results.outcome import GridPoint, Outcome, Row, Value
+from studies.results.outcome import DesignResult, GridPoint, Outcome, Value
 from studies.results.text import clean
 
-Cell = Callable[[GridPoint, Row], str]
+Cell = Callable[[GridPoint, DesignResult], str]
 
 SHAPES = {
     "circle": '<circle cx="11" cy="7" r="4.5"/>',
@@ -58,7 +58,7 @@ def _legend(outcome: Outcome) -> str:
         symbol, colour = SERIES[k % len(SERIES)]
         items.append(mark(SHAPES[symbol], f"var(--{colour})", _series(outcome, name)))
     if outcome.grid.kind != CELLS and marks_of(outcome, listed(outcome)):
-        source = wording.SOURCE_OF_PUBLISHED
+        source = result_text.SOURCE_OF_PUBLISHED
         said = f"published accuracy on CMU-MOSI, {source}: not a result of this study"
         if outcome.grid.kind == "ablation-attention":
             said += " (" + ", ".join(f"{n} blocks {v} %" for n, v in ABLATION_PERCENT.items()) + ")"
@@ -84,27 +84,31 @@ def _table(outcome: Outcome) -> str:
     against = {point.against for point, _ in points} - {""}
     base = f" to {next(iter(against))}" if len(against) == 1 else ""
 
-    def slower(point: GridPoint, row: Row) -> str:
+    def slower(point: GridPoint, row: DesignResult) -> str:
         extra = extra_ms(row, found.get(point.against))
         return "" if extra is None else tables.figure(_signed_ms(extra))
 
     columns: list[tuple[str, str, Cell]] = [
-        ("Design", "words", lambda _, row: tables.words(wording.arrows(row.design))),
+        ("Design", "words", lambda _, row: tables.words(result_text.arrows(row.design))),
         (
             f"{split.capitalize()}, %",
             "number",
-            lambda _, row: tables.figure(wording.percent(accuracy_of(row, split))),
+            lambda _, row: tables.figure(result_text.percent(accuracy_of(row, split))),
         ),
         (
             f"Difference{base}, points",
             "number",
             lambda point, _: _difference(outcome, point, named=not base),
         ),
-        ("Latency, ms", "number", lambda _, row: tables.figure(wording.milliseconds(row.latency))),
+        (
+            "Latency, ms",
+            "number",
+            lambda _, row: tables.figure(result_text.milliseconds(row.latency)),
+        ),
         (f"Slower{base}, ms".replace("Slower to", "Slower than"), "number", slower),
     ]
-    if any(wording.published(row) for _, row in points):
-        columns.append((f"Published, {wording.SOURCE_OF_PUBLISHED}", "number", _published))
+    if any(result_text.published(row) for _, row in points):
+        columns.append((f"Published, {result_text.SOURCE_OF_PUBLISHED}", "number", _published))
     body = "".join(
         f'<tr><th scope="row">{tables.words(place(outcome, point))}</th>'
         + "".join(f'<td class="{style}">{cell(point, row)}</td>' for _, style, cell in columns)
@@ -116,8 +120,8 @@ def _table(outcome: Outcome) -> str:
     return tables.framed("The list", caption, "Place", heads, f"<tbody>{body}</tbody>")
 
 
-def _published(_: GridPoint, row: Row) -> str:
-    return escape(wording.published(row)).replace(" ms", "&nbsp;ms")
+def _published(_: GridPoint, row: DesignResult) -> str:
+    return escape(result_text.published(row)).replace(" ms", "&nbsp;ms")
 
 
 def _difference(outcome: Outcome, point: GridPoint, named: bool) -> str:
@@ -132,7 +136,7 @@ def _difference(outcome: Outcome, point: GridPoint, named: bool) -> str:
 
 def _signed_ms(extra: Value) -> str:
     def signed(number: float) -> str:
-        return f"{'-' if number < 0 else '+'}{wording.ms(abs(number))}"
+        return f"{'-' if number < 0 else '+'}{result_text.ms(abs(number))}"
 
     if extra.low is None or extra.high is None:
         return signed(extra.value)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from studies.results import text as wording
+from studies.results import text as result_text
 from studies.results.ablation import (
     CELLS,
     DEPTH_ALONE,
@@ -29,19 +29,19 @@ def told(outcome: Outcome) -> Iterator[str]:
     """One line a point: `over tokens: 4: 81.2 % (78.1-84.0), +1.2 points (..) to .., 3.21 ms`."""
     split = split_of(outcome)
     for point, row in listed(outcome):
-        parts = [f"{wording.percent(accuracy_of(row, split), '-')} %"]
+        parts = [f"{result_text.percent(accuracy_of(row, split), '-')} %"]
         pair = difference_of(outcome, point)
         if pair is not None:
             undecided = "" if pair.decided else ", not decided"
-            parts.append(f"{wording.difference(pair)} to {point.against}{undecided}")
-        parts.append(f"{wording.milliseconds(row.latency, '-')} ms")
+            parts.append(f"{result_text.difference(pair)} to {point.against}{undecided}")
+        parts.append(f"{result_text.milliseconds(row.latency, '-')} ms")
         yield f"{place(outcome, point)}: {'; '.join(parts)}"
 
 
 def readings(outcome: Outcome) -> Iterator[str]:
     """How the list's figures are to be read, and what of them is decided."""
     assert outcome.grid is not None
-    shown = "that on test" if split_of(outcome) == "test" else wording.chosen_by(outcome)
+    shown = "that on test" if split_of(outcome) == "test" else result_text.chosen_by(outcome)
     yield f"Accuracy is {shown}, with 95 % intervals."
     yield (
         "Latencies were read one after another: what the device did meanwhile is in no interval of "
@@ -83,5 +83,5 @@ def _which(grid: GridOutcome) -> Iterator[str]:
     for words, design, against in asked:
         pair = grid.paired.get((design, against))
         if pair is not None:
-            said = wording.difference(pair) + ("" if pair.decided else ", not decided")
+            said = result_text.difference(pair) + ("" if pair.decided else ", not decided")
             yield f"{words}: {said} ({design}; held against {against})."

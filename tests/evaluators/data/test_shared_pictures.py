@@ -46,12 +46,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 
 @pytest.fixture(scope="module")
-def judge(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> QualityEvaluator:
+def trial_runner(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> QualityEvaluator:
     return quality(data, tmp_path_factory.mktemp("home"), BY_STAGE)
 
 
-def raw(judge: QualityEvaluator, genotype: Genotype) -> RawInputs:
-    return judge.reads.raw(genotype, "train")
+def raw(trial_runner: QualityEvaluator, genotype: Genotype) -> RawInputs:
+    return trial_runner.reads.raw(genotype, "train")
 
 
 def one_by_one(network: FusionNetwork, examples: RawInputs) -> Tensor:
@@ -65,8 +65,8 @@ def test_data_say_whether_texts_share_pictures(data: DataSet, tmp_path: Path) ->
     assert not image_folder(tmp_path / "set").shares_pictures
 
 
-def test_a_shared_picture_is_kept_once(data: DataSet, judge: QualityEvaluator) -> None:
-    pixels = judge.preprocessing.values(demo().encoder("small-xcit"), data.split("train"))
+def test_a_shared_picture_is_kept_once(data: DataSet, trial_runner: QualityEvaluator) -> None:
+    pixels = trial_runner.preprocessing.values(demo().encoder("small-xcit"), data.split("train"))
     assert pixels.places.tolist() == [k for k in range(8) for _ in TEXTS]
     assert len(pixels.kept(torch.arange(8))) == 8
     with pytest.raises(IndexError):
@@ -77,9 +77,9 @@ def test_a_shared_picture_is_kept_once(data: DataSet, judge: QualityEvaluator) -
 
 @pytest.mark.parametrize("genotype", DESIGNS, ids=Genotype.describe)
 def test_sharing_changes_no_logit_and_no_gradient(
-    judge: QualityEvaluator, genotype: Genotype
+    trial_runner: QualityEvaluator, genotype: Genotype
 ) -> None:
-    network, examples = judge._untrained(genotype).eval(), raw(judge, genotype)
+    network, examples = trial_runner._untrained(genotype).eval(), raw(trial_runner, genotype)
     whole = torch.randperm(24, generator=torch.Generator().manual_seed(1))
     logits = examples.batch(whole).logits(network)
     alone = one_by_one(network, examples)[whole]
@@ -93,10 +93,10 @@ def test_sharing_changes_no_logit_and_no_gradient(
             torch.testing.assert_close(shared, own, atol=1e-5, rtol=1e-3)
 
 
-def test_the_trunk_reads_each_picture_of_a_batch_once(judge: QualityEvaluator) -> None:
-    network, seen = judge._untrained(design()).eval(), []
+def test_the_trunk_reads_each_picture_of_a_batch_once(trial_runner: QualityEvaluator) -> None:
+    network, seen = trial_runner._untrained(design()).eval(), []
     network.trunks["vision"].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    examples = raw(judge, design())
+    examples = raw(trial_runner, design())
     examples.batch(torch.arange(12)).logits(network)
     examples.batch(torch.tensor([0, 3, 6, 9])).logits(network)
     predict(network, examples)
@@ -105,8 +105,8 @@ def test_the_trunk_reads_each_picture_of_a_batch_once(judge: QualityEvaluator) -
     assert seen[3:] == [3], "BatchNorm cannot take one picture alone"
 
 
-def test_what_the_fusion_reads_of_each_sample_is_its_own(judge: QualityEvaluator) -> None:
-    network, examples = judge._untrained(design()).eval(), raw(judge, design())
+def test_what_the_fusion_reads_of_each_sample_is_its_own(trial_runner: QualityEvaluator) -> None:
+    network, examples = trial_runner._untrained(design()).eval(), raw(trial_runner, design())
     in_order = predict(network, examples)
     torch.testing.assert_close(in_order, one_by_one(network, examples), atol=1e-5, rtol=1e-4)
 

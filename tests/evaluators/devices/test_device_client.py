@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 QUICK = TimingProtocol(
     warmup_min_runs=1, warmup_min_s=0.0, warmup_max_s=0.1, min_repeats=6, max_repeats=12,
     min_time_s=0.0, max_time_s=1.0, interval_share=100.0, block_tolerance=100.0,
-    anchor_tolerance=100.0, anchor_runs=3, others_cores=1e6, watch_board=False, retries=0,
+    reference_tolerance=100.0, reference_runs=3, others_cores=1e6, watch_board=False, retries=0,
     steady_runs=1, steady_tolerance=1.0,
 )  # fmt: skip
 SLOW_STEPS = 2**40
@@ -191,7 +191,7 @@ def test_a_reading_that_was_not_stable_is_taken_again_not_fetched(
     device: DeviceClient, tmp_path: Path
 ) -> None:
     artifact = network(tmp_path / "m.onnx")
-    strict = replace(QUICK, block_tolerance=0.0, anchor_tolerance=0.0, interval_share=0.0)
+    strict = replace(QUICK, block_tolerance=0.0, reference_tolerance=0.0, interval_share=0.0)
     asked = request(artifact, timing=strict)
     first = device.measure(artifact, asked, job_id=job_id_of(asked))
     assert not first.stable

@@ -219,7 +219,7 @@ def test_a_board_that_throttles_all_the_time_gives_no_result_to_trust(tmp_path: 
     result = throttling(tmp_path, 10**6)
     assert result.status is Status.OK and not result.stable
     assert len(result.rounds) == 3, "it was timed again as often as asked"
-    assert all(any("oc1" in doubt for doubt in one.doubts) for one in result.rounds)
+    assert all(any("oc1" in doubt for doubt in one.instability_reasons) for one in result.rounds)
     assert result.board_before is not None and result.board_after is not None
     counts = [dict(s.throttle_events) for s in (result.board_before, result.board_after)]
     assert counts[0]["oc1_event_cnt"] < counts[1]["oc1_event_cnt"]
@@ -229,4 +229,6 @@ def test_a_board_that_does_not_throttle_is_trusted_whatever_happened_before(
     tmp_path: Path,
 ) -> None:
     result = throttling(tmp_path, 0)
-    assert result.status is Status.OK and result.doubts == () and len(result.rounds) == 1
+    assert (
+        result.status is Status.OK and result.instability_reasons == () and len(result.rounds) == 1
+    )

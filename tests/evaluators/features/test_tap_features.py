@@ -24,7 +24,7 @@ from evaluators.features.preprocessing import Preprocessing
 from evaluators.features.store import MANIFEST, FeatureStore, FeatureWriter, Rows
 from evaluators.features.taps import TapFeatures
 from evaluators.features.trunk_weights import TrunkWeights
-from evaluators.training.loop import Regime, predict
+from evaluators.training.loop import TrainingConfig, predict
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.encoders.features import Feature
 from search_space.space.named import load_space
@@ -36,7 +36,7 @@ SHARD_BYTES = 600
 EIGHT_PICTURES = 340_000
 """Shards of eight pictures' pooled forms and tokens: 41 kB each."""
 PICTURES = SPLITS["train"]
-LONGER = Regime(8, 8, 16, 1e-3, 0.0)
+LONGER = TrainingConfig(8, 8, 16, 1e-3, 0.0)
 in_any_folder = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
 )

@@ -135,11 +135,11 @@ def test_a_device_slower_for_a_whole_trial_than_in_an_earlier_one_is_not_trusted
     def slower(self: DeviceClient, *asked: Any, **more: Any) -> MeasureResult:
         result = ask(self, *asked, **more)
         both = 2 * (next(anchors_ms),)
-        last = replace(result.rounds[-1], anchor_ms=both, doubts=())
+        last = replace(result.rounds[-1], drift_reference_ms=both, instability_reasons=())
         return replace(result, rounds=(last,), steady=True)
 
     monkeypatch.setattr(DeviceClient, "measure", slower)
-    alone = replace(QUICK_TIMING, anchor_tolerance=0.03, watch_board=True, retries=0)
+    alone = replace(QUICK_TIMING, reference_tolerance=0.03, watch_board=True, retries=0)
     evaluator = latency(tmp_path, replace(RUNS, timing=alone))
     try:
         evaluations = [evaluator.evaluate(design()) for _ in range(5)]
@@ -160,7 +160,7 @@ def test_on_a_shared_device_too_a_gross_drift_or_a_wide_interval_is_not_trusted(
     takes_ms: Callable[[int], float], said: str
 ) -> None:
     timing = Board(takes_ms).time(replace(LOCAL_TIMING, min_repeats=400, max_repeats=500))
-    (doubt,) = timing.rounds[0 if "are" in said else -1].doubts
+    (doubt,) = timing.rounds[0 if "are" in said else -1].instability_reasons
     assert said in doubt
 
 
@@ -175,7 +175,7 @@ def test_each_precision_of_a_design_is_timed_as_its_own_file(
 def test_a_reading_that_is_not_stable_says_so_and_is_no_answer_later(
     tmp_path: Path,
 ) -> None:
-    strict = replace(QUICK_TIMING, block_tolerance=0.0, anchor_tolerance=0.0, retries=1)
+    strict = replace(QUICK_TIMING, block_tolerance=0.0, reference_tolerance=0.0, retries=1)
     evaluator = latency(tmp_path, replace(RUNS, timing=strict))
     store = EvaluationStore(tmp_path / "evaluations.jsonl")
     try:

@@ -154,7 +154,7 @@ def test_what_the_device_gets_is_the_whole_file_without_its_weights(
     made, light = builder.build(genotype), builder.build(genotype, weights=False)
     for one in (made, light):
         assert hashlib.sha256(one.path.read_bytes()).hexdigest() == one.sha256
-    assert light.weightless and light.sha256 == strip_weights(made).sha256
+    assert light.stripped and light.sha256 == strip_weights(made).sha256
     assert light.costs == made.costs and light.path.stat().st_size < made.path.stat().st_size / 2
 
 
@@ -180,7 +180,7 @@ def test_trained_networks_and_reduced_precision_are_exported_whole(
     builder = composing(space, tmp_path, parts)
     trained = builder.build(EARLY, network_of(space, EARLY))
     reduced = builder.build(replace(EARLY, precision="fp16"), weights=False)
-    assert not exports and not trained.weightless and not reduced.weightless
+    assert not exports and not trained.stripped and not reduced.stripped
 
 
 @pytest.mark.parametrize("damage", ["a byte", "half written", "empty"])

@@ -24,7 +24,14 @@ from evaluators.onnx.builder import OnnxBuilder, run_onnx
 from evaluators.onnx.quantisation import CALIBRATION_SAMPLES
 from evaluators.quality import evaluator as quality_module
 from evaluators.quality.evaluator import ON_FROZEN, WHOLE, QualityEvaluator
-from evaluators.training.loop import Arithmetic, Regime, Trunks, fit, predict, shuffled_batches
+from evaluators.training.loop import (
+    Arithmetic,
+    TrainingConfig,
+    Trunks,
+    fit,
+    predict,
+    shuffled_batches,
+)
 from search_space.design.encoder import EncoderError, EncoderSpec
 from search_space.design.genotype import (
     ATTENTION_OVER,
@@ -305,10 +312,10 @@ def test_batches_hold_every_sample_once_and_texts_of_like_length() -> None:
 def test_training_in_bf16_keeps_weights_in_fp32_and_learns_the_same() -> None:
     modules = {kind: nn.Sequential(nn.Linear(1, 16), nn.ReLU(), nn.Linear(16, 2)) for kind in "ab"}
     modules["b"].load_state_dict(modules["a"].state_dict())
-    regime = Regime(8, 8, 8, 0.05, 0.0)
+    config = TrainingConfig(8, 8, 8, 0.05, 0.0)
     kinds: tuple[Arithmetic, ...] = ("fp32", "bf16")
     done = [
-        fit(module, Line(64), Line(20), regime, 0, arithmetic=arithmetic)
+        fit(module, Line(64), Line(20), config, 0, arithmetic=arithmetic)
         for module, arithmetic in zip(modules.values(), kinds, strict=True)
     ]
     assert [d.valid_accuracy for d in done] == [1.0, 1.0]
@@ -347,7 +354,7 @@ def line(seed: int = 0) -> nn.Module:
 def test_training_keeps_the_best_epoch_and_stops_after_its_patience() -> None:
     valid = Line(10, [0.5, 0.8, 0.6, 0.8, 0.7, 0.9])
     module = line()
-    done = fit(module, Line(20), valid, Regime(6, 3, 8, 0.1, 0.1), seed=0)
+    done = fit(module, Line(20), valid, TrainingConfig(6, 3, 8, 0.1, 0.1), seed=0)
     assert (done.epochs, done.best_epoch, done.valid_accuracy) == (5, 2, pytest.approx(0.8))
     assert torch.equal(next(module.parameters()), valid.weights[1])
     assert not torch.equal(valid.weights[1], valid.weights[4]) and not module.training
@@ -355,7 +362,7 @@ def test_training_keeps_the_best_epoch_and_stops_after_its_patience() -> None:
 
 @pytest.mark.parametrize("epochs", range(1, 13))
 def test_any_number_of_steps_can_be_trained(epochs: int) -> None:
-    done = fit(line(), Line(6), Line(4), Regime(epochs, epochs, 8, 0.1, 0.1), seed=0)
+    done = fit(line(), Line(6), Line(4), TrainingConfig(epochs, epochs, 8, 0.1, 0.1), seed=0)
     assert 1 <= done.epochs <= epochs
 
 
@@ -366,24 +373,24 @@ def test_a_last_batch_of_one_does_not_reach_batch_norm(
     normed = design(vision_pooling="conv-max")
     assert frozen.evaluate(normed).details["epochs"] == 3
     flat = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-    fit(flat, Line(9), Line(4), Regime(2, 2, 8, 0.1, 0.1), seed=0)
+    fit(flat, Line(9), Line(4), TrainingConfig(2, 2, 8, 0.1, 0.1), seed=0)
 
 
 @pytest.mark.parametrize(("epochs", "batch"), [(0, 8), (3, 1)])
 def test_a_regime_that_would_train_nothing_is_refused(epochs: int, batch: int) -> None:
     with pytest.raises(ValueError, match="give at least"):
-        Regime(epochs, 3, batch, 1e-3, 0.0)
+        TrainingConfig(epochs, 3, batch, 1e-3, 0.0)
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_a_loss_that_is_nan_ends_training_in_words(split: str) -> None:
     lines = {"train": Line(8), "valid": Line(8), split: Line(8, factor=float("nan"))}
     with pytest.raises(NotFiniteError, match=r"loss is nan.*--trunks frozen.*--seed"):
-        fit(line(), lines["train"], lines["valid"], Regime(2, 2, 8, 0.1, 0.1), seed=0)
+        fit(line(), lines["train"], lines["valid"], TrainingConfig(2, 2, 8, 0.1, 0.1), seed=0)
 
 
 def test_a_design_that_diverges_leaves_no_weights(data: DataSet, tmp_path: Path) -> None:
-    wild = replace(QUICK, fusion=Regime(3, 3, 8, 1e30, 0.0))
+    wild = replace(QUICK, fusion=TrainingConfig(3, 3, 8, 1e30, 0.0))
     with pytest.raises(NotFiniteError):
         quality(data, tmp_path, wild).evaluate(design())
     assert not list((tmp_path / "weights").glob("*"))
@@ -441,11 +448,11 @@ def test_features_are_made_once_and_read_by_the_next_run(
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 4, 100, -1])
-def test_damaged_features_are_made_again(data: DataSet, tmp_path: Path, kept_bytes: int) -> None:
+def test_damaged_features_are_made_again(data: DataSet, tmp_path: Path, cached_bytes: int) -> None:
     asked = design("cross-attention")
     first = quality(data, tmp_path).evaluate(asked)
     for file in (tmp_path / "features").rglob("*.safetensors"):
-        file.write_bytes(file.read_bytes()[:kept_bytes])
+        file.write_bytes(file.read_bytes()[:cached_bytes])
     assert comparable(quality(data, tmp_path).evaluate(asked)) == comparable(first)
 
 

@@ -29,10 +29,10 @@ def trained(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> QualityE
 
 
 def without_weights_on(
-    judge: QualityEvaluator, modality: str
+    trial_runner: QualityEvaluator, modality: str
 ) -> Callable[[Genotype], FusionNetwork]:
     """`judge.trained` for the design that concatenates, with all weights on one modality 0."""
-    whole = judge.trained
+    whole = trial_runner.trained
     widths = [demo().shapes[n].widths[t - 1] for n, t in (("small-bert", 2), ("small-xcit", 3))]
     columns = slice(0, widths[0]) if modality == "text" else slice(widths[0], sum(widths))
 
@@ -80,12 +80,12 @@ def test_shares_add_up_to_the_accuracy_over_that_of_other_samples(
 def test_a_network_that_was_trained_whole_is_looked_at_as_it_is(
     data: DataSet, tmp_path: Path
 ) -> None:
-    judge = quality(data, tmp_path, BY_STAGE)
+    trial_runner = quality(data, tmp_path, BY_STAGE)
     asked = design("cross-attention")
-    assert judge.fidelity(asked) == "whole network"
-    found = ModalityUseEvaluator(judge).evaluate(asked)
+    assert trial_runner.fidelity(asked) == "whole network"
+    found = ModalityUseEvaluator(trial_runner).evaluate(asked)
     shares = found["shapley_text"].value + found["shapley_vision"].value
-    full = judge.test(asked)["accuracy"].value
+    full = trial_runner.test(asked)["accuracy"].value
     assert shares == pytest.approx(full - found["accuracy_shuffled_all"].value)
 
 

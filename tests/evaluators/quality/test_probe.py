@@ -58,7 +58,7 @@ def test_a_probe_trains_nothing_and_never_opens_test(
         raise AssertionError("trained")
 
     monkeypatch.setattr(quality_module, "fit", refuse)
-    judge = quality(data, tmp_path)
+    trial_runner = quality(data, tmp_path)
     asked: list[str] = []
     split = DataSet.split
 
@@ -67,7 +67,7 @@ def test_a_probe_trains_nothing_and_never_opens_test(
         return split(self, name)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DataSet, "split", noted)
-    ProbeEvaluator(judge).evaluate(design())
+    ProbeEvaluator(trial_runner).evaluate(design())
     assert set(asked) == {"train", "valid"}
     assert not list(tmp_path.glob("weights/*"))
 

@@ -18,7 +18,7 @@ from evaluators.quality.robustness import (
     Noise,
     RobustnessEvaluator,
     _Channels,
-    _right,
+    _correct,
     _spread,
 )
 from search_space.design.genotype import ATTENTION_OVER, OPERATORS
@@ -82,7 +82,7 @@ def test_accuracy_falls_with_the_noise_as_a_normal_distribution_has_it() -> None
     seen = FusionInputs({ONE_CHANNEL: (2.0 * labels - 1).unsqueeze(1)}, None)
     spread = {ONE_CHANNEL: _Channels(torch.zeros(1), torch.ones(1))}
     factors = torch.tensor([0.0, 0.5, 1.0, 4.0])
-    right = _right(Sign(), seen, labels, spread, ("text",), factors)  # type: ignore[arg-type]
+    right = _correct(Sign(), seen, labels, spread, ("text",), factors)  # type: ignore[arg-type]
     expected = [1.0, *(statistics.NormalDist().cdf(1 / s) for s in (0.5, 1.0, 4.0))]
     assert right.mean(1) == pytest.approx(expected, abs=0.03)
 
@@ -121,9 +121,9 @@ def test_a_design_of_one_modality_has_that_curve_alone(trained: QualityEvaluator
 
 
 def test_a_network_that_was_trained_whole_is_asked_as_it_is(data: DataSet, tmp_path: Path) -> None:
-    judge = quality(data, tmp_path, BY_STAGE)
-    found = RobustnessEvaluator(judge, Noise()).evaluate(design())
-    clean = judge.evaluate(design())["accuracy"].value
+    trial_runner = quality(data, tmp_path, BY_STAGE)
+    found = RobustnessEvaluator(trial_runner, Noise()).evaluate(design())
+    clean = trial_runner.evaluate(design())["accuracy"].value
     assert found.details["curves"]["both"][0] == pytest.approx(clean, abs=1e-3)
 
 

@@ -21,7 +21,7 @@ from evaluators.data.folds import fold
 from evaluators.evaluation import Evaluation, Evaluator
 from evaluators.features import preprocessing
 from evaluators.quality.cross_validation import CrossValidatedEvaluator
-from evaluators.statistics.paired import right_of
+from evaluators.statistics.paired import correct_of
 from evaluators.training.loop import TrainingProtocol
 from search_space.design.genotype import FusionPoint, Genotype
 
@@ -56,7 +56,7 @@ def test_every_sample_of_train_and_valid_is_judged_once_by_a_fold_without_it(
 ) -> None:
     evaluator = crossed(data, tmp_path)
     found = evaluator.evaluate(design())
-    right = right_of(found)
+    right = correct_of(found)
     assert right.shape == (1, POOL) and len(evaluator.samples) == POOL
     assert found["accuracy"].value == pytest.approx(100 * right.mean())
     by_id = dict(zip((s.id for s in evaluator.samples), right[0], strict=True))

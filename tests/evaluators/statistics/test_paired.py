@@ -9,11 +9,11 @@ import pytest
 from evaluators.data import Sample, wilson
 from evaluators.evaluation import Evaluation
 from evaluators.statistics.accuracy import mean_over_seeds, measures_of
-from evaluators.statistics.paired import Paired, paired, right_from, right_of, right_rows
+from evaluators.statistics.paired import Paired, correct_from, correct_of, correct_rows, paired
 
 
 def answers(*rows: str) -> Any:
-    return right_from(rows)
+    return correct_from(rows)
 
 
 def differing(better: int, worse: int, count: int) -> Paired:
@@ -129,12 +129,12 @@ def test_designs_that_were_judged_on_other_samples_are_not_paired() -> None:
 
 def test_right_answers_are_kept_as_one_digit_a_sample() -> None:
     right = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
-    assert right_rows(right) == ["101", "001"]
-    assert np.array_equal(right_from(right_rows(right)), right)
+    assert correct_rows(right) == ["101", "001"]
+    assert np.array_equal(correct_from(correct_rows(right)), right)
     evaluation = Evaluation("k", "test", details={"right": ["101", "001"]})
-    assert np.array_equal(right_of(evaluation), right)
+    assert np.array_equal(correct_of(evaluation), right)
     with pytest.raises(KeyError, match="evaluate the design again"):
-        right_of(Evaluation("k", "test"))
+        correct_of(Evaluation("k", "test"))
 
 
 def test_one_seed_has_wilsons_interval_and_more_have_one_of_like_width() -> None:

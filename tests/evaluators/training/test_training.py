@@ -18,7 +18,7 @@ from evaluators.features.prefetch import Waited, made_ahead
 from evaluators.features.preprocessing import Preprocessing
 from evaluators.training.config import (
     Arithmetic,
-    Regime,
+    TrainingConfig,
     TrainingProtocol,
     named_protocol,
     protocol_from_json,
@@ -40,7 +40,7 @@ from evaluators.training.loop import fit, predict
 from search_space.design.genotype import FusionPoint
 from search_space.network.network import build
 
-REGIME = Regime(2, 2, 8, 0.01, 0.01)
+REGIME = TrainingConfig(2, 2, 8, 0.01, 0.01)
 
 
 class Vectors:
@@ -68,8 +68,8 @@ def network(seed: int = 0) -> nn.Sequential:
 
 def trained(execution: Execution = PLAIN, **changes: object) -> dict[str, Tensor]:
     module = network()
-    regime = replace(REGIME, **changes)  # type: ignore[arg-type]
-    fit(module, Vectors(40), Vectors(20, 1), regime, 0, execution=execution)
+    config = replace(REGIME, **changes)  # type: ignore[arg-type]
+    fit(module, Vectors(40), Vectors(20, 1), config, 0, execution=execution)
     return module.state_dict()
 
 
@@ -147,14 +147,14 @@ def test_fetching_ahead_changes_no_weight() -> None:
 
 def test_what_is_kept_may_be_the_mean_of_the_last_epochs() -> None:
     module, ends = network(), []
-    regime = replace(REGIME, epochs=4, patience=4, average_from=2)
+    config = replace(REGIME, epochs=4, patience=4, average_from=2)
 
     def noted(*_: object) -> None:
         ends.append([p.detach().clone() for p in module.parameters()])
 
-    done = fit(module, Vectors(40), Vectors(200, 1), regime, 0, noted)
+    done = fit(module, Vectors(40), Vectors(200, 1), config, 0, noted)
     own = network()
-    fit(own, Vectors(40), Vectors(200, 1), replace(regime, average_from=None), 0)
+    fit(own, Vectors(40), Vectors(200, 1), replace(config, average_from=None), 0)
     assert done.best_epoch > 2, "or nothing was averaged"
     since = ends[1 : done.best_epoch]
     for k, kept in enumerate(module.parameters()):
@@ -171,8 +171,8 @@ def test_batches_in_parts_give_the_gradient_of_the_whole() -> None:
     for steps, memory in ((whole, None), (cut, 1.0)):
         module = network()
         execution = Execution(memory_bytes=memory)
-        regime = replace(REGIME, epochs=1, clip_norm=None, optimizer="sgd", schedule="constant")
-        done = fit(module, Vectors(40), Vectors(20), regime, 0, execution=execution)
+        config = replace(REGIME, epochs=1, clip_norm=None, optimizer="sgd", schedule="constant")
+        done = fit(module, Vectors(40), Vectors(20), config, 0, execution=execution)
         assert done.part == (2 if memory else 8)
         steps += list(module.parameters())
     for ours, theirs in zip(whole, cut, strict=True):
@@ -225,8 +225,8 @@ def test_a_card_gets_batches_ahead_memory_of_8_gb_and_a_compiler_if_asked() -> N
 @pytest.mark.parametrize("arithmetic", get_args(Arithmetic))
 def test_every_arithmetic_keeps_weights_in_fp32_and_learns(arithmetic: Arithmetic) -> None:
     module = network()
-    regime = Regime(8, 8, 8, 0.05, 0.0)
-    done = fit(module, Vectors(64), Vectors(64), regime, 0, arithmetic=arithmetic)
+    config = TrainingConfig(8, 8, 8, 0.05, 0.0)
+    done = fit(module, Vectors(64), Vectors(64), config, 0, arithmetic=arithmetic)
     assert next(module.parameters()).dtype == torch.float32
     assert done.valid_accuracy > 0.8
 
@@ -243,8 +243,8 @@ def test_gradients_too_small_for_fp16_are_scaled() -> None:
             return logits
 
     module = Faint()
-    regime = Regime(1, 1, 8, 0.1, 0.0, optimizer="sgd", schedule="constant", clip_norm=None)
-    fit(module, Vectors(16), Vectors(16), regime, 0, arithmetic="fp16")
+    config = TrainingConfig(1, 1, 8, 0.1, 0.0, optimizer="sgd", schedule="constant", clip_norm=None)
+    fit(module, Vectors(16), Vectors(16), config, 0, arithmetic="fp16")
     assert module.linear.weight.abs().max() > 0
 
 
@@ -353,11 +353,11 @@ def test_the_papers_settings_stand_as_published() -> None:
     late, intermediate, early = stages.late, stages.intermediate, stages.early
     assert [r.epochs for r in (late, intermediate, early)] == [100, 100, 300]
     assert [r.learning_rate for r in (late, intermediate, early)] == [1e-3, 1e-4, 1e-4]
-    for regime in (late, intermediate, early, stages.vision_only):
-        assert (regime.optimizer, regime.momentum, regime.weight_decay) == ("sgd", 0.9, 1e-4)
-        assert (regime.batch_size, regime.schedule, regime.clip_norm) == (32, "constant", None)
-        assert regime.patience == regime.epochs and regime.max_macs is None
-        assert regime.trunk_learning_rate == regime.learning_rate
+    for config in (late, intermediate, early, stages.vision_only):
+        assert (config.optimizer, config.momentum, config.weight_decay) == ("sgd", 0.9, 1e-4)
+        assert (config.batch_size, config.schedule, config.clip_norm) == (32, "constant", None)
+        assert config.patience == config.epochs and config.max_macs is None
+        assert config.trunk_learning_rate == config.learning_rate
     text = stages.text_only
     assert (text.optimizer, text.learning_rate, text.epochs) == ("adam", 1e-5, 12)
     assert (stages.vision_only.epochs, stages.vision_only.learning_rate) == (150, 1e-4)

@@ -24,9 +24,8 @@ from studies.ablations.designs import grid_in, grid_on, kinds
 from studies.cli.app import app
 from studies.config.settings import UsageError, load_settings, preset_names
 from studies.infra.workers import Workers
-from studies.report import page
-from studies.report import terminal as screen
-from studies.report.ablation import plots as grid_plots
+from studies.report import page, terminal
+from studies.report.ablation import plots as ablation_plots
 from studies.report.json_output import as_json
 from studies.results.ablation import DEPTH_ALONE, MERGING_ALONE, TRIMODAL
 from studies.results.trial_record import NAME, RECORD
@@ -291,7 +290,7 @@ def test_a_list_is_shown_with_every_figure(kind: str) -> None:
     parsed = Parsed(page.render(outcome))
     assert parsed.count("table") == 3 and "Course of the search" not in parsed.words
     console = Console(width=80, record=True, file=io.StringIO())
-    screen.show(outcome, console)
+    terminal.show(outcome, console)
     said = " ".join(console.export_text().split())
     told = as_json(outcome)
     assert len(told["list"]["points"]) == len(outcome.grid.points)
@@ -305,7 +304,7 @@ def test_a_list_is_shown_with_every_figure(kind: str) -> None:
 def test_only_decided_differences_are_filled(kind: str) -> None:
     outcome = listed_outcome(kind, space_of("small", kind))
     assert outcome.grid is not None
-    plot = grid_plots.plot(outcome)
+    plot = ablation_plots.plot(outcome)
     assert plot is not None
     held = [(p.design, p.against) for p in outcome.grid.points if p.against]
     decided = sum(outcome.grid.paired[pair].decided for pair in held)
@@ -321,7 +320,7 @@ def test_only_decided_differences_are_filled(kind: str) -> None:
 
 
 def test_published_figures_stand_in_the_ablation_as_marks() -> None:
-    plot = grid_plots.plot(listed_outcome("ablation-attention", space_of("small")))
+    plot = ablation_plots.plot(listed_outcome("ablation-attention", space_of("small")))
     assert plot is not None
     (marks,) = [t for t in plot.figure.data if t.marker.symbol == "star"]
     assert list(marks.y) == [67.89, 69.09] and marks.yaxis == "y"
@@ -354,7 +353,7 @@ def test_without_test_figures_validation_is_shown_and_nothing_claimed() -> None:
     outcome = replace(base, rows=rows, grid=replace(base.grid, paired={}))
     words = Parsed(page.render(outcome)).words
     assert "Accuracy is that on validation" in words and "No differences:" in words
-    plot = grid_plots.plot(outcome)
+    plot = ablation_plots.plot(outcome)
     assert plot is not None and not any(t.yaxis == "y3" for t in plot.figure.data)
 
 

@@ -103,7 +103,7 @@ BAD_FLAGS = [
     (("--threads", "-1"), ("--threads -1", "0 (the runtime's choice) to 1024")),
     (("--threads", "5000"), ("--threads 5000", "0 (the runtime's choice) to 1024")),
     (("--sampler", "x"), ("--sampler 'x'", "tpe, ehvi, gp, nsga2, random")),
-    (("--sampler", "tpe", "--few-readings"), ("--sampler tpe with --few-readings", "ehvi")),
+    (("--sampler", "tpe", "--deferred-timing"), ("--sampler tpe with --deferred-timing", "ehvi")),
     (("--timing", "x"), ("--timing 'x'", "auto, alone, shared")),
     (("--trunks", "x"), ("--trunks 'x'", "auto, frozen, text-tuned, tuned, by-stage")),
     (("--text-only", "--vision-encoder", "x"), ("--text-only", "--vision-encoder x", "one of")),

@@ -68,11 +68,11 @@ def test_a_search_has_no_data_beside_its_own(tmp_path: Path) -> None:
 
 def test_where_one_modality_teaches_nothing_every_design_is_trained_whole(tmp_path: Path) -> None:
     data = image_folder(tmp_path / "set")
-    judge = quality(data, tmp_path / "home", TrainingProtocol(trunks="whole"))
+    trial_runner = quality(data, tmp_path / "home", TrainingProtocol(trunks="whole"))
     depth = {name: demo().shapes[name].depth for name in ("small-bert", "small-xcit")}
     late = design("concatenation", *depth.values())
-    assert judge.stage(late) == "late" and judge.fidelity(late) == WHOLE
-    protocol = judge.protocol
-    assert protocol.whole_regime("late", False) == protocol.alone_regime("text", False)
-    assert judge.evaluate(late).details["fidelity"] == WHOLE
+    assert trial_runner.stage(late) == "late" and trial_runner.fidelity(late) == WHOLE
+    protocol = trial_runner.protocol
+    assert protocol.whole_config("late", False) == protocol.alone_config("text", False)
+    assert trial_runner.evaluate(late).details["fidelity"] == WHOLE
     assert not list((tmp_path / "home").glob("features/*")), "no trunk is frozen"

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from evaluators.devices.client import DeviceClient
 from evaluators.evaluation import Evaluation, Measure
-from evaluators.statistics.paired import Paired, Right
+from evaluators.statistics.paired import Correct, Paired
 from search_space.space.named import load_space
 from search_space.space.paper import DESIGNS, SeededDesign, seeded_designs
 from search_space.space.space import SearchSpace
@@ -36,8 +36,8 @@ from studies.paper.caveats import (
 from studies.paper.command import show_paper
 from studies.paper.tables import accuracy_of, latency_of, latency_table, verdict_lines
 from studies.paper.timing import Timed, fused, lengths, rankings
-from studies.results.outcome import Outcome, Row, Value
-from studies.results.verdict import Judged, RightBySplit
+from studies.results.outcome import DesignResult, Outcome, Value
+from studies.results.verdict import CorrectBySplit, Judged
 
 SAMPLES = 686
 
@@ -143,7 +143,7 @@ class TestLatencies:
         assert "designs" not in found, "without data nothing is said of accuracy"
 
 
-def right(share: float) -> Right:
+def right(share: float) -> Correct:
     """Right on the first `share` of the samples, in one training."""
     return (np.arange(SAMPLES) < share * SAMPLES).astype(float)[None]
 
@@ -158,7 +158,7 @@ def judged_designs() -> list[Judged]:
         if published.name == "late-vit":
             at += 5.0
         percent = Value(100 * share, 100 * share - 3, 100 * share + 3)
-        row = Row(
+        row = DesignResult(
             None,
             "complete",
             "",
@@ -241,10 +241,10 @@ class TestOfAStudy:
     def outcome() -> Outcome:
         """Late and early named, a nameless design on the front, text alone beside them."""
 
-        def row(number: int | None, name: str, ms: float) -> Row:
+        def row(number: int | None, name: str, ms: float) -> DesignResult:
             valid, test = Value(70.0, 65.0, 75.0), Value(60.0, 55.0, 65.0)
             latency = Value(ms, ms * 0.99, ms * 1.01)
-            return Row(
+            return DesignResult(
                 number,
                 "complete",
                 "",
@@ -260,11 +260,11 @@ class TestOfAStudy:
         return replace(sample(), rows=rows, references=references, front=rows[2:])
 
     def test_where_one_design_was_not_looked_at_on_test_all_is_on_validation(self) -> None:
-        everyone: dict[int | str, Right] = {
+        everyone: dict[int | str, Correct] = {
             **{0: right(0.7), 1: right(0.6), 2: right(0.8)},
             "text-only": right(0.75),
         }
-        known: RightBySplit = {
+        known: CorrectBySplit = {
             "valid": everyone,
             "test": {who: answers for who, answers in everyone.items() if who != 1},
         }

@@ -9,15 +9,15 @@ import pytest
 from rich.console import Console
 from sample_outcome import SEEDED, empty, hostile, only_infeasible, sample, single
 
-from studies.report import terminal as screen
+from studies.report import terminal
 from studies.report.json_output import as_json
-from studies.results.outcome import Outcome, Row, Standing, Value
+from studies.results.outcome import DesignResult, Outcome, Standing, Value
 from studies.results.text import count, ms, overlap, standing
 
 
 def shown(outcome: Outcome, width: int = 80) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    screen.show(outcome, console)
+    terminal.show(outcome, console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -71,8 +71,8 @@ def test_markup_and_escape_sequences_are_only_words() -> None:
     ],
 )
 def test_standing_in_words(points: float, slower: float, words: str) -> None:
-    better = Row(12, "complete", "d", accuracy=Value(80, 75, 85))
-    row = Row(3, "complete", "d", accuracy=Value(70, 65, 74))
+    better = DesignResult(12, "complete", "d", accuracy=Value(80, 75, 85))
+    row = DesignResult(3, "complete", "d", accuracy=Value(70, 65, 74))
     assert standing(Standing(row, False, better, points, slower)) == words
     near = replace(row, accuracy=Value(78, 73, 83))
     told = standing(Standing(near, False, better, points, slower))
@@ -95,7 +95,7 @@ def test_progress_in_a_pipe_is_one_line_a_trial() -> None:
     out = io.StringIO()
     now = [0.0]
     console = Console(file=out, width=80)
-    with screen.progress(console, clock_s=lambda: now[0]) as reporter:
+    with terminal.progress(console, clock_s=lambda: now[0]) as reporter:
         for trial in range(2):
             for done in range(100):
                 reporter.step("train", done, 100)  # quick: not worth a line
@@ -112,7 +112,7 @@ def test_progress_in_a_pipe_is_one_line_a_trial() -> None:
 def test_progress_on_a_terminal_leaves_only_what_was_to_stay() -> None:
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True, _environ={"TERM": "xterm"})
-    with screen.progress(console) as reporter:
+    with terminal.progress(console) as reporter:
         reporter.step("train", 3, 10)
         reporter.trial(1, 4, "71.2 %, 3.4 ms")
         reporter.step("measure", 0, 2)
@@ -123,9 +123,9 @@ def test_progress_on_a_terminal_leaves_only_what_was_to_stay() -> None:
 
 def test_quiet_is_silent() -> None:
     out = io.StringIO()
-    for terminal in (True, False):
-        console = Console(file=out, force_terminal=terminal)
-        with screen.progress(console, quiet=True) as reporter:
+    for screen in (True, False):
+        console = Console(file=out, force_terminal=screen)
+        with terminal.progress(console, quiet=True) as reporter:
             reporter.trial(1, 2, "x")
             reporter.step("x", 1, 2)
             reporter.line("x")

@@ -15,7 +15,7 @@ from tiny import Place, new_place
 from studies.config.settings import UsageError, load_settings
 from studies.report import page
 from studies.results.objectives import BY_NAME, Limit, goals
-from studies.results.outcome import Row, Value
+from studies.results.outcome import DesignResult, Value
 from studies.results.pareto import gains, hypervolume, pareto_front, reference_point
 from studies.results.trial_record import outcome_of
 
@@ -24,9 +24,9 @@ FLAGS = ("--objective", "robustness", "--noise", "0.95", "--objective", "without
 POINTS = st.lists(st.tuples(*[st.integers(1, 6)] * 3), min_size=2, max_size=9)
 
 
-def rows(points: list[tuple[int, int, int]]) -> list[Row]:
+def rows(points: list[tuple[int, int, int]]) -> list[DesignResult]:
     return [
-        Row(
+        DesignResult(
             k,
             "complete",
             f"design {k}",
@@ -169,7 +169,7 @@ def test_a_device_that_does_not_tell_the_objective_ends_the_run(tmp_path: Path) 
         ({"objectives": ("calibration",), "cv": True}, "--cv with calibration"),
         ({"objectives": ("bytes",), "probe": True}, "--probe with --objective bytes"),
         ({"objectives": ("bytes",), "sampler": "ehvi"}, "--sampler ehvi with --objective"),
-        ({"objectives": ("bytes",), "few_readings": True}, "--few-readings with"),
+        ({"objectives": ("bytes",), "deferred_timing": True}, "--deferred-timing with"),
         ({"objectives": ("bytes",), "fine_tune": 2}, "--fine-tune with"),
         ({"objectives": ("without-text",), "text_only": True}, "there is one modality"),
     ],

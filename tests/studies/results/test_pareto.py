@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sample_outcome import sample
 
 from studies.results.cautions import cautions_of, neighbours
-from studies.results.outcome import Row, Value
+from studies.results.outcome import DesignResult, Value
 from studies.results.pareto import (
     dominates,
     hypervolume,
@@ -23,8 +23,10 @@ from studies.results.pareto import (
 from studies.results.text import unsettled
 
 
-def row(number: int, accuracy: int, latency: int, **more: object) -> Row:
-    return Row(number, "complete", "", accuracy=Value(accuracy), latency=Value(latency), **more)  # type: ignore[arg-type]
+def row(number: int, accuracy: int, latency: int, **more: object) -> DesignResult:
+    return DesignResult(
+        number, "complete", "", accuracy=Value(accuracy), latency=Value(latency), **more
+    )  # type: ignore[arg-type]
 
 
 # Few values, so that ties and equal designs are common.
@@ -32,19 +34,19 @@ POINTS = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 8)), max_size=12)
 
 
 @st.composite
-def studies(draw: st.DrawFn) -> list[Row]:
-    rows: list[Row] = []
+def studies(draw: st.DrawFn) -> list[DesignResult]:
+    rows: list[DesignResult] = []
     for number, (accuracy, latency) in enumerate(draw(POINTS)):
         kind = draw(st.sampled_from(["complete", "complete", "complete", "infeasible", "failed"]))
         if kind == "complete":
             earlier = draw(st.sampled_from([None, None, 0])) if rows else None
             rows.append(row(number, accuracy, latency, duplicate_of=earlier))
         else:
-            rows.append(Row(number, kind, "", latency=Value(latency)))
+            rows.append(DesignResult(number, kind, "", latency=Value(latency)))
     return rows
 
 
-def complete(rows: list[Row]) -> list[Row]:
+def complete(rows: list[DesignResult]) -> list[DesignResult]:
     return [r for r in rows if r.state == "complete" and r.duplicate_of is None]
 
 
@@ -58,7 +60,7 @@ def test_dominance_is_irreflexive_and_one_way(points: list[tuple[int, int]]) -> 
 
 
 @given(studies())
-def test_the_front_is_every_design_that_no_other_beats(rows: list[Row]) -> None:
+def test_the_front_is_every_design_that_no_other_beats(rows: list[DesignResult]) -> None:
     def beaten(p: tuple[float, float]) -> bool:
         others = [point(o) for o in complete(rows)]
         return any(o[0] >= p[0] and o[1] <= p[1] and o != p for o in others)
@@ -68,21 +70,23 @@ def test_the_front_is_every_design_that_no_other_beats(rows: list[Row]) -> None:
 
 
 @given(studies())
-def test_neither_duplicates_nor_what_has_no_result_is_on_the_front(rows: list[Row]) -> None:
+def test_neither_duplicates_nor_what_has_no_result_is_on_the_front(
+    rows: list[DesignResult],
+) -> None:
     for shown in pareto_front(rows):
         assert shown.state == "complete"
         assert shown.duplicate_of is None
 
 
 @given(studies())
-def test_the_front_is_shown_from_fast_to_slow_and_gains_accuracy(rows: list[Row]) -> None:
+def test_the_front_is_shown_from_fast_to_slow_and_gains_accuracy(rows: list[DesignResult]) -> None:
     front = [point(r) for r in pareto_front(rows)]
     for (a, fast), (b, slow) in pairwise(front):
         assert (a == b and fast == slow) or (a < b and fast < slow)
 
 
 @given(studies())
-def test_a_design_is_on_the_front_or_beaten_by_one_that_is(rows: list[Row]) -> None:
+def test_a_design_is_on_the_front_or_beaten_by_one_that_is(rows: list[DesignResult]) -> None:
     front = [r.number for r in pareto_front(rows)]
     for r in complete(rows):
         found = standing(r, rows)
@@ -94,7 +98,9 @@ def test_a_design_is_on_the_front_or_beaten_by_one_that_is(rows: list[Row]) -> N
 
 
 @given(studies())
-def test_hypervolume_is_the_number_of_unit_squares_that_are_covered(rows: list[Row]) -> None:
+def test_hypervolume_is_the_number_of_unit_squares_that_are_covered(
+    rows: list[DesignResult],
+) -> None:
     reference = (0.0, 9.0)
     covered = sum(
         any(a >= accuracy + 1 and ms <= latency for a, ms in map(point, complete(rows)))
@@ -105,7 +111,7 @@ def test_hypervolume_is_the_number_of_unit_squares_that_are_covered(rows: list[R
 
 
 @given(studies())
-def test_hypervolume_never_falls_and_ends_at_that_of_the_front(rows: list[Row]) -> None:
+def test_hypervolume_never_falls_and_ends_at_that_of_the_front(rows: list[DesignResult]) -> None:
     reference = reference_point(rows)
     history = hypervolume_history(rows, reference)
     if reference is None:
@@ -122,7 +128,7 @@ def test_no_reference_point_is_claimed_before_two_designs_are_known() -> None:
 
 def test_a_row_without_values_has_no_point() -> None:
     with pytest.raises(ValueError, match="trial 3 has no accuracy"):
-        point(Row(3, "failed", ""))
+        point(DesignResult(3, "failed", ""))
 
 
 def test_a_reference_that_dominates_designs_on_the_front_is_a_caution() -> None:
@@ -133,12 +139,12 @@ def test_a_reference_that_dominates_designs_on_the_front_is_a_caution() -> None:
         "vision-only, outside the search, is by the means no less accurate and no slower than 1 "
         "of 3 designs on the front, trial 1 first; these data do not decide whether it is better.",
     )
-    unknown = Row(None, "unstable", "", name="text-only", latency=Value(1), reason="hot")
+    unknown = DesignResult(None, "unstable", "", name="text-only", latency=Value(1), reason="hot")
     assert cautions_of(front, {}, [unknown]) == ("The latency of text-only is not stable: hot",)
 
 
 def test_that_a_reference_dominates_is_claimed_where_the_same_samples_say_so() -> None:
-    def timed(number: int, accuracy: float, ms: float, name: str = "") -> Row:
+    def timed(number: int, accuracy: float, ms: float, name: str = "") -> DesignResult:
         latency = Value(ms, 0.99 * ms, 1.01 * ms)
         return replace(row(number, accuracy, ms, name=name), latency=latency)
 

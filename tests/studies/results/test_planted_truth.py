@@ -15,7 +15,7 @@ from planted import SIGNAL, World, designs, planted
 from evaluators.quality.cross_validation import CrossValidatedEvaluator
 from evaluators.statistics.paired import paired
 from search_space.design.genotype import Genotype
-from studies.results.outcome import Row, Value
+from studies.results.outcome import DesignResult, Value
 from studies.results.verdict import Judged, verdict
 
 CANDIDATES = 60
@@ -51,9 +51,9 @@ def test_the_candidates_are_alike_in_truth() -> None:
     assert np.std(truths) < 0.6 and 75 < np.mean(truths) < 90
 
 
-def row(name: str, ms: float, percent: float) -> Row:
+def row(name: str, ms: float, percent: float) -> DesignResult:
     latency = Value(ms, 0.99 * ms, 1.01 * ms)
-    return Row(None, "complete", name, name=name, accuracy=Value(percent), latency=latency)
+    return DesignResult(None, "complete", name, name=name, accuracy=Value(percent), latency=latency)
 
 
 def judged(name: str, ms: float, genotype: Genotype, signal: float, seed: int) -> Judged:

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from evaluators.evaluation import Evaluation
-from evaluators.statistics.paired import Paired, Right
+from evaluators.statistics.paired import Correct, Paired
 from studies.report.json_output import verdict_as_json
-from studies.results import text as wording
-from studies.results.outcome import Row, Standing, Timing, Value
+from studies.results import text as result_text
+from studies.results.outcome import DesignResult, Standing, Timing, Value
 from studies.results.trial_record import figures_of, record_of
 from studies.results.verdict import (
     BETWEEN_READINGS,
+    CorrectBySplit,
     Judged,
-    RightBySplit,
     samples_to_decide,
     speed,
     verdict,
@@ -25,7 +25,7 @@ from studies.results.verdict import (
 SAMPLES = 686
 
 
-def right(share: float, noise: float = 0.0, seeds: int = 3) -> Right:
+def right(share: float, noise: float = 0.0, seeds: int = 3) -> Correct:
     """Right on the first `share` of the samples, but for some that are turned around at random."""
     rng = np.random.default_rng(round(1000 * noise))
     base = np.arange(SAMPLES) < share * SAMPLES
@@ -35,7 +35,7 @@ def right(share: float, noise: float = 0.0, seeds: int = 3) -> Right:
 
 def design(
     name: str,
-    answers: Right | None,
+    answers: Correct | None,
     ms: float,
     spread: float = 0.01,
     valid: float | None = None,
@@ -45,7 +45,9 @@ def design(
     """A design of a latency that is known to `spread` of it, read on a board that did no more."""
     percent = valid if valid is not None else 0.0 if answers is None else 100 * answers.mean()
     latency = Value(ms, ms * (1 - spread), ms * (1 + spread))
-    row = Row(None, state, "", name=name, accuracy=Value(percent), latency=latency, timing=timing)  # type: ignore[arg-type]
+    row = DesignResult(
+        None, state, "", name=name, accuracy=Value(percent), latency=latency, timing=timing
+    )  # type: ignore[arg-type]
     return Judged(row, answers)
 
 
@@ -122,11 +124,11 @@ class TestRules:
 
     def test_alone_it_is_on_the_front_and_that_it_is_alone_is_said(self) -> None:
         found = verdict(design("mine", right(0.5), 1.0), [], "valid")
-        assert wording.verdict(found) == (
+        assert result_text.verdict(found) == (
             "on the front: there is no other design to hold it against"
         )
         beside = verdict(design("mine", right(0.5), 1.0), [design("s", None, 9.0)], "valid")
-        assert wording.verdict(beside) == (
+        assert result_text.verdict(beside) == (
             "on the front: the one other is decidedly slower or less accurate"
         )
 
@@ -142,14 +144,14 @@ class TestSeeds:
         rival = design("trial", right(0.80, seeds=seeds), 10.0)
         found = verdict(own, [rival], "test")
         assert found.kind == "dominated" and found.covers_seeds is False
-        assert wording.verdict(found).endswith("; other seeds of training are not covered")
+        assert result_text.verdict(found).endswith("; other seeds of training are not covered")
         assert verdict(rival, [own], "test").covers_seeds is None, "it is faster: that is enough"
 
     def test_with_three_there_is_no_more_to_say(self) -> None:
         own, rival = design("late", right(0.70), 20.0), design("trial", right(0.80), 10.0)
         found = verdict(own, [rival], "test")
         assert found.covers_seeds is True
-        assert "seeds" not in wording.verdict(found)
+        assert "seeds" not in result_text.verdict(found)
 
     def test_seeds_that_lie_further_apart_than_the_designs_leave_their_order_open(self) -> None:
         own = design("late", right(0.75), 20.0)
@@ -186,7 +188,7 @@ class TestMissing:
     ) -> None:
         found = verdict(changed, [design("other", right(0.5), 5.0)], "test")
         assert (found.kind, found.why, found.rival) == ("not decidable", why, None)
-        assert wording.verdict(found) == f"not decidable: {why}"
+        assert result_text.verdict(found) == f"not decidable: {why}"
 
     def test_a_rival_of_which_it_is_not_known_keeps_it_off_the_front(self) -> None:
         hot = design("hot", right(0.9), 5.0, state="unstable")
@@ -285,9 +287,9 @@ class TestPlantedTruth:
 
 class TestSpeed:
     @staticmethod
-    def read(ms: float, half: float, timing: Timing) -> Row:
+    def read(ms: float, half: float, timing: Timing) -> DesignResult:
         """A row whose latency has an interval of `half` of it to either side."""
-        return Row(
+        return DesignResult(
             0, "complete", "", latency=Value(ms, ms * (1 - half), ms * (1 + half)), timing=timing
         )
 
@@ -306,7 +308,7 @@ class TestSpeed:
                 assert found is not None and found.low is not None and found.high is not None
                 assert a.latency is not None and b.latency is not None
                 claimed += found.low >= 1 or found.high < 1
-                disjoint += not wording.overlap(a.latency, b.latency)
+                disjoint += not result_text.overlap(a.latency, b.latency)
             assert 25 <= claimed <= 75
             assert disjoint > 600
 
@@ -322,19 +324,19 @@ class TestSpeed:
         assert shared is not None and shared.low is not None and shared.low < 1
 
     def test_a_latency_of_which_it_is_not_kept_how_it_was_read_counts_as_shared(self) -> None:
-        assert Row(0, "complete", "").timing == "shared"
+        assert DesignResult(0, "complete", "").timing == "shared"
         board = Evaluation("k", "latency", details={"timing": "alone"})
         assert figures_of(record_of(board, None, {}))["timing"] == "alone"
         assert figures_of(record_of(Evaluation("k", "latency"), None, {}))["timing"] == "shared"
         assert figures_of({"latency_ms": [1.0, 0.9, 1.1]})["timing"] == "shared"
 
     def test_without_intervals_there_is_none(self) -> None:
-        bare = Row(0, "complete", "", latency=Value(20.0))
+        bare = DesignResult(0, "complete", "", latency=Value(20.0))
         assert speed(bare, bare) is None
 
 
 class TestOfAStudy:
-    def rows(self) -> tuple[Row, Row]:
+    def rows(self) -> tuple[DesignResult, DesignResult]:
         late, front = design("late", None, 20.0).row, design("", None, 10.0).row
         return replace(late, number=0), replace(front, number=7, accuracy=Value(80.0))
 
@@ -349,22 +351,22 @@ class TestOfAStudy:
         found = standings[0].verdict
         assert found is not None
         assert (found.kind, found.split, found.rival) == ("dominated", "test", front)
-        said = wording.standing(standings[0])
+        said = result_text.standing(standings[0])
         assert said.startswith("dominated by trial 7: +9.9 points (+")
         assert said.endswith("2.00 times as fast (1.91 to 2.10)")
 
     def test_before_test_is_looked_at_validation_decides(self) -> None:
         late, front = self.rows()
-        answers: dict[int | str, Right] = {0: right(0.7), 7: right(0.8)}
-        by_split: RightBySplit = {"test": {0: right(0.7)}, "valid": answers}
+        answers: dict[int | str, Correct] = {0: right(0.7), 7: right(0.8)}
+        by_split: CorrectBySplit = {"test": {0: right(0.7)}, "valid": answers}
         (judged,) = with_verdicts([Standing(late, on_front=False)], [front], by_split)
         assert judged.verdict is not None and judged.verdict.split == "valid"
 
     def test_one_design_that_lacks_test_puts_all_verdicts_on_validation(self) -> None:
         late, front = self.rows()
         early = replace(late, number=1, name="early")
-        answers: dict[int | str, Right] = {0: right(0.7), 1: right(0.6), 7: right(0.8)}
-        by_split: RightBySplit = {"test": {0: right(0.7), 7: right(0.8)}, "valid": answers}
+        answers: dict[int | str, Correct] = {0: right(0.7), 1: right(0.6), 7: right(0.8)}
+        by_split: CorrectBySplit = {"test": {0: right(0.7), 7: right(0.8)}, "valid": answers}
         standings = [Standing(row, on_front=False) for row in (late, early)]
         judged = with_verdicts(standings, [front], by_split)
         assert [one.verdict.split for one in judged if one.verdict] == ["valid", "valid"]
@@ -374,12 +376,14 @@ class TestOfAStudy:
         standing = Standing(late, False, front, points_lost=4.0, times_slower=2.0)
         (same,) = with_verdicts([standing], [front], {"test": {}, "valid": {}})
         assert same == standing
-        assert wording.standing(same) == "dominated by trial 7: +4.0 points at 0.50x the latency"
+        assert (
+            result_text.standing(same) == "dominated by trial 7: +4.0 points at 0.50x the latency"
+        )
 
     def test_a_reference_is_found_by_its_name(self) -> None:
         late, _ = self.rows()
         text = design("text-only", None, 10.0).row
-        answers: dict[int | str, Right] = {0: right(0.7), "text-only": right(0.8)}
+        answers: dict[int | str, Correct] = {0: right(0.7), "text-only": right(0.8)}
         found = verdict_on("test", late, [text], {"test": answers, "valid": {}})
         assert found is not None and found.rival == text
 
@@ -387,7 +391,7 @@ class TestOfAStudy:
         own = design("early", right(0.75, noise=0.2), 20.0)
         rival = design("text-only", right(0.77, noise=0.25), 10.0)
         found = verdict(own, [rival], "test")
-        said = wording.verdict(found)
+        said = result_text.verdict(found)
         assert said.startswith("not decidable: text-only ")
         assert "more samples would tell the two apart" in said
         told = verdict_as_json(found)

@@ -159,7 +159,7 @@ def test_a_small_space_is_tried_whole_each_design_once_and_the_run_ends_well(
 def test_seeded_designs_come_first_and_are_not_proposed_again(bench: Bench) -> None:
     pool = DesignPool(bench.space, 0)
     seeded = [
-        SimpleNamespace(name=f"seed {k}", genotype=pool.genotypes[pool.offered[k]], carried_over="")
+        SimpleNamespace(name=f"seed {k}", genotype=pool.genotypes[pool.offered[k]], adapted="")
         for k in (3, 1)
     ]
     bench.search.seed(seeded)
@@ -338,5 +338,5 @@ def test_a_space_without_a_design_left_says_so_to_who_asks_directly(bench: Bench
 def test_left_to_itself_a_study_takes_ehvi_where_the_space_is_listed_whole() -> None:
     listed, large = load_space("fusion-1152", weights="random"), load_space("demo")
     assert (chosen(AUTO, listed), chosen(AUTO, large)) == ("ehvi", "tpe")
-    assert chosen(AUTO, large, few_readings=True) == "ehvi"
+    assert chosen(AUTO, large, deferred_timing=True) == "ehvi"
     assert {chosen(name, large) for name in SAMPLERS} == set(SAMPLERS)

@@ -28,7 +28,7 @@ from studies.search.early_stopping import (
     READINGS_AT_LEAST,
     EarlyStopping,
 )
-from studies.search.latency_prediction import LearntLatency
+from studies.search.latency_prediction import LearnedLatency
 from studies.search.loop import Search
 
 
@@ -60,8 +60,8 @@ def with_probe(bench: Bench) -> tuple[Search, FakeProbe]:
     return bench.new_search(bench.workers, early=EarlyStopping(probe)), probe
 
 
-def with_few_readings(bench: Bench) -> Search:
-    learnt = LearntLatency(bench.study, bench.space, Rewriting(NONE))
+def with_deferred_timing(bench: Bench) -> Search:
+    learnt = LearnedLatency(bench.study, bench.space, Rewriting(NONE))
     return bench.new_search(bench.workers, early=EarlyStopping(latency=learnt))
 
 
@@ -125,7 +125,7 @@ def test_a_study_without_a_probe_says_nothing_of_rungs(bench: Bench) -> None:
 
 
 def test_few_designs_are_timed_and_the_front_is_that_of_timing_all(bench: Bench) -> None:
-    with_few_readings(bench).run(40)
+    with_deferred_timing(bench).run(40)
     counted = [t for t in bench.trials if AGAIN not in t.user_attrs]
     assert len(counted) == 40 and len(set(bench.quality.trained)) > 15
     assert READINGS_AT_LEAST <= len(bench.latency.timed) < 0.7 * len(bench.quality.trained)
@@ -138,7 +138,7 @@ def test_few_designs_are_timed_and_the_front_is_that_of_timing_all(bench: Bench)
 
 
 def test_no_design_that_was_not_timed_is_complete(bench: Bench) -> None:
-    with_few_readings(bench).run(40)
+    with_deferred_timing(bench).run(40)
     timed = set(bench.latency.timed)
     complete = [t for t in bench.trials if t.state is TrialState.COMPLETE]
     assert {t.user_attrs[RECORD]["key"] for t in complete} <= timed
@@ -153,7 +153,7 @@ def test_no_design_that_was_not_timed_is_complete(bench: Bench) -> None:
 
 def test_what_may_be_over_the_limit_is_timed_before_it_is_trained(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "bench", limit_ms=3.5)
-    with_few_readings(bench).run(20)
+    with_deferred_timing(bench).run(20)
     over = [t for t in bench.trials if t.constraints.get("ms_over_latency_limit", 0) > 0]
     assert over
     for trial in over:
@@ -163,7 +163,7 @@ def test_what_may_be_over_the_limit_is_timed_before_it_is_trained(tmp_path: Path
 def test_a_run_that_was_ended_before_the_last_readings_takes_them_when_it_goes_on(
     bench: Bench,
 ) -> None:
-    search = with_few_readings(bench)
+    search = with_deferred_timing(bench)
 
     def interrupt() -> Exception | None:
         counted = [t for t in bench.trials if AGAIN in t.user_attrs]
@@ -178,16 +178,16 @@ def test_a_run_that_was_ended_before_the_last_readings_takes_them_when_it_goes_o
     bench.latency.fails = lambda: None
     again = Bench(bench.home)
     again.quality.percent = bench.quality.percent
-    with_few_readings(again).run(40)
+    with_deferred_timing(again).run(40)
     assert not [t for t in again.trials if not t.state.is_finished()]
     assert [t for t in again.trials if AGAIN in t.user_attrs and t.state is TrialState.COMPLETE]
     before = len(again.trials)
-    with_few_readings(again).run(40)
+    with_deferred_timing(again).run(40)
     assert len(again.trials) == before
 
 
 def test_a_design_that_cannot_be_timed_at_the_end_keeps_no_other_from_it(bench: Bench) -> None:
-    search, asked = with_few_readings(bench), list[str]()
+    search, asked = with_deferred_timing(bench), list[str]()
 
     def fails() -> Exception | None:
         again = [t for t in bench.trials if AGAIN in t.user_attrs]
@@ -209,12 +209,12 @@ def test_a_design_that_cannot_be_timed_at_the_end_keeps_no_other_from_it(bench: 
     )
     assert untimed.timed_as is None and untimed.reason.startswith("not timed")
     before = len(bench.trials)
-    with_few_readings(bench).run(40)
+    with_deferred_timing(bench).run(40)
     assert len(bench.trials) == before
 
 
 def test_a_design_that_was_timed_at_the_end_is_told_once(bench: Bench) -> None:
-    with_few_readings(bench).run(40)
+    with_deferred_timing(bench).run(40)
     rows = rows_of(bench.study)
     superseded = [row for row in rows if row.timed_as is not None]
     assert superseded
@@ -234,7 +234,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 def test_the_command_stops_early_says_so_and_goes_on(place: Place) -> None:
-    flags = ("--probe", "--few-readings", "--json")
+    flags = ("--probe", "--deferred-timing", "--json")
     done = place.finish(place.run("--trials", "14", *flags))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -256,14 +256,14 @@ def test_the_command_stops_early_says_so_and_goes_on(place: Place) -> None:
 
 
 def test_designs_that_a_later_command_would_leave_untimed_are_told(bench: Bench) -> None:
-    few = with_few_readings(bench)
+    few = with_deferred_timing(bench)
     few.run(12)
     waiting = [t for t in bench.trials if t.user_attrs[RECORD].get(STOPPED)]
     assert waiting
     bench.told.lines.clear()
     bench.new_search(bench.workers).run(12)
     (told,) = [line for line in bench.told.lines if "never timed" in line]
-    assert "--few-readings times those that may stand on the front" in told
+    assert "--deferred-timing times those that may stand on the front" in told
     bench.told.lines.clear()
     few.run(12)
     assert not [line for line in bench.told.lines if "never timed" in line]

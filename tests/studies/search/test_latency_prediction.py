@@ -14,7 +14,7 @@ from search_space.network.rewrites import NONE
 from search_space.space.space import SearchSpace
 from studies.results.objectives import Goals
 from studies.results.trial_record import RECORD, UNSTABLE
-from studies.search.latency_prediction import LearntLatency
+from studies.search.latency_prediction import LearnedLatency
 from studies.study.identity import directions_of
 
 
@@ -49,8 +49,8 @@ def add_trial(study: optuna.Study, design: Genotype, ms: float, **more: str) -> 
     study.add_trial(create_trial(state=state, values=values, user_attrs={RECORD: record}))
 
 
-def learnt(study: optuna.Study, space: SearchSpace) -> LearntLatency:
-    return LearntLatency(study, space, Rewriting(NONE))
+def learnt(study: optuna.Study, space: SearchSpace) -> LearnedLatency:
+    return LearnedLatency(study, space, Rewriting(NONE))
 
 
 def test_designs_that_were_not_timed_are_told_from_those_that_were(

@@ -24,7 +24,7 @@ from studies.infra.workers import Workers
 from studies.results.cautions import cautions_of
 from studies.results.pareto import pareto_front
 from studies.results.trial_record import (
-    CARRIED_OVER,
+    ADAPTED,
     NAME,
     RECORD,
     UNSTABLE,
@@ -88,7 +88,7 @@ def test_a_seeded_trial_is_the_published_design_with_the_words_that_carried_it(
     bench.search.run(len(bench.seeded))
     for trial, seeded in zip(bench.trials, bench.seeded, strict=True):
         assert trial.user_attrs[RECORD]["key"] == seeded.genotype.key
-        assert "carried over in proportion" in trial.user_attrs[CARRIED_OVER]
+        assert "carried over in proportion" in trial.user_attrs[ADAPTED]
     shown = {row.name: row for row in rows_of(bench.study)}
     published = {s.name: s.design for s in bench.seeded}
     for name, row in shown.items():

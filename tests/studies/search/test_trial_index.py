@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.results.trial_record import NAME, RECORD, UNSTABLE, first_of_each
-from studies.search.trial_index import Ledger
+from studies.search.trial_index import TrialIndex
 
 STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -21,18 +21,18 @@ def end(study: optuna.Study, trial: optuna.Trial, state: TrialState, **record: s
     study.tell(trial, [50.0, 1.0] if state is TrialState.COMPLETE else None, state=state)
 
 
-def assert_same_as_a_look_at_all(ledger: Ledger, trials: list[FrozenTrial]) -> None:
-    assert ledger.running == [t for t in trials if t.state is TrialState.RUNNING]
-    assert ledger.waiting == [t for t in trials if t.state is TrialState.WAITING]
+def assert_same_as_a_look_at_all(trial_index: TrialIndex, trials: list[FrozenTrial]) -> None:
+    assert trial_index.running == [t for t in trials if t.state is TrialState.RUNNING]
+    assert trial_index.waiting == [t for t in trials if t.state is TrialState.WAITING]
     finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    assert ledger.finished == len(finished)
+    assert trial_index.finished == len(finished)
     steady = [trial for trial in finished if UNSTABLE not in trial.user_attrs[RECORD]]
-    assert ledger.names == {trial.user_attrs.get(NAME) for trial in steady}
-    assert ledger.first == first_of_each(trials)
+    assert trial_index.names == {trial.user_attrs.get(NAME) for trial in steady}
+    assert trial_index.first == first_of_each(trials)
 
 
 def test_it_holds_whatever_order_the_trials_of_several_workers_end_in() -> None:
-    draw, study, ledger = random.Random(0), two_objectives(), Ledger()
+    draw, study, trial_index = random.Random(0), two_objectives(), TrialIndex()
     running: list[optuna.Trial] = []
     for _ in range(400):
         step = draw.choice(("queue", "ask", "ask", "end", "end", "read"))
@@ -45,17 +45,19 @@ def test_it_holds_whatever_order_the_trials_of_several_workers_end_in() -> None:
             trial = running.pop(draw.randrange(len(running)))
             end(study, trial, draw.choice(STATES), key=str(draw.randrange(20)), **unstable)
         else:
-            ledger.update(study.get_trials(deepcopy=False))
-            assert_same_as_a_look_at_all(ledger, study.get_trials(deepcopy=False))
-    assert ledger.finished > 50 and len(ledger.first) > 10 and len(ledger.running) > 3
+            trial_index.update(study.get_trials(deepcopy=False))
+            assert_same_as_a_look_at_all(trial_index, study.get_trials(deepcopy=False))
+    assert (
+        trial_index.finished > 50 and len(trial_index.first) > 10 and len(trial_index.running) > 3
+    )
 
 
 def test_a_trial_that_has_ended_is_looked_at_once() -> None:
-    study, ledger = two_objectives(), Ledger()
+    study, trial_index = two_objectives(), TrialIndex()
     for key in "abc":
         end(study, study.ask(), TrialState.COMPLETE, key=key)
-    ledger.update(study.get_trials(deepcopy=False))
+    trial_index.update(study.get_trials(deepcopy=False))
     end(study, study.ask(), TrialState.PRUNED, key="a")
     unread: list[Any] = [None] * 3
-    ledger.update([*unread, study.get_trials(deepcopy=False)[3]])
-    assert ledger.finished == 4 and ledger.first == {"a": 0, "b": 1, "c": 2}
+    trial_index.update([*unread, study.get_trials(deepcopy=False)[3]])
+    assert trial_index.finished == 4 and trial_index.first == {"a": 0, "b": 1, "c": 2}

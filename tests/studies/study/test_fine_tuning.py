@@ -12,9 +12,9 @@ from tiny import Place, finished_place, new_place
 
 from studies.config.settings import UsageError, load_settings
 from studies.report import page
-from studies.results import text as wording
+from studies.results import text as result_text
 from studies.results.fine_tuned import ATTRIBUTE, earn_it
-from studies.results.outcome import Row, Value
+from studies.results.outcome import DesignResult, Value
 from studies.results.pareto import dominates, pareto_front
 from studies.results.trial_record import outcome_of
 
@@ -40,9 +40,11 @@ def study_of(place: Place) -> optuna.Study:
     return optuna.load_study(study_name="pareto-data-tiny", storage=place.url)
 
 
-def rows(points: list[tuple[int, int]]) -> list[Row]:
+def rows(points: list[tuple[int, int]]) -> list[DesignResult]:
     return [
-        Row(k, "complete", f"design {k}", accuracy=Value(float(a)), latency=Value(float(ms)))
+        DesignResult(
+            k, "complete", f"design {k}", accuracy=Value(float(a)), latency=Value(float(ms))
+        )
         for k, (a, ms) in enumerate(points)
     ]
 
@@ -103,7 +105,7 @@ def test_screen_page_and_json_tell_what_fine_tuning_brought(tuned: Place) -> Non
     html = page.render(outcome)
     assert "fine-tuned whole, with their front" in html
     for each in outcome.fine_tuned:
-        assert wording.fine_tuned(each).split(";")[0] in html
+        assert result_text.fine_tuned(each).split(";")[0] in html
 
 
 def test_what_was_fine_tuned_is_not_fine_tuned_again(tuned: Place) -> None:

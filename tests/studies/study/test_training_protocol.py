@@ -14,10 +14,10 @@ import studies.study.training_protocol as chosen
 from evaluators.features.examples import Batch
 from evaluators.quality.evaluator import ON_FROZEN, QualityEvaluator
 from evaluators.training.config import named_protocol
-from evaluators.training.loop import Regime, TrainingProtocol, Trunks, affordable_epochs
+from evaluators.training.loop import TrainingConfig, TrainingProtocol, Trunks, affordable_epochs
 from studies.config.settings import Settings, UsageError, load_settings
 from studies.results.cautions import cautions_of
-from studies.results.outcome import Row
+from studies.results.outcome import DesignResult
 from studies.results.trial_record import figures_of, record_of
 from studies.study.training_protocol import chosen_protocol, epoch_macs, in_words, resumed_protocol
 
@@ -97,7 +97,7 @@ def test_no_machine_shortens_the_papers_protocol(
     monkeypatch.setattr(evaluator, "protocol", named_protocol("paper", 0))
     found = choice(evaluator, monkeypatch, 1e15, 1e15)
     assert (found.name, found.trunks, found.arithmetic) == ("paper", "by-stage", "bf16")
-    assert found.fusion_regime(pretrained=True).max_macs is None
+    assert found.fusion_config(pretrained=True).max_macs is None
     assert choice(evaluator, monkeypatch, 1e15, 1e15, "frozen").trunks == "frozen"
     assert choice(evaluator, monkeypatch, 1e9, 1e9).arithmetic == "fp32"
 
@@ -129,7 +129,7 @@ def test_an_epoch_of_the_built_in_encoders_is_small(evaluator: QualityEvaluator)
 def test_another_machine_goes_on_as_the_study_began() -> None:
     began = replace(
         TrainingProtocol("text-tuned", arithmetic="bf16"),
-        fusion=Regime(24, 4, 32, 5e-4, 0.0, max_macs=5e11),
+        fusion=TrainingConfig(24, 4, 32, 5e-4, 0.0, max_macs=5e11),
     )
     kept = json.loads(json.dumps(asdict(began)))
     here = TrainingProtocol("frozen", arithmetic="fp32")
@@ -152,15 +152,15 @@ class Texts:
 
 
 def test_a_bound_gives_epochs_by_the_texts_mean_length_in_any_order() -> None:
-    module, regime = nn.Linear(8, 2), Regime(50, 50, 8, 1e-3, 0.0)
+    module, config = nn.Linear(8, 2), TrainingConfig(50, 50, 8, 1e-3, 0.0)
     examples = Texts(short=90, long=10)
     cost = 3 * 100 * 8 * 2 * 4  # passes, samples, weights, tokens of most texts
-    bounded = replace(regime, max_macs=7.5 * cost)
-    assert affordable_epochs(module, examples, regime) == 50
+    bounded = replace(config, max_macs=7.5 * cost)
+    assert affordable_epochs(module, examples, config) == 50
     assert affordable_epochs(module, examples, bounded) == 7
     examples.lengths = examples.lengths.flip(0)
     assert affordable_epochs(module, examples, bounded) == 7
-    assert affordable_epochs(module, examples, replace(regime, max_macs=1.0)) == 1
+    assert affordable_epochs(module, examples, replace(config, max_macs=1.0)) == 1
 
 
 def test_a_design_that_a_bound_cut_short_is_named(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_design_that_a_bound_cut_short_is_named(tmp_path: Path) -> None:
     found = quality(image_folder(tmp_path / "set"), tmp_path / "home", bounded).evaluate(design())
     assert found.details["fusion_epochs"] == [1, 3]
     record = record_of(None, found, design().as_json(), latency_ms=[1.0, 0.9, 1.1])
-    rows = [Row(0, "complete", "", **figures_of(record))]
+    rows = [DesignResult(0, "complete", "", **figures_of(record))]
     assert rows[0].shortened == "fusion trained for at most 1 of 3 epochs"
     assert [said for said in cautions_of(rows, {}) if "1 trial (trial 0) had a fusion so" in said]
     assert not cautions_of([replace(rows[0], shortened="")], {})

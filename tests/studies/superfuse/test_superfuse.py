@@ -19,8 +19,15 @@ from torch.nn import functional as F
 
 from evaluators.evaluation import NotFiniteError
 from evaluators.superfuse import model as superfuse
-from evaluators.superfuse.embeddings import Embeddings, Part, Task, WidthError, drawn
-from evaluators.superfuse.model import Networks, Regime, fused_width, noise_curves, project, train
+from evaluators.superfuse.embeddings import Embeddings, SplitPairs, Task, WidthError, drawn
+from evaluators.superfuse.model import (
+    Networks,
+    SuperfuseConfig,
+    fused_width,
+    noise_curves,
+    project,
+    train,
+)
 from evaluators.superfuse.names import (
     ACTIVATIONS,
     FACTORS,
@@ -64,7 +71,7 @@ def uneven() -> Task:
     """Three classes, text 5 and vision 3 wide."""
     random = torch.Generator().manual_seed(0)
     parts = {
-        split: Part(
+        split: SplitPairs(
             torch.randn(rows, 5, generator=random),
             torch.randn(rows, 3, generator=random),
             torch.arange(rows) % 3,
@@ -107,7 +114,7 @@ def test_the_logits_are_those_of_the_two_layers_for_softmax(
     fusion: Fusion, activation: Activation
 ) -> None:
     task = synthetic() if fusion == "product" else uneven()
-    networks = Networks(fusion, task, [4, 5], Regime(activation=activation))
+    networks = Networks(fusion, task, [4, 5], SuperfuseConfig(activation=activation))
     part = task.parts["test"]
     made = networks.logits(networks.parts(), part.text[None], part.vision[None])
     for k in range(2):
@@ -132,18 +139,18 @@ def plain_module(networks: Networks, k: int, activation: Activation) -> nn.Seque
 
 
 def plainly_trained(
-    task: Task, fusion: Fusion, size: int, seed: int, regime: Regime
+    task: Task, fusion: Fusion, size: int, seed: int, config: SuperfuseConfig
 ) -> tuple[float, float, int]:
     """Validation and test accuracy in percent and best epoch, by torch's own layers and AdamW."""
-    module = plain_module(Networks(fusion, task, [seed], regime), 0, regime.activation)
+    module = plain_module(Networks(fusion, task, [seed], config), 0, config.activation)
     fused = {s: FUSE[fusion](p.text, p.vision) for s, p in task.parts.items()}
     labels = {split: part.labels for split, part in task.parts.items()}
     rows = torch.randperm(len(labels["train"]), generator=superfuse._generator(seed, "rows"))[:size]
     order = superfuse._generator(seed, "order")
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=0.0)
     best = (-1.0, 0.0, 0.0, 0)
-    for epoch in range(1, regime.epochs + 1):
-        for batch in rows[torch.randperm(size, generator=order)].split(regime.batch_size(size)):
+    for epoch in range(1, config.epochs + 1):
+        for batch in rows[torch.randperm(size, generator=order)].split(config.batch_size(size)):
             optimizer.zero_grad()
             F.cross_entropy(module(fused["train"][batch]), labels["train"][batch]).backward()
             optimizer.step()
@@ -164,19 +171,19 @@ def test_a_network_is_trained_as_plain_torch_would(
     monkeypatch.setattr(superfuse, "LEAST_CHUNK", 10)  # batches are worked on in parts
     monkeypatch.setattr(superfuse, "CHUNK", 1)
     task = synthetic() if fusion == "product" else uneven()
-    regime = Regime(epochs=12, activation=activation, batch=16)
-    (made,) = train(task, fusion, 50, [3], regime)
-    plain = plainly_trained(task, fusion, 50, 3, regime)
+    config = SuperfuseConfig(epochs=12, activation=activation, batch=16)
+    (made,) = train(task, fusion, 50, [3], config)
+    plain = plainly_trained(task, fusion, 50, 3, config)
     assert (made.valid, made.test, made.best_epoch) == pytest.approx(plain, abs=1e-4)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_seeds_trained_together_come_out_as_each_alone(fusion: Fusion) -> None:
-    task, regime, seeds = synthetic(), Regime(epochs=8), list(range(20))
-    together = train(task, fusion, 64, seeds, regime)
+    task, config, seeds = synthetic(), SuperfuseConfig(epochs=8), list(range(20))
+    together = train(task, fusion, 64, seeds, config)
     assert [each.seed for each in together] == seeds
     for seed in (0, 7, 19):
-        (alone,) = train(task, fusion, 64, [seed], regime)
+        (alone,) = train(task, fusion, 64, [seed], config)
         made = together[seed]
         assert (made.valid, made.test, made.best_epoch) == pytest.approx(
             (alone.valid, alone.test, alone.best_epoch), abs=1e-4
@@ -188,16 +195,16 @@ def test_seeds_trained_together_come_out_as_each_alone(fusion: Fusion) -> None:
 def test_seeds_that_do_not_fit_side_by_side_are_trained_in_turns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    task, regime = synthetic(), Regime(epochs=3)
-    whole = train(task, "tensor", 32, [0, 1, 2, 3, 4], regime)
+    task, config = synthetic(), SuperfuseConfig(epochs=3)
+    whole = train(task, "tensor", 32, [0, 1, 2, 3, 4], config)
     monkeypatch.setattr(superfuse, "MAX_WEIGHTS", 2 * 32 * 36)
-    parts = train(task, "tensor", 32, [0, 1, 2, 3, 4], regime)
+    parts = train(task, "tensor", 32, [0, 1, 2, 3, 4], config)
     assert [each.test for each in parts] == pytest.approx([each.test for each in whole], abs=1e-4)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_larger_training_set_holds_the_smaller_one_alike_for_every_fusion(fusion: Fusion) -> None:
-    task, regime = synthetic(rows=64), Regime(epochs=20)
+    task, config = synthetic(rows=64), SuperfuseConfig(epochs=20)
     part = task.parts["train"]
     beyond = torch.randperm(64, generator=superfuse._generator(2, "rows"))[32:]
     labels = part.labels.clone()
@@ -205,7 +212,7 @@ def test_a_larger_training_set_holds_the_smaller_one_alike_for_every_fusion(fusi
     other = replace(task, parts={**task.parts, "train": replace(part, labels=labels)})
 
     def found(of: Task, size: int) -> object:
-        (made,) = train(of, fusion, size, [2], regime)
+        (made,) = train(of, fusion, size, [2], config)
         return made.valid, made.test, made.best_epoch, made.noise
 
     assert found(task, 32) == found(other, 32)
@@ -215,7 +222,9 @@ def test_a_larger_training_set_holds_the_smaller_one_alike_for_every_fusion(fusi
 def test_product_learns_the_dot_product_from_few_pairs_and_concatenation_does_not() -> None:
     task = drawn(8, {"train": 512, "valid": 256, "test": 512}, 0).synthetic_task()
     found = {
-        fusion: np.array([t.test for t in train(task, fusion, 512, range(4), Regime(epochs=40))])
+        fusion: np.array(
+            [t.test for t in train(task, fusion, 512, range(4), SuperfuseConfig(epochs=40))]
+        )
         for fusion in ("concatenation", "product")
     }
     assert (found["product"] - found["concatenation"]).min() > 10
@@ -225,7 +234,7 @@ def test_training_ends_when_it_is_asked_to() -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(superfuse.Stopped):
-        train(synthetic(), "product", 32, [0], Regime(), stop=stop)
+        train(synthetic(), "product", 32, [0], SuperfuseConfig(), stop=stop)
 
 
 def test_embeddings_too_large_for_numbers_end_in_words() -> None:
@@ -234,7 +243,7 @@ def test_embeddings_too_large_for_numbers_end_in_words() -> None:
         s: replace(p, text=p.text * 1e30, vision=p.vision * 1e30) for s, p in task.parts.items()
     }
     with pytest.raises(NotFiniteError, match="scale the embeddings"):
-        train(replace(task, parts=huge), "product", 32, [0], Regime(epochs=2))
+        train(replace(task, parts=huge), "product", 32, [0], SuperfuseConfig(epochs=2))
 
 
 # -- noise
@@ -246,7 +255,7 @@ def test_one_pass_gives_what_noise_added_factor_by_factor_does(
     fusion: Fusion, activation: Activation
 ) -> None:
     task, seeds = synthetic(rows=300), [0, 1, 2]
-    networks = Networks(fusion, task, seeds, Regime(activation=activation))
+    networks = Networks(fusion, task, seeds, SuperfuseConfig(activation=activation))
     parts = [part.detach().double() for part in networks.parts()]
     train_part, test = (
         replace(p, text=p.text.double(), vision=p.vision.double())
@@ -282,7 +291,7 @@ def test_noise_has_the_mean_and_deviation_of_each_feature_of_the_training_rows()
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_noise_factor_of_zero_is_the_clean_figure(fusion: Fusion) -> None:
-    for made in train(synthetic(), fusion, 64, [0, 1], Regime(epochs=3)):
+    for made in train(synthetic(), fusion, 64, [0, 1], SuperfuseConfig(epochs=3)):
         assert FACTORS[0] == 0 and len(FACTORS) == 20 and FACTORS[-1] == 0.95
         for noised in NOISED:
             assert made.noise[noised][0] == pytest.approx(made.test, abs=1e-4)
