@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from search_space.design.genotype import Genotype
+from search_space.errors import NUMBERS, FusionNasError
 
 Better = Literal["higher", "lower", "neither"]
 
 
-class NotFiniteError(ValueError):
+class NotFiniteError(FusionNasError, ValueError):
     """A measured value is NaN or infinite; it is never kept and never told to a study."""
+
+    exit_code = NUMBERS
 
 
 @dataclass(frozen=True)

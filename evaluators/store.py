@@ -13,10 +13,13 @@ from filelock import FileLock
 
 from evaluators.evaluation import Evaluation, Evaluator, NotFiniteError
 from search_space.design.genotype import Genotype
+from search_space.errors import STORAGE, FusionNasError
 
 
-class StoreError(Exception):
+class StoreError(FusionNasError):
     """The store cannot be written; the text says why and what to do."""
+
+    exit_code = STORAGE
 
 
 class EvaluationStore:

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from search_space.errors import DATA, FusionNasError
+
 SHOWN = 20
 
 
-class DataError(Exception):
+class DataError(FusionNasError):
     """Data that cannot be used as it is.
 
     `problems` holds every problem found, also those that `str()` leaves out after the first 20.
     `heading` names the file or folder; `advice` says what to do next, where one line serves all.
     """
 
+    exit_code = DATA
+
     def __init__(self, heading: str, problems: Sequence[str] = (), advice: str = "") -> None:
-        super().__init__(heading, tuple(problems), advice)
+        lines = [heading, *(f"  {problem}" for problem in problems[:SHOWN])]
+        if len(problems) > SHOWN:
+            lines.append(f"  and {len(problems) - SHOWN:,} more")
+        if advice:
+            lines.append(advice)
+        super().__init__("\n".join(lines))
+        self.args = (heading, tuple(problems), advice)  # what pickle hands to this constructor
         self.heading = heading
         self.problems: tuple[str, ...] = tuple(problems) or (heading,)
         self.advice = advice
-        self._listed = tuple(problems)
-
-    def __str__(self) -> str:
-        lines = [self.heading, *(f"  {problem}" for problem in self._listed[:SHOWN])]
-        if len(self._listed) > SHOWN:
-            lines.append(f"  and {len(self._listed) - SHOWN:,} more")
-        if self.advice:
-            lines.append(self.advice)
-        return "\n".join(lines)
 
 
 def short(value: str, length: int = 40) -> str:

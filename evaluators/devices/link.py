@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import IO, Protocol
 
 from device_agent.wire import frames as wire
+from search_space.errors import DEVICE, FusionNasError
 
 STDERR_BYTES = 16 * 1024
 CLOSE_S = 2.0
 
 
-class DeviceError(Exception):
+class DeviceError(FusionNasError):
     """A device's agent could not be asked."""
+
+    exit_code = DEVICE
 
 
 class DeviceLost(DeviceError):
@@ -32,6 +35,7 @@ class DeviceRefused(DeviceError):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{message} ({code})")
+        self.args = (code, message)  # what pickle hands to this constructor
         self.code = code
 
 

@@ -16,6 +16,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from filelock import FileLock
 
+from search_space.errors import USAGE, FusionNasError
+
 SSH_PORT = 22
 LOCAL = "local"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -24,8 +26,10 @@ _HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:%_-]{0,254}")
 _VERSION = 1
 
 
-class DevicesError(Exception):
+class DevicesError(FusionNasError):
     """A device, its name or URL, or the file of all devices cannot be used; the text says why."""
+
+    exit_code = USAGE
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,13 @@ from torch import nn
 
 from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.encoders.loading import load_trunk
+from search_space.errors import STORAGE, FusionNasError
 
 
-class WeightsError(Exception):
+class WeightsError(FusionNasError):
     """A file of weights is damaged or belongs to another network."""
+
+    exit_code = STORAGE
 
 
 class TrunkWeights:

@@ -20,6 +20,7 @@ from evaluators.onnx.builder import Artifact, OnnxBuilder
 from evaluators.onnx.quantisation import recipe_of
 from evaluators.onnx.stripped import strip_weights
 from search_space.design.genotype import Genotype
+from search_space.errors import DEVICE, FusionNasError
 from search_space.network.rewrites import folded_blocks
 
 BOARD_TIMING = TimingProtocol()
@@ -65,8 +66,10 @@ class TimingDevice(Protocol):
         """As `DeviceClient.close`."""
 
 
-class MeasureError(Exception):
+class MeasureError(FusionNasError):
     """The device, the link or the request failed, not the design; it may be tried again."""
+
+    exit_code = DEVICE
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,13 @@ from pathlib import Path
 
 from device_agent.wire.protocol import TensorSpec
 from evaluators.evaluation import Measure
+from search_space.errors import NUMBERS, FusionNasError
 
 
-class ParityError(Exception):
+class ParityError(FusionNasError):
     """An ONNX file gives other outputs than the network it came from."""
+
+    exit_code = NUMBERS
 
 
 @dataclass(frozen=True)

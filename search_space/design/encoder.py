@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from search_space.errors import ENCODER, USAGE, FusionNasError
+
 Modality = Literal["text", "vision", "audio"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 Library = Literal["transformers", "timm"]
@@ -25,12 +27,16 @@ SOUND_SECONDS = 10
 """What an audio encoder reads of a sound where nothing else is asked for."""
 
 
-class EncoderError(Exception):
+class EncoderError(FusionNasError):
     """An encoder or its weights cannot be had; the text names it and the way out."""
+
+    exit_code = ENCODER
 
 
 class UnknownEncoderError(EncoderError):
     """There is no encoder of this name, or no such folder."""
+
+    exit_code = USAGE
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from search_space.design.genotype import (
     VISION_POOLINGS,
 )
 from search_space.design.signatures import SIGNATURES
+from search_space.errors import USAGE, FusionNasError
 from search_space.space.space import SearchSpace
 
 _SHIPPED = files("search_space") / "spaces"
@@ -49,8 +50,10 @@ _ENCODER_KEYS = {"name", "library", "source", "weights", "model_type", "config"}
 _MAX_SECONDS = 60
 
 
-class SpaceError(Exception):
+class SpaceError(FusionNasError):
     """A search space cannot be had or is not well formed; the text names every problem."""
+
+    exit_code = USAGE
 
 
 def names() -> tuple[str, ...]:

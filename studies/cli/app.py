@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from search_space.errors import USAGE
 from studies.cli.device_app import device_app
-from studies.cli.exits import INTERRUPTED, USAGE, errors
+from studies.cli.exits import INTERRUPTED, errors
 from studies.cli.options import (
     AcceptFaults,
     Center,

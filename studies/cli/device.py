@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from evaluators.devices.registry import LOCAL, parse_device
-from studies.cli.exits import DEVICE
+from search_space.errors import DEVICE
 from studies.config.settings import UsageError, devices, home
 from studies.results.text import clean
 

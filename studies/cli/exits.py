@@ -1,14 +1,17 @@
-"""What can go wrong, as one line and an exit code of its own."""
+"""How a command ends when something goes wrong: one line, and an exit code for each kind."""
 
 import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
 
-DATABASE_ERRORS = ("SQLAlchemyError", "StorageInternalError")
+from search_space.errors import DISK_FULL, STORAGE, FusionNasError
+
 FULL_IN_WORDS = ("disk is full", "No space left on device", "File too large", "quota exceeded")
-NOT_OURS = (
+"""What SQLite, PostgreSQL and remote devices say of a full disk, where no errno reaches us."""
+FOLDER_ERRNOS = (
     errno.EACCES,
     errno.ENOENT,
     errno.EPERM,
@@ -21,94 +24,72 @@ NOT_OURS = (
     errno.EIO,
 )
 """What an operating system says of folders; any other OSError is a fault of ours."""
-USAGE, DATA, ENCODER, DEVICE, STORAGE, NUMBERS, DISK_FULL, HOST_KEY = 2, 3, 4, 5, 6, 7, 8, 9
 INTERRUPTED = 130
+RESUMES = "the same command goes on from here"
 
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Turns what can go wrong into one line and an exit code of its own."""
+    """Report an error that a user can resolve as one line on stderr, and exit with its code.
+
+    Any other exception is a fault of the toolkit and keeps its traceback.
+    """
     try:
         yield
-    except (KeyboardInterrupt, typer.Exit, typer.Abort, SystemExit):
-        raise
     except Exception as error:
-        code = _exit_code(error)
-        if code is None:
+        found = as_reported(error)
+        if found is None:
             raise
-        typer.echo(f"fusion-nas: {_said(error, code)}", err=True)
-        raise typer.Exit(code) from error
+        typer.echo(f"fusion-nas: {found[0]}", err=True)
+        raise typer.Exit(found[1]) from error
 
 
-def _said(error: BaseException, code: int) -> str:
-    """One line about an error with a way out; only data are told in a block, a row a line."""
-    from evaluators.data.errors import DataError
+def as_reported(error: Exception) -> tuple[str, int] | None:
+    """Return what is printed of an error and the exit code; None for a fault of the toolkit.
+
+    Errors of data come as a block, a problem per line; all others as one line.
+    """
     from studies.results.text import clean
 
-    if isinstance(error, DataError):
-        return str(error)
-    if isinstance(error, OSError):
-        error_text = f"{error.filename or 'a file'}: {error.strerror or error}"
-        way_out = "mend that folder, or name another with FUSION_NAS_HOME"
-    elif _is_of_database(error):
+    full = _disk_is_full(error)
+    if isinstance(error, FusionNasError):
+        text, hint, found = error.message, error.hint, error.exit_code
+        if found is None:
+            cause = error.__cause__
+            reported = as_reported(cause) if isinstance(cause, Exception) else None
+            if reported is None:
+                return None
+            found = reported[1]
+        code = found
+    elif isinstance(error, OSError) and (full or _is_of_folders(error)):
+        text, code = f"{error.filename or 'a file'}: {error.strerror or error}", STORAGE
+        hint = "make that folder usable, or name another with FUSION_NAS_HOME"
+    elif full or _is_of_database(error):
         cause = error.__cause__ or error
-        error_text = f"the storage failed: {(str(cause).strip().splitlines() or ['?'])[0]}"
-        way_out = "once it is mended, the same command goes on from here"
+        text, code = (str(cause).strip().splitlines() or ["?"])[0], STORAGE
+        text, hint = f"the storage failed: {text}", f"once that is resolved, {RESUMES}"
     else:
-        error_text, way_out = " ".join(str(error).split()), ""
-    if code == DISK_FULL:
-        error_text = error_text.partition("; once that is mended")[0]
-        way_out = "the disk is full; make room, and the same command goes on from here"
+        return None
+    if full:
+        hint, code = f"the disk is full; make room, and {RESUMES}", DISK_FULL
+    if "\n" in text:
+        return text, code
+    text = " ".join(text.split())
     # What a device or a file says may hold what a terminal obeys.
-    return clean(error_text + (f"; {way_out}" if way_out and way_out not in error_text else ""))
+    return clean(text if not hint or hint in text else f"{text}; {hint}"), code
 
 
-def _is_of_database(error: BaseException) -> bool:
-    return any(kind.__name__ in DATABASE_ERRORS for kind in type(error).__mro__)
+def _is_of_folders(error: OSError) -> bool:
+    return bool(error.filename) and error.errno in FOLDER_ERRNOS
 
 
-def _exit_code(error: Exception) -> int | None:
-    """The exit code of a known kind of error; None for a fault of ours, which keeps its trace."""
-    from evaluators.data.errors import DataError
-    from evaluators.devices.client import DeviceError, DeviceRefused
-    from evaluators.store import StoreError
-    from search_space.design.encoder import EncoderError, UnknownEncoderError
-    from studies.config.settings import UsageError
-
-    if _disk_is_full(error):
-        return DISK_FULL
-    if _is_of_database(error):
-        return STORAGE
-    names = {kind.__name__ for kind in type(error).__mro__}
-    by_name = {
-        "SpaceError": USAGE,
-        "TableError": USAGE,
-        "DevicesError": USAGE,
-        "MeasureError": DEVICE,
-        "StorageError": STORAGE,
-        "WeightsError": STORAGE,
-        "ParityError": NUMBERS,
-        "NotFiniteError": NUMBERS,
-    }
-    if "HostKeyChanged" in names:
-        return HOST_KEY
-    if "SearchStopped" in names and isinstance(error.__cause__, Exception):
-        return _exit_code(error.__cause__)
-    if isinstance(error, OSError) and error.filename and error.errno in NOT_OURS:
-        return STORAGE
-    by_type: list[tuple[type[Exception], int]] = [
-        (UsageError, USAGE),
-        (UnknownEncoderError, USAGE),
-        (EncoderError, ENCODER),
-        (DataError, DATA),
-        (DeviceRefused, DEVICE),
-        (DeviceError, DEVICE),
-        (StoreError, STORAGE),
-    ]
-    for kind, code in by_type:
-        if isinstance(error, kind):
-            return code
-    return next((by_name[name] for name in names if name in by_name), None)
+def _is_of_database(error: Exception) -> bool:
+    """Whether SQLAlchemy or Optuna's storage raised it; a module not imported raised nothing."""
+    known = (("sqlalchemy.exc", "SQLAlchemyError"), ("optuna.exceptions", "StorageInternalError"))
+    kinds = tuple(
+        getattr(sys.modules[module], name) for module, name in known if module in sys.modules
+    )
+    return isinstance(error, kinds)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

@@ -13,6 +13,7 @@ import platformdirs
 from evaluators.data import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.devices.registry import LOCAL, Devices, DevicesError
 from search_space.design.genotype import PRECISIONS, Precision
+from search_space.errors import USAGE, FusionNasError
 from studies.ablations.designs import kinds
 from studies.infra.locations import default_url
 from studies.infra.priority import can_give_way
@@ -53,8 +54,10 @@ TIMINGS = ("auto", "alone", "shared")
 REWRITES = ("all", "none", "own-length")
 
 
-class UsageError(Exception):
+class UsageError(FusionNasError):
     """A flag or name that cannot be meant; the text names it and what can."""
+
+    exit_code = USAGE
 
 
 def check_choice(flag: str, value: str, known: tuple[str, ...]) -> None:

@@ -31,7 +31,7 @@ from studies.samplers.ehvi import EnumeratedEhviSampler, SpaceExhausted
 from studies.samplers.registry import distributions
 from studies.search.early_stopping import EarlyStopping, trained_and_not_timed
 from studies.search.trial_index import TrialIndex
-from studies.search.trial_runner import FOR_A_PERSON, TrialRunner, needs_mending
+from studies.search.trial_runner import FOR_A_PERSON, TrialRunner, search_stopped
 
 MAX_ATTEMPTS = 3
 """A trial whose worker ends in the middle of it is taken up again, up to this often."""
@@ -158,7 +158,7 @@ class Search:
             raise
         except FOR_A_PERSON as error:
             self._leave(trial)
-            raise needs_mending("the device needs a person", error) from error
+            raise search_stopped("the device needs a person", error) from error
         told = _told(self._read()[trial.number], self._ledger.first, self._goals)
         self._reporter.trial(self._count(running=False), total, told)
 

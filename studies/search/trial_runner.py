@@ -15,6 +15,7 @@ from evaluators.latency.evaluator import LatencyEvaluator, MeasureError
 from evaluators.onnx.builder import ParityError
 from evaluators.store import EvaluationStore, known_or_new
 from search_space.design.genotype import Genotype
+from search_space.errors import FusionNasError
 from search_space.space.paper import SeededDesign
 from search_space.space.space import SearchSpace
 from studies.results.objectives import FoundBy, Goals
@@ -42,11 +43,16 @@ FOR_A_PERSON = (
     DevicesDiffer,
     DeviceAway,
 )
-"""No next trial mends these, and no trial is to blame: it waits for whoever mends them."""
+"""No trial is to blame and no further trial can resolve these: the run ends and says what to do."""
 
 
-class SearchStopped(Exception):
-    """It makes no sense to go on before somebody mends something; the text says what."""
+class SearchStopped(FusionNasError):
+    """The run ended early: no further trial can succeed before its cause is resolved.
+
+    Raised from its cause, whose exit code it takes.
+    """
+
+    exit_code = None
 
 
 class TrialRunner:
@@ -248,7 +254,7 @@ class TrialRunner:
             hint = "keep other work off the device, cool it, fix its clocks"
             error = MeasureError(f"{latency.unstable}: {hint}")
             row = f"the device is unsteady, {UNSTABLE_IN_A_ROW} readings in a row, the last"
-            raise needs_mending(row, error) from error
+            raise search_stopped(row, error) from error
 
     def _failed(self, trial: optuna.Trial, genotype: Genotype, error: Exception) -> None:
         reason = " ".join(str(error).split())
@@ -257,14 +263,14 @@ class TrialRunner:
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= FAILURES_IN_A_ROW:
             row = f"{FAILURES_IN_A_ROW} trials in a row failed, the last"
-            raise needs_mending(row, error) from error
+            raise search_stopped(row, error) from error
 
 
-def needs_mending(what: str, error: Exception) -> SearchStopped:
+def search_stopped(what: str, error: Exception) -> SearchStopped:
     """The end of a run, and what ended it."""
     reason = " ".join(str(error).split())
     return SearchStopped(
-        f"{what}: {reason}; once that is mended, the same command goes on from here"
+        f"{what}: {reason}", "once that is resolved, the same command goes on from here"
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from search_space.design.genotype import Genotype
+from search_space.errors import USAGE, FusionNasError
 from search_space.space.named import load_space
 from search_space.space.space import SearchSpace
 
@@ -53,8 +54,10 @@ _ARRAYS = (
 _SHIPPED = files("studies") / "tables"
 
 
-class TableError(Exception):
+class TableError(FusionNasError):
     """A table cannot be read or does not hold its space; the text says what and the way out."""
+
+    exit_code = USAGE
 
 
 @dataclass(frozen=True)

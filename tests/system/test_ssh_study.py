@@ -13,7 +13,7 @@ from desk import Desk
 from sshd import start_sshd
 from tiny import new_place
 
-from studies.cli import exits
+from search_space import errors as codes
 
 pytestmark = pytest.mark.skipif(bool(sshd.missing()), reason=sshd.missing())
 
@@ -82,6 +82,6 @@ def test_unlike_boards_do_not_share_a_study(desk: Desk) -> None:
     desk.install("nano", bare)
     command = desk.place.run("--device", "orin", "--device", "nano", "--trials", "1")
     done = desk.place.finish(command)
-    assert done.returncode == exits.DEVICE
+    assert done.returncode == codes.DEVICE
     last = done.stderr.splitlines()[-1]
     assert "runtime onnxruntime" in last and "None" in last and "unlike devices" in last

@@ -17,6 +17,7 @@ from evaluators.devices.link import DeviceError, DeviceLost, DeviceTimeout
 from evaluators.devices.registry import Device
 from evaluators.devices.ssh.keys import LogInFailed, candidates, parse_public, public_text, shown
 from evaluators.devices.text import plain
+from search_space.errors import HOST_KEY
 
 CONNECT_S = 15.0
 GREETING_S = 15.0
@@ -34,6 +35,8 @@ class HostKeyUnknown(DeviceError):
 
 class HostKeyChanged(DeviceError):
     """The device shows another host key than the one trusted; nothing was sent to it."""
+
+    exit_code = HOST_KEY
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from tiny import SPACE, Place, finished_place
 from evaluators.evaluation import NotFiniteError
 from evaluators.latency.evaluator import LatencyEvaluator, MeasureError
 from evaluators.quality.evaluator import QualityEvaluator
+from search_space import errors as codes
 from studies.cli import app as cli
-from studies.cli import exits
 
 RUN = ("run", "--data", "data", "--space", "tiny.toml", "--trunks", "frozen", "--threads", "1")
 
@@ -121,19 +121,19 @@ BAD_FLAGS = [
 def test_a_flag_that_cannot_be_meant(
     command: Command, flags: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    one_line(command(*RUN, *flags), exits.USAGE, *words)
+    one_line(command(*RUN, *flags), codes.USAGE, *words)
 
 
 def test_compile_where_there_is_no_card_to_compile_for(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    one_line(command(*RUN, "--compile"), exits.USAGE, "--compile", "no CUDA GPU", "leave it out")
+    one_line(command(*RUN, "--compile"), codes.USAGE, "--compile", "no CUDA GPU", "leave it out")
 
 
 def test_accepting_faults_of_data_that_have_none(command: Command) -> None:
     said = command("run", "--space", "tiny.toml", "--accept-faults")
-    one_line(said, exits.USAGE, "--accept-faults without --data", "leave it out")
+    one_line(said, codes.USAGE, "--accept-faults without --data", "leave it out")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_malformed_preset(
     command: Command, place: Place, text: str, words: tuple[str, ...]
 ) -> None:
     (place.folder / "mine.toml").write_text(text)
-    one_line(command(*RUN, "--study", "mine.toml"), exits.USAGE, "mine.toml", *words)
+    one_line(command(*RUN, "--study", "mine.toml"), codes.USAGE, "mine.toml", *words)
 
 
 @pytest.mark.parametrize(
@@ -163,22 +163,22 @@ def test_a_malformed_space(
     command: Command, place: Place, text: str, words: tuple[str, ...]
 ) -> None:
     (place.folder / "tiny.toml").write_text(text)
-    one_line(command(*RUN), exits.USAGE, "tiny.toml", *words)
+    one_line(command(*RUN), codes.USAGE, "tiny.toml", *words)
 
 
 def test_an_encoder_folder_without_weights(command: Command, place: Place) -> None:
     folder = place.folder / "bert"
     folder.mkdir()
-    one_line(command(*RUN, "--text-encoder", "./bert"), exits.ENCODER, "./bert", "config.json")
+    one_line(command(*RUN, "--text-encoder", "./bert"), codes.ENCODER, "./bert", "config.json")
     config = '{"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 2,'
     config += ' "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 64}'
     (folder / "config.json").write_text(config)
-    one_line(command(*RUN, "--text-encoder", "./bert", "--name", "new"), exits.ENCODER, "bert")
+    one_line(command(*RUN, "--text-encoder", "./bert", "--name", "new"), codes.ENCODER, "bert")
 
 
 def test_a_hub_id_that_is_not_in_the_cache(command: Command) -> None:
     said = command(*RUN, "--text-encoder", "nobody/nothing")
-    one_line(said, exits.ENCODER, "nobody/nothing", "cache")
+    one_line(said, codes.ENCODER, "nobody/nothing", "cache")
 
 
 BAD_LABELS = {
@@ -199,7 +199,7 @@ def test_labels_that_are_wrong_are_all_told_at_once(
     file = place.data / "label.csv"
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
     said = command(*RUN)
-    assert said.code == exits.DATA and "Traceback" not in said.err
+    assert said.code == codes.DATA and "Traceback" not in said.err
     first, *_ = said.err.splitlines()
     assert re.fullmatch(r"fusion-nas: label\.csv: \d+ problems?", first), first
     for word in words:
@@ -212,7 +212,7 @@ def test_a_picture_that_cannot_be_read(command: Command, place: Place, kind: str
     picture = place.data / "images" / "train03.png"
     picture.unlink() if kind == "missing" else picture.write_bytes(b"no picture")
     said = command(*RUN)
-    assert said.code == exits.DATA and "Traceback" not in said.err
+    assert said.code == codes.DATA and "Traceback" not in said.err
     first, *_ = said.err.splitlines()
     assert "the data fail the check: 1 row without a usable picture (64 rows in all)" in first
     assert "train03: label.csv row 5" in said.err and "--accept-faults" in said.err
@@ -231,7 +231,7 @@ def test_a_picture_that_cannot_be_read(command: Command, place: Place, kind: str
 def test_a_storage_that_cannot_be_opened(
     command: Command, url: str, words: tuple[str, ...]
 ) -> None:
-    one_line(command(*RUN, "--storage", url), exits.STORAGE, *words)
+    one_line(command(*RUN, "--storage", url), codes.STORAGE, *words)
 
 
 @pytest.mark.parametrize("trials", [0, 1])
@@ -242,8 +242,8 @@ def test_a_study_that_others_made_is_left_alone(
     for _ in range(trials):
         study.ask()
     said = command(*RUN, "--name", "theirs")
-    one_line(said, exits.STORAGE, "'theirs'", "not made by fusion-nas", "--name")
-    one_line(command("report", "--name", "theirs"), exits.STORAGE, "'theirs'", "--name")
+    one_line(said, codes.STORAGE, "'theirs'", "not made by fusion-nas", "--name")
+    one_line(command("report", "--name", "theirs"), codes.STORAGE, "'theirs'", "--name")
     again = optuna.load_study(study_name="theirs", storage=place.url)
     assert len(again.trials) == trials and not again.user_attrs
 
@@ -273,7 +273,7 @@ def test_a_study_made_under_other_conditions_is_left_alone_and_told_which(
     before = shutil.copy(place.folder / "runs" / "fusion-nas.db", place.folder / "before.db")
     said = command(*RUN, *NAMED, *flags)
     *_, last = said.err.splitlines()
-    assert said.code == exits.STORAGE
+    assert said.code == codes.STORAGE
     assert f"was made with another {what}: repeat its command" in last
     with sqlite3.connect(before) as old, sqlite3.connect(place.folder / "runs/fusion-nas.db") as db:
         count = "SELECT count(*) FROM trials"
@@ -282,24 +282,24 @@ def test_a_study_made_under_other_conditions_is_left_alone_and_told_which(
 
 def test_a_report_or_an_export_without_a_study(command: Command, place: Place) -> None:
     url = "sqlite:///runs/none.db"
-    one_line(command("report", "--storage", url), exits.STORAGE, url, "run a study first")
-    one_line(command("export", "0", "--storage", url), exits.STORAGE, url, "run a study first")
-    one_line(command("report", "--name", "x"), exits.USAGE, "no study 'x'", "pareto-data-tiny")
+    one_line(command("report", "--storage", url), codes.STORAGE, url, "run a study first")
+    one_line(command("export", "0", "--storage", url), codes.STORAGE, url, "run a study first")
+    one_line(command("report", "--name", "x"), codes.USAGE, "no study 'x'", "pareto-data-tiny")
     assert not (place.folder / "runs" / "none.db").exists()
 
 
 def test_a_trial_that_cannot_be_exported(command: Command, place: Place) -> None:
-    one_line(command("export", "99"), exits.USAGE, "no trial 99", "0 to 4")
+    one_line(command("export", "99"), codes.USAGE, "no trial 99", "0 to 4")
     done = command(*RUN, "--latency-limit", "0.0001", "--trials", "1", "--name", "slow")
     assert done.code == 0
     said = command("export", "0", "--name", "slow")
-    one_line(said, exits.USAGE, "trial 0 has no trained network", "over the latency limit", "front")
+    one_line(said, codes.USAGE, "trial 0 has no trained network", "over the latency limit", "front")
     said = command("export", "0", "--name", "pareto-data-tiny", "--out", "tiny.toml")
-    one_line(said, exits.USAGE, "--out tiny.toml", "name a folder")
+    one_line(said, codes.USAGE, "--out tiny.toml", "name a folder")
 
 
 def test_a_report_whose_page_cannot_be_written(command: Command) -> None:
-    one_line(command("report", "--page", "data"), exits.USAGE, "--page data", "name a file")
+    one_line(command("report", "--page", "data"), codes.USAGE, "--page data", "name a file")
 
 
 def test_the_page_of_a_study_is_tried_before_the_study_runs(command: Command, place: Place) -> None:
@@ -307,10 +307,10 @@ def test_the_page_of_a_study_is_tried_before_the_study_runs(command: Command, pl
     (place.folder / "runs").write_text("no folder")
     kept = len(place.kept())
     said = command(*RUN, "--storage", "sqlite:///new.db", "--trials", "9")
-    one_line(said, exits.USAGE, "--page runs/pareto.html", "name another file with")
+    one_line(said, codes.USAGE, "--page runs/pareto.html", "name another file with")
     (place.folder / "runs").unlink()
     said = command(*RUN, "--storage", "sqlite:///new.db", "--name", "n" * 300)
-    one_line(said, exits.USAGE, "--page runs/nnn", "File name too long", "name another file with")
+    one_line(said, codes.USAGE, "--page runs/nnn", "File name too long", "name another file with")
     assert len(place.kept()) == kept and not (place.folder / "new.db").exists()
     done = command(*RUN, "--storage", "sqlite:///new.db", "--trials", "1", "--name", "n" * 245)
     assert done.code == 0 and (place.folder / "runs" / f"{'n' * 245}.html").is_file()
@@ -324,7 +324,7 @@ def test_the_folder_of_an_export_is_tried_before_anything_is_loaded(
         pytest.skip("there is no /proc here")
     shutil.rmtree(place.data)  # loading would stumble over this
     said = command("export", "0", "--out", out)
-    one_line(said, exits.USAGE, f"--out {out}", "name another folder with --out")
+    one_line(said, codes.USAGE, f"--out {out}", "name another folder with --out")
 
 
 def last_line(said: Said, code: int, *words: str) -> None:
@@ -344,18 +344,18 @@ def test_an_onnx_that_differs_from_torch(command: Command, monkeypatch: pytest.M
     monkeypatch.setattr(onnx_builder, "run_onnx", lambda path, rows: run_onnx(path, rows) + 0.1)
     monkeypatch.setattr(onnx_builder, "run_joined", lambda made, rows: run_joined(made, rows) + 0.1)
     said = command("export", "0", "--out", "out")
-    last_line(said, exits.NUMBERS, "its ONNX differs from torch by 1.00e-01")
+    last_line(said, codes.NUMBERS, "its ONNX differs from torch by 1.00e-01")
     assert not Path("out").exists()
     said = command(*RUN, "--trials", "20", "--seed", "3", "--name", "new")
-    last_line(said, exits.NUMBERS, "3 trials in a row failed", "differs from torch", "same command")
+    last_line(said, codes.NUMBERS, "3 trials in a row failed", "differs from torch", "same command")
 
 
 @pytest.mark.parametrize(
     ("evaluator", "error", "code"),
     [
-        (LatencyEvaluator, MeasureError("the board is hot"), exits.DEVICE),
-        (LatencyEvaluator, NotFiniteError("latency_ms = nan ms"), exits.NUMBERS),
-        (QualityEvaluator, NotFiniteError("accuracy = nan %"), exits.NUMBERS),
+        (LatencyEvaluator, MeasureError("the board is hot"), codes.DEVICE),
+        (LatencyEvaluator, NotFiniteError("latency_ms = nan ms"), codes.NUMBERS),
+        (QualityEvaluator, NotFiniteError("accuracy = nan %"), codes.NUMBERS),
     ],
 )
 def test_an_evaluator_that_fails_three_times_in_a_row(
@@ -384,7 +384,7 @@ def test_tuned_weights_of_another_network(command: Command, place: Place) -> Non
         save_file({"x": torch.zeros(1)}, file)
     shutil.rmtree(place.home / "features")
     said = command(*tuned, "--trials", "9")
-    last_line(said, exits.STORAGE, "trunks", "weights of another network", "remove it")
+    last_line(said, codes.STORAGE, "trunks", "weights of another network", "remove it")
     for file in (place.home / "trunks").glob("*.safetensors"):
         file.unlink()
     assert command(*tuned, "--trials", "2").code == 0
@@ -413,7 +413,7 @@ def full_home(place: Place, small_disk: Path):  # type: ignore[no-untyped-def]
 
 def test_a_home_on_a_full_disk(command: Command, full_home: Path) -> None:
     said = command(*RUN, "--trials", "9")
-    last_line(said, exits.DISK_FULL, "make room, and the same command goes on from here")
+    last_line(said, codes.DISK_FULL, "make room, and the same command goes on from here")
 
 
 def test_a_storage_on_a_full_disk(command: Command, small_disk: Path, place: Place) -> None:
@@ -429,7 +429,7 @@ def test_a_storage_on_a_full_disk(command: Command, small_disk: Path, place: Pla
                 except OSError:
                     break
         said = command(*RUN, "--trials", "9", "--storage", url)
-        last_line(said, exits.DISK_FULL, "make room, and the same command goes on from here")
+        last_line(said, codes.DISK_FULL, "make room, and the same command goes on from here")
         (small_disk / "filler").unlink()
         assert command(*RUN, "--trials", "3", "--storage", url).code == 0
     finally:
@@ -438,10 +438,10 @@ def test_a_storage_on_a_full_disk(command: Command, small_disk: Path, place: Pla
 
 def test_a_home_that_cannot_be_made(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSION_NAS_HOME", "tiny.toml/home")
-    one_line(command(*RUN), exits.STORAGE, "tiny.toml/home", "FUSION_NAS_HOME")
+    one_line(command(*RUN), codes.STORAGE, "tiny.toml/home", "FUSION_NAS_HOME")
     if Path("/proc/self").exists():  # where nothing can be made, whoever asks
         monkeypatch.setenv("FUSION_NAS_HOME", "/proc/home")
-        one_line(command(*RUN), exits.STORAGE, "/proc/home", "FUSION_NAS_HOME")
+        one_line(command(*RUN), codes.STORAGE, "/proc/home", "FUSION_NAS_HOME")
 
 
 @pytest.mark.parametrize(
@@ -465,4 +465,4 @@ def test_a_home_that_cannot_be_made(command: Command, monkeypatch: pytest.Monkey
 def test_other_commands_given_wrong(
     command: Command, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    one_line(command(*arguments), exits.USAGE, *words)
+    one_line(command(*arguments), codes.USAGE, *words)

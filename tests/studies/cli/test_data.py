@@ -13,8 +13,8 @@ from clip_data import clips, mosi_rows, sounding
 from tiny import SPACE, Place, new_place
 
 from evaluators.data.synthetic.shape_set import shapes
+from search_space import errors as codes
 from studies.cli import app as cli
-from studies.cli import exits
 from studies.config.settings import Settings
 from studies.study.context import load_space_of
 
@@ -67,7 +67,7 @@ def test_the_check_names_every_fault_in_a_row_of_its_own(place: Place, command: 
     rows = [(*row[:3], "valid") if row[0] == "03bSnISJMiM" else row for row in mosi_rows()]
     clips(place.folder / "MOSI", rows)
     code, out, err = command("data", "check", "MOSI", "--text-only")
-    assert code == exits.DATA
+    assert code == codes.DATA
     moved = sum(row[0] == "03bSnISJMiM" for row in rows)
     assert out.count("fault: label.csv row ") == moved > 20
     assert "51 / 52 !" in out and "fault: train videos: 51, where CMU-MOSI has 52" in out
@@ -75,13 +75,13 @@ def test_the_check_names_every_fault_in_a_row_of_its_own(place: Place, command: 
     assert err.count("\n") == 1 and "--accept-faults" in err
     # Without --text-only, each row lacks its clip as well.
     code, out, err = command("data", "check", "MOSI")
-    assert code == exits.DATA and "rows without a usable picture" in err
+    assert code == codes.DATA and "rows without a usable picture" in err
     assert "there is no folder Raw or Frames in it" in err
 
 
 def test_the_check_looks_for_sounds_where_it_is_told_to(place: Place, command: Command) -> None:
     code, out, err = command("data", "check", "data", "--sound")
-    assert code == exits.DATA and "rows without a usable sound" in err and err.count("\n") == 1
+    assert code == codes.DATA and "rows without a usable sound" in err and err.count("\n") == 1
     assert "there is no folder sounds in it" in err and "leave out the audio encoder" in err
     assert "fault: train00: label.csv row 2: no sounds/train00 with any of .wav, .flac" in out
     for name in [path.stem for path in (place.data / "images").iterdir()]:
@@ -89,7 +89,7 @@ def test_the_check_looks_for_sounds_where_it_is_told_to(place: Place, command: C
     code, out, err = command("data", "check", "data", "--sound", "--text-only")
     assert code == 0 and "One sound and one text" in out, err
     code, _, err = command("data", "check", "built-in:shapes", "--sound")
-    assert code == exits.DATA and err.count("\n") == 1 and "has no sound" in err
+    assert code == codes.DATA and err.count("\n") == 1 and "has no sound" in err
 
 
 def test_a_study_on_faulty_data_starts_only_when_told_to_and_says_so_everywhere(
@@ -97,7 +97,7 @@ def test_a_study_on_faulty_data_starts_only_when_told_to_and_says_so_everywhere(
 ) -> None:
     (place.data / "images" / "train03.png").unlink()
     code, _, err = command(*RUN, "--trials", "1")
-    assert code == exits.DATA and "train03: label.csv row 5" in err
+    assert code == codes.DATA and "train03: label.csv row 5" in err
     assert not (place.folder / "runs" / "fusion-nas.db").exists()
     told = ("--trials", "1", "--accept-faults", "--page", "page.html")
     code, out, err = command(*RUN, *told)
@@ -119,7 +119,7 @@ def test_a_study_on_faulty_data_starts_only_when_told_to_and_says_so_everywhere(
 def test_a_study_of_text_alone_needs_no_picture(place: Place, command: Command) -> None:
     shutil.rmtree(place.data / "images")
     code, _, err = command(*RUN, "--trials", "1")
-    assert code == exits.DATA and "--text-only" in err
+    assert code == codes.DATA and "--text-only" in err
     code, out, err = command(*RUN, "--text-only", "--seed-paper", "--trials", "3", "--json")
     assert code == 0, err
     outcome = json.loads(out)
@@ -148,7 +148,7 @@ def test_a_space_without_vision_encoders_is_one_of_text_alone(
 
 def test_a_list_of_fused_designs_is_no_study_of_text_alone(command: Command) -> None:
     code, _, err = command(*RUN, "--text-only", "--study", "tokens")
-    assert code == exits.USAGE and "study tokens compares designs of both modalities" in err
+    assert code == codes.USAGE and "study tokens compares designs of both modalities" in err
 
 
 def test_a_study_of_the_built_in_shapes_says_what_they_are(
@@ -177,10 +177,10 @@ def test_built_in_data_have_no_faults_to_accept_and_other_names_are_refused(
     command: Command,
 ) -> None:
     code, _, err = command("run", "--data", "built-in:shapes", "--accept-faults")
-    assert code == exits.USAGE and "built-in data have no faults; leave it out" in err
+    assert code == codes.USAGE and "built-in data have no faults; leave it out" in err
     for arguments in (("run", "--data", "built-in:houses"), ("data", "check", "built-in:houses")):
         code, _, err = command(*arguments)
-        assert code == exits.USAGE and err.count("\n") == 1
+        assert code == codes.USAGE and err.count("\n") == 1
         assert "'built-in:houses': choose one of built-in:faces, built-in:shapes" in err
 
 

@@ -16,7 +16,7 @@ from tiny import new_place
 
 from evaluators.devices.registry import Devices
 from evaluators.devices.ssh.link import open_ssh_device
-from studies.cli import exits
+from search_space import errors as codes
 
 pytestmark = pytest.mark.skipif(bool(sshd.missing()), reason=sshd.missing())
 
@@ -47,10 +47,10 @@ def test_a_board_is_added_listed_and_removed(desk: Desk) -> None:
     assert added.stdout.endswith("Next: fusion-nas device trust orin\n")
     listed = desk.device("list").stdout
     assert f"orin: {desk.url}" in listed and "not trusted yet" in listed and "local" in listed
-    one_line(desk.device("add", "orin", desk.url), exits.USAGE, "'orin' is there already")
+    one_line(desk.device("add", "orin", desk.url), codes.USAGE, "'orin' is there already")
     assert desk.device("remove", "orin").returncode == 0
     assert "orin" not in desk.device("list").stdout
-    one_line(desk.device("remove", "orin"), exits.USAGE, "no device 'orin'", "none yet")
+    one_line(desk.device("remove", "orin"), codes.USAGE, "no device 'orin'", "none yet")
 
 
 @pytest.mark.parametrize(
@@ -70,19 +70,19 @@ def test_a_board_is_added_listed_and_removed(desk: Desk) -> None:
 def test_what_cannot_be_meant_is_one_line(
     desk: Desk, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    one_line(desk.device(*arguments), exits.USAGE, *words)
+    one_line(desk.device(*arguments), codes.USAGE, *words)
 
 
 def test_a_damaged_file_of_devices_is_one_line(desk: Desk) -> None:
     desk.add()
     (desk.place.home / "devices.json").write_text("{")
-    one_line(desk.device("list"), exits.USAGE, "devices.json", "not JSON", "mend it")
+    one_line(desk.device("list"), codes.USAGE, "devices.json", "not JSON", "mend it")
 
 
 def test_trust_shows_the_fingerprint_and_asks(desk: Desk) -> None:
     desk.device("add", "orin", desk.url, "--key", str(desk.server.key_file))
     refused = desk.device("trust", "orin")
-    assert refused.returncode == exits.USAGE
+    assert refused.returncode == codes.USAGE
     assert refused.stderr.splitlines()[-1].endswith("give --yes")
     assert '"host_key": null' in (desk.place.home / "devices.json").read_text()
     trusted = desk.device("trust", "orin", "--yes")
@@ -98,7 +98,7 @@ def test_trust_shows_the_fingerprint_and_asks(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "code", "recorded"),
-    [(b"y\n", 0, True), (b"\n", exits.DEVICE, False), (b"\x04", exits.DEVICE, False)],
+    [(b"y\n", 0, True), (b"\n", codes.DEVICE, False), (b"\x04", codes.DEVICE, False)],
     ids=["yes", "nothing", "end of input"],
 )
 def test_trust_is_asked_of_a_person_at_a_terminal(
@@ -131,11 +131,11 @@ def test_a_changed_host_key_has_its_own_exit_code_everywhere(desk: Desk) -> None
     desk.install()
     desk.server.change_host_key()
     for command in ("check", "install"):
-        one_line(desk.device(command, "orin"), exits.HOST_KEY, "CHANGED", "trust orin --replace")
+        one_line(desk.device(command, "orin"), codes.HOST_KEY, "CHANGED", "trust orin --replace")
     run = desk.place.finish(desk.place.run("--trials", "1", "--device", "orin"))
-    assert run.returncode == exits.HOST_KEY and "CHANGED" in run.stderr.splitlines()[-1]
+    assert run.returncode == codes.HOST_KEY and "CHANGED" in run.stderr.splitlines()[-1]
     refused = desk.device("trust", "orin", "--yes")
-    assert refused.returncode == exits.HOST_KEY
+    assert refused.returncode == codes.HOST_KEY
     assert "another host key was trusted before" in refused.stderr
     assert desk.device("trust", "orin", "--yes", "--replace").returncode == 0
     assert desk.device("check", "orin").returncode == 0
@@ -150,17 +150,17 @@ def test_install_prints_the_line_that_restricts_the_key(desk: Desk) -> None:
     assert str(agent) in line
     desk.server.authorized_keys.write_text(line + "\n")
     assert desk.device("check", "orin").returncode == 0
-    one_line(desk.device("install", "orin"), exits.DEVICE, "may only run the agent", "--key FILE")
+    one_line(desk.device("install", "orin"), codes.DEVICE, "may only run the agent", "--key FILE")
 
 
 def test_check_says_what_is_wrong_and_how_to_mend_it(desk: Desk) -> None:
     desk.device("add", "orin", desk.url, "--key", str(desk.server.key_file))
     unknown = desk.device("check", "orin")
-    assert unknown.returncode == exits.DEVICE
+    assert unknown.returncode == codes.DEVICE
     assert "PROBLEM  host key" in unknown.stdout and "device trust orin" in unknown.stdout
     desk.device("trust", "orin", "--yes")
     missing = desk.device("check", "orin")
-    assert missing.returncode == exits.DEVICE
+    assert missing.returncode == codes.DEVICE
     assert "PROBLEM  agent" in missing.stdout
     assert "-> fusion-nas device install orin" in missing.stdout
     desk.install()
@@ -171,11 +171,11 @@ def test_check_says_what_is_wrong_and_how_to_mend_it(desk: Desk) -> None:
     assert max(map(len, good.stdout.splitlines())) <= 80
     desk.server.authorized_keys.write_text("")
     out = desk.device("check", "orin")
-    assert out.returncode == exits.DEVICE
+    assert out.returncode == codes.DEVICE
     assert "PROBLEM  log-in" in out.stdout and "authorized_keys" in out.stdout
     desk.server.stop()
     away = desk.device("check", "orin")
-    assert away.returncode == exits.DEVICE and "PROBLEM  reachable" in away.stdout
+    assert away.returncode == codes.DEVICE and "PROBLEM  reachable" in away.stdout
 
 
 def test_check_tells_an_agent_of_another_version(desk: Desk, tmp_path: Path) -> None:
@@ -190,11 +190,11 @@ def test_check_tells_an_agent_of_another_version(desk: Desk, tmp_path: Path) -> 
     shutil.make_archive(str(tmp_path / "other"), "zip", apart)
     agent.write_bytes((tmp_path / "other.zip").read_bytes())
     checked = desk.device("check", "orin")
-    assert checked.returncode == exits.DEVICE
+    assert checked.returncode == codes.DEVICE
     assert "another version" in checked.stdout
     assert "-> fusion-nas device install orin" in checked.stdout
     run = desk.place.finish(desk.place.run("--trials", "1", "--device", "orin"))
-    assert run.returncode == exits.DEVICE
+    assert run.returncode == codes.DEVICE
     assert "another version" in run.stderr and "device install orin" in run.stderr
     desk.install()
     assert desk.device("check", "orin").returncode == 0
@@ -235,4 +235,4 @@ def test_devices_that_cannot_be_meant(
     desk.device("add", "orin", desk.url)
     flags = [flag for name in names for flag in ("--device", name)]
     done = desk.place.finish(desk.place.run("--trials", "1", *flags))
-    one_line(done, exits.USAGE, *words)
+    one_line(done, codes.USAGE, *words)

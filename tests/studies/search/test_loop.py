@@ -19,7 +19,8 @@ from evaluators.devices.ssh.keys import LogInFailed
 from evaluators.evaluation import Measure
 from evaluators.latency.evaluator import MeasureError
 from search_space.design.genotype import Genotype
-from studies.cli.exits import DEVICE, HOST_KEY, errors
+from search_space.errors import DEVICE, HOST_KEY
+from studies.cli.exits import errors
 from studies.infra.workers import Workers
 from studies.results.cautions import cautions_of
 from studies.results.pareto import pareto_front
@@ -273,7 +274,7 @@ def test_what_only_a_person_can_mend_ends_the_run_at_once_and_costs_no_trial(
         bench.new_search(workers).run(2)
     workers.close()
     assert left.value.exit_code == code and len(bench.latency.timed) == 1
-    assert "orin: look at it; once that is mended, the same command" in str(left.value.__cause__)
+    assert "orin: look at it; once that is resolved, the same command" in str(left.value.__cause__)
     assert [t.state for t in bench.trials] == [TrialState.RUNNING]
     bench.latency.fails = lambda: None
     bench.search.run(2)

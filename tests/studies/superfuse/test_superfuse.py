@@ -37,9 +37,9 @@ from evaluators.superfuse.names import (
     Fusion,
     Noised,
 )
+from search_space import errors as codes
 from search_space.operators.vectors import concatenation, product, tensor
 from studies.cli import app as cli
-from studies.cli import exits
 from studies.config.settings import load_settings
 from studies.superfuse.outcome import mean
 from studies.superfuse.run import sizes
@@ -536,7 +536,7 @@ def test_a_file_that_cannot_be_used_is_told_in_one_line(
 ) -> None:
     made, words = BAD_FILES[name]
     np.savez("own.npz", **made)
-    one_line(command("--embeddings", "own.npz"), exits.DATA, "own.npz", *words)
+    one_line(command("--embeddings", "own.npz"), codes.DATA, "own.npz", *words)
 
 
 class Harmful:
@@ -564,7 +564,7 @@ def test_a_file_that_is_no_npz_is_refused_and_never_unpickled(
     else:
         file.write_bytes(content[kind])
     said = command("--embeddings", "own.npz")
-    one_line(said, exits.DATA, "own.npz", "not a .npz file", "numpy.savez")
+    one_line(said, codes.DATA, "own.npz", "not a .npz file", "numpy.savez")
     assert not Path("harmed").exists()
 
 
@@ -573,7 +573,7 @@ def test_a_damaged_array_is_told(command: Callable[..., Said]) -> None:
     whole = bytearray(Path("own.npz").read_bytes())
     whole[1000] ^= 0xFF
     Path("own.npz").write_bytes(whole)
-    one_line(command("--embeddings", "own.npz"), exits.DATA, "text cannot be read", "damaged")
+    one_line(command("--embeddings", "own.npz"), codes.DATA, "text cannot be read", "damaged")
 
 
 BAD_FLAGS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
@@ -600,7 +600,7 @@ def test_a_flag_that_means_nothing_here_is_refused_by_name(
     command: Callable[..., Said], flags: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     np.savez("own.npz", **arrays())
-    one_line(command(*flags), exits.USAGE, *words)
+    one_line(command(*flags), codes.USAGE, *words)
 
 
 @pytest.mark.parametrize("flag", [("--embeddings", "x.npz"), ("--width", "3"), ("--center",)])
@@ -608,7 +608,7 @@ def test_its_own_flags_are_refused_elsewhere(
     command: Callable[..., Said], flag: tuple[str, ...]
 ) -> None:
     said = command("--study", "pareto", *flag)
-    one_line(said, exits.USAGE, flag[0], "study pareto has no use for it", "--study superfuse")
+    one_line(said, codes.USAGE, flag[0], "study pareto has no use for it", "--study superfuse")
 
 
 @pytest.mark.parametrize(
@@ -626,7 +626,7 @@ def test_a_preset_that_cannot_be_meant(
     command: Callable[..., Said], old: str, new: str, words: str
 ) -> None:
     Path("small.toml").write_text(PRESET.replace(old, new), encoding="utf-8")
-    one_line(command(), exits.USAGE, words)
+    one_line(command(), codes.USAGE, words)
 
 
 def one_line(said: Said, code: int, *words: str) -> None:

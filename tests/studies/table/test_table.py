@@ -11,8 +11,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from search_space import errors as codes
 from search_space.space.named import load_space
-from studies.cli import exits
 from studies.cli.app import app
 from studies.samplers.registry import sampler_maker
 from studies.table.replay import OptunaProposer, as_text, replay, summary
@@ -256,5 +256,5 @@ def test_the_command_shows_the_front_the_card_and_replayed_samplers(
 def test_flags_that_cannot_be_meant_are_named(
     capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], said: str
 ) -> None:
-    assert app(["table", *flags], standalone_mode=False) == exits.USAGE
+    assert app(["table", *flags], standalone_mode=False) == codes.USAGE
     assert said in capsys.readouterr().err

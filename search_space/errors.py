@@ -1,0 +1,26 @@
+"""The base of every error that a user can resolve, with its exit code."""
+
+from typing import ClassVar
+
+USAGE, DATA, ENCODER, DEVICE, STORAGE, NUMBERS, DISK_FULL, HOST_KEY = 2, 3, 4, 5, 6, 7, 8, 9
+
+
+class FusionNasError(Exception):
+    """Report something that a user can resolve: a value, a file, a device, a full disk.
+
+    Attributes:
+        exit_code: what the command exits with when nothing handles the error; None for that of
+            the error that caused it.
+        message: what is wrong, and with which value.
+        hint: what to do next; empty where the message already says it.
+    """
+
+    exit_code: ClassVar[int | None] = None
+
+    def __init__(self, message: str = "", hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message

@@ -1,0 +1,91 @@
+"""Errors that a user can resolve end a command with one line and an exit code of their kind."""
+
+import errno
+import importlib
+import pickle
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+import evaluators
+import search_space
+import studies
+from evaluators.data.errors import DataError
+from evaluators.devices.link import DeviceRefused
+from evaluators.devices.ssh.connect import HostKeyChanged
+from search_space.errors import DEVICE, DISK_FULL, HOST_KEY, STORAGE, FusionNasError
+from studies.cli.exits import errors
+from studies.search.trial_runner import SearchStopped
+
+README = Path(__file__).resolve().parents[3] / "README.md"
+
+
+def kinds() -> list[type[FusionNasError]]:
+    """Every kind of error in the product."""
+    for package in (search_space, evaluators, studies):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    found, left = [], [FusionNasError]
+    while left:
+        subclasses = left.pop().__subclasses__()
+        found += subclasses
+        left += subclasses
+    return found
+
+
+def ended(error: Exception) -> int:
+    with pytest.raises(typer.Exit) as left, errors():
+        raise error
+    return left.value.exit_code
+
+
+def test_each_kind_of_error_has_an_exit_code_of_the_readme() -> None:
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", README.read_text("utf-8"), re.M)}
+    assert {HOST_KEY, DEVICE, STORAGE, DISK_FULL} <= listed
+    found = kinds()
+    assert len(found) > 15
+    for kind in found:
+        assert kind.exit_code in listed or kind is SearchStopped, kind
+
+
+def test_a_stopped_search_takes_the_code_of_its_cause(capsys: pytest.CaptureFixture[str]) -> None:
+    stopped = SearchStopped("the device needs a person: orin", "then run it again")
+    stopped.__cause__ = HostKeyChanged("its key is another")
+    assert ended(stopped) == HOST_KEY
+    assert capsys.readouterr().err == (
+        "fusion-nas: the device needs a person: orin; then run it again\n"
+    )
+
+
+def test_a_full_disk_replaces_the_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    stopped = SearchStopped("3 trials failed", "once that is resolved, run it again")
+    stopped.__cause__ = OSError(errno.ENOSPC, "No space left on device", "file")
+    assert ended(stopped) == DISK_FULL
+    said = capsys.readouterr().err
+    assert "make room" in said and "once that is resolved" not in said
+
+
+def test_a_fault_of_the_toolkit_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), errors():
+        raise ZeroDivisionError
+    stopped = SearchStopped("no reason that a user could resolve")
+    stopped.__cause__ = ZeroDivisionError()
+    with pytest.raises(SearchStopped), errors():
+        raise stopped
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SearchStopped("what", "hint"),
+        DeviceRefused("disk-full", "no room"),
+        DataError("folder", ["row 1: no text"], "add it"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_cross_a_process_boundary_as_they_are(error: FusionNasError) -> None:
+    other = pickle.loads(pickle.dumps(error))
+    assert (str(other), other.hint, other.args) == (str(error), error.hint, error.args)
