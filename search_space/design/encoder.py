@@ -8,10 +8,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-Modality = Literal["text", "vision", "audio"]
-MODALITIES: tuple[Modality, ...] = get_args(Modality)
+from search_space.modality import Modality
+
 Library = Literal["transformers", "timm"]
 Weights = Literal["pretrained", "random"]
 
