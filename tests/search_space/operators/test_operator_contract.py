@@ -1,5 +1,7 @@
 """What holds for each fusion operator, and must for the next one: of two modalities, of three."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -193,6 +195,19 @@ class TestEveryOperator:
         again = FUSION_OPERATORS[name].module(WIDTH, count).state_dict()
         assert list(first) == list(again)
         assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_what_operators_are_is_known_without_torch() -> None:
+    program = (
+        "import sys\n"
+        "from search_space.operators.definitions import FUSION_OPERATORS\n"
+        "for operator in FUSION_OPERATORS.values():\n"
+        "    operator.output_width({'text': 8, 'vision': 8})\n"
+        "    list(operator.work((5, 4), 8))\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("False", "")
 
 
 def test_the_table_has_every_name_once_and_in_order() -> None:
