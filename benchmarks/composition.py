@@ -45,14 +45,9 @@ from evaluators.onnx import export as exporting
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.onnx.stripped import strip_weights
 from search_space.design.encoder import spec_for
-from search_space.design.genotype import (
-    ATTENTION_OVER,
-    OPERATORS,
-    TEXT_POOLINGS,
-    VISION_POOLINGS,
-    Genotype,
-)
+from search_space.design.genotype import ATTENTION_OVER, TEXT_POOLINGS, VISION_POOLINGS, Genotype
 from search_space.encoders.loading import describe
+from search_space.operators.definitions import OPERATORS
 from search_space.space.space import SearchSpace
 
 GOAL = 30.0

@@ -22,7 +22,7 @@ from evaluators.data.samples import (
 from evaluators.data.synthetic.built_in import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.data.synthetic.rendering import measured_ceilings, rendered, rendered_folder
 from evaluators.data.synthetic.shape_set.shapes import shapes_data, shapes_folder
-from search_space.design.encoder import Modality
+from search_space.modality import Modality
 
 __all__ = [
     "BOTH",

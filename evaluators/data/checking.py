@@ -17,7 +17,7 @@ from evaluators.data.layouts.sources import find_labels
 from evaluators.data.media.pictures import Pictures
 from evaluators.data.media.sounds import Sounds
 from evaluators.data.samples import BOTH, SPLITS, Dropped, Fault, FaultKind
-from search_space.design.encoder import MODALITIES, Modality
+from search_space.modality import MODALITIES, Modality
 
 Progress = Callable[[int, int], None]
 

@@ -15,7 +15,7 @@ from evaluators.data.generative import statements as shape_statements
 from evaluators.data.layouts.entries import Entry, Layout
 from evaluators.data.layouts.finding import Found
 from evaluators.data.samples import BOTH, SPLITS, DataSet, Dropped, Kind, Sample
-from search_space.design.encoder import Modality
+from search_space.modality import Modality
 
 MARK = "rendered.json"
 """A folder with this file holds the rendered set, which never passes for a recorded one."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from evaluators.data.errors import DataError
-from search_space.design.encoder import Modality
+from search_space.modality import Modality
 
 Split = Literal["train", "valid", "test"]
 Kind = Literal["mosi", "meld", "folder", "rendered", "shapes"]

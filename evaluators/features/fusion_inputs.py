@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evaluators.features.examples import Examples
-from search_space.design.encoder import Modality
 from search_space.encoders.features import Feature
+from search_space.modality import Modality
 from search_space.network.network import FusionNetwork, SharedRows
 
 BATCH = 64

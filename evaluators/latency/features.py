@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evaluators.latency.fusion_work import On, point_work
-from evaluators.latency.trunk_work import TrunkWork, Work
+from evaluators.latency.fusion_work import point_work
+from evaluators.latency.trunk_work import TrunkWork
 from evaluators.onnx.rewriting import Rewriting
 from search_space.design.genotype import PRECISIONS, Genotype, Precision
 from search_space.design.rules import fused_width
 from search_space.network.network import HEAD_WIDTHS
+from search_space.operators.work import On, Work
 
 Array = npt.NDArray[np.float64]
 NOMINAL_PER_MS = Work(

@@ -1,28 +1,23 @@
 """What a design computes at its fusion points, from shapes alone."""
 
 from collections.abc import Iterator
-from typing import Literal
 
-from evaluators.latency.trunk_work import Work
-from search_space.design.encoder import Modality
-from search_space.design.genotype import FusionPoint, Genotype, Operator
+from search_space.design.genotype import FusionPoint, Genotype
+from search_space.design.reading import fuses_tokens, pools
 from search_space.design.rules import (
-    ATTENTION_HEADS,
     CONV_MAX_WIDTH,
     Shapes,
     branch_widths,
     fused_width,
     own_widths,
+    projects_inputs,
+    projects_result,
 )
-from search_space.design.signatures import fuses_tokens, pools
 from search_space.encoders.features import map_tokens, read_at
+from search_space.modality import Modality
 from search_space.network.rewrites import Rewrites, folded_blocks
-from search_space.operators.tokens import BOTTLENECK_TOKENS, MLP_RATIO, PREFIX_TOKENS
-from search_space.operators.vectors import BILINEAR_FACTORS, LOW_RANK
-
-On = Literal["tokens", "vectors", "maps", "poolings"]
-"""What work is done on. Attention, operators and projections on tokens or vectors, a convolution on
-a feature map; poolings are of feature maps to vectors."""
+from search_space.operators.definitions import FUSION_OPERATORS
+from search_space.operators.work import On, Work, attention, gemm, linear
 
 
 def point_work(
@@ -41,37 +36,12 @@ def point_work(
             count = sum(lengths.values())
             for _ in range(genotype.attention_blocks):
                 yield "tokens", attention(count, count, width)
-                yield "tokens", product(count, width, width)
-        yield from operator_work(point.operator, tuple(lengths.values()), width)
+                yield "tokens", linear(count, width, width)
+        yield from FUSION_OPERATORS[point.operator].work(tuple(lengths.values()), width)
     if point == genotype.points[-1] and genotype.attention_over == "pooled":
         folded = folded_blocks(genotype, rewrites)
         products = folded + 5 * (genotype.attention_blocks - folded)
         yield "vectors", gemm(products * fused, fused, 2 * products)
-
-
-def operator_work(
-    operator: Operator, lengths: tuple[int, ...], width: int
-) -> Iterator[tuple[On, Work]]:
-    """An operator's own work on so many tokens of each modality, at the width that it works in."""
-    text, image, count = lengths[0], lengths[1], len(lengths)
-    if operator == "gated":
-        yield "vectors", gemm(count * width, width if count == 2 else count * width)
-    elif operator == "low-rank-tensor":
-        yield "vectors", gemm(count * width, LOW_RANK * width, operators=3 + count)
-    elif operator == "bilinear":
-        yield "vectors", gemm(2 * width, BILINEAR_FACTORS * width, operators=12)
-    elif operator == "single-sequence":
-        yield "tokens", encoder(sum(lengths), width)
-    elif operator == "prefix":
-        yield "vectors", gemm(width, PREFIX_TOKENS * width, operators=2)
-        yield "tokens", encoder(PREFIX_TOKENS + text, width)
-    elif operator == "bottleneck":
-        for length in 2 * lengths:
-            yield "tokens", encoder(length + BOTTLENECK_TOKENS, width)
-    if operator in ("cross-attention", "cross-attention-both"):
-        yield "tokens", attention(text, image, width)
-    if operator in ("cross-attention-vision", "cross-attention-both"):
-        yield "tokens", attention(image, text, width)
 
 
 def _lengths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> dict[Modality, int]:
@@ -85,21 +55,21 @@ def _lengths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> dict[Mod
 def _projections(
     genotype: Genotype, point: FusionPoint, shapes: Shapes
 ) -> Iterator[tuple[On, Work]]:
-    """Of each modality to the operator's width, and of a concatenation."""
+    """Of each modality to the operator's width, or of what the operator gives."""
     own, reached = own_widths(genotype, point, shapes), branch_widths(genotype, point, shapes)
-    over_tokens = genotype.attends_over_tokens(point)
-    asked = point.width > 0 and (point.operator != "concatenation" or over_tokens)
+    asked = projects_inputs(genotype, point)
     lengths = _lengths(genotype, point, shapes)
     for modality, count in lengths.items():
         before, after = own[modality], reached[modality]
         if not genotype.is_fused or (not asked and before == after):
             continue
         if fuses_tokens(genotype, point, modality):
-            yield "tokens", product(count, before, after)
+            yield "tokens", linear(count, before, after)
         else:
             yield "vectors", gemm(before, after)
-    if point.operator == "concatenation" and point.width and not over_tokens:
-        yield "vectors", gemm(sum(reached.values()), point.width)
+    if projects_result(genotype, point):
+        operator = FUSION_OPERATORS[point.operator]
+        yield "vectors", gemm(operator.output_width(reached), point.width)
 
 
 def _poolings(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Iterator[tuple[On, Work]]:
@@ -125,21 +95,6 @@ def _poolings(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Iterato
             yield "tokens", weighted_sum(count, width)
 
 
-def gemm(inputs: float, outputs: float, operators: float = 1) -> Work:
-    """A product of one vector with weights."""
-    return Work(weights=inputs * outputs, elements=outputs, operators=operators)
-
-
-def product(count: int, inputs: int, outputs: int) -> Work:
-    """A product of tokens with weights."""
-    return Work(
-        linear=count * inputs * outputs,
-        weights=inputs * outputs,
-        elements=count * outputs,
-        operators=2,
-    )
-
-
 def weighted_sum(count: int, width: int) -> Work:
     """The pooling of tokens by a learned query."""
     return Work(
@@ -149,22 +104,3 @@ def weighted_sum(count: int, width: int) -> Work:
         elements=3 * count + width,
         operators=7,
     )
-
-
-def attention(queries: int, keys: int, width: int) -> Work:
-    """An attention module and its norm."""
-    return Work(
-        linear=2 * (queries + keys) * width * width,
-        attention=2 * queries * keys * width,
-        weights=4 * width * width,
-        elements=3 * ATTENTION_HEADS * queries * keys + 4 * (queries + keys) * width,
-        operators=25,
-    )
-
-
-def encoder(count: int, width: int) -> Work:
-    """A transformer encoder layer: attention, an MLP and their norms."""
-    middle = MLP_RATIO * width
-    mlp = product(count, width, middle).plus(product(count, middle, width))
-    activations = Work(elements=count * (middle + 2 * width), operators=6)
-    return attention(count, count, width).plus(mlp).plus(activations)

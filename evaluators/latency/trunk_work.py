@@ -1,7 +1,7 @@
 """What an encoder computes up to a tap: counted once, on tensors that hold nothing."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -13,35 +13,7 @@ from torch.utils.flop_counter import flop_registry
 from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.encoders.features import Feature
 from search_space.encoders.loading import load_trunk
-
-
-@dataclass(frozen=True)
-class Work:
-    """Work of one inference at batch 1.
-
-    linear, convolution, depthwise, attention: multiply-accumulates of products with weights, of
-    convolutions of one group and of several, and of products of activations. elements: values
-    written by all operators. weights: values that products with weights read. operators: how many
-    run.
-    """
-
-    linear: float = 0.0
-    convolution: float = 0.0
-    depthwise: float = 0.0
-    attention: float = 0.0
-    elements: float = 0.0
-    weights: float = 0.0
-    operators: float = 0.0
-
-    def plus(self, other: "Work") -> "Work":
-        """What both do."""
-        more = vars(other)
-        return Work(**{name: done + more[name] for name, done in vars(self).items()})
-
-    def less(self, other: "Work") -> "Work":
-        """What this does beyond the other, nothing of it negative."""
-        mine = vars(self)
-        return Work(**{name: max(0.0, mine[name] - done) for name, done in vars(other).items()})
+from search_space.operators.work import Work
 
 
 class TrunkWork:

@@ -28,10 +28,11 @@ from evaluators.onnx.one_modality import Without
 from evaluators.onnx.quantisation import CALIBRATION_SAMPLES, Feed, For, reduce_precision
 from evaluators.onnx.rewriting import Rewriting, TextLengths
 from evaluators.onnx.subgraphs import Joined
-from search_space.design.encoder import EncoderShape, EncoderSpec, Modality
+from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.design.genotype import Genotype
 from search_space.design.rules import violations
 from search_space.encoders.loading import describe_vocabulary
+from search_space.modality import Modality
 from search_space.network.network import INPUTS, FusionNetwork, build, input_names
 from search_space.network.rewrites import NONE, Rewrites, rewrite
 

@@ -32,12 +32,13 @@ from evaluators.onnx.export import export
 from evaluators.onnx.rewriting import Rewriting
 from evaluators.onnx.subgraphs import Joined, Subgraph, SubgraphStore, joined
 from evaluators.onnx.versions import OPSET
-from search_space.design.encoder import EncoderShape, EncoderSpec, Modality
+from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.design.genotype import Genotype
+from search_space.design.reading import reads_tokens
 from search_space.design.rules import branch_widths, fused_width, own_widths
-from search_space.design.signatures import reads_tokens
 from search_space.encoders.features import Feature, Form, features_of, map_tokens, read_at
 from search_space.encoders.loading import load_trunk
+from search_space.modality import Modality
 from search_space.network.branch import Branch
 from search_space.network.network import INPUTS, by_modality, input_names, new_branch, new_head
 from search_space.network.rewrites import fold_branch

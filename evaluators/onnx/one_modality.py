@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from evaluators.features.fusion_inputs import FusionInputs
-from search_space.design.encoder import Modality
 from search_space.design.genotype import Genotype
 from search_space.encoders.features import Feature
+from search_space.modality import Modality
 from search_space.network.network import INPUTS, FusionNetwork, by_modality
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from search_space.design.genotype import Genotype
-from search_space.design.signatures import reads_tokens
+from search_space.design.reading import reads_tokens
 from search_space.network.rewrites import NONE, REWRITES_VERSION, Rewrites, folded_blocks
 
 TextLengths = Callable[[str], Sequence[int]]

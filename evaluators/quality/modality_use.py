@@ -17,8 +17,8 @@ from evaluators.onnx.artifacts import Artifact
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.statistics.paired import bootstrapped
 from evaluators.training.loop import predict
-from search_space.design.encoder import Modality
 from search_space.design.genotype import Genotype
+from search_space.modality import Modality
 from search_space.network.network import FusionNetwork
 
 SHUFFLES = 5

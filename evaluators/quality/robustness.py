@@ -13,9 +13,9 @@ from evaluators.data import Split
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.features.fusion_inputs import FusionInputs, batches_of, inputs_of
 from evaluators.quality.evaluator import QualityEvaluator
-from search_space.design.encoder import Modality
 from search_space.design.genotype import Genotype
 from search_space.encoders.features import Feature
+from search_space.modality import Modality
 from search_space.network.network import Fusion
 
 POINTS = 20

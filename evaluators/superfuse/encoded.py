@@ -6,9 +6,10 @@ from evaluators.data import SPLITS, Split
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.superfuse.embeddings import Embeddings, SplitPairs, check_rows
 from evaluators.training.loop import predict
-from search_space.design.encoder import EncoderShape, EncoderSpec, Modality
+from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.encoders.features import Feature
+from search_space.modality import Modality
 
 MAX_TOKENS = 512
 

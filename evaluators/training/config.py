@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from search_space.design.encoder import MODALITIES, Modality
+from search_space.modality import MODALITIES, Modality
 
 Trunks = Literal["frozen", "text-tuned", "tuned", "by-stage", "whole"]
 TUNED: dict[Trunks, tuple[Modality, ...]] = {

@@ -1,1 +1,1 @@
-"""What a design is: encoders, genotype, rules and operator signatures."""
+"""What a design is: encoders, genotype, rules, and what fusion points read."""

@@ -8,12 +8,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from search_space.errors import ENCODER, USAGE, FusionNasError
+from search_space.modality import Modality
 
-Modality = Literal["text", "vision", "audio"]
-MODALITIES: tuple[Modality, ...] = get_args(Modality)
 Library = Literal["transformers", "timm"]
 Weights = Literal["pretrained", "random"]
 

@@ -11,23 +11,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from search_space.design.encoder import MODALITIES, Modality
+from search_space.modality import MODALITIES, Modality
+from search_space.operators.definitions import Operator
 
-Operator = Literal[
-    "concatenation",
-    "product",
-    "tensor",
-    "gated",
-    "cross-attention",
-    "sum",
-    "low-rank-tensor",
-    "bilinear",
-    "cross-attention-vision",
-    "cross-attention-both",
-    "single-sequence",
-    "prefix",
-    "bottleneck",
-]
 AttentionOver = Literal["pooled", "tokens"]
 TextPooling = Literal["cls", "mean", "pooler", "attention"]
 VisionPooling = Literal["cls", "mean", "max", "conv-max", "attention"]
@@ -35,7 +21,6 @@ AudioPooling = Literal["mean", "max", "attention"]
 Pooling = TextPooling | VisionPooling | AudioPooling
 Precision = Literal["fp32", "fp16", "int8", "int8-dynamic"]
 
-OPERATORS: tuple[Operator, ...] = get_args(Operator)
 ATTENTION_OVER: tuple[AttentionOver, ...] = get_args(AttentionOver)
 TEXT_POOLINGS: tuple[TextPooling, ...] = get_args(TextPooling)
 VISION_POOLINGS: tuple[VisionPooling, ...] = get_args(VisionPooling)

@@ -1,10 +1,9 @@
 """Which designs can be built, and which of a network's several spellings is the canonical one."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from search_space.design.encoder import MODALITIES, EncoderShape, Modality
+from search_space.design.encoder import EncoderShape
 from search_space.design.genotype import (
     ATTENTION_OVER,
     AUDIO_POOLINGS,
@@ -12,7 +11,6 @@ from search_space.design.genotype import (
     MAX_FUSION_POINTS,
     MAX_TEXT_TOKENS,
     MIN_TEXT_TOKENS,
-    OPERATORS,
     PRECISIONS,
     TEXT_POOLINGS,
     VISION_POOLINGS,
@@ -22,9 +20,11 @@ from search_space.design.genotype import (
     TextPooling,
     VisionPooling,
 )
-from search_space.design.signatures import SIGNATURES, Signature, fuses_tokens, given, pools
+from search_space.design.reading import fuses_tokens, pools
+from search_space.modality import MODALITIES, Modality
+from search_space.operators.definitions import FUSION_OPERATORS, OPERATORS, Operator
+from search_space.operators.work import ATTENTION_HEADS
 
-ATTENTION_HEADS = 4
 MAX_FUSED_WIDTH = 16_384
 """More features than this would make the head alone larger than either trunk."""
 MAX_ATTENTION_WIDTH = 2_560
@@ -39,10 +39,10 @@ Widths = dict[Modality, int]
 """Features by modality, of those that a design has, in the order of MODALITIES."""
 
 
-def max_tensor_width(modalities: int) -> int:
-    """The greatest width whose outer product over so many modalities MAX_FUSED_WIDTH holds."""
-    width = 1
-    while (width + 1) ** modalities <= MAX_FUSED_WIDTH:
+def max_width(operator: Operator, modalities: int) -> int:
+    """The greatest width of so many modalities whose fusion MAX_FUSED_WIDTH holds."""
+    width, output_width = 1, FUSION_OPERATORS[operator].output_width
+    while output_width(dict.fromkeys(MODALITIES[:modalities], width + 1)) <= MAX_FUSED_WIDTH:
         width += 1
     return width
 
@@ -63,7 +63,7 @@ def branch_widths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Wid
         return own
     if shares_width(genotype, point):
         return dict.fromkeys(own, point.width or next(iter(own.values())))
-    if point.width and point.operator != "concatenation":
+    if point.width and not FUSION_OPERATORS[point.operator].signature.projects_result:
         return dict.fromkeys(own, point.width)
     return own
 
@@ -75,16 +75,21 @@ def shares_width(genotype: Genotype, point: FusionPoint) -> bool:
 
 def fused_width(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> int:
     """Features that the operator at this point gives, attention blocks not counted."""
-    widths = list(branch_widths(genotype, point, shapes).values())
-    if point.operator == "concatenation":
-        if point.width and not genotype.attends_over_tokens(point):
-            return point.width
-        return sum(widths)
-    if point.operator == "product":
-        return 2 * widths[0]
-    if point.operator == "tensor":
-        return math.prod(widths)
-    return widths[0] * max(1, len(given(genotype, point)))
+    if projects_result(genotype, point):
+        return point.width
+    widths = branch_widths(genotype, point, shapes)
+    return FUSION_OPERATORS[point.operator].output_width(widths)
+
+
+def projects_inputs(genotype: Genotype, point: FusionPoint) -> bool:
+    """Whether the point's width is asked of what reaches the operator or attention before it."""
+    return point.width > 0 and not projects_result(genotype, point)
+
+
+def projects_result(genotype: Genotype, point: FusionPoint) -> bool:
+    """Whether the point's width is asked of what the operator gives."""
+    after = FUSION_OPERATORS[point.operator].signature.projects_result
+    return after and point.width > 0 and not genotype.attends_over_tokens(point)
 
 
 def canonical(genotype: Genotype, shapes: Shapes) -> Genotype:
@@ -228,11 +233,17 @@ def _operator_violations(genotype: Genotype) -> list[str]:
     """Operators that cannot fuse what the design reads."""
     present, found = set(genotype.encoders), []
     for operator in dict.fromkeys(point.operator for point in genotype.points):
-        signature = SIGNATURES.get(operator, Signature())  # of any other `_choice_violations` tells
+        if operator not in FUSION_OPERATORS:  # of which `_choice_violations` tells
+            continue
+        signature = FUSION_OPERATORS[operator].signature
         if not present.issuperset(signature.needs):
             found.append(f"{operator} is of {' and '.join(signature.needs)}: choose another")
         elif len(present) > signature.most:
-            able = (name for name, each in SIGNATURES.items() if each.most >= len(present))
+            able = (
+                name
+                for name, each in FUSION_OPERATORS.items()
+                if each.signature.most >= len(present)
+            )
             found.append(
                 f"{operator} fuses {signature.most} modalities, not {len(present)}: "
                 f"choose one of {', '.join(able)}"
@@ -260,7 +271,7 @@ def _point_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) ->
     taps = genotype.taps(point)
     here = f"{point.operator} at taps {taps}"
     found = _pooling_violations(genotype, point, shapes)
-    if SIGNATURES[point.operator].equal_widths and len(set(widths)) > 1:
+    if FUSION_OPERATORS[point.operator].signature.equal_widths and len(set(widths)) > 1:
         found.append(
             f"{here} needs equal widths, the trunks give {' and '.join(map(str, widths))}: "
             f"give the point a width to project {'both' if len(widths) == 2 else 'all'} to"
@@ -269,9 +280,14 @@ def _point_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) ->
         found.append(f"{here}: {_unshared(widths[0])}")
     fused = fused_width(genotype, point, shapes)
     if fused > MAX_FUSED_WIDTH:
+        most = (
+            f"{name}: up to {max_width(name, len(widths))}"
+            for name, each in FUSION_OPERATORS.items()
+            if each.signature.needs_width
+        )
         found.append(
             f"{here} gives {fused:,} features, at most {MAX_FUSED_WIDTH:,} are built: "
-            f"choose a width (tensor: up to {max_tensor_width(len(widths))})"
+            f"choose a width ({', '.join(most)})"
         )
     over_vector = genotype.attention_blocks > 0 and genotype.attention_over == "pooled"
     if over_vector and point == genotype.points[-1]:

@@ -7,15 +7,11 @@ design on frozen trunks can be trained from stored features, by the same code th
 from dataclasses import dataclass
 from typing import Literal
 
-from search_space.design.encoder import (
-    MAX_AUDIO_TOKENS,
-    MAX_VISION_TOKENS_SIDE,
-    EncoderShape,
-    Modality,
-)
+from search_space.design.encoder import MAX_AUDIO_TOKENS, MAX_VISION_TOKENS_SIDE, EncoderShape
 from search_space.design.genotype import FusionPoint, Genotype
+from search_space.design.reading import reads_tokens
 from search_space.design.rules import Shapes
-from search_space.design.signatures import reads_tokens
+from search_space.modality import Modality
 
 Form = Literal["cls", "mean", "max", "pooler", "tokens", "grid"]
 

@@ -5,21 +5,23 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from search_space.design.encoder import Modality
 from search_space.design.genotype import FusionPoint, Genotype
+from search_space.design.reading import fuses_tokens, given, pools, reads_tokens
 from search_space.design.rules import (
-    ATTENTION_HEADS,
     Shapes,
     branch_widths,
     fused_width,
     own_widths,
+    projects_inputs,
+    projects_result,
 )
-from search_space.design.signatures import SIGNATURES, fuses_tokens, given, pools, reads_tokens
 from search_space.encoders.features import read_at
 from search_space.encoders.trunks import Features
-from search_space.operators.poolings import ConvMax, TokenPooling, padding_of
+from search_space.modality import Modality
+from search_space.network.poolings import ConvMax, TokenPooling, padding_of
+from search_space.operators.definitions import FUSION_OPERATORS
 from search_space.operators.tokens import joint_padding
-from search_space.operators.vectors import OPERATOR_MODULES
+from search_space.operators.work import ATTENTION_HEADS
 
 
 class AttentionBlock(nn.Module):
@@ -60,7 +62,8 @@ class Branch(nn.Module):
         self.features = {f.modality: f for f in read_at(genotype, point, shapes)}
         """What is read, by modality, in the order in which the operator takes it."""
         self.over_tokens = genotype.attends_over_tokens(point)
-        self.signature = SIGNATURES[point.operator]
+        operator = FUSION_OPERATORS[point.operator]
+        self.signature = operator.signature
         self.given = given(genotype, point)
         self.fused_as_tokens = [m for m in self.features if fuses_tokens(genotype, point, m)]
         own = own_widths(genotype, point, shapes)
@@ -70,7 +73,7 @@ class Branch(nn.Module):
         if genotype.vision_encoder and self.features["vision"].form == "grid":
             self.conv_max = ConvMax(shapes[genotype.vision_encoder].widths[point.vision_tap - 1])
         # Linear maps to the operator's width, where anything changes.
-        asked = point.width > 0 and (point.operator != "concatenation" or self.over_tokens)
+        asked = projects_inputs(genotype, point)
         self.projections = nn.ModuleDict(
             {
                 m: nn.Linear(own[m], widths[m])
@@ -86,12 +89,11 @@ class Branch(nn.Module):
         )
         # What `search_space.network.rewrites` puts in the place of blocks over one vector.
         self.folded: nn.Module | None = None
-        self.operator = (
-            OPERATOR_MODULES[point.operator](first, len(widths)) if genotype.is_fused else None
-        )
-        concatenates = point.operator == "concatenation" and not self.over_tokens
+        self.operator = operator.module(first, len(widths)) if genotype.is_fused else None
         self.project_fused = (
-            nn.Linear(sum(widths.values()), point.width) if concatenates and point.width else None
+            nn.Linear(operator.output_width(widths), point.width)
+            if projects_result(genotype, point)
+            else None
         )
         self.poolings = nn.ModuleDict(
             {

@@ -7,12 +7,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from search_space.design.encoder import EncoderSpec, Modality
+from search_space.design.encoder import EncoderSpec
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.design.rules import Shapes, fused_width, violations
 from search_space.encoders.features import Feature, features_of
 from search_space.encoders.loading import load_trunk
 from search_space.encoders.trunks import Features
+from search_space.modality import Modality
 from search_space.network.branch import Branch
 
 T = TypeVar("T")

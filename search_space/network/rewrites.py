@@ -15,9 +15,9 @@ from typing import cast
 import torch
 from torch import nn
 
-from search_space.design.encoder import Modality
 from search_space.design.genotype import Genotype
 from search_space.design.rules import Shapes
+from search_space.modality import Modality
 from search_space.network.branch import AttentionBlock, Branch
 from search_space.network.network import Fusion, FusionNetwork
 

@@ -1,1 +1,1 @@
-"""Fusion operators and poolings as networks."""
+"""Fusion operators: what each takes and gives, its work, its NumPy reference and its network."""

@@ -1,9 +1,9 @@
-"""Fusion operators that read token sequences. They give tokens, which are pooled next.
+"""Networks of the fusion operators that give tokens; `definitions` says what each computes.
 
 Each takes the padding of its tokens first: a modality (B, S), True where a token is padding, which
 is read by none, and None where all are real (text alone is padded). Then, in the order of the
 design's encoders, each modality as tokens (B, S, N) or as a vector (B, N). Whose tokens each gives,
-in the order of the tuple, stands in `signatures.SIGNATURES`.
+in the order of the tuple, stands in its signature.
 """
 
 from collections.abc import Sequence
@@ -12,27 +12,19 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from search_space.design.encoder import Modality
-from search_space.design.rules import ATTENTION_HEADS
+from search_space.modality import Modality
+from search_space.operators.work import ATTENTION_HEADS, MLP_RATIO
 
 Paddings = Sequence[Tensor | None]
 
-MLP_RATIO = 2
-"""Features in the middle of an encoder layer's MLP, by its width."""
-PREFIX_TOKENS = 4
-BOTTLENECK_TOKENS = 4
 INITIAL_SD = 0.02
 """Of learned tokens and embeddings before training, as in BERT and ViT."""
 
 
 class CrossAttention(nn.Module):
-    """Tokens of one modality query those of the other, with a residual.
+    """The network of `definitions.CrossAttention`, or of CrossAttentionVision."""
 
-    LayerNorm(Q + MultiheadAttention(query Q, key K, value K)), four heads. Text queries the image
-    ("cross-attention") or the image the text ("cross-attention-vision").
-    """
-
-    def __init__(self, width: int, queries: Modality = "text") -> None:
+    def __init__(self, width: int, queries: Modality) -> None:
         super().__init__()
         self.queries = queries
         self.attention = nn.MultiheadAttention(width, ATTENTION_HEADS, batch_first=True)
@@ -54,10 +46,7 @@ class CrossAttention(nn.Module):
 
 
 class CrossAttentionBoth(nn.Module):
-    """Cross-attention both ways at once, each with weights of its own.
-
-    Source: ViLBERT's co-attention (Lu et al., 2019), without its MLPs.
-    """
+    """The network of `definitions.CrossAttentionBoth`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -86,11 +75,7 @@ def encoder_layer(width: int) -> nn.TransformerEncoderLayer:
 
 
 class SingleSequence(nn.Module):
-    """Early fusion: the tokens of all modalities as one sequence through one encoder layer.
-
-    A learned embedding of its modality is added to each token. Source: VisualBERT (Li et al.,
-    2019).
-    """
+    """The network of `definitions.SingleSequence`."""
 
     def __init__(self, width: int, modalities: int) -> None:
         super().__init__()
@@ -105,36 +90,28 @@ class SingleSequence(nn.Module):
 
 
 class Prefix(nn.Module):
-    """Four tokens made from the pooled image stand before the text's in one encoder layer.
+    """The network of `definitions.Prefix`."""
 
-    One Linear makes them. Source: ClipCap (Mokady et al., 2021), whose prefix an MLP makes.
-    """
-
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, tokens: int) -> None:
         super().__init__()
-        self.prefix = nn.Linear(width, PREFIX_TOKENS * width)
+        self.tokens = tokens
+        self.prefix = nn.Linear(width, tokens * width)
         self.layer = encoder_layer(width)
 
     def forward(self, padding: Paddings, text: Tensor, vision: Tensor) -> tuple[Tensor, ...]:
         """(B, L, N) and (B, N) to the text's (B, L, N)."""
-        prefix = self.prefix(vision).view(len(text), PREFIX_TOKENS, -1)
+        prefix = self.prefix(vision).view(len(text), self.tokens, -1)
         states = torch.cat([prefix, text], dim=1)
         unread = joint_padding((None, padding[0]), (prefix, text))
-        return (self.layer(states, src_key_padding_mask=unread)[:, PREFIX_TOKENS:],)
+        return (self.layer(states, src_key_padding_mask=unread)[:, self.tokens :],)
 
 
 class Bottleneck(nn.Module):
-    """Attention bottlenecks: the modalities meet in four learned tokens alone.
+    """The network of `definitions.Bottleneck`."""
 
-    Twice, each modality's own encoder layer runs over its tokens and the bottleneck tokens. After
-    the first, these are the mean of what the modalities made of them, so that in the second each
-    reads the others through them. Source: Nagrani et al., 2021, at the two layers that one exchange
-    needs.
-    """
-
-    def __init__(self, width: int, modalities: int) -> None:
+    def __init__(self, width: int, modalities: int, tokens: int) -> None:
         super().__init__()
-        self.tokens = nn.Parameter(INITIAL_SD * torch.randn(BOTTLENECK_TOKENS, width))
+        self.tokens = nn.Parameter(INITIAL_SD * torch.randn(tokens, width))
         self.layers = nn.ModuleList(
             nn.ModuleList(encoder_layer(width) for _ in range(2)) for _ in range(modalities)
         )

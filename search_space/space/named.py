@@ -7,15 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from search_space.design.encoder import (
-    MODALITIES,
-    SOUND_SECONDS,
-    EncoderShape,
-    EncoderSpec,
-    Modality,
-    Weights,
-    spec_for,
-)
+from search_space.design.encoder import SOUND_SECONDS, EncoderShape, EncoderSpec, Weights, spec_for
 from search_space.design.genotype import (
     ATTENTION_OVER,
     AUDIO_POOLINGS,
@@ -23,13 +15,13 @@ from search_space.design.genotype import (
     MAX_FUSION_POINTS,
     MAX_TEXT_TOKENS,
     MIN_TEXT_TOKENS,
-    OPERATORS,
     PRECISIONS,
     TEXT_POOLINGS,
     VISION_POOLINGS,
 )
-from search_space.design.signatures import SIGNATURES
 from search_space.errors import USAGE, FusionNasError
+from search_space.modality import MODALITIES, Modality
+from search_space.operators.definitions import FUSION_OPERATORS, OPERATORS
 from search_space.space.space import SearchSpace
 
 _SHIPPED = files("search_space") / "spaces"
@@ -90,7 +82,7 @@ def load_space(
     operators = tuple(fields["operators"])
     if audio_encoders:  # to a space that was not made for a third modality
         read = {spec.modality for spec in specs}
-        operators = tuple(o for o in operators if SIGNATURES[o].fuses(read))
+        operators = tuple(o for o in operators if FUSION_OPERATORS[o].signature.fuses(read))
         if not operators:
             raise SpaceError(
                 f"search space {name_or_file} with --audio-encoder: none of its operators fuses "

@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from search_space.design.encoder import MODALITIES, EncoderShape, EncoderSpec, Modality
+from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.design.genotype import (
     AttentionOver,
     AudioPooling,
     FusionPoint,
     Genotype,
-    Operator,
     Precision,
     TextPooling,
     VisionPooling,
 )
-from search_space.design.rules import branch_widths, canonical, max_tensor_width, violations
-from search_space.design.signatures import SIGNATURES
+from search_space.design.rules import branch_widths, canonical, max_width, violations
+from search_space.modality import MODALITIES, Modality
+from search_space.operators.definitions import FUSION_OPERATORS, Operator
 
 Choice = str | int
 MAX_SAMPLE_ATTEMPTS = 10_000
@@ -286,11 +286,13 @@ class SearchSpace:
         positive = sorted(width for width in self.widths if width > 0)
         points = []
         for point in design.points:
-            width, most = point.width, max_tensor_width(max(2, len(design.encoders)))
-            if point.operator == "tensor" and not 0 < width <= most:
+            width, signature = point.width, FUSION_OPERATORS[point.operator].signature
+            if signature.needs_width:
+                most = max_width(point.operator, max(2, len(design.encoders)))
                 usable = [w for w in positive if w <= most]
-                width = usable[-1] if usable else width
-            elif SIGNATURES[point.operator].equal_widths and width == 0 and positive:
+                if usable and not 0 < width <= most:
+                    width = usable[-1]
+            elif signature.equal_widths and width == 0 and positive:
                 reached = branch_widths(design, point, self.shapes).values()
                 width = positive[0] if len(set(reached)) > 1 else 0
             points.append(replace(point, width=width))

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from search_space.design.encoder import MODALITIES, EncoderShape, Modality
+from search_space.design.encoder import EncoderShape
 from search_space.design.genotype import AttentionOver, FusionPoint, Genotype
 from search_space.design.rules import canonical
+from search_space.modality import MODALITIES, Modality
 from search_space.space.named import SpaceError
 from search_space.space.paper import SeededDesign, seeded_designs
 from search_space.space.space import SearchSpace

@@ -10,12 +10,12 @@ import numpy as np
 
 from search_space.design.genotype import (
     AUDIO_POOLINGS,
-    OPERATORS,
     PRECISIONS,
     TEXT_POOLINGS,
     VISION_POOLINGS,
     Genotype,
 )
+from search_space.operators.definitions import OPERATORS
 from search_space.space.space import Choice, SearchSpace
 from studies.samplers.acquisition import Floats
 

@@ -33,7 +33,8 @@ from evaluators.quality.robustness import Noise, RobustnessEvaluator
 from evaluators.store import EvaluationStore
 from evaluators.training.config import named_protocol
 from evaluators.training.execution import execution_on
-from search_space.design.encoder import MODALITIES, Weights
+from search_space.design.encoder import Weights
+from search_space.modality import MODALITIES
 from search_space.network.rewrites import BY_NAME
 from search_space.space.named import load_space, names
 from search_space.space.space import SearchSpace

@@ -17,8 +17,8 @@ from evaluators.quality.modality_use import (
 from evaluators.statistics.accuracy import measures_of
 from evaluators.statistics.paired import correct_of, correct_rows
 from evaluators.store import known_or_new
-from search_space.design.encoder import Modality
 from search_space.design.genotype import Genotype
+from search_space.modality import Modality
 from search_space.space.paper import SeededDesign, seeded_designs
 from search_space.space.space import SearchSpace
 from studies.results.fine_tuned import ATTRIBUTE, TEST

@@ -15,8 +15,8 @@ from evaluators.training.config import (
     native_arithmetic,
     protocol_from_json,
 )
-from search_space.design.encoder import MODALITIES, Modality
 from search_space.design.genotype import MIN_TEXT_TOKENS
+from search_space.modality import MODALITIES, Modality
 from search_space.network.network import build
 from search_space.space.space import SearchSpace
 from studies.config.settings import Settings

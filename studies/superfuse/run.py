@@ -32,7 +32,8 @@ from evaluators.superfuse.model import (
 )
 from evaluators.superfuse.names import FACTORS, FUSIONS, Fusion
 from evaluators.training.config import TrainingProtocol
-from search_space.design.encoder import EncoderSpec, Modality
+from search_space.design.encoder import EncoderSpec
+from search_space.modality import Modality
 from search_space.space.space import SearchSpace
 from studies.config.paths import check_page, default_page
 from studies.config.settings import Settings, UsageError, home

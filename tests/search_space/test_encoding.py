@@ -16,18 +16,16 @@ from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.design.genotype import (
     ATTENTION_OVER,
     AUDIO_POOLINGS,
-    OPERATORS,
     PRECISIONS,
     TEXT_POOLINGS,
     VISION_POOLINGS,
     FusionPoint,
     Genotype,
-    Operator,
 )
 from search_space.design.rules import canonical
-from search_space.design.signatures import SIGNATURES
 from search_space.encoders.features import features_of, read_at
 from search_space.network.network import Fusion
+from search_space.operators.definitions import FUSION_OPERATORS, OPERATORS, Operator
 from search_space.space.named import load_space
 from search_space.space.space import SearchSpace
 
@@ -562,7 +560,9 @@ class TestViolations:
         mended = replace(self.GOOD, points=(replace(asked, width=8),))
         assert WHOLE.violations(mended) == ()
 
-    @pytest.mark.parametrize("operator", [o for o in OPERATORS if SIGNATURES[o].gives])
+    @pytest.mark.parametrize(
+        "operator", [o for o in OPERATORS if FUSION_OPERATORS[o].signature.gives]
+    )
     def test_heads_that_cannot_share_a_width_are_told_with_the_way_out(self, operator: Any) -> None:
         design = replace(self.GOOD, points=(FusionPoint(2, 2, operator, 6),))
         assert WHOLE.violations(design) == (

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from search_space.design.encoder import EncoderError, EncoderSpec, spec_for
-from search_space.design.genotype import OPERATORS, TEXT_POOLINGS, VISION_POOLINGS
+from search_space.design.genotype import TEXT_POOLINGS, VISION_POOLINGS
 from search_space.encoders.features import Feature
 from search_space.encoders.libraries import import_timm, import_transformers
 from search_space.encoders.loading import describe, load_trunk
 from search_space.encoders.pixels import normalisation
+from search_space.operators.definitions import OPERATORS
 from search_space.space.named import SpaceError, load_space, names
 
 GOOD = """

@@ -25,21 +25,14 @@ from evaluators.onnx.composition import _BranchOf
 from evaluators.onnx.export import export
 from evaluators.onnx.quantisation import reduce_precision
 from search_space.design.encoder import EncoderShape
-from search_space.design.genotype import (
-    OPERATORS,
-    TEXT_POOLINGS,
-    VISION_POOLINGS,
-    FusionPoint,
-    Genotype,
-    Operator,
-)
+from search_space.design.genotype import TEXT_POOLINGS, VISION_POOLINGS, FusionPoint, Genotype
 from search_space.design.rules import canonical, fused_width, violations
-from search_space.design.signatures import SIGNATURES
 from search_space.encoders.features import Feature, map_tokens, read_at
 from search_space.network.branch import Branch
 from search_space.network.network import new_branch
+from search_space.network.poolings import TokenPooling
 from search_space.network.rewrites import NONE
-from search_space.operators.poolings import TokenPooling
+from search_space.operators.definitions import FUSION_OPERATORS, OPERATORS, Operator
 from search_space.space.space import SearchSpace
 
 SHAPES = {
@@ -103,7 +96,11 @@ def readers() -> list[Genotype]:
     pooled: dict[str, Any] = {"text_pooling": "attention", "vision_pooling": "attention"}
     over_tokens = {**pooled, "attention_blocks": 1, "attention_over": "tokens"}
     made = [fused(operator, **pooled) for operator in OPERATORS]
-    made += [fused(o, text_pooling="mean") for o in OPERATORS if "text" in SIGNATURES[o].tokens]
+    made += [
+        fused(o, text_pooling="mean")
+        for o in OPERATORS
+        if "text" in FUSION_OPERATORS[o].signature.tokens
+    ]
     made += [fused(operator, **over_tokens) for operator in ("sum", "prefix", "bottleneck")]  # type: ignore[arg-type]
     alone = Genotype("text", None, 16, (FusionPoint(1, 0),), text_pooling="attention")
     return [*dict.fromkeys(made), alone]

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from search_space.design.encoder import EncoderError, EncoderSpec
-from search_space.design.genotype import FusionPoint, Genotype, Operator, TextPooling, VisionPooling
+from search_space.design.genotype import FusionPoint, Genotype, TextPooling, VisionPooling
 from search_space.encoders.features import Feature, Form, map_tokens
 from search_space.encoders.libraries import import_timm, import_transformers
 from search_space.encoders.loading import describe, load_trunk
 from search_space.encoders.trunks import MapTrunk, TextTrunk
 from search_space.network.branch import AttentionBlock
 from search_space.network.network import FusionNetwork, build, input_names
+from search_space.operators.definitions import Operator
 from search_space.space.named import load_space
 from search_space.space.paper import seeded_designs
 from search_space.space.space import SearchSpace

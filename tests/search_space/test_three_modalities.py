@@ -36,30 +36,30 @@ from evaluators.quality.robustness import Noise, RobustnessEvaluator, _targets
 from evaluators.quality.stress import StressEvaluator
 from evaluators.training.config import Regime
 from evaluators.training.loop import predict
-from search_space.design.encoder import MODALITIES, Modality
 from search_space.design.genotype import (
     ATTENTION_OVER,
     AUDIO_POOLINGS,
-    OPERATORS,
     AudioPooling,
     FusionPoint,
     Genotype,
-    Operator,
 )
 from search_space.design.rules import canonical
-from search_space.design.signatures import SIGNATURES
 from search_space.encoders.features import features_of
 from search_space.encoders.loading import describe
+from search_space.modality import MODALITIES, Modality
 from search_space.network.network import INPUTS, FusionNetwork, build, by_modality, input_names
 from search_space.network.rewrites import ALL, NONE, Rewrites
+from search_space.operators.definitions import FUSION_OPERATORS, OPERATORS, Operator
 from search_space.space.named import load_space
 from search_space.space.space import SearchSpace
 
 torch.set_num_threads(1)
 
 CLASSES = 2
-OF_THREE: tuple[Operator, ...] = tuple(o for o in OPERATORS if SIGNATURES[o].most >= 3)
-OF_TWO: tuple[Operator, ...] = tuple(o for o in OPERATORS if SIGNATURES[o].most < 3)
+OF_THREE: tuple[Operator, ...] = tuple(
+    name for name, each in FUSION_OPERATORS.items() if each.signature.most >= 3
+)
+OF_TWO: tuple[Operator, ...] = tuple(o for o in OPERATORS if o not in OF_THREE)
 TEXT, VISION, AUDIO = "small-bert", "small-xcit", "small-log-mel-xcit"
 
 

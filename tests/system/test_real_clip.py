@@ -16,8 +16,8 @@ from torch import Tensor
 from evaluators.data import DataSet, Sample, load
 from evaluators.data.media.waves import SOUND_HZ, read_sound, wav_bytes
 from evaluators.quality.evaluator import ON_FROZEN, QualityEvaluator
-from search_space.design.encoder import MODALITIES
 from search_space.design.genotype import FusionPoint, Genotype
+from search_space.modality import MODALITIES
 from search_space.space.named import load_space
 
 VIDEO, CLIP = "Oz06ZWiO20M", "6"

@@ -10,7 +10,7 @@ from typing import Protocol
 from evaluators.data.samples import BOTH, DataSet
 from evaluators.data.synthetic.rendering import rendered, rendered_folder
 from evaluators.data.synthetic.shape_set.shapes import shapes_data, shapes_folder
-from search_space.design.encoder import Modality
+from search_space.modality import Modality
 
 BUILT_IN_PREFIX = "built-in:"
 """What the name of a built-in set begins with in place of a folder's."""

@@ -15,7 +15,7 @@ from filelock import FileLock
 from evaluators.data.errors import DataError
 from evaluators.data.loading import load
 from evaluators.data.samples import BOTH, DataSet
-from search_space.design.encoder import Modality
+from search_space.modality import Modality
 
 
 def drawn(

@@ -26,7 +26,7 @@ from evaluators.data.synthetic.face_set.faces import draw_face, speaker
 from evaluators.data.synthetic.face_set.sentences import sentence
 from evaluators.data.synthetic.face_set.voice_track import add_voices
 from evaluators.data.synthetic.latents import LATENTS, read_latents
-from search_space.design.encoder import Modality
+from search_space.modality import Modality
 
 VERSION = 1
 """Part of the folder's name: raised whenever the same seed would draw something else."""

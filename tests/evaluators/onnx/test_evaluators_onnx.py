@@ -18,7 +18,6 @@ from evaluators.onnx import builder as onnx_builder
 from evaluators.onnx.builder import Artifact, ParityError, run_onnx
 from search_space.design.genotype import (
     ATTENTION_OVER,
-    OPERATORS,
     TEXT_POOLINGS,
     VISION_POOLINGS,
     FusionPoint,
@@ -26,6 +25,7 @@ from search_space.design.genotype import (
 )
 from search_space.design.rules import canonical, violations
 from search_space.network.network import FusionNetwork, build
+from search_space.operators.definitions import OPERATORS
 
 SPECS = {spec.name: spec for spec in demo().encoders}
 

@@ -31,7 +31,8 @@ from evaluators.devices.client import DeviceClient
 from evaluators.latency.evaluator import LatencyEvaluator, Runs
 from evaluators.onnx.builder import Artifact, run_onnx
 from evaluators.onnx.stripped import KEPT_BYTES, strip_weights
-from search_space.design.genotype import OPERATORS, PRECISIONS, Genotype
+from search_space.design.genotype import PRECISIONS, Genotype
+from search_space.operators.definitions import OPERATORS
 
 ROOT = Path(__file__).parents[3]
 EVERY = [(o, p) for k, o in enumerate(OPERATORS) for j, p in enumerate(PRECISIONS) if (k + j) % 2]

@@ -35,13 +35,13 @@ from evaluators.training.loop import (
 from search_space.design.encoder import EncoderError, EncoderSpec
 from search_space.design.genotype import (
     ATTENTION_OVER,
-    OPERATORS,
     TEXT_POOLINGS,
     VISION_POOLINGS,
     FusionPoint,
     Genotype,
 )
 from search_space.design.rules import canonical, violations
+from search_space.operators.definitions import OPERATORS
 from search_space.space.named import load_space
 
 FULL = 6

@@ -11,8 +11,9 @@ from test_evaluators_contract import BY_STAGE, QUICK, demo, design, image_folder
 from evaluators.data import DataSet
 from evaluators.quality import evaluator as quality_module
 from evaluators.quality.probe import ProbeEvaluator, ridge
-from search_space.design.genotype import ATTENTION_OVER, OPERATORS
+from search_space.design.genotype import ATTENTION_OVER
 from search_space.design.rules import violations
+from search_space.operators.definitions import OPERATORS
 
 RNG = np.random.default_rng(0)
 

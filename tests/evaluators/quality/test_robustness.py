@@ -21,9 +21,10 @@ from evaluators.quality.robustness import (
     _correct,
     _spread,
 )
-from search_space.design.genotype import ATTENTION_OVER, OPERATORS
+from search_space.design.genotype import ATTENTION_OVER
 from search_space.design.rules import violations
 from search_space.encoders.features import Feature
+from search_space.operators.definitions import OPERATORS
 
 ONE_CHANNEL = Feature("text", 1, "cls")
 

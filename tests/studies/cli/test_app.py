@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from tiny import SPLITS, Place, finished_place
 
-from search_space.design.genotype import OPERATORS, TEXT_POOLINGS, VISION_POOLINGS
+from search_space.design.genotype import TEXT_POOLINGS, VISION_POOLINGS
+from search_space.operators.definitions import OPERATORS
 from studies.cli.study import show_space
 
 

@@ -22,7 +22,7 @@ from evaluators.data.loading import SHAPES_MARK
 from evaluators.data.samples import BOTH, SPLITS, DataSet, Split
 from evaluators.data.synthetic.drawing import csv_bytes, drawn
 from evaluators.data.synthetic.shape_set.pictures import draw_picture
-from search_space.design.encoder import Modality
+from search_space.modality import Modality
 
 VERSION = 1
 """Part of the folder's name: raised whenever the same seed would draw something else."""

@@ -1,0 +1,6 @@
+"""What a network can read: text, pictures and sound."""
+
+from typing import Literal, get_args
+
+Modality = Literal["text", "vision", "audio"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
