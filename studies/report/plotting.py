@@ -39,6 +39,15 @@ class Plot:
     webgl: bool = False
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A line of a legend: the name of a shape in the template, a colour's name, and words."""
+
+    shape: str
+    colour: str
+    text: str
+
+
 def escaped(text: str) -> str:
     """Text that plotly shows as it is: plotly reads some HTML in its texts."""
     return clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

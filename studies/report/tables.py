@@ -1,18 +1,66 @@
 """The tables of a study's page."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from html import escape
 
 from studies.results import text as result_text
 from studies.results.objectives import Objective
 from studies.results.outcome import DesignResult, Outcome, Value
 
-Cell = Callable[[DesignResult], str]
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its text, cells within it, each on a line of its own, and notes beneath.
+
+    An empty note is left out.
+    """
+
+    text: str = ""
+    notes: tuple[str, ...] = ()
+    parts: tuple["Cell", ...] = ()
 
 
-def designs(outcome: Outcome) -> str:
-    """The front, the seeded designs behind it, the references, and what they are held against."""
+@dataclass(frozen=True)
+class Row:
+    """A row: its label with a note beneath it, and a cell for each column.
+
+    `style` is the label's class in the style sheet.
+    """
+
+    label: str
+    cells: Sequence[Cell]
+    note: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows under a title, which may be empty."""
+
+    title: str
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: `label` for those who cannot see it, and the title of the labels' column, `first`.
+
+    columns: of each other column the title, and the class of its cells in the style sheet.
+    """
+
+    label: str
+    caption: str
+    first: str
+    columns: Sequence[tuple[str, str]]
+    groups: Sequence[Group]
+
+
+Column = tuple[str, str, Callable[[DesignResult], Cell]]
+
+
+def designs(outcome: Outcome) -> Table | None:
+    """The front, the seeded designs behind it, and the references; None where there are none."""
     front = list(outcome.front)
     shown = {row.number for row in front}
     seeded = [row for row in outcome.rows if row.name and row.number not in shown]
@@ -32,15 +80,15 @@ def designs(outcome: Outcome) -> str:
         whole = [each.row for each in outcome.fine_tuned]
         groups.append(("Fine-tuned whole, held against each other alone", whole))
     if not any((*front, *seeded, *outcome.references)):
-        return "<p>There is no design to show yet.</p>"
+        return None
 
-    def where(row: DesignResult) -> str:
+    def where(row: DesignResult) -> Cell:
         each = tuned.get(id(row))
-        return escape(
+        return Cell(
             result_text.standing_of(row, outcome) if each is None else result_text.fine_tuned(each)
         )
 
-    columns: list[tuple[str, str, Cell]] = [
+    columns: list[Column] = [
         (_chosen(outcome), "number", lambda r: _accuracy(r.accuracy, r.accuracy_nonzero)),
         ("Test, %", "number", _tested),
         ("Latency, ms", "number", lambda r: figure(result_text.milliseconds(r.latency))),
@@ -50,38 +98,30 @@ def designs(outcome: Outcome) -> str:
     ]
     for objective in reversed(outcome.goals.more):
         columns.insert(3, (_heading(objective), "number", partial(_further, objective)))
-    if any(row.use for _, rows in groups for row in rows):
+    rows = [row for _, each in groups for row in each]
+    used = any(row.use for row in rows)
+    if used:
         columns.insert(len(columns) - 2, ("Uses, points of test", "uses", _used))
-    if any(result_text.published(row) for _, rows in groups for row in rows):
+    if any(map(result_text.published, rows)):
         heading = f"Published, {result_text.SOURCE_OF_PUBLISHED}"
-        columns.insert(
-            len(columns) - 1,
-            (heading, "", lambda r: escape(result_text.published(r)).replace(" ms", "&nbsp;ms")),
-        )
-    body = "".join(
-        f'<tbody><tr><th scope="rowgroup" colspan="{len(columns) + 1}">{title}</th></tr>'
-        + "".join(_line(row, columns) for row in rows)
-        + "</tbody>"
-        for title, rows in groups
-        if rows
-    )
+        columns.insert(len(columns) - 1, (heading, "", published))
     caption = "Accuracy is the share of samples classified rightly, latency that of one inference."
-    if any(row.accuracy_nonzero or row.test_accuracy_nonzero for _, rs in groups for row in rs):
+    if any(row.accuracy_nonzero or row.test_accuracy_nonzero for row in rows):
         caption += " “Non-zero” leaves out samples of score 0."
-    if any(row.use for _, rs in groups for row in rs):
+    if used:
         caption += (
             " What a design uses of a modality is its Shapley value: what it adds on the average "
             "over all orders of coming, an absent one being that of another sample. Without one: "
             "in its place stands an empty text, a picture of one colour or silence."
         )
-    return framed("Designs", caption, "Design", _heads(columns), body) + _held_against(outcome)
+    return _table("Designs", caption, "Design", columns, groups)
 
 
-def trials(outcome: Outcome) -> str:
-    """Every trial, folded away."""
+def trials(outcome: Outcome) -> Table | None:
+    """Every trial, and the references; None where no trial has been run."""
     if not outcome.rows:
-        return "<p>No trial has been run yet.</p>"
-    columns: list[tuple[str, str, Cell]] = [
+        return None
+    columns: list[Column] = [
         ("State", "said", _state),
         (_chosen(outcome), "number", lambda r: figure(result_text.percent(r.accuracy))),
         ("Test, %", "number", lambda r: figure(result_text.percent(r.test_accuracy))),
@@ -90,118 +130,83 @@ def trials(outcome: Outcome) -> str:
             (_heading(objective), "number", partial(_further, objective))
             for objective in outcome.goals.more
         ),
-        ("Parameters", "number", lambda r: result_text.count(r.parameters)),
-        ("Fidelity", "", lambda r: words(r.fidelity)),
-        ("In words", "words", lambda r: words(result_text.arrows(r.design))),
+        ("Parameters", "number", lambda r: Cell(result_text.count(r.parameters))),
+        ("Fidelity", "", lambda r: Cell(r.fidelity)),
+        ("In words", "words", lambda r: Cell(result_text.arrows(r.design))),
     ]
-    held_against = (*outcome.references, result_text.majority_row(outcome))
-    body = "".join(
-        "<tbody>" + "".join(_line(row, columns) for row in rows) + "</tbody>"
-        for rows in (outcome.rows, held_against)
-    )
     caption = (
         "Every trial in the order in which it was asked for, then the references, outside the "
         "search."
     )
-    table = framed("Every trial", caption, "Trial", _heads(columns), body)
-    return f"<details><summary>{escape(result_text.tally(outcome))}</summary>{table}</details>"
+    held_against = [*outcome.references, result_text.majority_row(outcome)]
+    groups = [("", outcome.rows), ("", held_against)]
+    return _table("Every trial", caption, "Trial", columns, groups)
 
 
-def _line(row: DesignResult, columns: Sequence[tuple[str, str, Cell]]) -> str:
-    cells = "".join(
-        f'<td class="{style}">{cell(row)}</td>' if style else f"<td>{cell(row)}</td>"
-        for _, style, cell in columns
-    )
-    number = "" if row.number is None or not row.name else f"<small> trial {row.number}</small>"
-    mark = ' class="mark"' if row.name and row.number is not None else ""
-    return f'<tr><th scope="row"><span{mark}>{words(row.label)}</span>{number}</th>{cells}</tr>'
+def _table(
+    label: str,
+    caption: str,
+    first: str,
+    columns: Sequence[Column],
+    groups: Sequence[tuple[str, Sequence[DesignResult]]],
+) -> Table:
+    made = [Group(title, [_row(row, columns) for row in rows]) for title, rows in groups]
+    return Table(label, caption, first, [column[:2] for column in columns], made)
 
 
-def _heads(columns: Sequence[tuple[str, str, Cell]]) -> list[tuple[str, str]]:
-    return [(title, style) for title, style, _ in columns]
+def _row(row: DesignResult, columns: Sequence[Column]) -> Row:
+    cells = [cell(row) for _, _, cell in columns]
+    if row.number is None or not row.name:
+        return Row(row.label, cells)
+    return Row(row.label, cells, f"trial {row.number}", "mark")
 
 
-def framed(
-    label: str, caption: str, first: str, columns: Sequence[tuple[str, str]], body: str
-) -> str:
-    """A table that scrolls by itself; columns are (title, style), `body` holds its rows."""
-    heads = "".join(
-        f'<th scope="col"{f" class={style}" if style else ""}>{escape(title)}</th>'
-        for title, style in columns
-    )
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>'
-        f"<caption><span>{escape(caption)}</span></caption>"
-        f'<thead><tr><th scope="col">{first}</th>{heads}</tr></thead>{body}</table></div>'
-    )
+def _size(row: DesignResult) -> Cell:
+    macs = "" if row.macs is None else f"{result_text.count(row.macs)} MACs"
+    return Cell(result_text.count(row.parameters), (macs, result_text.size(row.onnx_bytes)))
 
 
-def _held_against(outcome: Outcome) -> str:
-    said = f"Always naming the most frequent class: {result_text.majority(outcome)}."
-    if outcome.ceilings:
-        best = ", ".join(f"{name} {value:.1f} %" for name, value in outcome.ceilings.items())
-        said += f" The best that these data allow: {best}."
-    return f"<p>{words(said)}</p>"
+def _design(row: DesignResult) -> Cell:
+    notes = (row.fidelity, row.shortened, row.folded, row.adapted)
+    return Cell(result_text.arrows(row.design), notes)
 
 
-def _size(row: DesignResult) -> str:
-    macs = f"<small>{result_text.count(row.macs)} MACs</small>" if row.macs is not None else ""
-    onnx = (
-        f"<small>{result_text.size(row.onnx_bytes)}</small>" if row.onnx_bytes is not None else ""
-    )
-    return result_text.count(row.parameters) + macs + onnx
+def _state(row: DesignResult) -> Cell:
+    same = "" if row.duplicate_of is None else f"same design as trial {row.duplicate_of}"
+    return Cell(row.state, (row.reason, same))
 
 
-def _design(row: DesignResult) -> str:
-    notes = [words(note) for note in (row.fidelity, row.shortened, row.folded, row.adapted) if note]
-    return words(result_text.arrows(row.design)) + "".join(
-        f"<small>{note}</small>" for note in notes
-    )
+def _accuracy(value: Value | None, nonzero: Value | None, *notes: str) -> Cell:
+    if nonzero is not None:
+        first, _, interval = result_text.percent(nonzero).partition(" ")
+        notes = (f"non-zero {first}", interval, *notes)
+    return figure(result_text.percent(value), *notes)
 
 
-def _state(row: DesignResult) -> str:
-    notes = [row.reason] if row.reason else []
-    if row.duplicate_of is not None:
-        notes.append(f"same design as trial {row.duplicate_of}")
-    return row.state + "".join(f"<small>{words(note)}</small>" for note in notes)
-
-
-def _accuracy(value: Value | None, nonzero: Value | None) -> str:
-    said = figure(result_text.percent(value))
-    if nonzero is None:
-        return said
-    first, _, interval = result_text.percent(nonzero).partition(" ")
-    return f"{said}<small>non-zero {first}</small><small>{interval}</small>"
-
-
-def _tested(row: DesignResult) -> str:
+def _tested(row: DesignResult) -> Cell:
     seeds = result_text.over_seeds(row)
-    said = _accuracy(row.test_accuracy, row.test_accuracy_nonzero)
-    return said + (f"<small>{seeds}</small>" if seeds else "")
+    return _accuracy(row.test_accuracy, row.test_accuracy_nonzero, seeds)
 
 
 def _heading(objective: Objective) -> str:
     return objective.words[0].upper() + objective.words[1:]
 
 
-def _further(objective: Objective, row: DesignResult) -> str:
+def _further(objective: Objective, row: DesignResult) -> Cell:
     value = row.figure(objective)
-    return "" if value is None else f"{value.value:.4g}"
+    return Cell("" if value is None else f"{value.value:.4g}")
 
 
-def _used(row: DesignResult) -> str:
+def _used(row: DesignResult) -> Cell:
     """Shapley values, and below them what is left without each modality."""
     if row.use is None:
-        return ""
-    shares = "".join(
-        f"<div>{words(name)} {value.value:+.1f}"
-        + ("" if value.low is None else f"<small>{value.low:+.1f} to {value.high:+.1f}</small>")
-        + "</div>"
-        for name, value in row.use.shapley.items()
-    )
-    left = [words(said) for said in result_text.without(row.use)]
-    left.append(f"calibration error {row.use.ece:.3f}")
-    return shares + "".join(f"<small>{said}</small>" for said in left)
+        return Cell()
+    parts = []
+    for name, value in row.use.shapley.items():
+        interval = "" if value.low is None else f"{value.low:+.1f} to {value.high:+.1f}"
+        parts.append(Cell(f"{name} {value.value:+.1f}", (interval,)))
+    notes = (*result_text.without(row.use), f"calibration error {row.use.ece:.3f}")
+    return Cell(notes=notes, parts=tuple(parts))
 
 
 def _chosen(outcome: Outcome) -> str:
@@ -209,12 +214,12 @@ def _chosen(outcome: Outcome) -> str:
     return "Cross-validated, %" if outcome.cv else "Valid, %"
 
 
-def figure(said: str) -> str:
-    """The figure, and its interval beneath it."""
+def published(row: DesignResult) -> Cell:
+    """The published figures, of which none is parted from its unit."""
+    return Cell(result_text.published(row).replace(" ms", "\N{NO-BREAK SPACE}ms"))
+
+
+def figure(said: str, *notes: str) -> Cell:
+    """The figure, its interval beneath it, and notes."""
     first, _, interval = said.partition(" ")
-    return first + (f"<small>{interval}</small>" if interval else "")
-
-
-def words(text: str) -> str:
-    """Text as the page can hold it."""
-    return escape(result_text.clean(text), quote=True)
+    return Cell(first, (interval, *notes))

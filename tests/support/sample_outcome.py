@@ -5,7 +5,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from studies.results.outcome import DesignResult, ModalityUse, Outcome, Standing, Value
+from studies.results.outcome import (
+    DesignResult,
+    GridOutcome,
+    GridPoint,
+    ModalityUse,
+    Outcome,
+    Standing,
+    Value,
+)
 
 NOTE = (
     "Rendered data: the clips are made by a program, so these accuracies are not CMU-MOSI's and "
@@ -173,6 +181,14 @@ def hostile(text: str) -> Outcome:
         conditions={text: text},
         cautions=(text,),
     )
+
+
+def hostile_list(text: str) -> Outcome:
+    """The same as a fixed list of designs."""
+    base = hostile(text)
+    names = [row.name for row in base.rows if row.name]
+    points = tuple(GridPoint(f"{text}{k % 2}", k, n, names[0]) for k, n in enumerate(names))
+    return replace(base, grid=GridOutcome("stages", text, points, notes=(text,)))
 
 
 def _use(rng: random.Random) -> ModalityUse:

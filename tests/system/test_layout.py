@@ -60,3 +60,16 @@ def test_the_device_agent_needs_the_standard_library_alone() -> None:
 def test_no_folder_holds_more_than_twelve_files_of_code(room: str) -> None:
     folders = [ROOT / room, *(each.parent for each in (ROOT / room).rglob("__init__.py"))]
     assert max(len(list(folder.glob("*.py"))) for folder in folders) <= 12
+
+
+def test_every_file_that_is_no_code_is_named_to_be_packaged() -> None:
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        named = tomllib.load(file)["tool"]["setuptools"]["package-data"]
+    packaged = {
+        path
+        for package, patterns in named.items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    there = {path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file()}
+    assert {path for path in there if path.suffix not in (".py", ".pyc")} == packaged

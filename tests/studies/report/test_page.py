@@ -1,5 +1,6 @@
 """The page of a study: in a real browser where there is one, and as text."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -8,7 +9,16 @@ from typing import Any
 
 import pytest
 from browsing import Browser, Parsed, headless
-from sample_outcome import NOTE, SEEDED, empty, hostile, only_infeasible, sample, single
+from sample_outcome import (
+    NOTE,
+    SEEDED,
+    empty,
+    hostile,
+    hostile_list,
+    only_infeasible,
+    sample,
+    single,
+)
 
 from studies.report import front_plot, page
 from studies.report import history_plots as plots
@@ -85,11 +95,21 @@ def test_a_trial_whose_latency_is_not_stable_is_on_no_plot_and_says_why() -> Non
     assert drawn is not None and row.reason not in str(drawn)
 
 
-def test_nothing_from_outside_is_markup() -> None:
-    harmless, attacked = Parsed(page.render(hostile("x"))), Parsed(page.render(hostile(HOSTILE)))
+@pytest.mark.parametrize("make", [hostile, hostile_list])
+def test_nothing_from_outside_is_markup(make: Callable[[str], Outcome]) -> None:
+    harmless, attacked = Parsed(page.render(make("x"))), Parsed(page.render(make(HOSTILE)))
     assert [tag for tag, _ in attacked.elements] == [tag for tag, _ in harmless.elements]
-    assert not any(key.startswith("on") for _, attrs in attacked.elements for key in attrs)
+    names = [[*attrs] for _, attrs in harmless.elements]
+    assert [[*attrs] for _, attrs in attacked.elements] == names
     assert HOSTILE in attacked.words
+
+
+def test_the_data_of_plots_cannot_end_the_element_that_holds_them() -> None:
+    _, _, rest = page.render(hostile(HOSTILE)).partition('id="plots">')
+    data, _, _ = rest.partition("</script>")
+    assert not set(data) & set("<>&'")
+    labels = [label["text"] for plot in json.loads(data) for label in plot["labels"]]
+    assert f"{SEEDED[0]} {HOSTILE}" in labels
 
 
 def test_control_characters_and_broken_names_are_replaced() -> None:
@@ -197,9 +217,13 @@ def test_plots_offer_no_way_to_send_the_data_away(browser: Browser, tmp_path: Pa
     assert browser.run("return document.querySelectorAll('a[href^=http]').length") == 0
 
 
-def test_hostile_names_stay_words_in_the_browser(browser: Browser, tmp_path: Path) -> None:
-    browser.open(page.render(hostile(HOSTILE)), tmp_path)
+@pytest.mark.parametrize("make", [hostile, hostile_list])
+def test_hostile_names_stay_words_in_the_browser(
+    browser: Browser, tmp_path: Path, make: Callable[[str], Outcome]
+) -> None:
+    browser.open(page.render(make(HOSTILE)), tmp_path)
     assert browser.complaints() == []
+    assert browser.run("return document.querySelectorAll('img').length") == 0
     assert browser.run("return window.hacked") is None
     assert f"{SEEDED[0]} {HOSTILE}" in {label[0] for label in browser.run(LABELS)}
 

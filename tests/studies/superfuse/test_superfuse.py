@@ -687,3 +687,20 @@ def test_the_page_is_drawn_without_network_and_its_words_do_not_overlap(
             for b in plot[:k]:
                 apart = a[1] >= b[3] or b[1] >= a[3] or a[2] >= b[4] or b[2] >= a[4]
                 assert apart, (a, b)
+
+
+def test_a_hostile_title_and_file_name_stay_words_in_the_browser(
+    browser: Browser, command: Callable[..., Said], tmp_path: Path
+) -> None:
+    title, name = "</script><script>window.hacked=1</script>&amp;", "<img src=x onerror=hacked=1>'&"
+    preset = PRESET.replace("A small study", title)
+    Path("small.toml").write_text(preset, encoding="utf-8")
+    np.savez(f"{name}.npz", **arrays())
+    assert command("--embeddings", f"{name}.npz", "--page", "page.html")[0] == 0
+    text = Path("page.html").read_text(encoding="utf-8")
+    words = Parsed(text).words
+    assert title in words and name in words
+    browser.open(text, tmp_path)
+    assert browser.complaints() == []
+    assert browser.run("return window.hacked") is None
+    assert browser.run("return document.querySelectorAll('img').length") == 0

@@ -1,85 +1,3 @@
-"""How a study's page looks and moves: its style sheet and its script."""
-
-CSS = """
-:root {
-  color-scheme: light dark;
-  --surface: #ffffff; --ink: #1c232b; --muted: #5a6673; --line: #9aa5b1; --grid: #e8ecf0;
-  --panel: #f5f7f9; --note: #fff4d6; --note-edge: #b07d00; --link: #00578a;
-  --front: #0072b2; --seeded: #b84a00; --reference: #00795a; --infeasible: #8c4a78;
-  --tuned: #7a6a00;
-  --faint: #a9b4bf; --low: #c3ccd6; --middle: #5b9bc9; --high: #003f72;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --surface: #14181d; --ink: #e4e9ee; --muted: #a0acb8; --line: #66727f; --grid: #262d35;
-    --panel: #1c2229; --note: #352b10; --note-edge: #e0b040; --link: #7cc4f0;
-    --front: #56b4e9; --seeded: #f0a04b; --reference: #3cc79a; --infeasible: #d896c0;
-    --tuned: #d8c840;
-    --faint: #5d6975; --low: #3b4652; --middle: #3d86b8; --high: #c6e8ff;
-  }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0 auto; padding: 1.25rem clamp(0.8rem, 3vw, 2.5rem) 4rem; max-width: 84rem;
-  background: var(--surface); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; overflow-wrap: anywhere;
-}
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0.25rem 0; }
-h2 { font-size: 1.2rem; margin: 2.6rem 0 0.5rem; padding-top: 0.6rem; }
-h2 { border-top: 1px solid var(--grid); }
-h3 { font-size: 1rem; margin: 0.5rem 0 0; }
-p, ul { max-width: 46rem; }
-p { margin: 0.5rem 0; }
-a { color: var(--link); }
-:focus-visible { outline: 3px solid var(--front); outline-offset: 2px; }
-.study, .hint { color: var(--muted); margin: 0; }
-.hint { font-size: 0.9rem; }
-.note {
-  background: var(--note); border-left: 4px solid var(--note-edge); padding: 0.6rem 0.9rem;
-  margin: 1rem 0; max-width: 60rem; font-weight: 600;
-}
-.plain { padding-left: 1.1rem; margin: 0.6rem 0; }
-nav ul { display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; padding: 0; list-style: none; }
-figure { margin: 0.6rem 0; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
-.pair { gap: 0.5rem 2rem; }
-.legend { display: flex; flex-wrap: wrap; gap: 0.15rem 1.2rem; list-style: none; padding: 0; }
-.legend { margin: 0.4rem 0; max-width: none; font-size: 0.88rem; }
-.legend svg { width: 22px; height: 14px; vertical-align: -2px; margin-right: 0.35rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: separate; border-spacing: 0; font-size: 0.88rem; }
-table { width: 100%; overflow-wrap: normal; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--muted); padding: 0.3rem 0; }
-caption span { display: block; max-width: min(46rem, 100vw - 2.5rem); }
-th, td { text-align: left; vertical-align: top; padding: 0.4rem 1.1rem 0.4rem 0; }
-th, td { border-bottom: 1px solid var(--grid); }
-thead th { font-weight: 600; border-bottom: 2px solid var(--line); vertical-align: bottom; }
-thead .number { white-space: normal; }
-tbody th { font-weight: 600; min-width: 9rem; }
-th:first-child { position: sticky; left: 0; background: var(--surface); }
-th[scope="rowgroup"] { position: static; padding-top: 1.1rem; color: var(--muted); }
-.number { text-align: right; white-space: nowrap; }
-small { display: block; color: var(--muted); font-weight: normal; }
-.said { min-width: 11rem; }
-.uses { white-space: nowrap; }
-.words { min-width: 20rem; }
-.mark { color: var(--seeded); }
-details { margin: 0.6rem 0; }
-summary { cursor: pointer; font-weight: 600; padding: 0.3rem 0; }
-dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: 0.3rem 1.4rem; }
-dt { color: var(--muted); }
-dd { margin: 0; max-width: 60rem; }
-.parcoords .axis :is(path, line) { stroke: var(--line) !important; }
-@media (max-width: 40rem) {
-  body { font-size: 15px; }
-  dl { grid-template-columns: 1fr; gap: 0; }
-  dd { margin-bottom: 0.6rem; }
-  tbody th { min-width: 6.5rem; }
-}
-@media print { nav { display: none; } .scroll { overflow: visible; } }
-"""
-
-SCRIPT = """
 (() => {
   "use strict";
   const plots = JSON.parse(document.getElementById("plots").textContent);
@@ -89,7 +7,7 @@ SCRIPT = """
   // Colours come as var(--name), in fields that are named for colours.
   function coloured(value, look, isColour) {
     if (typeof value === "string") {
-      const name = isColour && /^var\\((--[a-z-]+)\\)$/.exec(value);
+      const name = isColour && /^var\((--[a-z-]+)\)$/.exec(value);
       return name ? look.getPropertyValue(name[1]).trim() : value;
     }
     if (Array.isArray(value)) return value.map(v => coloured(v, look, isColour));
@@ -230,4 +148,3 @@ SCRIPT = """
     later = setTimeout(redraw, 150);
   });
 })();
-"""
