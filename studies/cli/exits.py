@@ -86,6 +86,7 @@ def _exit_code(error: Exception) -> int | None:
         "DevicesError": USAGE,
         "MeasureError": DEVICE,
         "StorageError": STORAGE,
+        "TrialRecordError": STORAGE,
         "WeightsError": STORAGE,
         "ParityError": NUMBERS,
         "NotFiniteError": NUMBERS,

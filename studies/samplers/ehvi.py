@@ -9,7 +9,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.results.trial_record import PREDICTED, RECORD, STOPPED
+from studies.results.trial_record import TrialRecord, TrialRecordError
 from studies.samplers.acquisition import Floats, ehvi_with_uncertain_latency, front_of
 from studies.samplers.pool import DesignPool
 from studies.samplers.surrogates import (
@@ -157,15 +157,16 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
                     limit = trial.values[1] - trial.constraints[LIMIT]
             elif trial.state is TrialState.PRUNED and trial.constraints.get(LIMIT, 0.0) > 0:
                 over.append(design)
-                over_ms.append(trial.user_attrs[RECORD]["latency_ms"][0])
+                over_ms.append(_timed_ms(trial))
                 limit = over_ms[-1] - trial.constraints[LIMIT]
-            elif (record := trial.user_attrs.get(RECORD, {})).get(STOPPED):
-                if "accuracy" in record:  # trained, and not timed: both are nearly known
-                    predicted[design] = record["accuracy"][0], record[PREDICTED][0]
+            elif trial.state is TrialState.PRUNED:
+                result = TrialRecord.of(trial).result
+                if not result.stopped:
+                    rejected.append(design)
+                elif result.accuracy and result.predicted:  # trained: both are nearly known
+                    predicted[design] = result.accuracy.value, result.predicted.value
                 else:
                     stopped.append(design)
-            elif trial.state is TrialState.PRUNED:
-                rejected.append(design)
             elif trial.state is TrialState.RUNNING:
                 pending.append(design)
             elif trial.state is TrialState.FAIL:
@@ -292,6 +293,13 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         others = np.sort(near[NEAR_THE_FRONT:])
         spread = np.linspace(0, len(others) - 1, MODELLED_AT_MOST - NEAR_THE_FRONT).astype(int)
         return sorted([*near[:NEAR_THE_FRONT].tolist(), *others[spread].tolist()])
+
+
+def _timed_ms(trial: FrozenTrial) -> float:
+    latency = TrialRecord.of(trial).result.latency
+    if latency is None:
+        raise TrialRecordError(f"trial {trial.number}: over the latency limit, without a latency")
+    return latency.value
 
 
 def _level(k: int) -> float:
