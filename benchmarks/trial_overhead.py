@@ -39,6 +39,7 @@ from studies.results.objectives import Goals
 from studies.results.trial_record import TrialRecord, TrialResult
 from studies.samplers.registry import SAMPLERS, distributions, sampler_maker
 from studies.search.loop import Search
+from studies.search.trial_runner import Evaluators, SearchTargets, TrialRunner
 from studies.study.identity import directions_of
 
 POINTS = (100, 500, 1000, 2000, 5000)
@@ -138,17 +139,10 @@ class Grown:
             made: optuna.samplers.BaseSampler = self._meter.charge_all("sampler", make(number))
             return made
 
-        self._search = Search(
-            self.study,
-            self._space,
-            self._latency,
-            self._quality,
-            self._store,
-            Workers(folder / "workers"),
-            None,
-            self.readings,
-            self._meter.charge("sampler", draw),
-        )
+        evaluators = Evaluators(self._latency, self._quality, self._store)
+        runner = TrialRunner(self.study, self._space, evaluators, SearchTargets())
+        workers, charged = Workers(folder / "workers"), self._meter.charge("sampler", draw)
+        self._search = Search(runner, workers, self.readings, charged)
 
     def run(self, total: int) -> None:
         """Goes on to so many trials."""

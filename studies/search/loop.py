@@ -8,21 +8,17 @@ from typing import Protocol
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from evaluators.evaluation import Evaluator
-from evaluators.latency.evaluator import LatencyEvaluator
-from evaluators.store import EvaluationStore
 from search_space.design.genotype import Genotype
-from search_space.space.paper import SeededDesign
-from search_space.space.space import SearchSpace
+from studies.infra.optuna_private import next_waiting, trial_of
 from studies.infra.workers import Workers
 from studies.report.progress import Reporter
-from studies.results.objectives import FoundBy, Goals
+from studies.results.objectives import Goals
 from studies.results.study_outcome import duplicate_of
 from studies.results.text import counted
 from studies.results.trial_record import TrialRecord, TrialResult
 from studies.samplers.ehvi import EnumeratedEhviSampler, SpaceExhausted
 from studies.samplers.registry import distributions
-from studies.search.early_stopping import EarlyStopping, trained_and_not_timed
+from studies.search.early_stopping import trained_and_not_timed
 from studies.search.trial_index import TrialIndex
 from studies.search.trial_runner import FOR_A_PERSON, TrialRunner, needs_mending
 
@@ -59,38 +55,17 @@ class Search:
 
     def __init__(
         self,
-        study: optuna.Study,
-        space: SearchSpace,
-        latency: LatencyEvaluator,
-        quality: Evaluator,
-        store: EvaluationStore,
+        runner: TrialRunner,
         workers: Workers,
-        latency_limit_ms: float | None,
         reporter: Reporter,
         sampler: Callable[[int], optuna.samplers.BaseSampler],
-        seeded: Sequence[SeededDesign] = (),
         fixed: bool = False,
-        early: EarlyStopping | None = None,
-        goals: Goals | None = None,
-        further: Mapping[FoundBy, Evaluator] | None = None,
     ) -> None:
-        self._fixed, self._early = fixed, early or EarlyStopping()
-        self._goals = goals or Goals()
-        self._judge = TrialRunner(
-            study,
-            space,
-            latency,
-            quality,
-            store,
-            latency_limit_ms,
-            seeded,
-            self._early,
-            self._goals,
-            further or {},
-        )
-        self._study, self._space, self._sampler = study, space, sampler
+        """`sampler` makes the sampler of a trial from the trial's number."""
+        self._runner, self._study, self._space = runner, runner.study, runner.space
         self._workers, self._reporter = workers, reporter
-        self._distributions = distributions(space)
+        self._sampler, self._fixed = sampler, fixed
+        self._distributions = distributions(self._space)
         self._ledger, self._exhausted = TrialIndex(), False
 
     def seed(self, designs: Sequence[Seed]) -> None:
@@ -140,20 +115,20 @@ class Search:
     def _take(self, trial: optuna.Trial, total: int) -> None:
         """Sees a trial to its end and tells of it."""
         try:
-            self._judge.finish(trial)
+            self._runner.finish(trial)
         except KeyboardInterrupt:
             self._leave(trial)
             raise
         except FOR_A_PERSON as error:
             self._leave(trial)
             raise needs_mending("the device needs a person", error) from error
-        told = _told(self._read()[trial.number], self._ledger.first, self._goals)
+        told = _told(self._read()[trial.number], self._ledger.first, self._runner.goals)
         self._reporter.trial(self._count(running=False), total, told)
 
     def _next_to_time(self) -> optuna.Trial | None:
         """A trial for the trained design that is to be timed next, signed; None for none."""
         with self._workers.turn:
-            found = self._early.next_to_time(self._read())
+            found = self._runner.early.next_to_time(self._read())
             if found is None:
                 return None
             key = TrialRecord.of(found).result.key
@@ -165,8 +140,10 @@ class Search:
                 user_attrs=record.to_attributes(),
             )
             # Not queued: a design that waits for a greater total would come first.
-            number = self._study._storage.create_new_trial(self._study._study_id, made)
-            return optuna.Trial(self._study, number)
+            self._study.add_trial(made)
+            self._read()
+            mine = [t for t in self._ledger.running if TrialRecord.of(t) == record]
+            return trial_of(self._study, mine[-1])
 
     def _read(self) -> list[FrozenTrial]:
         """All trials as they stand now, in order of number, also those of other workers."""
@@ -182,7 +159,7 @@ class Search:
     def _tell_of_waiting(self) -> None:
         """Says what is left to do: seeded designs beyond the total, trained ones not timed."""
         trials = self._read()
-        untimed = trained_and_not_timed(trials)[0] if self._early.latency is None else {}
+        untimed = trained_and_not_timed(trials)[0] if self._runner.early.latency is None else {}
         if untimed:
             self._reporter.line(
                 f"{counted(len(untimed), 'design')} trained earlier and never timed: the same "
@@ -229,11 +206,9 @@ class Search:
 
         Workers of several homes take no turns, so looking first and asking then is not enough.
         """
-        number = self._study._pop_waiting_trial_id()
-        if number is None:
-            return None
-        trial = optuna.Trial(self._study, number)
-        self._decide(trial)
+        trial = next_waiting(self._study)
+        if trial is not None:
+            self._decide(trial)
         return trial
 
     def _decide(self, trial: optuna.Trial) -> None:
@@ -278,7 +253,7 @@ class Search:
         """The trial, decided where it was not yet; None, told as failed, after too many attempts
         and where no design is left for it."""
         self._study.sampler = self._sampler(frozen.number)
-        trial = optuna.Trial(self._study, frozen._trial_id)
+        trial = trial_of(self._study, frozen)
         TrialRecord(worker=self._workers.name).store(trial)
         known = TrialRecord.of(frozen).attempts
         attempts = 1 if known is None else known

@@ -1,7 +1,7 @@
 """What becomes of one trial: its design is timed, probed and trained, and told to the study."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -40,6 +40,27 @@ class SearchStopped(Exception):
     """It makes no sense to go on before somebody mends something; the text says what."""
 
 
+@dataclass(frozen=True)
+class Evaluators:
+    """What evaluates the designs of a study, and the store that keeps what was found.
+
+    further: what tells the objectives that neither timing nor training does.
+    """
+
+    latency: LatencyEvaluator
+    quality: Evaluator
+    store: EvaluationStore
+    further: Mapping[FoundBy, Evaluator] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SearchTargets:
+    """What a study searches for: objectives, limits on them, and a limit on the latency."""
+
+    goals: Goals = field(default_factory=Goals)
+    latency_limit_ms: float | None = None
+
+
 class TrialRunner:
     """Takes the trials of one study to their ends."""
 
@@ -47,20 +68,17 @@ class TrialRunner:
         self,
         study: optuna.Study,
         space: SearchSpace,
-        latency: LatencyEvaluator,
-        quality: Evaluator,
-        store: EvaluationStore,
-        latency_limit_ms: float | None,
-        seeded: Sequence[SeededDesign],
-        early: EarlyStopping,
-        goals: Goals,
-        further: Mapping[FoundBy, Evaluator],
+        evaluators: Evaluators,
+        targets: SearchTargets,
+        early: EarlyStopping | None = None,
+        seeded: Sequence[SeededDesign] = (),
     ) -> None:
-        """`further` tells the objectives that neither timing nor training does."""
-        self._study, self._space = study, space
-        self._latency, self._quality, self._store = latency, quality, store
-        self._limit, self._early = latency_limit_ms, early
-        self._goals, self._further = goals, further
+        """`seeded` are the published designs, whose figures are kept beside their trials."""
+        self.study, self.space = study, space
+        self.early, self.goals = early or EarlyStopping(), targets.goals
+        self._latency, self._quality = evaluators.latency, evaluators.quality
+        self._store, self._further = evaluators.store, evaluators.further
+        self._limit = targets.latency_limit_ms
         self._published = {
             s.genotype.key: PublishedFigures(s.design.accuracy_percent, s.design.latency_ms)
             for s in seeded
@@ -74,9 +92,9 @@ class TrialRunner:
         when several trials in a row fail or many are unstable.
         """
         params = trial.params  # a copy each time it is asked for
-        genotype = self._space.decode([params[d.name] for d in self._space.decisions])
+        genotype = self.space.decode([params[d.name] for d in self.space.decisions])
         TrialRecord(design=genotype.describe()).store(trial)
-        violations = self._space.violations(genotype)
+        violations = self.space.violations(genotype)
         _constrain(trial, "violations", float(len(violations)))
         if violations:
             self._pruned(trial, TrialResult(genotype, reason="; ".join(violations)))
@@ -95,7 +113,7 @@ class TrialRunner:
         Timed, probed, trained; the first is left to the end where the model knows enough. Designs
         with a name go through all of them, and so do those that are timed at the end.
         """
-        early = self._early
+        early = self.early
         record = TrialRecord.from_attributes(trial.user_attrs, trial.number)
         named = bool(record.name or record.again)
         latency, probe, predicted = None, None, None
@@ -132,8 +150,8 @@ class TrialRunner:
             self._pruned(trial, replace(result, reason=reason))
             return
         TrialRecord(result=result).store(trial)
-        values = [found[o.found_by][o.measure].value for o in self._goals.objectives]
-        self._study.tell(trial, values)
+        values = [found[o.found_by][o.measure].value for o in self.goals.objectives]
+        self.study.tell(trial, values)
         self._failed_in_a_row = 0
 
     def _timed(
@@ -158,13 +176,13 @@ class TrialRunner:
         return latency
 
     def _others(self, trial: optuna.Trial) -> list[FrozenTrial]:
-        trials = self._study.get_trials(deepcopy=False)
+        trials = self.study.get_trials(deepcopy=False)
         return [other for other in trials if other.number != trial.number]
 
     def _pruned(self, trial: optuna.Trial, result: TrialResult) -> None:
         """Ends a trial that has a reason to be on no front; the sampler is told."""
         TrialRecord(result=result).store(trial)
-        self._study.tell(trial, state=TrialState.PRUNED)
+        self.study.tell(trial, state=TrialState.PRUNED)
         self._failed_in_a_row = 0
 
     def _over_limit(self, trial: optuna.Trial, latency: Evaluation) -> str:
@@ -179,7 +197,7 @@ class TrialRunner:
     def _check_told(self, latency: Evaluation) -> None:
         """Raises SearchStopped where the device does not tell what is searched for or limited."""
         told = {measure.name for measure in latency.measures}
-        for objective in self._goals.needed:
+        for objective in self.goals.needed:
             if objective.found_by == "timing" and objective.measure not in told:
                 why = MeasureError(f"this device tells no {objective.words}")
                 said = f"--objective {objective.name}: {why}; leave it out, with a new --name"
@@ -187,7 +205,7 @@ class TrialRunner:
 
     def _over_limits(self, trial: optuna.Trial, found: Mapping[str, Evaluation]) -> str:
         """Which limit the design misses by what was found of it, in words; else empty."""
-        for limit in self._goals.limits:
+        for limit in self.goals.limits:
             objective = limit.objective
             if objective.found_by not in found:
                 continue
@@ -206,7 +224,7 @@ class TrialRunner:
         _constrain(trial, "unstable", 1.0)
         unstable = replace(result, reason=latency.unstable).with_evaluations(latency)
         TrialRecord(result=unstable).store(trial)
-        self._study.tell(trial, state=TrialState.PRUNED)
+        self.study.tell(trial, state=TrialState.PRUNED)
         self._unstable_in_a_row += 1
         if self._unstable_in_a_row >= UNSTABLE_IN_A_ROW:
             hint = "keep other work off the device, cool it, fix its clocks"
@@ -217,7 +235,7 @@ class TrialRunner:
     def _failed(self, trial: optuna.Trial, genotype: Genotype, error: Exception) -> None:
         reason = " ".join(str(error).split())
         TrialRecord(result=TrialResult(genotype, reason=reason)).store(trial)
-        self._study.tell(trial, state=TrialState.FAIL)
+        self.study.tell(trial, state=TrialState.FAIL)
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= FAILURES_IN_A_ROW:
             row = f"{FAILURES_IN_A_ROW} trials in a row failed, the last"

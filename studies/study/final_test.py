@@ -21,6 +21,7 @@ from search_space.design.encoder import Modality
 from search_space.design.genotype import Genotype
 from search_space.space.paper import SeededDesign, seeded_designs
 from search_space.space.space import SearchSpace
+from studies.infra.optuna_private import trial_of
 from studies.results.fine_tuned import ATTRIBUTE, TEST
 from studies.results.outcome import SEEDS, USE, DesignResult
 from studies.results.study_outcome import (
@@ -305,12 +306,11 @@ def attach(
             study_or_trial=study,
             file_path=str(file),
             artifact_store=store,
-            storage=study._storage,
             mimetype="application/onnx",
         )
         file.unlink()
         if not suffix:
-            save_note(optuna.Trial(study, trial._trial_id), note_of(row))
+            save_note(trial_of(study, trial), note_of(row))
         study.set_user_attr("artifacts", done)
 
 
