@@ -9,8 +9,9 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from studies.results.hypervolume import Floats, front_of, reference_pair
 from studies.results.trial_record import TrialRecord, TrialRecordError
-from studies.samplers.acquisition import Floats, ehvi_with_uncertain_latency, front_of
+from studies.samplers.acquisition import ehvi_with_uncertain_latency
 from studies.samplers.pool import DesignPool
 from studies.samplers.surrogates import (
     ACCURACY_NOISE,
@@ -25,8 +26,6 @@ COMPLETE_AT_LEAST = 3
 MODELLED_AT_MOST = 200
 NEAR_THE_FRONT = 130
 """Of the modelled trials; the others are spread evenly over the study."""
-WORST_ACCURACY, SLOWER_THAN_THE_SLOWEST = 0.0, 1.1
-"""The reference point, as `studies.results.pareto.reference_point` has it."""
 LIMIT = "ms_over_latency_limit"
 
 
@@ -187,7 +186,7 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         while True:
             offered = list(self._pool.offered)
             if not self._pool.whole and history.complete:
-                worst = (WORST_ACCURACY, np.inf)
+                worst = reference_pair(np.inf)
                 front = set(zip(*front_of(history.accuracy, history.latency, worst), strict=True))
                 told = zip(history.accuracy, history.latency, strict=True)
                 on_front = [
@@ -262,7 +261,7 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         pending_ms, _ = times(history.pending, at_pending)
         known_ms = np.concatenate([latency, pending_ms])
         slowest = min(max(known_ms.max(), ms.max()), history.limit_ms)
-        worst = (WORST_ACCURACY, SLOWER_THAN_THE_SLOWEST * slowest)
+        worst = reference_pair(float(slowest))
         front = front_of(believed, known_ms, worst)
         gain = ehvi_with_uncertain_latency(
             mean, sd, ms, relative_sd, front, worst, history.limit_ms
@@ -285,7 +284,7 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         count = len(history.complete)
         if count <= MODELLED_AT_MOST:
             return list(range(count))
-        worst = (WORST_ACCURACY, np.inf)
+        worst = reference_pair(np.inf)
         accuracy, latency = front_of(history.accuracy, history.latency, worst)
         at = np.searchsorted(latency, history.latency, side="right")
         below = np.concatenate(([worst[0]], accuracy))[at] - history.accuracy

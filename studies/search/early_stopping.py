@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.evaluation import Evaluator
 from search_space.design.genotype import Genotype
+from studies.results.hypervolume import Floats, area, reference_pair
 from studies.results.trial_record import TrialRecord, genotype_of
-from studies.samplers.acquisition import Floats, front_of
 from studies.search.latency_prediction import LearnedLatency
 
 PROBED_AT_LEAST = 6
@@ -31,8 +31,6 @@ PROMISING = 0.003
 """Share of the front's hypervolume that a design must be able to add to be timed at the end."""
 LAST_TRIES = 2
 """How often a design is timed at the end before it is left untimed."""
-SLOWER_THAN_THE_SLOWEST = 1.1
-"""The reference point, as `studies.results.pareto.reference_point` has it, with 0 %."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +103,10 @@ class EarlyStopping:
         timed = [trial.values for trial in trials if trial.state is TrialState.COMPLETE]
         accuracy, ms = np.array(timed, dtype=float).reshape(-1, 2).T
         slowest = max([*ms, *(each.high for each in predicted)])
-        worst = (0.0, SLOWER_THAN_THE_SLOWEST * slowest)
-        before = _volume(accuracy, ms, worst)
+        worst = reference_pair(slowest)
+        before = area(accuracy, ms, worst)
         after = [
-            _volume(np.append(accuracy, one.accuracy), np.append(ms, each.low), worst)
+            area(np.append(accuracy, one.accuracy), np.append(ms, each.low), worst)
             for one, each in zip(candidates, predicted, strict=True)
         ]
         best = int(np.argmax(after))
@@ -162,8 +160,3 @@ def _probed(trials: Sequence[FrozenTrial]) -> list[tuple[float, float]]:
         if result.probe and latency:
             found[result.key] = result.probe.value, latency.value
     return list(found.values())
-
-
-def _volume(accuracy: Floats, ms: Floats, worst: tuple[float, float]) -> float:
-    level, at = front_of(accuracy, ms, worst)
-    return float((np.diff(np.concatenate(([worst[0]], level))) * (worst[1] - at)).sum())

@@ -12,8 +12,8 @@ from evaluators.latency.trunk_work import TrunkWork
 from evaluators.onnx.rewriting import Rewriting
 from search_space.design.genotype import Genotype
 from search_space.space.space import SearchSpace
+from studies.results.hypervolume import Floats
 from studies.results.trial_record import FINISHED, TrialRecord
-from studies.samplers.acquisition import Floats
 
 
 class LearnedLatency:
