@@ -37,6 +37,7 @@ from studies.samplers.registry import SAMPLERS, sampler_maker
 from studies.search.early_stopping import EarlyStopping
 from studies.search.latency_prediction import LearnedLatency
 from studies.search.loop import Search
+from studies.search.trial_runner import Evaluators, SearchTargets, TrialRunner
 from studies.study.identity import directions_of
 from studies.table.replay import quartiles
 from studies.table.table import Table, load_table
@@ -96,9 +97,9 @@ def run(table: Table, variant: str, sampler: str, seed: int) -> dict[str, Any]:
         folder = Path(name)
         store = EvaluationStore(folder / "evaluations.jsonl")
         workers = Workers(folder / "workers")
-        search = Search(
-            study, table.space, latency, quality, store, workers, None, Quiet(), draw, early=early
-        )
+        evaluators = Evaluators(latency, quality, store)
+        runner = TrialRunner(study, table.space, evaluators, SearchTargets(), early)
+        search = Search(runner, workers, Quiet(), draw)
         search.run(TRIALS)
         workers.close()
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

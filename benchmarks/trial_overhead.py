@@ -36,9 +36,10 @@ from search_space.space.named import load_space
 from studies.infra.storage import open_storage, quiet_optuna
 from studies.infra.workers import Workers
 from studies.results.objectives import Goals
-from studies.results.trial_record import DESIGN, RECORD, record_of
+from studies.results.trial_record import TrialRecord, TrialResult
 from studies.samplers.registry import SAMPLERS, distributions, sampler_maker
 from studies.search.loop import Search
+from studies.search.trial_runner import Evaluators, SearchTargets, TrialRunner
 from studies.study.identity import directions_of
 
 POINTS = (100, 500, 1000, 2000, 5000)
@@ -138,17 +139,10 @@ class Grown:
             made: optuna.samplers.BaseSampler = self._meter.charge_all("sampler", make(number))
             return made
 
-        self._search = Search(
-            self.study,
-            self._space,
-            self._latency,
-            self._quality,
-            self._store,
-            Workers(folder / "workers"),
-            None,
-            self.readings,
-            self._meter.charge("sampler", draw),
-        )
+        evaluators = Evaluators(self._latency, self._quality, self._store)
+        runner = TrialRunner(self.study, self._space, evaluators, SearchTargets())
+        workers, charged = Workers(folder / "workers"), self._meter.charge("sampler", draw)
+        self._search = Search(runner, workers, self.readings, charged)
 
     def run(self, total: int) -> None:
         """Goes on to so many trials."""
@@ -164,12 +158,13 @@ class Grown:
             design = self._space.decode(vector)
             latency, _ = known_or_new(self._store, self._latency, design)
             quality, _ = known_or_new(self._store, self._quality, design)
-            record = record_of(latency, quality, design.as_json(), key=design.key)
+            result = TrialResult(design, design.key).with_evaluations(latency, quality)
+            record = TrialRecord(design=design.describe(), result=result)
             trial = optuna.trial.create_trial(
                 params=dict(zip(asked, vector, strict=True)),
                 distributions=asked,
                 values=[quality["accuracy"].value, latency["latency_ms"].value],
-                user_attrs={DESIGN: design.describe(), RECORD: record},
+                user_attrs=record.to_attributes(),
             )
             self.study.add_trial(trial)
 
@@ -188,14 +183,14 @@ def grow(sampler: str, points: list[int], every: bool, in_memory: bool) -> dict[
             ms[point] = cost(grown.readings.trials)
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             resident_mb[point] = round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
-        records = [t.user_attrs.get(RECORD, {}) for t in grown.study.get_trials(deepcopy=False)]
+        results = [TrialRecord.of(t).result for t in grown.study.get_trials(deepcopy=False)]
     first, last = ms[min(ms)], ms[max(ms)]
     return {
         "sampler": sampler,
         "storage": "memory" if in_memory else "SQLite",
-        "trials": len(records),
+        "trials": len(results),
         "of_them_run": len(grown.readings.trials),
-        "distinct_designs": len({record["key"] for record in records if "key" in record}),
+        "distinct_designs": len({result.key for result in results if result.key}),
         "ms_a_trial_at": {str(point): costs for point, costs in ms.items()},
         "last_over_first": {part: round(last[part] / first[part], 2) for part in last},
         "resident_mb_at": {str(point): mb for point, mb in resident_mb.items()},

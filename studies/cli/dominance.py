@@ -13,7 +13,7 @@ from studies.report.progress import Reporter
 from studies.results import text as result_text
 from studies.results.ablation import difference_of, listed
 from studies.results.outcome import DesignResult, GridPoint, Outcome, Value
-from studies.results.trial_record import outcome_of
+from studies.results.study_outcome import outcome_of
 from studies.study.run import run_to_end
 
 Kind = Literal["turns over", "does not turn over", "not decided"]

@@ -24,7 +24,7 @@ from studies.infra.storage import StorageError, open_storage, quiet_optuna
 from studies.report import page as pages
 from studies.report import terminal
 from studies.report.json_output import as_json
-from studies.results.trial_record import outcome_of
+from studies.results.study_outcome import outcome_of
 from studies.study.lookup import find_study
 
 

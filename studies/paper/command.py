@@ -43,8 +43,8 @@ from studies.report import terminal
 from studies.report.paragraphs import say, say_all
 from studies.report.progress import Reporter
 from studies.results.outcome import Split
+from studies.results.study_outcome import PROTOCOL, correct_answers, outcome_of
 from studies.results.text import clean
-from studies.results.trial_record import PROTOCOL, correct_answers, outcome_of
 from studies.results.verdict import CorrectBySplit
 from studies.study.context import StudyContext, load_space_of, open_context
 from studies.study.identity import conditions, data_label

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from studies.results.hypervolume import reference_value, volume
 from studies.results.objectives import PAIR, Objective
 from studies.results.outcome import DesignResult, Standing
 
@@ -69,15 +70,12 @@ def standing(
 def reference_point(
     rows: Sequence[DesignResult], objectives: Objectives = PAIR
 ) -> tuple[float, ...] | None:
-    """The worst corner that hypervolume is counted from, a value an objective.
-
-    0 where more is better, 1.1 times the greatest where less is.
-    """
+    """The point that hypervolume is counted from, a value an objective; None for too few rows."""
     candidates = complete(rows)
     if len(candidates) < 2:
         return None
     return tuple(
-        0.0 if each.higher else 1.1 * max(value_of(row, each) for row in candidates)
+        reference_value(each.higher, max(value_of(row, each) for row in candidates))
         for each in objectives
     )
 
@@ -91,19 +89,7 @@ def hypervolume(
     """
     worst = np.array([each.gain(at) for each, at in zip(objectives, reference, strict=True)])
     found = [gains(row, objectives) for row in complete(rows)]
-    within = np.array([each for each in found if all(each > worst)])
-    if not len(within):
-        return 0.0
-    if len(objectives) > len(PAIR):
-        from optuna._hypervolume import compute_hypervolume
-
-        return float(compute_hypervolume(-within, -worst))
-    area, best, slowest = 0.0, float(worst[0]), float(worst[1])
-    for accuracy, speed in sorted(within.tolist(), key=lambda each: (-each[1], -each[0])):
-        if accuracy > best:
-            area += (accuracy - best) * (speed - slowest)
-            best = accuracy
-    return area
+    return volume(np.array(found, dtype=float).reshape(-1, len(objectives)), worst)
 
 
 def hypervolume_history(

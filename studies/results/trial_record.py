@@ -1,375 +1,397 @@
-"""What is written beside each Optuna trial, and rows and outcomes read back from it.
+"""What is kept beside each Optuna trial: written by the search, read by whatever shows a study.
 
-Reading needs Optuna alone: a report can be made without data, device or torch.
+`TrialRecord.from_attributes` and `to_attributes` alone know the names in the storage.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, get_args
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.evaluation import Evaluation
-from evaluators.statistics.paired import Correct, correct_from
 from search_space.design.genotype import Genotype
-from studies.results.ablation import grid_outcome
-from studies.results.cautions import cautions_of, neighbours
-from studies.results.fine_tuned import failures, fine_tuned_of
-from studies.results.objectives import MORE, Goals, goals
-from studies.results.outcome import (
-    SEEDS,
-    USE,
-    DesignResult,
-    FineTuned,
-    ModalityUse,
-    Outcome,
-    Rungs,
-    Split,
-    Standing,
-    State,
-    Value,
-)
-from studies.results.pareto import (
-    hypervolume_history,
-    pareto_front,
-    reference_point,
-    standing,
-)
+from studies.results.outcome import Timing, Value
 from studies.results.text import counted
-from studies.results.verdict import CorrectBySplit, with_verdicts
 
-RECORD, NAME, ADAPTED, WORKER, DESIGN = "record", "name", "carried_over", "worker", "design"
-CONDITIONS, IDENTITY, SETTINGS = "conditions", "identity", "settings"
-PROTOCOL = "training protocol"
-SUBJECT, REFERENCES, TESTS = "subject", "references", "test"
-RIGHT = "right"
-"""Of records, and of the test figures by trial: which samples were right. Of the study: the same
-of its references, by split and name."""
-UNSTABLE = "unstable"
-PROBE, PREDICTED, STOPPED = "probe_r2", "predicted_ms", "stopped"
-"""Of records: percent that the probe explains; the latency in ms that was gone by before timing,
-with its bounds; whether the design was stopped before its last stage."""
-AGAIN = "again"
-"""Of a trial that times a design which an earlier trial trained: the design's key. It is none of
-the study's total."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-MIN_TRIALS_FOR_IMPORTANCE = 8
+
+_NAME, _ADAPTED, _AGAIN, _WORKER = "name", "carried_over", "again", "worker"
+_ATTEMPTS, _DESIGN, _RECORD = "attempts", "design", "record"
+_EVALUATION = "_key"
+_PUBLISHED = ("published_accuracy", "published_latency_ms")
+_TRAINING = ("fidelity", "right", "shortened")
+_TIMING = ("onnx_sha256", "device", "timing", "folded", "unstable")
+_BEFORE_0_1_0 = ("duplicate_of",)  # now seen when trials are read
+_OTHERS = ("genotype", "key", "reason", "stopped", "predicted_ms", *_BEFORE_0_1_0)
+_NOT_MEASURES = frozenset((*_PUBLISHED, *_TRAINING, *_TIMING, *_OTHERS))
 
 
-def metrics(sought: Goals) -> list[str]:
-    """What Optuna calls the values of a trial."""
-    return ["accuracy_percent", "latency_ms", *(each.name for each in sought.more)]
+class TrialRecordError(ValueError):
+    """A stored trial cannot be read; the text names the trial and the field."""
 
 
-def record_of(
-    latency: Evaluation | None,
-    quality: Evaluation | None,
-    genotype: Mapping[str, Any],
-    probe: Evaluation | None = None,
-    further: Iterable[Evaluation] = (),
-    **more: Any,
-) -> dict[str, Any]:
-    """What a trial keeps: the design, its evaluations without raw samples, and more."""
-    record: dict[str, Any] = {"genotype": dict(genotype), **more}
-    for evaluation in (latency, probe, quality, *further):
-        if evaluation is None:
-            continue
-        record[f"{evaluation.kind}_key"] = evaluation.key
-        for measure in evaluation.measures:
-            record[measure.name] = [measure.value, measure.low, measure.high]
-    if quality is not None:
-        record["fidelity"] = quality.details["fidelity"]
-        record[RIGHT] = quality.details.get(RIGHT)
-        allowed, asked = quality.details["fusion_epochs"]
-        if allowed < asked:
-            record["shortened"] = f"fusion trained for at most {allowed} of {asked} epochs"
-    if latency is not None:
-        record["onnx_sha256"] = latency.details.get("onnx_sha256", "")
-        record["device"] = latency.details.get("device", "")
-        record["timing"] = latency.details.get("timing", "shared")
-        if blocks := latency.details.get("folded_blocks"):
-            record["folded"] = (
-                f"{counted(blocks, 'attention block')} over one key, which cannot attend: folded"
-            )
-        if latency.unstable:
-            record[UNSTABLE] = latency.unstable
-    return record
+@dataclass(frozen=True)
+class StoredEvaluation:
+    """What one evaluator found, without raw samples: kind, content key, measures by name."""
+
+    kind: str
+    key: str
+    measures: Mapping[str, Value]
 
 
-def figures_of(record: Mapping[str, Any], tests: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The fields of a Row that are figures, from a record and from the test's figures."""
+@dataclass(frozen=True)
+class PublishedFigures:
+    """Published of a design: accuracy in percent, latency in ms; None where nothing was."""
 
-    def whole(name: str) -> int | None:
-        return int(record[name][0]) if name in record else None
-
-    tests = tests or {}
-    return {
-        "accuracy": Value.kept(record, "accuracy"),
-        "accuracy_nonzero": Value.kept(record, "accuracy_nonzero"),
-        "test_accuracy": Value.kept(tests, "accuracy"),
-        "test_accuracy_nonzero": Value.kept(tests, "accuracy_nonzero"),
-        "test_seeds": tuple(tests.get(SEEDS, ())),
-        "use": ModalityUse.kept(tests.get(USE)),
-        "latency": Value.kept(record, "latency_ms"),
-        "probe_r2": Value.kept(record, PROBE),
-        "predicted_latency": Value.kept(record, PREDICTED),
-        "parameters": whole("parameters"),
-        "macs": whole("macs"),
-        "onnx_bytes": whole("onnx_bytes"),
-        "fidelity": record.get("fidelity", ""),
-        "shortened": record.get("shortened", ""),
-        "folded": record.get("folded", ""),
-        "device": record.get("device", ""),
-        "timing": record.get("timing", "shared"),
-        "published_accuracy": record.get("published_accuracy"),
-        "published_latency_ms": record.get("published_latency_ms"),
-        "reason": record.get("reason", ""),
-        "more": {
-            each.name: Value(*record[each.measure]) for each in MORE if each.measure in record
-        },
-    }
+    accuracy: float | None = None
+    latency_ms: float | None = None
 
 
-def correct_answers(study: optuna.Study, split: Split = "test") -> dict[int | str, Correct]:
-    """Which samples each design was right about: (seeds, N), by trial number or reference's name.
+@dataclass(frozen=True)
+class TrainingRecord:
+    """How a design was trained.
 
-    "valid": the samples that the search chose by, for every complete trial; under
-    cross-validation all of train and valid. "test": for the designs that the study's end looked
-    at. N and the order of samples are the same throughout; designs of which it is not kept are
-    left out.
+    correct: which samples it was right about, a string of digits a seed; None where it is not kept.
+    shortened: in words, what a bound took from training; empty for nothing.
     """
-    kept: dict[int | str, Any] = dict(study.user_attrs.get(RIGHT, {}).get(split, {}))
-    if split == "test":
-        tests = study.user_attrs.get(TESTS, {})
-        kept |= {int(number): figures.get(RIGHT) for number, figures in tests.items()}
-    else:
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        kept |= {t.number: t.user_attrs.get(RECORD, {}).get(RIGHT) for t in complete}
-    return {who: correct_from(rows) for who, rows in kept.items() if rows}
+
+    fidelity: str
+    correct: tuple[str, ...] | None = None
+    shortened: str = ""
 
 
-def is_unstable(trial: FrozenTrial) -> bool:
-    """Whether a trial ended because its latency could not be read well enough."""
-    return bool(trial.user_attrs.get(RECORD, {}).get(UNSTABLE))
+@dataclass(frozen=True)
+class TimingRecord:
+    """How a design was timed: which graph, by which device, with what care.
 
-
-def row_of(trial: FrozenTrial, tests: Mapping[str, Any]) -> DesignResult:
-    """One finished trial as a row; `tests` holds the test figures by trial number."""
-    record = trial.user_attrs.get(RECORD, {})
-    pruned = "stopped" if record.get(STOPPED) else "infeasible"
-    pruned = "unstable" if is_unstable(trial) else pruned
-    states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: pruned}
-    return DesignResult(
-        number=trial.number,
-        state=states.get(trial.state, "failed"),  # type: ignore[arg-type]
-        design=trial.user_attrs.get(DESIGN, ""),
-        params=trial.params,
-        name=trial.user_attrs.get(NAME, ""),
-        adapted=trial.user_attrs.get(ADAPTED, ""),
-        **figures_of(record, tests.get(str(trial.number))),
-    )
-
-
-def reference_row(
-    name: str,
-    design: str,
-    adapted: str,
-    record: Mapping[str, Any],
-    tests: Mapping[str, Any] | None = None,
-) -> DesignResult:
-    """A design outside the search, such as text alone; `tests` holds its test figures."""
-    state: State = "complete" if "latency_ms" in record else "infeasible"
-    if record.get(UNSTABLE):
-        state = "unstable"
-    figures = figures_of(record, tests)
-    return DesignResult(None, state, design, name=name, adapted=adapted, **figures)
-
-
-def row_json(row: DesignResult) -> dict[str, Any]:
-    """A row as plain JSON values; `row_from_json` is the inverse."""
-    return asdict(row)
-
-
-def row_from_json(fields: Mapping[str, Any]) -> DesignResult:
-    """The row that `row_json` wrote."""
-    accuracies = ("accuracy", "accuracy_nonzero", "test_accuracy", "test_accuracy_nonzero")
-    names = (*accuracies, "latency", "probe_r2", "predicted_latency")
-    values = {name: Value(**fields[name]) if fields.get(name) else None for name in names}
-    values["more"] = {name: Value(**v) for name, v in fields.get("more", {}).items()}  # type: ignore[assignment]
-    kept = fields.get("use") or {}
-    use = ModalityUse.from_json(kept) if "chance" in kept else None  # none by earlier versions
-    seeds = tuple(fields.get("test_seeds", ()))
-    return DesignResult(**{**fields, **values, "use": use, "test_seeds": seeds})
-
-
-def rows_of(study: optuna.Study) -> tuple[DesignResult, ...]:
-    """All finished trials in order of number."""
-    tests = study.user_attrs.get(TESTS, {})
-    finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
-    finished.sort(key=lambda t: t.number)
-    first = first_of_each(finished)
-    later = {
-        key: trial.number
-        for trial in finished
-        if (key := trial.user_attrs.get(AGAIN)) and settled_key(trial)
-    }
-    rows = []
-    for trial in finished:
-        row = replace(row_of(trial, tests), duplicate_of=duplicate_of(trial, first))
-        if row.state == "stopped":
-            timed_as = later.get(trial.user_attrs[RECORD]["key"])
-            if timed_as is not None:
-                row = replace(
-                    row, timed_as=timed_as, reason=f"timed at the end, as trial {timed_as}"
-                )
-        rows.append(row)
-    return tuple(rows)
-
-
-def first_of_each(trials: Iterable[FrozenTrial]) -> dict[str, int]:
-    """Each design's key and the number of the first trial, in their order, that settled it."""
-    first: dict[str, int] = {}
-    for trial in trials:
-        if key := settled_key(trial):
-            first.setdefault(key, trial.number)
-    return first
-
-
-def duplicate_of(trial: FrozenTrial, first: Mapping[str, int]) -> int | None:
-    """The number of an earlier trial of the same design, of `first_of_each`.
-
-    It is seen when trials are read: two workers may have one design in hand, neither knowing it.
+    folded: in words, what was timed in a simpler form. unstable: why the reading cannot be used;
+    empty for one that can.
     """
-    number = first.get(settled_key(trial))
-    return None if number == trial.number else number
+
+    onnx_sha256: str = ""
+    device: str = ""
+    timing: Timing = "shared"
+    folded: str = ""
+    unstable: str = ""
 
 
-def settled_key(trial: FrozenTrial) -> str:
-    """The key of a design that need not be tried again; else empty."""
-    record = trial.user_attrs.get(RECORD, {})
-    if trial.state not in FINISHED or is_unstable(trial) or record.get(STOPPED):
-        return ""
-    return str(record.get("key", ""))
+@dataclass(frozen=True)
+class TrialResult:
+    """What a trial came to.
 
+    key: of the design; empty where its trial settles nothing. reason: why it is not complete.
+    stopped: before its last stage. predicted: latency in ms that was gone by before timing.
+    """
 
-def outcome_of(study: optuna.Study) -> Outcome:
-    """Everything there is to show of a study that this toolkit made. Raises KeyError otherwise."""
-    rows = rows_of(study)
-    references = tuple(row_from_json(r) for r in study.user_attrs.get(REFERENCES, []))
-    subject = study.user_attrs[SUBJECT]
-    grid = grid_outcome(subject.get("grid"), rows, correct_answers(study))
-    fine_tuned = fine_tuned_of(study.user_attrs, rows)
-    # A list is given, not searched: neither its course nor its decisions mean anything.
-    sought = goals_of(subject)
-    objectives = sought.objectives
-    reference = None if grid else reference_point(rows, objectives)
-    named = [row for row in rows if row.name and row.state == "complete"]
-    front = pareto_front(rows, objectives)
-    by_split: CorrectBySplit = {
-        "valid": correct_answers(study, "valid"),
-        "test": correct_answers(study, "test"),
-    }
-    tested = all(row.number in by_split["test"] for row in front)
-    correct = by_split["test" if tested else "valid"]
-    return Outcome(
-        study=study.study_name,
-        title=subject["title"],
-        data_name=subject["data_name"],
-        data_note=subject["data_note"],
-        majority=tuple(subject["majority"]),
-        cv=subject.get("cv", False),
-        ceilings=subject["ceilings"],
-        rows=rows,
-        references=references,
-        front=front,
-        standings=_standings(named, rows, (*front, *references), by_split, sought),
-        hypervolume=hypervolume_history(rows, reference, objectives),
-        reference_point=reference,
-        importances={} if grid else _importances(study, sought),
-        conditions=study.user_attrs[CONDITIONS],
-        latency_limit_ms=subject["latency_limit_ms"],
-        cautions=(
-            *cautions_of(rows, subject, references, correct, sought),
-            *(
-                f"Trial {number} has earned fine-tuning and could not be fine-tuned: {why}"
-                for number, why in failures(study.user_attrs).items()
-            ),
-        ),
-        neighbours=() if sought.more else neighbours(front, correct),
-        grid=grid,
-        rungs=rungs_of(rows, fine_tuned),
-        fine_tuned=fine_tuned,
-        goals=sought,
-    )
+    genotype: Genotype | None = None
+    key: str = ""
+    reason: str = ""
+    stopped: bool = False
+    published: PublishedFigures | None = None
+    predicted: Value | None = None
+    evaluations: tuple[StoredEvaluation, ...] = ()
+    training: TrainingRecord | None = None
+    timing: TimingRecord | None = None
 
+    @cached_property
+    def measures(self) -> dict[str, Value]:
+        """All measures by name, whichever evaluator found them."""
+        return {name: value for each in self.evaluations for name, value in each.measures.items()}
 
-def goals_of(subject: Mapping[str, Any]) -> Goals:
-    """What a study searches for, from what it keeps about itself."""
-    return goals(subject.get("objectives", ()), subject.get("limits", ()))
+    @property
+    def accuracy(self) -> Value | None:
+        """Percent that the search chose by; None for a design that was not trained."""
+        return self.measures.get("accuracy")
 
+    @property
+    def latency(self) -> Value | None:
+        """Milliseconds as they were read; None for a design that was not timed."""
+        return self.measures.get("latency_ms")
 
-def _standings(
-    named: Sequence[DesignResult],
-    rows: Sequence[DesignResult],
-    held: Sequence[DesignResult],
-    correct: CorrectBySplit,
-    sought: Goals,
-) -> tuple[Standing, ...]:
-    """Where named designs stand; verdicts weigh accuracy and latency, so without them for more."""
-    found = tuple(standing(row, rows, sought.objectives) for row in named)
-    return found if sought.more else with_verdicts(found, held, correct)
+    @property
+    def probe(self) -> Value | None:
+        """Percent that the probe explains; None for a design that was not probed."""
+        return self.measures.get("probe_r2")
 
+    @property
+    def unstable(self) -> str:
+        """Why the latency could not be read well enough; empty where it could."""
+        return self.timing.unstable if self.timing else ""
 
-def _importances(study: optuna.Study, sought: Goals) -> dict[str, dict[str, float]]:
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    found: dict[str, dict[str, float]] = {}
-    if len(complete) < MIN_TRIALS_FOR_IMPORTANCE:
-        return found
-    for at, metric in enumerate(metrics(sought)):
-        values = {trial.values[at] for trial in complete}
-        if len(values) < 2:
-            continue
-
-        def target(trial: FrozenTrial, at: int = at) -> float:
-            return float(trial.values[at])
-
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found[metric] = optuna.importance.get_param_importances(
-            study, target=target, evaluator=evaluator
+    def with_evaluations(
+        self,
+        latency: Evaluation | None = None,
+        quality: Evaluation | None = None,
+        probe: Evaluation | None = None,
+        further: Iterable[Evaluation] = (),
+    ) -> "TrialResult":
+        """Return the result with what these evaluators found."""
+        found = [each for each in (latency, probe, quality, *further) if each is not None]
+        return replace(
+            self,
+            evaluations=(*self.evaluations, *map(_without_samples, found)),
+            training=self.training if quality is None else _training_of(quality),
+            timing=self.timing if latency is None else _timing_of(latency),
         )
-    return found
+
+    def figures(self) -> dict[str, Any]:
+        """Return the fields as they are stored, but for which samples were right."""
+        return {name: value for name, value in _to_fields(self).items() if name != "right"}
 
 
-def rungs_of(rows: Sequence[DesignResult], fine_tuned: Sequence[FineTuned] = ()) -> Rungs | None:
-    """How the stages of a study that probed or fine-tuned agree; None for one that did neither."""
-    probed = {row.design: row for row in rows if row.probe_r2 and row.timed_as is None}
-    both = [
-        (row.probe_r2.value, row.accuracy.value)
-        for row in probed.values()
-        if row.probe_r2 and row.accuracy
-    ]
-    if not probed and not fine_tuned:
+@dataclass(frozen=True)
+class TrialRecord:
+    """All that is kept of one trial; the fields of a trial that has not ended fill as it goes on.
+
+    name: of a seeded design. adapted: how a published design was brought into the space. again: of
+    a trial that times a design which an earlier trial trained, the design's key; it is none of the
+    study's total. worker: who has it in hand, or had. attempts: how often it was begun; None where
+    it was never cut off. design: in words.
+    """
+
+    name: str = ""
+    adapted: str = ""
+    again: str = ""
+    worker: str = ""
+    attempts: int | None = None
+    design: str = ""
+    result: TrialResult = TrialResult()
+
+    @staticmethod
+    def of(trial: FrozenTrial) -> "TrialRecord":
+        """Read the record of a stored trial. Raises TrialRecordError."""
+        return TrialRecord.from_attributes(trial.user_attrs, trial.number)
+
+    @staticmethod
+    def from_attributes(attributes: Mapping[str, Any], number: int) -> "TrialRecord":
+        """Read the record from a trial's user attributes. Raises TrialRecordError."""
+        fields = _Fields(attributes, f"trial {number}: ")
+        result = fields.mapping(_RECORD)
+        return TrialRecord(
+            name=fields.text(_NAME),
+            adapted=fields.text(_ADAPTED),
+            again=fields.text(_AGAIN),
+            worker=fields.text(_WORKER),
+            attempts=fields.count(_ATTEMPTS),
+            design=fields.text(_DESIGN),
+            result=_from_fields(_Fields(result, f"trial {number}: {_RECORD}.")),
+        )
+
+    def to_attributes(self) -> dict[str, Any]:
+        """Return the fields that are set, as the user attributes of a trial."""
+        attributes: dict[str, Any] = {
+            _NAME: self.name,
+            _ADAPTED: self.adapted,
+            _AGAIN: self.again,
+            _WORKER: self.worker,
+            _ATTEMPTS: self.attempts,
+            _DESIGN: self.design,
+            _RECORD: _to_fields(self.result),
+        }
+        return {name: value for name, value in attributes.items() if value or value == 0}
+
+    def store(self, trial: optuna.Trial) -> None:
+        """Write the fields that are set beside a running trial; others there stay as they are."""
+        for name, value in self.to_attributes().items():
+            trial.set_user_attr(name, value)
+
+
+def genotype_of(trial: FrozenTrial) -> Genotype:
+    """The design that a trial's record holds. Raises TrialRecordError where it holds none."""
+    genotype = TrialRecord.of(trial).result.genotype
+    if genotype is None:
+        raise TrialRecordError(f"trial {trial.number}: {_RECORD}.genotype is missing")
+    return genotype
+
+
+def settled_key(trial: FrozenTrial, record: TrialRecord) -> str:
+    """The key of a design that need not be tried again; else empty."""
+    result = record.result
+    if trial.state not in FINISHED or result.unstable or result.stopped:
+        return ""
+    return result.key
+
+
+def _without_samples(found: Evaluation) -> StoredEvaluation:
+    measures = {each.name: Value(each.value, each.low, each.high) for each in found.measures}
+    return StoredEvaluation(found.kind, found.key, measures)
+
+
+def _training_of(quality: Evaluation) -> TrainingRecord:
+    details = quality.details
+    allowed, asked = details["fusion_epochs"]
+    bound = f"fusion trained for at most {allowed} of {asked} epochs" if allowed < asked else ""
+    correct = details.get("right")
+    kept = None if correct is None else tuple(correct)
+    return TrainingRecord(details["fidelity"], kept, bound)
+
+
+def _timing_of(latency: Evaluation) -> TimingRecord:
+    details, folded = latency.details, ""
+    if blocks := details.get("folded_blocks"):
+        folded = f"{counted(blocks, 'attention block')} over one key, which cannot attend: folded"
+    return TimingRecord(
+        details.get("onnx_sha256", ""),
+        details.get("device", ""),
+        details.get("timing", "shared"),
+        folded,
+        latency.unstable,
+    )
+
+
+class _Fields:
+    """Values of a stored mapping by name, each checked as it is read."""
+
+    def __init__(self, fields: Mapping[str, Any], where: str) -> None:
+        self.values, self._where = fields, where
+
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        found = self.values.get(name, {})
+        if not isinstance(found, Mapping):
+            raise self.damaged(name, "a mapping")
+        return found
+
+    def text(self, name: str) -> str:
+        found = self.values.get(name, "")
+        if not isinstance(found, str):
+            raise self.damaged(name, "a text")
+        return found
+
+    def count(self, name: str) -> int | None:
+        found = self.values.get(name)
+        if found is not None and (type(found) is not int or found < 0):
+            raise self.damaged(name, "a count")
+        return found
+
+    def flag(self, name: str) -> bool:
+        found = self.values.get(name, False)
+        if not isinstance(found, bool):
+            raise self.damaged(name, "true or false")
+        return found
+
+    def number(self, name: str) -> float | None:
+        found = self.values.get(name)
+        if not _is_number_or_none(found):
+            raise self.damaged(name, "a number")
+        return found
+
+    def value(self, name: str) -> Value | None:
+        if name not in self.values:
+            return None
+        found = self.values[name]
+        fits = isinstance(found, list | tuple) and len(found) == 3 and found[0] is not None
+        if not fits or not all(map(_is_number_or_none, found)):
+            raise self.damaged(name, "a number with its two bounds")
+        return Value(*found)
+
+    def correct(self, name: str) -> tuple[str, ...] | None:
+        found = self.values.get(name)
+        if found is None:
+            return None
+        rows = found if isinstance(found, list | tuple) else (None,)
+        if not all(isinstance(row, str) and not row.strip("01") for row in rows):
+            raise self.damaged(name, "a list of rows of 0 and 1")
+        return tuple(rows)
+
+    def damaged(self, name: str, expected: str) -> TrialRecordError:
+        found = repr(self.values.get(name))
+        shown = found if len(found) <= 60 else f"{found[:57]}..."
+        return TrialRecordError(f"{self._where}{name} is not {expected}: {shown}")
+
+
+def _is_number_or_none(found: Any) -> bool:
+    return found is None or (type(found) in (int, float) and math.isfinite(found))
+
+
+def _from_fields(fields: _Fields) -> TrialResult:
+    values = fields.values
+    published = training = timing = None
+    if not values.keys().isdisjoint(_PUBLISHED):
+        published = PublishedFigures(*map(fields.number, _PUBLISHED))
+    if "fidelity" in values:
+        correct = fields.correct("right")
+        training = TrainingRecord(fields.text("fidelity"), correct, fields.text("shortened"))
+    if not values.keys().isdisjoint(_TIMING):
+        care: Any = fields.text("timing") or "shared"
+        if care not in get_args(Timing):
+            raise fields.damaged("timing", " or ".join(get_args(Timing)))
+        sha256, device, _, folded, unstable = map(fields.text, _TIMING)
+        timing = TimingRecord(sha256, device, care, folded, unstable)
+    return TrialResult(
+        genotype=_genotype_from(fields),
+        key=fields.text("key"),
+        reason=fields.text("reason"),
+        stopped=fields.flag("stopped"),
+        published=published,
+        predicted=fields.value("predicted_ms"),
+        evaluations=_evaluations_from(fields),
+        training=training,
+        timing=timing,
+    )
+
+
+def _genotype_from(fields: _Fields) -> Genotype | None:
+    if "genotype" not in fields.values:
         return None
-    tuned = [
-        (each.before.accuracy.value, each.row.accuracy.value)
-        for each in fine_tuned
-        if each.before.accuracy and each.row.accuracy
-    ]
-    return Rungs(len(probed), len(both), _tau(both), len(tuned), _tau(tuned))
+    try:
+        return Genotype.from_json(fields.mapping("genotype"))
+    except (TypeError, ValueError) as error:
+        raise fields.damaged("genotype", "a design") from error
 
 
-def _tau(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Kendall's tau-b of two rankings; None where they are too short or all alike."""
-    if len(pairs) < MIN_TRIALS_FOR_IMPORTANCE:
-        return None
-    from scipy.stats import kendalltau
+def _evaluations_from(fields: _Fields) -> tuple[StoredEvaluation, ...]:
+    """Evaluations in their order: the key of each is followed by its measures."""
+    kind, key, measures = "", "", dict[str, Value]()
+    found = []
+    for name in fields.values:
+        if name in _NOT_MEASURES:
+            continue
+        if name.endswith(_EVALUATION):
+            found.append(StoredEvaluation(kind, key, measures))
+            kind, key = name.removesuffix(_EVALUATION), fields.text(name)
+            measures = {}
+        elif (value := fields.value(name)) is not None:
+            measures[name] = value
+    found.append(StoredEvaluation(kind, key, measures))
+    return tuple(each for each in found if each.kind or each.measures)
 
-    found = float(kendalltau(*zip(*pairs, strict=True))[0])
-    return found if math.isfinite(found) else None
 
-
-def genotype_of(record: dict[str, Any]) -> Genotype:
-    """The design that a trial's record holds."""
-    return Genotype.from_json(record["genotype"])
+def _to_fields(result: TrialResult) -> dict[str, Any]:
+    """The fields of a stored result, in the order in which they have always been written."""
+    fields: dict[str, Any] = {}
+    if result.genotype is not None:
+        fields["genotype"] = result.genotype.as_json()
+    # A design that went through every stage and missed a limit has its reason at the end.
+    reason_last = result.training is not None and not result.stopped
+    if result.reason and not reason_last:
+        fields["reason"] = result.reason
+    if result.stopped:
+        fields["stopped"] = True
+    if result.published is not None:
+        fields["published_accuracy"] = result.published.accuracy
+        fields["published_latency_ms"] = result.published.latency_ms
+    if result.key:
+        fields["key"] = result.key
+    if (predicted := result.predicted) is not None:
+        fields["predicted_ms"] = [predicted.value, predicted.low, predicted.high]
+    for each in result.evaluations:
+        if each.kind:
+            fields[f"{each.kind}{_EVALUATION}"] = each.key
+        fields |= {name: [v.value, v.low, v.high] for name, v in each.measures.items()}
+    if (training := result.training) is not None:
+        fields["fidelity"] = training.fidelity
+        fields["right"] = None if training.correct is None else list(training.correct)
+        if training.shortened:
+            fields["shortened"] = training.shortened
+    if (timing := result.timing) is not None:
+        fields["onnx_sha256"], fields["device"] = timing.onnx_sha256, timing.device
+        fields["timing"] = timing.timing
+        fields |= {"folded": timing.folded} if timing.folded else {}
+        fields |= {"unstable": timing.unstable} if timing.unstable else {}
+    if result.reason and reason_last:
+        fields["reason"] = result.reason
+    return fields

@@ -8,27 +8,12 @@ expected improvement", CEC 2011, with one objective known).
 """
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr
 
-Floats = NDArray[np.float64]
+from studies.results.hypervolume import Floats
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
-
-
-def front_of(
-    accuracy: Floats, latency: Floats, worst: tuple[float, float]
-) -> tuple[Floats, Floats]:
-    """(accuracies, latencies) of the points (N,) that no other beats, fastest first.
-
-    `worst` is the reference point (percent, ms): what is not better in both counts for nothing.
-    """
-    order = np.lexsort((-accuracy, latency))
-    accuracy, latency = accuracy[order], latency[order]
-    before = np.maximum.accumulate(np.concatenate(([worst[0]], accuracy)))[:-1]
-    kept = (accuracy > before) & (latency < worst[1])
-    return accuracy[kept], latency[kept]
 
 
 def expected_improvement(mean: Floats, sd: Floats, best: Floats) -> Floats:

@@ -9,8 +9,9 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.results.trial_record import PREDICTED, RECORD, STOPPED
-from studies.samplers.acquisition import Floats, ehvi_with_uncertain_latency, front_of
+from studies.results.hypervolume import Floats, front_of, reference_pair
+from studies.results.trial_record import TrialRecord, TrialRecordError
+from studies.samplers.acquisition import ehvi_with_uncertain_latency
 from studies.samplers.pool import DesignPool
 from studies.samplers.surrogates import (
     ACCURACY_NOISE,
@@ -25,8 +26,6 @@ COMPLETE_AT_LEAST = 3
 MODELLED_AT_MOST = 200
 NEAR_THE_FRONT = 130
 """Of the modelled trials; the others are spread evenly over the study."""
-WORST_ACCURACY, SLOWER_THAN_THE_SLOWEST = 0.0, 1.1
-"""The reference point, as `studies.results.pareto.reference_point` has it."""
 LIMIT = "ms_over_latency_limit"
 
 
@@ -157,15 +156,16 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
                     limit = trial.values[1] - trial.constraints[LIMIT]
             elif trial.state is TrialState.PRUNED and trial.constraints.get(LIMIT, 0.0) > 0:
                 over.append(design)
-                over_ms.append(trial.user_attrs[RECORD]["latency_ms"][0])
+                over_ms.append(_timed_ms(trial))
                 limit = over_ms[-1] - trial.constraints[LIMIT]
-            elif (record := trial.user_attrs.get(RECORD, {})).get(STOPPED):
-                if "accuracy" in record:  # trained, and not timed: both are nearly known
-                    predicted[design] = record["accuracy"][0], record[PREDICTED][0]
+            elif trial.state is TrialState.PRUNED:
+                result = TrialRecord.of(trial).result
+                if not result.stopped:
+                    rejected.append(design)
+                elif result.accuracy and result.predicted:  # trained: both are nearly known
+                    predicted[design] = result.accuracy.value, result.predicted.value
                 else:
                     stopped.append(design)
-            elif trial.state is TrialState.PRUNED:
-                rejected.append(design)
             elif trial.state is TrialState.RUNNING:
                 pending.append(design)
             elif trial.state is TrialState.FAIL:
@@ -186,7 +186,7 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         while True:
             offered = list(self._pool.offered)
             if not self._pool.whole and history.complete:
-                worst = (WORST_ACCURACY, np.inf)
+                worst = reference_pair(np.inf)
                 front = set(zip(*front_of(history.accuracy, history.latency, worst), strict=True))
                 told = zip(history.accuracy, history.latency, strict=True)
                 on_front = [
@@ -261,7 +261,7 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         pending_ms, _ = times(history.pending, at_pending)
         known_ms = np.concatenate([latency, pending_ms])
         slowest = min(max(known_ms.max(), ms.max()), history.limit_ms)
-        worst = (WORST_ACCURACY, SLOWER_THAN_THE_SLOWEST * slowest)
+        worst = reference_pair(float(slowest))
         front = front_of(believed, known_ms, worst)
         gain = ehvi_with_uncertain_latency(
             mean, sd, ms, relative_sd, front, worst, history.limit_ms
@@ -284,7 +284,7 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         count = len(history.complete)
         if count <= MODELLED_AT_MOST:
             return list(range(count))
-        worst = (WORST_ACCURACY, np.inf)
+        worst = reference_pair(np.inf)
         accuracy, latency = front_of(history.accuracy, history.latency, worst)
         at = np.searchsorted(latency, history.latency, side="right")
         below = np.concatenate(([worst[0]], accuracy))[at] - history.accuracy
@@ -292,6 +292,13 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         others = np.sort(near[NEAR_THE_FRONT:])
         spread = np.linspace(0, len(others) - 1, MODELLED_AT_MOST - NEAR_THE_FRONT).astype(int)
         return sorted([*near[:NEAR_THE_FRONT].tolist(), *others[spread].tolist()])
+
+
+def _timed_ms(trial: FrozenTrial) -> float:
+    latency = TrialRecord.of(trial).result.latency
+    if latency is None:
+        raise TrialRecordError(f"trial {trial.number}: over the latency limit, without a latency")
+    return latency.value
 
 
 def _level(k: int) -> float:

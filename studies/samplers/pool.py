@@ -17,7 +17,7 @@ from search_space.design.genotype import (
 )
 from search_space.operators.definitions import OPERATORS
 from search_space.space.space import Choice, SearchSpace
-from studies.samplers.acquisition import Floats
+from studies.results.hypervolume import Floats
 
 ENUMERABLE = 20_000
 """Spaces of at most so many vectors are enumerated whole."""

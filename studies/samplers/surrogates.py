@@ -10,7 +10,7 @@ from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
 from search_space.design.genotype import Genotype
-from studies.samplers.acquisition import Floats
+from studies.results.hypervolume import Floats
 
 FITTED_AT_MOST = 100
 """Length scales are settled by longer studies' evenly spaced trials, so many."""

@@ -13,16 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.evaluation import Evaluator
 from search_space.design.genotype import Genotype
-from studies.results.trial_record import (
-    AGAIN,
-    PREDICTED,
-    PROBE,
-    RECORD,
-    STOPPED,
-    genotype_of,
-    is_unstable,
-)
-from studies.samplers.acquisition import Floats, front_of
+from studies.results.hypervolume import Floats, area, reference_pair
+from studies.results.trial_record import TrialRecord, genotype_of
 from studies.search.latency_prediction import LearnedLatency
 
 PROBED_AT_LEAST = 6
@@ -39,8 +31,6 @@ PROMISING = 0.003
 """Share of the front's hypervolume that a design must be able to add to be timed at the end."""
 LAST_TRIES = 2
 """How often a design is timed at the end before it is left untimed."""
-SLOWER_THAN_THE_SLOWEST = 1.1
-"""The reference point, as `studies.results.pareto.reference_point` has it, with 0 %."""
 
 
 @dataclass(frozen=True)
@@ -105,23 +95,22 @@ class EarlyStopping:
             return None
         waiting, tries = trained_and_not_timed(trials)
         least = min((tries[key] for key in waiting), default=0)
-        waiting = {key: t for key, t in waiting.items() if tries[key] == least < LAST_TRIES}
+        waiting = {key: each for key, each in waiting.items() if tries[key] == least < LAST_TRIES}
         if not waiting:
             return None
         candidates = list(waiting.values())
-        records = [trial.user_attrs[RECORD] for trial in candidates]
-        predicted, _ = self._told([genotype_of(record) for record in records])
+        predicted, _ = self._told([genotype_of(each.trial) for each in candidates])
         timed = [trial.values for trial in trials if trial.state is TrialState.COMPLETE]
         accuracy, ms = np.array(timed, dtype=float).reshape(-1, 2).T
         slowest = max([*ms, *(each.high for each in predicted)])
-        worst = (0.0, SLOWER_THAN_THE_SLOWEST * slowest)
-        before = _volume(accuracy, ms, worst)
+        worst = reference_pair(slowest)
+        before = area(accuracy, ms, worst)
         after = [
-            _volume(np.append(accuracy, record["accuracy"][0]), np.append(ms, each.low), worst)
-            for record, each in zip(records, predicted, strict=True)
+            area(np.append(accuracy, one.accuracy), np.append(ms, each.low), worst)
+            for one, each in zip(candidates, predicted, strict=True)
         ]
         best = int(np.argmax(after))
-        return candidates[best] if after[best] > (1 + PROMISING) * before else None
+        return candidates[best].trial if after[best] > (1 + PROMISING) * before else None
 
 
 @dataclass(frozen=True)
@@ -133,24 +122,32 @@ class Predicted:
     high: float
 
 
+@dataclass(frozen=True)
+class Untimed:
+    """A trial whose design was trained, with its accuracy in percent, and not timed."""
+
+    trial: FrozenTrial
+    accuracy: float
+
+
 def trained_and_not_timed(
     trials: Sequence[FrozenTrial],
-) -> tuple[dict[str, FrozenTrial], Counter[str]]:
+) -> tuple[dict[str, Untimed], Counter[str]]:
     """Designs by key whose latency nobody has read or is reading, and how often it was tried."""
+    read = [(trial, TrialRecord.of(trial)) for trial in trials]
     waiting = {
-        record["key"]: trial
-        for trial in trials
-        if (record := trial.user_attrs.get(RECORD, {})).get(STOPPED) and "accuracy" in record
+        record.result.key: Untimed(trial, record.result.accuracy.value)
+        for trial, record in read
+        if record.result.stopped and record.result.accuracy
     }
     tries: Counter[str] = Counter()
-    for trial in trials:
-        key = trial.user_attrs.get(AGAIN, "")
+    for trial, record in read:
         if trial.state is TrialState.COMPLETE:
-            waiting.pop(trial.user_attrs[RECORD]["key"], None)
-        elif trial.state is TrialState.FAIL or is_unstable(trial):
-            tries[key] += 1
+            waiting.pop(record.result.key, None)
+        elif trial.state is TrialState.FAIL or record.result.unstable:
+            tries[record.again] += 1
         else:
-            waiting.pop(key, None)
+            waiting.pop(record.again, None)
     return waiting, tries
 
 
@@ -158,13 +155,8 @@ def _probed(trials: Sequence[FrozenTrial]) -> list[tuple[float, float]]:
     """(percent explained, latency measured or predicted) of the designs that were probed."""
     found = {}
     for trial in trials:
-        record = trial.user_attrs.get(RECORD, {})
-        latency = record.get("latency_ms") or record.get(PREDICTED)
-        if PROBE in record and latency:
-            found[record["key"]] = record[PROBE][0], latency[0]
+        result = TrialRecord.of(trial).result
+        latency = result.latency or result.predicted
+        if result.probe and latency:
+            found[result.key] = result.probe.value, latency.value
     return list(found.values())
-
-
-def _volume(accuracy: Floats, ms: Floats, worst: tuple[float, float]) -> float:
-    level, at = front_of(accuracy, ms, worst)
-    return float((np.diff(np.concatenate(([worst[0]], level))) * (worst[1] - at)).sum())

@@ -12,8 +12,8 @@ from evaluators.latency.trunk_work import TrunkWork
 from evaluators.onnx.rewriting import Rewriting
 from search_space.design.genotype import Genotype
 from search_space.space.space import SearchSpace
-from studies.results.trial_record import FINISHED, RECORD, genotype_of, is_unstable
-from studies.samplers.acquisition import Floats
+from studies.results.hypervolume import Floats
+from studies.results.trial_record import FINISHED, TrialRecord
 
 
 class LearnedLatency:
@@ -54,8 +54,12 @@ class LearnedLatency:
 
 def _reading(trial: FrozenTrial) -> Reading | None:
     """The latency that a trial measured, over the limit or not; None where it has none."""
-    record = trial.user_attrs.get(RECORD, {})
-    if trial.state not in FINISHED or is_unstable(trial) or "latency_ms" not in record:
+    if trial.state not in FINISHED:
         return None
-    median, low, high = record["latency_ms"]
-    return Reading(genotype_of(record), median, (high - low) / 2 / median)
+    result = TrialRecord.of(trial).result
+    latency = result.latency
+    if result.unstable or latency is None or latency.low is None or latency.high is None:
+        return None
+    if result.genotype is None:
+        return None
+    return Reading(result.genotype, latency.value, (latency.high - latency.low) / 2 / latency.value)

@@ -8,34 +8,22 @@ from typing import Protocol
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from evaluators.evaluation import Evaluator
-from evaluators.latency.evaluator import LatencyEvaluator
-from evaluators.store import EvaluationStore
 from search_space.design.genotype import Genotype
-from search_space.space.paper import SeededDesign
-from search_space.space.space import SearchSpace
+from studies.infra.optuna_private import next_waiting, trial_of
 from studies.infra.workers import Workers
 from studies.report.progress import Reporter
-from studies.results.objectives import FoundBy, Goals
+from studies.results.objectives import Goals
+from studies.results.study_outcome import duplicate_of
 from studies.results.text import counted
-from studies.results.trial_record import (
-    ADAPTED,
-    AGAIN,
-    NAME,
-    RECORD,
-    WORKER,
-    duplicate_of,
-    is_unstable,
-)
+from studies.results.trial_record import TrialRecord, TrialResult
 from studies.samplers.ehvi import EnumeratedEhviSampler, SpaceExhausted
 from studies.samplers.registry import distributions
-from studies.search.early_stopping import EarlyStopping, trained_and_not_timed
+from studies.search.early_stopping import trained_and_not_timed
 from studies.search.trial_index import TrialIndex
 from studies.search.trial_runner import FOR_A_PERSON, TrialRunner, search_stopped
 
 MAX_ATTEMPTS = 3
 """A trial whose worker ends in the middle of it is taken up again, up to this often."""
-ATTEMPTS = "attempts"
 ASKING_AT_MOST = timedelta(minutes=5)
 """A worker of another home that has not signed its trial by then has ended."""
 
@@ -67,38 +55,17 @@ class Search:
 
     def __init__(
         self,
-        study: optuna.Study,
-        space: SearchSpace,
-        latency: LatencyEvaluator,
-        quality: Evaluator,
-        store: EvaluationStore,
+        runner: TrialRunner,
         workers: Workers,
-        latency_limit_ms: float | None,
         reporter: Reporter,
         sampler: Callable[[int], optuna.samplers.BaseSampler],
-        seeded: Sequence[SeededDesign] = (),
         fixed: bool = False,
-        early: EarlyStopping | None = None,
-        goals: Goals | None = None,
-        further: Mapping[FoundBy, Evaluator] | None = None,
     ) -> None:
-        self._fixed, self._early = fixed, early or EarlyStopping()
-        self._goals = goals or Goals()
-        self._judge = TrialRunner(
-            study,
-            space,
-            latency,
-            quality,
-            store,
-            latency_limit_ms,
-            seeded,
-            self._early,
-            self._goals,
-            further or {},
-        )
-        self._study, self._space, self._sampler = study, space, sampler
+        """`sampler` makes the sampler of a trial from the trial's number."""
+        self._runner, self._study, self._space = runner, runner.study, runner.space
         self._workers, self._reporter = workers, reporter
-        self._distributions = distributions(space)
+        self._sampler, self._fixed = sampler, fixed
+        self._distributions = distributions(self._space)
         self._ledger, self._exhausted = TrialIndex(), False
 
     def seed(self, designs: Sequence[Seed]) -> None:
@@ -108,11 +75,9 @@ class Search:
         is left out.
         """
         with self._workers.turn:
-            names = {
-                trial.user_attrs.get(NAME)
-                for trial in self._study.get_trials(deepcopy=False)
-                if trial.state is not TrialState.FAIL and not is_unstable(trial)
-            }
+            trials = self._study.get_trials(deepcopy=False)
+            begun = [TrialRecord.of(t) for t in trials if t.state is not TrialState.FAIL]
+            names = {record.name for record in begun if not record.result.unstable}
             for seeded in designs:
                 if seeded.name in names:
                     continue
@@ -122,10 +87,8 @@ class Search:
                     self._reporter.line(f"{seeded.name} is left out: {error}")
                     continue
                 params = {d.name: c for d, c in zip(self._space.decisions, vector, strict=True)}
-                said = {NAME: seeded.name}
-                if seeded.adapted:
-                    said[ADAPTED] = seeded.adapted
-                self._study.enqueue_trial(params, user_attrs=said)
+                record = TrialRecord(name=seeded.name, adapted=seeded.adapted)
+                self._study.enqueue_trial(params, user_attrs=record.to_attributes())
 
     def run(self, total: int) -> None:
         """Goes on until the study has `total` finished trials, first with those cut off.
@@ -152,32 +115,35 @@ class Search:
     def _take(self, trial: optuna.Trial, total: int) -> None:
         """Sees a trial to its end and tells of it."""
         try:
-            self._judge.finish(trial)
+            self._runner.finish(trial)
         except KeyboardInterrupt:
             self._leave(trial)
             raise
         except FOR_A_PERSON as error:
             self._leave(trial)
             raise search_stopped("the device needs a person", error) from error
-        told = _told(self._read()[trial.number], self._ledger.first, self._goals)
+        told = _told(self._read()[trial.number], self._ledger.first, self._runner.goals)
         self._reporter.trial(self._count(running=False), total, told)
 
     def _next_to_time(self) -> optuna.Trial | None:
         """A trial for the trained design that is to be timed next, signed; None for none."""
         with self._workers.turn:
-            found = self._early.next_to_time(self._read())
+            found = self._runner.early.next_to_time(self._read())
             if found is None:
                 return None
-            said = {AGAIN: found.user_attrs[RECORD]["key"], WORKER: self._workers.name}
+            key = TrialRecord.of(found).result.key
+            record = TrialRecord(again=key, worker=self._workers.name)
             made = optuna.trial.create_trial(
                 state=TrialState.RUNNING,
                 params=found.params,
                 distributions=found.distributions,
-                user_attrs=said,
+                user_attrs=record.to_attributes(),
             )
             # Not queued: a design that waits for a greater total would come first.
-            number = self._study._storage.create_new_trial(self._study._study_id, made)
-            return optuna.Trial(self._study, number)
+            self._study.add_trial(made)
+            self._read()
+            mine = [t for t in self._ledger.running if TrialRecord.of(t) == record]
+            return trial_of(self._study, mine[-1])
 
     def _read(self) -> list[FrozenTrial]:
         """All trials as they stand now, in order of number, also those of other workers."""
@@ -188,12 +154,12 @@ class Search:
     def _leave(self, trial: optuna.Trial) -> None:
         """Leaves a trial to the next run: being interrupted is no fault of the trial."""
         with suppress(Exception):
-            trial.set_user_attr(ATTEMPTS, 0)
+            TrialRecord(attempts=0).store(trial)
 
     def _tell_of_waiting(self) -> None:
         """Says what is left to do: seeded designs beyond the total, trained ones not timed."""
         trials = self._read()
-        untimed = trained_and_not_timed(trials)[0] if self._early.latency is None else {}
+        untimed = trained_and_not_timed(trials)[0] if self._runner.early.latency is None else {}
         if untimed:
             self._reporter.line(
                 f"{counted(len(untimed), 'design')} trained earlier and never timed: the same "
@@ -201,7 +167,7 @@ class Search:
             )
         waiting = self._ledger.waiting
         if waiting:
-            seeded = len({trial.user_attrs.get(NAME) for trial in trials} - {None})
+            seeded = len({TrialRecord.of(trial).name for trial in trials} - {""})
             still = "still waits" if len(waiting) == 1 else "still wait"
             what = "listed design" if self._fixed else "seeded design"
             self._reporter.line(
@@ -231,7 +197,7 @@ class Search:
             self._workers.asking.write_text(self._study.study_name, encoding="utf-8")
             trial = self._queued() if self._fixed else self._study.ask(self._distributions)
             if trial is not None:
-                trial.set_user_attr(WORKER, self._workers.name)
+                TrialRecord(worker=self._workers.name).store(trial)
             self._workers.asking.unlink()
             return trial
 
@@ -240,11 +206,9 @@ class Search:
 
         Workers of several homes take no turns, so looking first and asking then is not enough.
         """
-        number = self._study._pop_waiting_trial_id()
-        if number is None:
-            return None
-        trial = optuna.Trial(self._study, number)
-        self._decide(trial)
+        trial = next_waiting(self._study)
+        if trial is not None:
+            self._decide(trial)
         return trial
 
     def _decide(self, trial: optuna.Trial) -> None:
@@ -263,10 +227,10 @@ class Search:
         trained and is timed at the end is counted once. Of a fixed list designs are counted: one
         that is timed again after an unstable reading is not two.
         """
-        begun = self._ledger.running if running else []
+        begun = [TrialRecord.of(trial) for trial in self._ledger.running] if running else []
         if not self._fixed:
-            return self._ledger.finished + sum(AGAIN not in trial.user_attrs for trial in begun)
-        names = {trial.user_attrs.get(NAME) for trial in begun if not is_unstable(trial)}
+            return self._ledger.finished + sum(not record.again for record in begun)
+        names = {record.name for record in begun if not record.result.unstable}
         return len(self._ledger.names | names)
 
     def _cut_off(self) -> list[FrozenTrial]:
@@ -275,8 +239,8 @@ class Search:
         died_asking = asking.is_file() and asking.read_text("utf-8") == self._study.study_name
         found = []
         for trial in self._ledger.running:
-            worker = trial.user_attrs.get(WORKER)
-            if worker is not None:
+            worker = TrialRecord.of(trial).worker
+            if worker:
                 dead = self._workers.is_dead(worker)
             else:
                 begun = trial.datetime_start or datetime.min
@@ -289,13 +253,14 @@ class Search:
         """The trial, decided where it was not yet; None, told as failed, after too many attempts
         and where no design is left for it."""
         self._study.sampler = self._sampler(frozen.number)
-        trial = optuna.Trial(self._study, frozen._trial_id)
-        trial.set_user_attr(WORKER, self._workers.name)
-        attempts = int(frozen.user_attrs.get(ATTEMPTS, 1))
+        trial = trial_of(self._study, frozen)
+        TrialRecord(worker=self._workers.name).store(trial)
+        known = TrialRecord.of(frozen).attempts
+        attempts = 1 if known is None else known
         if attempts >= MAX_ATTEMPTS:
             self._give_up(trial, f"its worker ended in the middle of it {attempts} times")
             return None
-        trial.set_user_attr(ATTEMPTS, attempts + 1)
+        TrialRecord(attempts=attempts + 1).store(trial)
         try:
             self._decide(trial)
         except SpaceExhausted as end:
@@ -304,21 +269,20 @@ class Search:
         return trial
 
     def _give_up(self, trial: optuna.Trial, reason: str) -> None:
-        trial.set_user_attr(RECORD, {"reason": reason})
+        TrialRecord(result=TrialResult(reason=reason)).store(trial)
         self._study.tell(trial, state=TrialState.FAIL)
 
 
 def _told(trial: FrozenTrial, first: Mapping[str, int], goals: Goals) -> str:
     """What a trial came to, in a line; `first` as `first_of_each` gives it."""
-    name = trial.user_attrs.get(NAME, "")
-    record = trial.user_attrs.get(RECORD, {})
-    who = f"{name}: " if name else ""
+    record = TrialRecord.of(trial)
+    who = f"{record.name}: " if record.name else ""
     if trial.state is TrialState.COMPLETE:
         accuracy, latency, *values = trial.values
         more = "".join(
             f", {each.name} {value:.4g}" for each, value in zip(goals.more, values, strict=True)
         )
-        same = duplicate_of(trial, first)
+        same = duplicate_of(trial, record, first)
         again = "" if same is None else f" (as trial {same})"
         return f"{who}{accuracy:.1f} %, {latency:.3g} ms{more}{again}"
-    return f"{who}{record.get('reason', 'failed')}"
+    return f"{who}{record.result.reason or 'failed'}"

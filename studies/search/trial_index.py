@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.results.trial_record import AGAIN, FINISHED, NAME, is_unstable, settled_key
+from studies.results.trial_record import FINISHED, TrialRecord, settled_key
 
 
 class TrialIndex:
@@ -24,7 +24,7 @@ class TrialIndex:
         self.running: list[FrozenTrial] = []
         self.waiting: list[FrozenTrial] = []
         self.finished = 0
-        self.names: set[str | None] = set()
+        self.names: set[str] = set()
         self.first: dict[str, int] = {}
         self._read = 0
 
@@ -36,9 +36,11 @@ class TrialIndex:
         self.running = [trial for trial in changed if trial.state is TrialState.RUNNING]
         self.waiting = [trial for trial in changed if trial.state is TrialState.WAITING]
         for trial in changed:
-            if trial.state in FINISHED:
-                self.finished += AGAIN not in trial.user_attrs
-                if not is_unstable(trial):
-                    self.names.add(trial.user_attrs.get(NAME))
-            if key := settled_key(trial):
+            if trial.state not in FINISHED:
+                continue
+            record = TrialRecord.of(trial)
+            self.finished += not record.again
+            if not record.result.unstable:
+                self.names.add(record.name)
+            if key := settled_key(trial, record):
                 self.first[key] = min(trial.number, self.first.get(key, trial.number))

@@ -1,7 +1,7 @@
 """What becomes of one trial: its design is timed, probed and trained, and told to the study."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -19,17 +19,8 @@ from search_space.errors import FusionNasError
 from search_space.space.paper import SeededDesign
 from search_space.space.space import SearchSpace
 from studies.results.objectives import FoundBy, Goals
-from studies.results.trial_record import (
-    AGAIN,
-    DESIGN,
-    NAME,
-    PREDICTED,
-    PROBE,
-    RECORD,
-    STOPPED,
-    UNSTABLE,
-    record_of,
-)
+from studies.results.outcome import Value
+from studies.results.trial_record import PublishedFigures, TrialRecord, TrialResult
 from studies.search.early_stopping import EarlyStopping
 
 FAILURES_IN_A_ROW = 3
@@ -55,6 +46,27 @@ class SearchStopped(FusionNasError):
     exit_code = None
 
 
+@dataclass(frozen=True)
+class Evaluators:
+    """What evaluates the designs of a study, and the store that keeps what was found.
+
+    further: what tells the objectives that neither timing nor training does.
+    """
+
+    latency: LatencyEvaluator
+    quality: Evaluator
+    store: EvaluationStore
+    further: Mapping[FoundBy, Evaluator] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SearchTargets:
+    """What a study searches for: objectives, limits on them, and a limit on the latency."""
+
+    goals: Goals = field(default_factory=Goals)
+    latency_limit_ms: float | None = None
+
+
 class TrialRunner:
     """Takes the trials of one study to their ends."""
 
@@ -62,21 +74,21 @@ class TrialRunner:
         self,
         study: optuna.Study,
         space: SearchSpace,
-        latency: LatencyEvaluator,
-        quality: Evaluator,
-        store: EvaluationStore,
-        latency_limit_ms: float | None,
-        seeded: Sequence[SeededDesign],
-        early: EarlyStopping,
-        goals: Goals,
-        further: Mapping[FoundBy, Evaluator],
+        evaluators: Evaluators,
+        targets: SearchTargets,
+        early: EarlyStopping | None = None,
+        seeded: Sequence[SeededDesign] = (),
     ) -> None:
-        """`further` tells the objectives that neither timing nor training does."""
-        self._study, self._space = study, space
-        self._latency, self._quality, self._store = latency, quality, store
-        self._limit, self._early = latency_limit_ms, early
-        self._goals, self._further = goals, further
-        self._published = {s.genotype.key: s.design for s in seeded}
+        """`seeded` are the published designs, whose figures are kept beside their trials."""
+        self.study, self.space = study, space
+        self.early, self.goals = early or EarlyStopping(), targets.goals
+        self._latency, self._quality = evaluators.latency, evaluators.quality
+        self._store, self._further = evaluators.store, evaluators.further
+        self._limit = targets.latency_limit_ms
+        self._published = {
+            s.genotype.key: PublishedFigures(s.design.accuracy_percent, s.design.latency_ms)
+            for s in seeded
+        }
         self._failed_in_a_row = self._unstable_in_a_row = 0
 
     def finish(self, trial: optuna.Trial) -> None:
@@ -86,72 +98,75 @@ class TrialRunner:
         when several trials in a row fail or many are unstable.
         """
         params = trial.params  # a copy each time it is asked for
-        genotype = self._space.decode([params[d.name] for d in self._space.decisions])
-        trial.set_user_attr(DESIGN, genotype.describe())
-        violations = self._space.violations(genotype)
+        genotype = self.space.decode([params[d.name] for d in self.space.decisions])
+        TrialRecord(design=genotype.describe()).store(trial)
+        violations = self.space.violations(genotype)
         _constrain(trial, "violations", float(len(violations)))
         if violations:
-            self._infeasible(trial, genotype, None, "; ".join(violations))
+            self._pruned(trial, TrialResult(genotype, reason="; ".join(violations)))
             return
-        more = self._said_of(genotype)
+        published = self._published.get(genotype.key)
         try:
-            self._stages(trial, genotype, more)
+            self._stages(trial, genotype, TrialResult(genotype, genotype.key, published=published))
         except FOR_A_PERSON:
             raise
         except (MeasureError, ParityError, NotFiniteError, DeviceError) as error:
             self._failed(trial, genotype, error)
 
-    def _stages(self, trial: optuna.Trial, genotype: Genotype, more: dict[str, Any]) -> None:
+    def _stages(self, trial: optuna.Trial, genotype: Genotype, result: TrialResult) -> None:
         """Takes a design through its stages, the cheaper first, and tells what it came to.
 
         Timed, probed, trained; the first is left to the end where the model knows enough. Designs
         with a name go through all of them, and so do those that are timed at the end.
         """
-        early = self._early
-        named = NAME in trial.user_attrs or AGAIN in trial.user_attrs
-        latency, predicted = None, None
+        early = self.early
+        record = TrialRecord.from_attributes(trial.user_attrs, trial.number)
+        named = bool(record.name or record.again)
+        latency, probe, predicted = None, None, None
         if not named and self._store.get(self._latency.key(genotype)) is None:
             predicted = early.predicted(genotype, self._limit)
         if predicted is not None:
-            ms, more[PREDICTED] = predicted.ms, [predicted.ms, predicted.low, predicted.high]
-        elif latency := self._timed(trial, genotype, more):
+            ms = predicted.ms
+            result = replace(result, predicted=Value(ms, predicted.low, predicted.high))
+        elif latency := self._timed(trial, genotype, result):
             ms = latency["latency_ms"].value
         else:
             return
         if early.probe is not None:
             probe, _ = known_or_new(self._store, early.probe, genotype)
-            more["probe"] = probe
-            why = "" if named else early.after_probe(probe[PROBE].value, ms, self._others(trial))
+            r2 = probe["probe_r2"].value
+            why = "" if named else early.after_probe(r2, ms, self._others(trial))
             if why:
-                self._stopped(trial, genotype, latency, None, why, more)
+                stopped = replace(result, reason=why, stopped=True)
+                self._pruned(trial, stopped.with_evaluations(latency, probe=probe))
                 return
         quality, _ = known_or_new(self._store, self._quality, genotype)
         if latency is None:
             why = f"not timed: a predicted {ms:.3g} ms has not been worth a reading"
-            self._stopped(trial, genotype, None, quality, why, more)
+            stopped = replace(result, reason=why, stopped=True)
+            self._pruned(trial, stopped.with_evaluations(None, quality, probe))
             return
         found = {"timing": latency, "training": quality}
         for name, evaluator in self._further.items():
             found[name], _ = known_or_new(self._store, evaluator, genotype)
         further = [found[name] for name in self._further]
-        record = record_of(latency, quality, genotype.as_json(), further=further, **more)
+        result = result.with_evaluations(latency, quality, probe, further)
         reason = self._over_limits(trial, found)
         if reason:
-            trial.set_user_attr(RECORD, {**record, "reason": reason})
-            self._study.tell(trial, state=TrialState.PRUNED)
-        else:
-            trial.set_user_attr(RECORD, record)
-            values = [found[o.found_by][o.measure].value for o in self._goals.objectives]
-            self._study.tell(trial, values)
+            self._pruned(trial, replace(result, reason=reason))
+            return
+        TrialRecord(result=result).store(trial)
+        values = [found[o.found_by][o.measure].value for o in self.goals.objectives]
+        self.study.tell(trial, values)
         self._failed_in_a_row = 0
 
     def _timed(
-        self, trial: optuna.Trial, genotype: Genotype, more: dict[str, Any]
+        self, trial: optuna.Trial, genotype: Genotype, result: TrialResult
     ) -> Evaluation | None:
         """The design's latency; None where that ended its trial, which is then told."""
         latency, known = known_or_new(self._store, self._latency, genotype)
         if latency.unstable:
-            self._unstable(trial, genotype, latency, **more)
+            self._unstable(trial, latency, result)
             return None
         if not known:
             self._unstable_in_a_row = 0
@@ -160,27 +175,20 @@ class TrialRunner:
             self._check_told(latency)
             reason = self._over_limits(trial, {"timing": latency})
         if reason:
-            self._infeasible(trial, genotype, latency, reason, **more)
+            if latency.infeasible:
+                _constrain(trial, "infeasible_on_device", 1.0)
+            self._pruned(trial, replace(result, reason=reason).with_evaluations(latency))
             return None
         return latency
 
     def _others(self, trial: optuna.Trial) -> list[FrozenTrial]:
-        trials = self._study.get_trials(deepcopy=False)
+        trials = self.study.get_trials(deepcopy=False)
         return [other for other in trials if other.number != trial.number]
 
-    def _stopped(
-        self,
-        trial: optuna.Trial,
-        genotype: Genotype,
-        latency: Evaluation | None,
-        quality: Evaluation | None,
-        reason: str,
-        more: dict[str, Any],
-    ) -> None:
-        """Ends a trial before its last stage: on no front, and known to the sampler."""
-        said = {"reason": reason, STOPPED: True, **more}
-        trial.set_user_attr(RECORD, record_of(latency, quality, genotype.as_json(), **said))
-        self._study.tell(trial, state=TrialState.PRUNED)
+    def _pruned(self, trial: optuna.Trial, result: TrialResult) -> None:
+        """Ends a trial that has a reason to be on no front; the sampler is told."""
+        TrialRecord(result=result).store(trial)
+        self.study.tell(trial, state=TrialState.PRUNED)
         self._failed_in_a_row = 0
 
     def _over_limit(self, trial: optuna.Trial, latency: Evaluation) -> str:
@@ -195,7 +203,7 @@ class TrialRunner:
     def _check_told(self, latency: Evaluation) -> None:
         """Raises SearchStopped where the device does not tell what is searched for or limited."""
         told = {measure.name for measure in latency.measures}
-        for objective in self._goals.needed:
+        for objective in self.goals.needed:
             if objective.found_by == "timing" and objective.measure not in told:
                 why = MeasureError(f"this device tells no {objective.words}")
                 said = f"--objective {objective.name}: {why}; leave it out, with a new --name"
@@ -203,7 +211,7 @@ class TrialRunner:
 
     def _over_limits(self, trial: optuna.Trial, found: Mapping[str, Evaluation]) -> str:
         """Which limit the design misses by what was found of it, in words; else empty."""
-        for limit in self._goals.limits:
+        for limit in self.goals.limits:
             objective = limit.objective
             if objective.found_by not in found:
                 continue
@@ -213,42 +221,16 @@ class TrialRunner:
                 return limit.words(value)
         return ""
 
-    def _said_of(self, genotype: Genotype) -> dict[str, Any]:
-        """The design's key, by which it is known again, and what was published for it."""
-        said: dict[str, Any] = {}
-        design = self._published.get(genotype.key)
-        if design is not None:
-            said["published_accuracy"] = design.accuracy_percent
-            said["published_latency_ms"] = design.latency_ms
-        return {**said, "key": genotype.key}
-
-    def _infeasible(
-        self,
-        trial: optuna.Trial,
-        genotype: Genotype,
-        latency: Evaluation | None,
-        reason: str,
-        **more: Any,
-    ) -> None:
-        if latency is not None and latency.infeasible:
-            _constrain(trial, "infeasible_on_device", 1.0)
-        record = record_of(latency, None, genotype.as_json(), reason=reason, **more)
-        trial.set_user_attr(RECORD, record)
-        self._study.tell(trial, state=TrialState.PRUNED)
-        self._failed_in_a_row = 0
-
-    def _unstable(
-        self, trial: optuna.Trial, genotype: Genotype, latency: Evaluation, **more: Any
-    ) -> None:
+    def _unstable(self, trial: optuna.Trial, latency: Evaluation, result: TrialResult) -> None:
         """Keeps a design off the front whose latency could not be read well enough.
 
         Told as a violated constraint, not as FAIL: TPE would propose it again and again. It is
         not kept as known, so that it is timed anew should it come up again.
         """
-        _constrain(trial, UNSTABLE, 1.0)
-        said = {"reason": latency.unstable, **more}
-        trial.set_user_attr(RECORD, record_of(latency, None, genotype.as_json(), **said))
-        self._study.tell(trial, state=TrialState.PRUNED)
+        _constrain(trial, "unstable", 1.0)
+        unstable = replace(result, reason=latency.unstable).with_evaluations(latency)
+        TrialRecord(result=unstable).store(trial)
+        self.study.tell(trial, state=TrialState.PRUNED)
         self._unstable_in_a_row += 1
         if self._unstable_in_a_row >= UNSTABLE_IN_A_ROW:
             hint = "keep other work off the device, cool it, fix its clocks"
@@ -258,8 +240,8 @@ class TrialRunner:
 
     def _failed(self, trial: optuna.Trial, genotype: Genotype, error: Exception) -> None:
         reason = " ".join(str(error).split())
-        trial.set_user_attr(RECORD, record_of(None, None, genotype.as_json(), reason=reason))
-        self._study.tell(trial, state=TrialState.FAIL)
+        TrialRecord(result=TrialResult(genotype, reason=reason)).store(trial)
+        self.study.tell(trial, state=TrialState.FAIL)
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= FAILURES_IN_A_ROW:
             row = f"{FAILURES_IN_A_ROW} trials in a row failed, the last"

@@ -21,21 +21,20 @@ from search_space.design.genotype import Genotype
 from search_space.modality import Modality
 from search_space.space.paper import SeededDesign, seeded_designs
 from search_space.space.space import SearchSpace
+from studies.infra.optuna_private import trial_of
 from studies.results.fine_tuned import ATTRIBUTE, TEST
 from studies.results.outcome import SEEDS, USE, DesignResult
-from studies.results.trial_record import (
+from studies.results.study_outcome import (
     CONDITIONS,
-    RECORD,
     REFERENCES,
     RIGHT,
     SUBJECT,
     TESTS,
-    genotype_of,
     outcome_of,
-    record_of,
     reference_row,
     row_json,
 )
+from studies.results.trial_record import PublishedFigures, TrialResult, genotype_of
 from studies.study.context import StudyContext
 
 ARTIFACTS = "optuna-artifacts"
@@ -125,17 +124,16 @@ def reference_rows(
     for reference in designs:
         latency, _ = known_or_new(context.store, context.latency, reference.genotype)
         quality, _ = known_or_new(context.store, context.selection, reference.genotype)
-        record = record_of(
-            latency,
-            quality,
-            reference.genotype.as_json(),
+        result = TrialResult(
+            reference.genotype,
             reason=latency.infeasible or latency.unstable,
-            published_accuracy=reference.published_accuracy,
-            published_latency_ms=reference.published_latency_ms,
-        )
+            published=PublishedFigures(
+                reference.published_accuracy, reference.published_latency_ms
+            ),
+        ).with_evaluations(latency, quality)
         tests = test_figures(context, by_seed, reference.genotype)
         design = reference.genotype.describe()
-        rows.append(reference_row(reference.name, design, reference.adapted, record, tests))
+        rows.append(reference_row(reference.name, design, reference.adapted, result, tests))
         correct["valid"][reference.name] = correct_rows(correct_of(quality))
         correct["test"][reference.name] = tests[RIGHT]
     return rows, correct
@@ -170,7 +168,7 @@ def finish(context: StudyContext, study: optuna.Study) -> None:
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     for row in shown:
         assert row.number is not None
-        genotype = genotype_of(trials[row.number].user_attrs[RECORD])
+        genotype = genotype_of(trials[row.number])
         if not _looked_at(tests.get(str(row.number), {}), genotype, len(by_seed)):
             tests[str(row.number)] = test_figures(context, by_seed, genotype)
     if context.settings.time_missing:
@@ -178,7 +176,7 @@ def finish(context: StudyContext, study: optuna.Study) -> None:
             context,
             tests,
             {
-                r.number: genotype_of(trials[r.number].user_attrs[RECORD])
+                r.number: genotype_of(trials[r.number])
                 for r in outcome.front
                 if r.number is not None
             },
@@ -257,7 +255,7 @@ def _looked_at(figures: dict[str, Any], genotype: Genotype, seeds: int) -> bool:
 def _genotype(study: optuna.Study, row: DesignResult) -> Genotype:
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     assert row.number is not None
-    return genotype_of(trials[row.number].user_attrs[RECORD])
+    return genotype_of(trials[row.number])
 
 
 def _tell_of_test(context: StudyContext, study: optuna.Study) -> None:
@@ -299,7 +297,7 @@ def attach(
         if row.number is None or kept_as in done:
             continue
         trial = trials[row.number]
-        genotype = genotype_of(trial.user_attrs[RECORD])
+        genotype = genotype_of(trial)
         artifact = quality.artifact(genotype)
         label = f"{row.label}{suffix}".replace(" ", "-").replace("/", "-")
         file = artifact.path.with_name(f"{label}.onnx")
@@ -308,12 +306,11 @@ def attach(
             study_or_trial=study,
             file_path=str(file),
             artifact_store=store,
-            storage=study._storage,
             mimetype="application/onnx",
         )
         file.unlink()
         if not suffix:
-            save_note(optuna.Trial(study, trial._trial_id), note_of(row))
+            save_note(trial_of(study, trial), note_of(row))
         study.set_user_attr("artifacts", done)
 
 

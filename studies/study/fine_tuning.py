@@ -10,8 +10,9 @@ from evaluators.store import known_or_new
 from studies.report.progress import Reporter
 from studies.results.fine_tuned import ATTRIBUTE, RIGHT, RIGHT_BEFORE, earn_it, fine_tuned_of
 from studies.results.outcome import DesignResult
+from studies.results.study_outcome import rows_of
 from studies.results.text import counted, difference
-from studies.results.trial_record import RECORD, genotype_of, rows_of
+from studies.results.trial_record import TrialRecord, genotype_of
 from studies.study.context import StudyContext
 
 
@@ -39,25 +40,21 @@ def _fine_tune(
     context: StudyContext, study: optuna.Study, row: DesignResult, reporter: Reporter
 ) -> None:
     assert row.number is not None
-    record = _record(study, row)
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    trial = trials[row.number]
     kept: dict[str, Any]
     try:
-        found, _ = known_or_new(context.store, context.fine_tuned, genotype_of(record))
+        found, _ = known_or_new(context.store, context.fine_tuned, genotype_of(trial))
     except NotFiniteError as error:
         kept = {"reason": " ".join(str(error).split())}
         reporter.line(f"{row.label}: not fine-tuned: {kept['reason']}")
     else:
         kept = {m.name: [m.value, m.low, m.high] for m in found.measures}
         kept |= {"fidelity": found.details["fidelity"], RIGHT: found.details[RIGHT]}
-        kept[RIGHT_BEFORE] = record[RIGHT]
+        before = TrialRecord.of(trial).result.training
+        kept[RIGHT_BEFORE] = list(before.correct or ()) if before else []
     study.set_user_attr(f"{ATTRIBUTE}{row.number}", kept)
     for tuned in fine_tuned_of(study.user_attrs, rows_of(study)):
         if tuned.row.number == row.number and tuned.row.accuracy:
             gained = difference(tuned.gained)
             reporter.line(f"{row.label}: {tuned.row.accuracy.value:.1f} % fine-tuned, {gained}")
-
-
-def _record(study: optuna.Study, row: DesignResult) -> dict[str, Any]:
-    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-    found: dict[str, Any] = trials[row.number or 0].user_attrs[RECORD]
-    return found

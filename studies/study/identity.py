@@ -20,7 +20,7 @@ from studies.ablations.designs import Grid
 from studies.config.settings import RUNTIMES, Settings
 from studies.infra.storage import StorageError, open_storage
 from studies.results.objectives import Goals
-from studies.results.trial_record import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS, SUBJECT, metrics
+from studies.results.study_outcome import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS, SUBJECT, metrics
 from studies.search.early_stopping import PROMISING
 from studies.study.context import StudyContext
 from studies.study.training_protocol import in_words, resumed_protocol

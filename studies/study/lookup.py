@@ -7,7 +7,7 @@ import optuna
 from studies.config.settings import UsageError
 from studies.infra.locations import default_url
 from studies.infra.storage import StorageError, open_storage, quiet_optuna
-from studies.results.trial_record import SUBJECT
+from studies.results.study_outcome import SUBJECT
 
 
 def find_study(storage: str | None, name: str | None) -> optuna.Study:

@@ -26,6 +26,7 @@ from studies.samplers.registry import sampler_maker
 from studies.search.early_stopping import EarlyStopping
 from studies.search.latency_prediction import LearnedLatency
 from studies.search.loop import Search
+from studies.search.trial_runner import Evaluators, SearchTargets, TrialRunner
 from studies.study.context import StudyContext, open_context
 from studies.study.final_test import finish, is_sought
 from studies.study.fine_tuning import fine_tune
@@ -145,22 +146,11 @@ def _new_search(
         ProbeEvaluator(context.quality) if settings.probe else None,
         latency if settings.deferred_timing else None,
     )
-    return Search(
-        study,
-        context.space,
-        context.latency,
-        context.selection,
-        context.store,
-        workers,
-        settings.latency_limit_ms,
-        reporter,
-        sampler_maker(settings.sampler, settings.seed, context.space, latency),
-        _seeds(context),
-        fixed=context.grid is not None,
-        early=early,
-        goals=settings.goals,
-        further=context.further,
-    )
+    evaluators = Evaluators(context.latency, context.selection, context.store, context.further)
+    targets = SearchTargets(settings.goals, settings.latency_limit_ms)
+    runner = TrialRunner(study, context.space, evaluators, targets, early, _seeds(context))
+    sampler = sampler_maker(settings.sampler, settings.seed, context.space, latency)
+    return Search(runner, workers, reporter, sampler, fixed=context.grid is not None)
 
 
 def _check_useful(settings: Settings) -> None:

@@ -19,6 +19,7 @@ from search_space.design.genotype import Genotype
 from search_space.errors import USAGE, FusionNasError
 from search_space.space.named import load_space
 from search_space.space.space import SearchSpace
+from studies.results.hypervolume import area, reference_pair
 
 NAME = "fusion-1152"
 """The space of the table that comes with the toolkit."""
@@ -109,18 +110,11 @@ class Table:
     def volume(self, rows: Sequence[int], lowest: float = 0.0) -> float:
         """Hypervolume that these designs dominate over that of all designs, 0..1.
 
-        Of mean accuracies, from `lowest` percent and 1.1 times the slowest design's latency.
+        Of mean accuracies, from `lowest` percent and the reference point's latency for all designs.
         """
-        worst = (lowest, 1.1 * float(self.latency.max()))
-
-        def area(some: Any) -> float:
-            from studies.samplers.acquisition import front_of
-
-            accuracy, latency = front_of(self.mean[some], self.latency[some], worst)
-            steps = np.diff(np.concatenate(([lowest], accuracy)))
-            return float((steps * (worst[1] - latency)).sum())
-
-        return area(list(rows)) / area(slice(None))
+        worst, some = reference_pair(float(self.latency.max()), lowest), list(rows)
+        whole = area(self.mean, self.latency, worst)
+        return area(self.mean[some], self.latency[some], worst) / whole
 
 
 def all_designs(space: SearchSpace) -> dict[str, Genotype]:

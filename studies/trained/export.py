@@ -20,7 +20,8 @@ from studies.config.paths import check_folder
 from studies.config.settings import UsageError
 from studies.report import terminal
 from studies.results.fine_tuned import ATTRIBUTE, RIGHTS, TEST
-from studies.results.trial_record import RECORD, TESTS, genotype_of
+from studies.results.study_outcome import CONDITIONS, TESTS
+from studies.results.trial_record import TrialRecord, genotype_of
 from studies.study.context import StudyContext
 from studies.trained.trial import lab_of, trained_trial
 
@@ -50,15 +51,16 @@ def export_trial(
     Raises UsageError for a trial that cannot be exported, ParityError where ONNX differs.
     """
     trial = trained_trial(study, number)
-    record, tests = trial.user_attrs[RECORD], study.user_attrs.get(TESTS, {}).get(str(number))
+    record, tests = TrialRecord.of(trial), study.user_attrs.get(TESTS, {}).get(str(number))
+    figures = record.result.figures()
     if fine_tuned:
-        record = study.user_attrs.get(f"{ATTRIBUTE}{number}", {})
-        if "accuracy" not in record:
+        kept = study.user_attrs.get(f"{ATTRIBUTE}{number}", {})
+        if "accuracy" not in kept:
             raise UsageError(f"trial {number} was not fine-tuned: leave --fine-tuned out")
-        tests = record.get(TEST)
+        figures, tests = _figures(kept), kept.get(TEST)
     folder = out or Path(f"export-{number}")
     check_folder(folder)
-    genotype = genotype_of(trial.user_attrs[RECORD])
+    genotype = genotype_of(trial)
     console = Console()
     with terminal.progress(console) as reporter, lab_of(study, reporter) as context:
         quality = context.quality.other(whole=True) if fine_tuned else context.quality
@@ -80,12 +82,12 @@ def export_trial(
             "encoders": [spec.as_json() for spec in context.space.encoders],
             "study": study.study_name,
             "trial": number,
-            "name": trial.user_attrs.get("name", ""),
+            "name": record.name,
             "classes": list(context.data.classes),
             "data": context.data.note,
-            "conditions": study.user_attrs["conditions"],
+            "conditions": study.user_attrs[CONDITIONS],
             "fine_tuned_whole": fine_tuned,
-            "valid": _figures(record),
+            "valid": figures,
             "test": tests and _figures(tests),
             "test_note": LOOKED_AT if tests else NOT_LOOKED_AT,
             "sha256": artifact.sha256,

@@ -17,7 +17,7 @@ from studies.report import terminal
 from studies.report.json_output import paired_as_json
 from studies.results import text as result_text
 from studies.results.fine_tuned import ATTRIBUTE
-from studies.results.trial_record import RECORD, genotype_of
+from studies.results.trial_record import genotype_of
 from studies.trained.trial import lab_of, trained_trial
 
 USUAL = (1, 3, 5)
@@ -44,7 +44,7 @@ def stress_trial(
     for severity in severities:
         if severity not in SEVERITIES:
             raise UsageError(f"--severity {severity}: give {SEVERITIES[0]} to {SEVERITIES[-1]}")
-    genotype = genotype_of(trained_trial(study, number).user_attrs[RECORD])
+    genotype = genotype_of(trained_trial(study, number))
     if fine_tuned and "accuracy" not in study.user_attrs.get(f"{ATTRIBUTE}{number}", {}):
         raise UsageError(f"trial {number} was not fine-tuned: leave --fine-tuned out")
     listed = [each for each in corruptions or CORRUPTIONS if reads(genotype, each)]

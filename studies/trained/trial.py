@@ -9,7 +9,8 @@ from optuna.trial import FrozenTrial
 
 from studies.config.settings import Settings, UsageError
 from studies.report.progress import Reporter
-from studies.results.trial_record import RECORD, SETTINGS
+from studies.results.study_outcome import SETTINGS
+from studies.results.trial_record import TrialRecord
 from studies.study.context import StudyContext, open_context
 from studies.study.identity import SAME_RESULTS, check_identity
 
@@ -23,7 +24,7 @@ def trained_trial(study: optuna.Study, number: int) -> FrozenTrial:
     trial = trials[number]
     if trial.values is None:
         unknown = "it failed" if trial.state.is_finished() else "it has not ended"
-        reason = trial.user_attrs.get(RECORD, {}).get("reason", unknown)
+        reason = TrialRecord.of(trial).result.reason or unknown
         raise UsageError(
             f"trial {number} has no trained network ({reason}): choose one of the front"
         )

@@ -34,7 +34,8 @@ from search_space.space.space import SearchSpace
 from studies.config.settings import REWRITES, UsageError, load_settings
 from studies.report import page, terminal
 from studies.report.json_output import as_json
-from studies.results.trial_record import outcome_of, record_of, reference_row
+from studies.results.study_outcome import outcome_of, reference_row
+from studies.results.trial_record import TrialResult
 
 LENGTHS = (3, 11, 5, 2)
 """Tokens of the texts of some data: their mean is 5.25."""
@@ -321,7 +322,7 @@ def test_a_latency_says_what_was_rewritten_and_which_blocks_cannot_attend(
         "attention over one key folded into its linear form (4 blocks)",
         "each text at its own length, timed at 6 tokens, their mean",
     ]
-    row = reference_row("early", "words", "", record_of(found, None, {}))
+    row = reference_row("early", "words", "", TrialResult().with_evaluations(found))
     assert row.folded == "4 attention blocks over one key, which cannot attend: folded"
     assert found["latency_ms"].value > 0
 

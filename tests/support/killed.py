@@ -31,7 +31,7 @@ from evaluators.evaluation import Evaluation
 from evaluators.latency.evaluator import LatencyEvaluator, Runs
 from evaluators.onnx.builder import OUTPUT, OnnxBuilder
 from search_space.network.rewrites import ALL
-from studies.results.trial_record import RECORD
+from studies.results.trial_record import TrialRecord
 
 LONGEST_TEXT = 6
 CHOICES = {
@@ -96,13 +96,13 @@ def run_killed(
     done = subprocess.run(program, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     trials_made = Bench(folder / "bench", space=space_of(layers)).trials
-    records = [t.user_attrs[RECORD] for t in trials_made if t.state is not TrialState.FAIL]
+    results = [TrialRecord.of(t).result for t in trials_made if t.state is not TrialState.FAIL]
     compiled, ended = (Counter(runtime.events(event)) for event in ("compile", "done"))
     return Compiled(
-        trials=len(records),
-        designs=len({record["key"] for record in records}),
-        graphs=len({record["latency_key"] for record in records}),
-        given_up=len(trials_made) - len(records),
+        trials=len(results),
+        designs=len({result.key for result in results}),
+        graphs=len({result.evaluations[0].key for result in results}),
+        given_up=len(trials_made) - len(results),
         files=len(compiled),
         compiled=compiled.total(),
         cut=(compiled - ended).total(),

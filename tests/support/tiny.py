@@ -27,6 +27,7 @@ from studies.infra.workers import Workers
 from studies.samplers.registry import sampler_maker
 from studies.search.early_stopping import EarlyStopping
 from studies.search.loop import Search
+from studies.search.trial_runner import Evaluators, SearchTargets, TrialRunner
 
 SPLITS = {"train": 40, "valid": 12, "test": 12}
 WORDS = {"dark": ("dim", "night", "black"), "light": ("bright", "day", "white")}
@@ -293,20 +294,11 @@ class Bench:
         self, workers: Workers, sampler: str = "random", early: EarlyStopping | None = None
     ) -> Search:
         """The search as a new process would make it."""
-        return Search(
-            self.study,
-            self.space,
-            self.latency,  # type: ignore[arg-type]
-            self.quality,  # type: ignore[arg-type]
-            self.store,
-            workers,
-            self.limit_ms,
-            self.told,
-            sampler_maker(sampler, 0, self.space),
-            self.seeded,
-            fixed=bool(self.listed),
-            early=early,
-        )
+        evaluators = Evaluators(self.latency, self.quality, self.store)  # type: ignore[arg-type]
+        targets = SearchTargets(latency_limit_ms=self.limit_ms)
+        runner = TrialRunner(self.study, self.space, evaluators, targets, early, self.seeded)
+        draw = sampler_maker(sampler, 0, self.space)
+        return Search(runner, workers, self.told, draw, fixed=bool(self.listed))
 
     @property
     def trials(self) -> list[optuna.trial.FrozenTrial]:

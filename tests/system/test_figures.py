@@ -18,7 +18,7 @@ from evaluators.features.preprocessing import Preprocessing
 from studies.cli import study as commands
 from studies.config.settings import load_settings
 from studies.report.json_output import as_json
-from studies.results.trial_record import correct_answers, outcome_of
+from studies.results.study_outcome import correct_answers, outcome_of
 from studies.study import context as contexts
 from studies.study import run as running
 

@@ -1,5 +1,6 @@
 """The house itself: four packages, one direction, and a device agent that needs nothing."""
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -73,3 +74,44 @@ def test_every_file_that_is_no_code_is_named_to_be_packaged() -> None:
     }
     there = {path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file()}
     assert {path for path in there if path.suffix not in (".py", ".pyc")} == packaged
+
+
+PRIVATE_NAMES = {
+    ("studies/infra/optuna_private.py", "_trial_id"),
+    ("studies/infra/optuna_private.py", "_pop_waiting_trial_id"),
+}
+"""All that `studies` uses of private names, Optuna's or others'; each says why beside it."""
+
+
+def private_uses(file: Path) -> set[tuple[str, str]]:
+    """(file, name) of each private name that is taken from anything but `self`, or imported."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Attribute) and not is_own(node.value):
+            names = [node.attr]
+        elif isinstance(node, ast.Import):
+            names = [part for alias in node.names for part in alias.name.split(".")]
+        elif isinstance(node, ast.ImportFrom):
+            modules = (node.module or "").split(".")
+            names = [*modules, *(alias.name for alias in node.names)]
+        private = [name for name in names if name.startswith("_") and not name.startswith("__")]
+        found |= {(str(file.relative_to(ROOT)), name) for name in private}
+    return found
+
+
+def is_own(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def test_private_names_of_optuna_are_used_in_one_module_alone() -> None:
+    uses = {use for file in (ROOT / "studies").rglob("*.py") for use in private_uses(file)}
+    assert uses == PRIVATE_NAMES
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "studies" / "search").glob("*.py")))
+def test_nothing_of_the_search_takes_more_than_eight_parameters(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            taken = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            assert len([each for each in taken if each.arg != "self"]) <= 8, node.name

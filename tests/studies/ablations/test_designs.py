@@ -28,7 +28,7 @@ from studies.report import page, terminal
 from studies.report.ablation import plots as ablation_plots
 from studies.report.json_output import as_json
 from studies.results.ablation import DEPTH_ALONE, MERGING_ALONE, TRIMODAL
-from studies.results.trial_record import NAME, RECORD
+from studies.results.trial_record import TrialRecord
 from studies.search.trial_runner import SearchStopped
 
 SMALL = Path(__file__).parents[2] / "support" / "small_space.toml"
@@ -171,7 +171,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def names(bench: Bench) -> list[str]:
-    return [trial.user_attrs[NAME] for trial in bench.trials if trial.state.is_finished()]
+    return [TrialRecord.of(trial).name for trial in bench.trials if trial.state.is_finished()]
 
 
 def test_a_list_is_tried_in_order_once_and_nothing_is_drawn_beside_it(bench: Bench) -> None:
@@ -185,7 +185,7 @@ def test_a_list_is_tried_in_order_once_and_nothing_is_drawn_beside_it(bench: Ben
         bench.search.seed(bench.listed)
         bench.search.run(total + 5)
     assert names(bench) == wanted
-    keys = [trial.user_attrs[RECORD]["key"] for trial in bench.trials]
+    keys = [TrialRecord.of(trial).result.key for trial in bench.trials]
     assert keys == [design.genotype.key for design in bench.listed]
 
 
@@ -197,7 +197,7 @@ def test_a_design_whose_reading_was_unstable_is_timed_again_by_the_same_command(
         bench.search.seed(bench.listed)
         bench.search.run(len(bench.listed))
         bench.latency.unstable = lambda genotype: ""
-    complete = [t.user_attrs[NAME] for t in bench.trials if t.state.name == "COMPLETE"]
+    complete = [TrialRecord.of(t).name for t in bench.trials if t.state.name == "COMPLETE"]
     assert sorted(complete) == sorted(design.name for design in bench.listed)
 
 
@@ -209,7 +209,7 @@ def test_a_design_that_failed_is_tried_again_by_the_same_command(bench: Bench) -
     bench.latency.fails = lambda: None
     bench.search.seed(bench.listed)
     bench.search.run(len(bench.listed))
-    complete = [t.user_attrs[NAME] for t in bench.trials if t.state.name == "COMPLETE"]
+    complete = [TrialRecord.of(t).name for t in bench.trials if t.state.name == "COMPLETE"]
     assert sorted(complete) == sorted(design.name for design in bench.listed)
 
 
@@ -224,10 +224,10 @@ def test_a_listed_trial_whose_worker_was_killed_is_finished_as_the_same_design(
     command = [sys.executable, "-c", program, str(bench.home / "workers")]
     worker = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     trial = bench.study.ask()
-    trial.set_user_attr("worker", worker)
+    TrialRecord(worker=worker).store(trial)
     bench.search.run(len(bench.listed))
     assert names(bench) == [design.name for design in bench.listed]
-    assert bench.trials[0].user_attrs[RECORD]["key"] == bench.listed[0].genotype.key
+    assert TrialRecord.of(bench.trials[0]).result.key == bench.listed[0].genotype.key
 
 
 def test_several_workers_share_a_list(bench: Bench) -> None:

@@ -21,7 +21,7 @@ from tiny import Bench
 
 from studies.infra.signals import take_interrupts, whole
 from studies.infra.storage import StorageError, open_storage
-from studies.results.trial_record import NAME
+from studies.results.trial_record import TrialRecord
 
 WORKERS, TOTAL = 3, 12
 
@@ -152,7 +152,7 @@ def check_workers(folder: Path, url: str) -> None:
     bench = Bench(folder, url)
     assert [t.number for t in bench.trials] == list(range(TOTAL))
     assert {t.state for t in bench.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    names = Counter(t.user_attrs[NAME] for t in bench.trials if NAME in t.user_attrs)
+    names = Counter(name for t in bench.trials if (name := TrialRecord.of(t).name))
     assert names == Counter(s.name for s in bench.seeded)
     drawn = [tuple(t.params.items()) for t in bench.trials]
     assert len(set(drawn)) == TOTAL, "workers that start together draw apart"

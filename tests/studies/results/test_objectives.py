@@ -17,7 +17,7 @@ from studies.report import page
 from studies.results.objectives import BY_NAME, Limit, goals
 from studies.results.outcome import DesignResult, Value
 from studies.results.pareto import gains, hypervolume, pareto_front, reference_point
-from studies.results.trial_record import outcome_of
+from studies.results.study_outcome import outcome_of
 
 THREE = goals(["robustness"], []).objectives
 FLAGS = ("--objective", "robustness", "--noise", "0.95", "--objective", "without-vision")

@@ -1,7 +1,7 @@
 """Pareto front, standing and hypervolume, each against the plainest reckoning there is."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sample_outcome import sample
 
 from studies.results.cautions import cautions_of, neighbours
+from studies.results.hypervolume import area, reference_pair, volume
 from studies.results.outcome import DesignResult, Value
 from studies.results.pareto import (
     dominates,
@@ -181,3 +182,30 @@ def test_neighbours_on_the_front_are_told_apart_by_the_same_samples_or_not_at_al
         "On the front, the paired accuracy intervals of 1 of 2 neighbouring pairs hold zero: their "
         "order is not settled."
     )
+
+
+@given(st.data())
+def test_volume_of_more_objectives_is_the_number_of_unit_cubes_that_are_covered(
+    data: st.DataObject,
+) -> None:
+    count = data.draw(st.sampled_from([2, 3, 4]))
+    points = data.draw(st.lists(st.tuples(*[st.integers(0, 4)] * count), max_size=7))
+    cubes = {cube for point in points for cube in product(*map(range, point))}
+    gains = np.array(points, dtype=float).reshape(-1, count)
+    assert volume(gains, np.zeros(count)) == len(cubes)
+
+
+def test_an_area_is_the_same_to_the_last_digit_as_versions_before_printed_it() -> None:
+    rng = np.random.default_rng(0)
+    accuracy, latency = rng.uniform(50, 90, 200), rng.uniform(1, 30, 200)
+    total, best = 0.0, 0.0
+    for ms, percent in sorted(zip(latency.tolist(), accuracy.tolist(), strict=True)):
+        if percent > best:
+            total += (percent - best) * (-ms + 33.0)
+            best = percent
+    assert area(accuracy, latency, (0.0, 33.0)) == total
+
+
+def test_there_is_one_reference_point() -> None:
+    worst = reference_point([row(0, 50, 2), row(1, 60, 4)])
+    assert worst == reference_pair(4.0) == (0.0, 1.1 * 4.0)

@@ -10,7 +10,8 @@ from evaluators.statistics.paired import Correct, Paired
 from studies.report.json_output import verdict_as_json
 from studies.results import text as result_text
 from studies.results.outcome import DesignResult, Standing, Timing, Value
-from studies.results.trial_record import figures_of, record_of
+from studies.results.study_outcome import figures_of
+from studies.results.trial_record import StoredEvaluation, TrialResult
 from studies.results.verdict import (
     BETWEEN_READINGS,
     CorrectBySplit,
@@ -167,7 +168,7 @@ class TestMissing:
     @pytest.mark.parametrize(
         ("changed", "why"),
         [
-            (replace(own, right=None), "it is not kept on which samples mine was right"),
+            (replace(own, correct=None), "it is not kept on which samples mine was right"),
             (replace(own, row=replace(own.row, latency=None)), "mine has no latency"),
             (
                 replace(own, row=replace(own.row, latency=None, reason="no kernel for it")),
@@ -326,9 +327,13 @@ class TestSpeed:
     def test_a_latency_of_which_it_is_not_kept_how_it_was_read_counts_as_shared(self) -> None:
         assert DesignResult(0, "complete", "").timing == "shared"
         board = Evaluation("k", "latency", details={"timing": "alone"})
-        assert figures_of(record_of(board, None, {}))["timing"] == "alone"
-        assert figures_of(record_of(Evaluation("k", "latency"), None, {}))["timing"] == "shared"
-        assert figures_of({"latency_ms": [1.0, 0.9, 1.1]})["timing"] == "shared"
+        kept = StoredEvaluation("latency", "k", {"latency_ms": Value(1.0, 0.9, 1.1)})
+        assert figures_of(TrialResult().with_evaluations(board))["timing"] == "alone"
+        assert (
+            figures_of(TrialResult().with_evaluations(Evaluation("k", "latency")))["timing"]
+            == "shared"
+        )
+        assert figures_of(TrialResult(evaluations=(kept,)))["timing"] == "shared"
 
     def test_without_intervals_there_is_none(self) -> None:
         bare = DesignResult(0, "complete", "", latency=Value(20.0))

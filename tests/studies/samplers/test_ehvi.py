@@ -16,10 +16,10 @@ from search_space.design.genotype import Genotype
 from search_space.space.named import load_space
 from search_space.space.space import SearchSpace
 from studies.infra.workers import Workers
+from studies.results.hypervolume import front_of
 from studies.samplers.acquisition import (
     ehvi_with_uncertain_latency,
     expected_hypervolume_improvement,
-    front_of,
 )
 from studies.samplers.ehvi import (
     COMPLETE_AT_LEAST,

@@ -12,16 +12,8 @@ from evaluators.latency.evaluator import MeasureError
 from evaluators.onnx.rewriting import Rewriting
 from search_space.design.genotype import Genotype
 from search_space.network.rewrites import NONE
-from studies.results.trial_record import (
-    AGAIN,
-    DESIGN,
-    PREDICTED,
-    PROBE,
-    RECORD,
-    STOPPED,
-    rows_of,
-    rungs_of,
-)
+from studies.results.study_outcome import rows_of, rungs_of
+from studies.results.trial_record import TrialRecord, genotype_of
 from studies.search.early_stopping import (
     LAST_TRIES,
     PROBED_AT_LEAST,
@@ -44,7 +36,7 @@ class FakeProbe:
 
     def evaluate(self, genotype: Genotype) -> Evaluation:
         self.probed.append(genotype.key)
-        measure = Measure(PROBE, self._bench.quality.percent(genotype) - 3, "%", "higher")
+        measure = Measure("probe_r2", self._bench.quality.percent(genotype) - 3, "%", "higher")
         return Evaluation(self.key(genotype), "probe", (measure,))
 
 
@@ -69,7 +61,7 @@ def front_of_all(bench: Bench) -> set[tuple[float, float]]:
     """(accuracy, latency) that no other design which was trained beats, timed or not."""
     points = {
         (bench.quality.percent(g), bench.latency.ms(g))
-        for g in (Genotype.from_json(t.user_attrs[RECORD]["genotype"]) for t in bench.trials)
+        for g in (genotype_of(t) for t in bench.trials)
     }
     return {
         (a, ms)
@@ -84,16 +76,16 @@ def front_of_all(bench: Bench) -> set[tuple[float, float]]:
 def test_designs_that_many_others_beat_are_not_trained(bench: Bench) -> None:
     search, probe = with_probe(bench)
     search.run(30)
-    stopped = [t for t in bench.trials if t.user_attrs[RECORD].get(STOPPED)]
+    stopped = [t for t in bench.trials if TrialRecord.of(t).result.stopped]
     assert len(bench.trials) == 30 and 5 < len(stopped) < 25
     assert {t.state for t in stopped} == {TrialState.PRUNED}
     assert len(set(bench.quality.trained)) == len(bench.quality.trained)
     trained = {
-        t.user_attrs[RECORD]["key"] for t in bench.trials if "accuracy" in t.user_attrs[RECORD]
+        TrialRecord.of(t).result.key for t in bench.trials if TrialRecord.of(t).result.accuracy
     }
     assert trained == set(bench.quality.trained)
-    assert not {t.user_attrs[RECORD]["key"] for t in stopped} & trained
-    assert "probed designs beat that" in stopped[0].user_attrs[RECORD]["reason"]
+    assert not {TrialRecord.of(t).result.key for t in stopped} & trained
+    assert "probed designs beat that" in TrialRecord.of(stopped[0]).result.reason
     assert set(bench.quality.trained) <= set(probe.probed)
 
 
@@ -126,7 +118,7 @@ def test_a_study_without_a_probe_says_nothing_of_rungs(bench: Bench) -> None:
 
 def test_few_designs_are_timed_and_the_front_is_that_of_timing_all(bench: Bench) -> None:
     with_deferred_timing(bench).run(40)
-    counted = [t for t in bench.trials if AGAIN not in t.user_attrs]
+    counted = [t for t in bench.trials if not TrialRecord.of(t).again]
     assert len(counted) == 40 and len(set(bench.quality.trained)) > 15
     assert READINGS_AT_LEAST <= len(bench.latency.timed) < 0.7 * len(bench.quality.trained)
     rows = [row for row in rows_of(bench.study) if row.state == "complete"]
@@ -141,14 +133,14 @@ def test_no_design_that_was_not_timed_is_complete(bench: Bench) -> None:
     with_deferred_timing(bench).run(40)
     timed = set(bench.latency.timed)
     complete = [t for t in bench.trials if t.state is TrialState.COMPLETE]
-    assert {t.user_attrs[RECORD]["key"] for t in complete} <= timed
-    untimed = [t for t in bench.trials if t.user_attrs[RECORD].get(STOPPED)]
+    assert {TrialRecord.of(t).result.key for t in complete} <= timed
+    untimed = [t for t in bench.trials if TrialRecord.of(t).result.stopped]
     assert untimed
     for trial in untimed:
-        record = trial.user_attrs[RECORD]
-        assert "latency_ms" not in record and record["accuracy"][0] > 0
-        ms, low, high = record[PREDICTED]
-        assert low <= ms <= high
+        result = TrialRecord.of(trial).result
+        assert result.latency is None and result.accuracy and result.accuracy.value > 0
+        assert result.predicted and result.predicted.low and result.predicted.high
+        assert result.predicted.low <= result.predicted.value <= result.predicted.high
 
 
 def test_what_may_be_over_the_limit_is_timed_before_it_is_trained(tmp_path: Path) -> None:
@@ -157,7 +149,7 @@ def test_what_may_be_over_the_limit_is_timed_before_it_is_trained(tmp_path: Path
     over = [t for t in bench.trials if t.constraints.get("ms_over_latency_limit", 0) > 0]
     assert over
     for trial in over:
-        assert trial.user_attrs[RECORD]["key"] not in bench.quality.trained
+        assert TrialRecord.of(trial).result.key not in bench.quality.trained
 
 
 def test_a_run_that_was_ended_before_the_last_readings_takes_them_when_it_goes_on(
@@ -166,7 +158,7 @@ def test_a_run_that_was_ended_before_the_last_readings_takes_them_when_it_goes_o
     search = with_deferred_timing(bench)
 
     def interrupt() -> Exception | None:
-        counted = [t for t in bench.trials if AGAIN in t.user_attrs]
+        counted = [t for t in bench.trials if TrialRecord.of(t).again]
         if counted:
             raise KeyboardInterrupt
         return None
@@ -180,7 +172,7 @@ def test_a_run_that_was_ended_before_the_last_readings_takes_them_when_it_goes_o
     again.quality.percent = bench.quality.percent
     with_deferred_timing(again).run(40)
     assert not [t for t in again.trials if not t.state.is_finished()]
-    assert [t for t in again.trials if AGAIN in t.user_attrs and t.state is TrialState.COMPLETE]
+    assert [t for t in again.trials if TrialRecord.of(t).again and t.state is TrialState.COMPLETE]
     before = len(again.trials)
     with_deferred_timing(again).run(40)
     assert len(again.trials) == before
@@ -190,22 +182,22 @@ def test_a_design_that_cannot_be_timed_at_the_end_keeps_no_other_from_it(bench: 
     search, asked = with_deferred_timing(bench), list[str]()
 
     def fails() -> Exception | None:
-        again = [t for t in bench.trials if AGAIN in t.user_attrs]
+        again = [t for t in bench.trials if TrialRecord.of(t).again]
         if not again:
             return None
-        asked.append(again[-1].user_attrs[AGAIN])
+        asked.append(TrialRecord.of(again[-1]).again)
         return MeasureError("no kernel") if asked[-1] == asked[0] else None
 
     bench.latency.fails = fails
     search.run(40)
-    states = [t.state for t in bench.trials if t.user_attrs.get(AGAIN) == asked[0]]
+    states = [t.state for t in bench.trials if TrialRecord.of(t).again == asked[0]]
     assert set(states) == {TrialState.FAIL} and len(states) <= LAST_TRIES
     assert len(set(asked)) > 1
-    number = next(t.number for t in bench.trials if t.user_attrs.get(AGAIN) == asked[0])
+    number = next(t.number for t in bench.trials if TrialRecord.of(t).again == asked[0])
     (untimed,) = (
         row
         for row in rows_of(bench.study)
-        if row.state == "stopped" and row.design == bench.trials[number].user_attrs[DESIGN]
+        if row.state == "stopped" and row.design == TrialRecord.of(bench.trials[number]).design
     )
     assert untimed.timed_as is None and untimed.reason.startswith("not timed")
     before = len(bench.trials)
@@ -258,7 +250,7 @@ def test_the_command_stops_early_says_so_and_goes_on(place: Place) -> None:
 def test_designs_that_a_later_command_would_leave_untimed_are_told(bench: Bench) -> None:
     few = with_deferred_timing(bench)
     few.run(12)
-    waiting = [t for t in bench.trials if t.user_attrs[RECORD].get(STOPPED)]
+    waiting = [t for t in bench.trials if TrialRecord.of(t).result.stopped]
     assert waiting
     bench.told.lines.clear()
     bench.new_search(bench.workers).run(12)

@@ -13,7 +13,8 @@ from search_space.design.genotype import Genotype
 from search_space.network.rewrites import NONE
 from search_space.space.space import SearchSpace
 from studies.results.objectives import Goals
-from studies.results.trial_record import RECORD, UNSTABLE
+from studies.results.outcome import Value
+from studies.results.trial_record import StoredEvaluation, TimingRecord, TrialRecord, TrialResult
 from studies.search.latency_prediction import LearnedLatency
 from studies.study.identity import directions_of
 
@@ -42,11 +43,17 @@ def planted_ms(design: Genotype) -> float:
     return 3.0 + 2.0 * design.deepest_tap("text") + 1.0 * design.deepest_tap("vision")
 
 
-def add_trial(study: optuna.Study, design: Genotype, ms: float, **more: str) -> None:
-    record = {"genotype": design.as_json(), "latency_ms": [ms, 0.99 * ms, 1.01 * ms], **more}
-    values = [50.0, ms] if not more else None
-    state = TrialState.PRUNED if more else TrialState.COMPLETE
-    study.add_trial(create_trial(state=state, values=values, user_attrs={RECORD: record}))
+def add_trial(
+    study: optuna.Study, design: Genotype, ms: float, reason: str = "", unstable: str = ""
+) -> None:
+    timed = StoredEvaluation("latency", "", {"latency_ms": Value(ms, 0.99 * ms, 1.01 * ms)})
+    timing = TimingRecord(unstable=unstable)
+    result = TrialResult(design, reason=reason, evaluations=(timed,), timing=timing)
+    pruned = reason or unstable
+    values = None if pruned else [50.0, ms]
+    state = TrialState.PRUNED if pruned else TrialState.COMPLETE
+    attributes = TrialRecord(result=result).to_attributes()
+    study.add_trial(create_trial(state=state, values=values, user_attrs=attributes))
 
 
 def learnt(study: optuna.Study, space: SearchSpace) -> LearnedLatency:
@@ -77,7 +84,7 @@ def test_a_design_over_the_limit_was_timed_and_teaches_as_well(
 def test_an_unstable_reading_teaches_nothing(study: optuna.Study, space: SearchSpace) -> None:
     asked = designs(space, 5, seed=4)
     before, _ = learnt(study, space)(asked)
-    add_trial(study, asked[0], 800.0, **{UNSTABLE: "its halves are far apart"})
+    add_trial(study, asked[0], 800.0, unstable="its halves are far apart")
     after, _ = learnt(study, space)(asked)
     assert after.tolist() == before.tolist()
 

@@ -18,21 +18,13 @@ from evaluators.devices.ssh.connect import HostKeyChanged
 from evaluators.devices.ssh.keys import LogInFailed
 from evaluators.evaluation import Measure
 from evaluators.latency.evaluator import MeasureError
-from search_space.design.genotype import Genotype
 from search_space.errors import DEVICE, HOST_KEY
 from studies.cli.exits import errors
 from studies.infra.workers import Workers
 from studies.results.cautions import cautions_of
 from studies.results.pareto import pareto_front
-from studies.results.trial_record import (
-    ADAPTED,
-    NAME,
-    RECORD,
-    UNSTABLE,
-    WORKER,
-    reference_row,
-    rows_of,
-)
+from studies.results.study_outcome import reference_row, rows_of
+from studies.results.trial_record import TimingRecord, TrialRecord, TrialResult, genotype_of
 from studies.samplers.registry import SAMPLERS, distributions, sampler_maker
 from studies.search.loop import MAX_ATTEMPTS
 from studies.search.trial_runner import UNSTABLE_IN_A_ROW, SearchStopped
@@ -60,7 +52,7 @@ def test_seeding_twice_queues_each_published_design_once(bench: Bench) -> None:
     bench.search.seed(bench.seeded)
     bench.search.run(len(bench.seeded))
     bench.search.seed(bench.seeded)
-    assert [t.user_attrs[NAME] for t in bench.trials] == [s.name for s in bench.seeded]
+    assert [TrialRecord.of(t).name for t in bench.trials] == [s.name for s in bench.seeded]
 
 
 def test_seeds_that_the_total_leaves_no_room_for_are_told_with_the_total_that_does(
@@ -88,8 +80,8 @@ def test_a_seeded_trial_is_the_published_design_with_the_words_that_carried_it(
     bench.search.seed(bench.seeded)
     bench.search.run(len(bench.seeded))
     for trial, seeded in zip(bench.trials, bench.seeded, strict=True):
-        assert trial.user_attrs[RECORD]["key"] == seeded.genotype.key
-        assert "carried over in proportion" in trial.user_attrs[ADAPTED]
+        assert TrialRecord.of(trial).result.key == seeded.genotype.key
+        assert "carried over in proportion" in TrialRecord.of(trial).adapted
     shown = {row.name: row for row in rows_of(bench.study)}
     published = {s.name: s.design for s in bench.seeded}
     for name, row in shown.items():
@@ -115,7 +107,7 @@ def test_a_seed_whose_trial_failed_is_tried_again(bench: Bench) -> None:
     bench.latency.fails = lambda: None
     bench.search.seed(bench.seeded[:1])
     bench.search.run(1)
-    states = [t.state.name for t in bench.trials if t.user_attrs.get(NAME)]
+    states = [t.state.name for t in bench.trials if TrialRecord.of(t).name]
     assert states == ["FAIL", "COMPLETE"]
 
 
@@ -156,8 +148,8 @@ def test_what_cannot_be_built_is_pruned_with_a_constraint_and_never_timed(
     assert 0 < len(unbuildable) < 20, "products of unequal widths cannot be built"
     for trial in unbuildable:
         assert trial.state is TrialState.PRUNED
-        assert trial.user_attrs[RECORD]["reason"]
-        genotype = Genotype.from_json(trial.user_attrs[RECORD]["genotype"])
+        assert TrialRecord.of(trial).result.reason
+        genotype = genotype_of(trial)
         assert genotype.key not in bench.latency.timed
 
 
@@ -175,17 +167,17 @@ def test_what_is_over_the_latency_limit_is_never_trained(tmp_path: Path) -> None
     bench.search.run(30)
     timed = set(bench.latency.timed)
     fast = {
-        t.user_attrs[RECORD]["key"]
+        TrialRecord.of(t).result.key
         for t in bench.trials
-        if t.user_attrs[RECORD].get("latency_ms", [9])[0] <= 4.0
+        if (latency := TrialRecord.of(t).result.latency) and latency.value <= 4.0
     }
     assert fast < timed
     assert sorted(bench.quality.trained) == sorted(fast)
     for trial in bench.trials:
-        if trial.user_attrs[RECORD].get("key") in timed - fast:
+        if TrialRecord.of(trial).result.key in timed - fast:
             assert trial.state is TrialState.PRUNED
             assert constraints(trial)["ms_over_latency_limit"] > 0
-            assert "over the latency limit of 4 ms" in trial.user_attrs[RECORD]["reason"]
+            assert "over the latency limit of 4 ms" in TrialRecord.of(trial).result.reason
 
 
 SHAKY = "none of 4 rounds of timing can be trusted; in the last, the blocks are 31.0 % apart"
@@ -205,7 +197,7 @@ def test_a_design_whose_latency_is_not_stable_is_never_trained_and_on_no_front(
     for row in shaky:
         trial = bench.trials[row.number or 0]
         assert trial.state is TrialState.PRUNED and constraints(trial)["unstable"] > 0
-        assert trial.user_attrs[RECORD]["key"] not in bench.quality.trained
+        assert TrialRecord.of(trial).result.key not in bench.quality.trained
         assert row.reason == SHAKY and row.latency is not None and row not in pareto_front(rows)
     (caution,) = [text for text in cautions_of(rows, {}) if "no stable latency" in text]
     assert caution.startswith(f"{len(shaky)} trial") and SHAKY in caution
@@ -213,7 +205,12 @@ def test_a_design_whose_latency_is_not_stable_is_never_trained_and_on_no_front(
 
 
 def test_a_reference_whose_latency_is_not_stable_is_told() -> None:
-    row = reference_row("text-only", "a text encoder", "", {UNSTABLE: SHAKY, "reason": SHAKY})
+    row = reference_row(
+        "text-only",
+        "a text encoder",
+        "",
+        TrialResult(reason=SHAKY, timing=TimingRecord(unstable=SHAKY)),
+    )
     assert row.state == "unstable"
     (caution,) = cautions_of((), {}, (row,))
     assert caution == f"The latency of text-only is not stable: {SHAKY}"
@@ -307,7 +304,7 @@ def test_the_same_design_in_two_hands_at_once_counts_once(bench: Bench) -> None:
             params=twin.params,
             distributions=twin.distributions,
             values=twin.values,
-            user_attrs={RECORD: twin.user_attrs[RECORD]},
+            user_attrs=TrialRecord(result=TrialRecord.of(twin).result).to_attributes(),
         )
     )
     assert rows_of(bench.study)[1].duplicate_of == 0
@@ -359,7 +356,7 @@ def killed_worker(bench: Bench, trial: optuna.Trial, sign: bool = True) -> None:
     name = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     assert name
     if sign:
-        trial.set_user_attr(WORKER, name)
+        TrialRecord(worker=name).store(trial)
 
 
 def test_a_trial_whose_worker_was_killed_is_finished_by_the_next_run(bench: Bench) -> None:
@@ -377,7 +374,7 @@ def test_a_trial_killed_while_it_was_asked_for_is_decided_and_finished(bench: Be
     bench.workers.asking.write_text(bench.study.study_name)
     bench.search.run(1)
     assert [t.number for t in bench.trials] == [half.number]
-    assert bench.trials[0].user_attrs[RECORD]["key"] == bench.seeded[0].genotype.key
+    assert TrialRecord.of(bench.trials[0]).result.key == bench.seeded[0].genotype.key
 
 
 def test_a_trial_that_a_live_worker_has_just_asked_for_is_left_to_it(bench: Bench) -> None:
@@ -390,7 +387,7 @@ def test_a_trial_that_a_live_worker_has_just_asked_for_is_left_to_it(bench: Benc
 def test_a_trial_in_the_hands_of_another_live_worker_is_left_to_it(bench: Bench) -> None:
     other = Workers(bench.home / "workers")
     trial = bench.study.ask(distributions(bench.space))
-    trial.set_user_attr(WORKER, other.name)
+    TrialRecord(worker=other.name).store(trial)
     bench.search.run(2)
     assert bench.trials[0].state is TrialState.RUNNING
     other.close()
@@ -405,7 +402,7 @@ def test_workers_of_another_home_count_as_alive(tmp_path: Path) -> None:
 
 def test_a_trial_that_kills_its_worker_every_time_is_given_up(bench: Bench) -> None:
     trial = bench.study.ask(distributions(bench.space))
-    trial.set_user_attr("attempts", MAX_ATTEMPTS)
+    TrialRecord(attempts=MAX_ATTEMPTS).store(trial)
     killed_worker(bench, trial)
     bench.search.run(1)
     assert bench.trials[0].state is TrialState.FAIL

@@ -6,7 +6,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.results.trial_record import NAME, RECORD, UNSTABLE, first_of_each
+from studies.results.study_outcome import first_of_each
+from studies.results.trial_record import TimingRecord, TrialRecord, TrialResult
 from studies.search.trial_index import TrialIndex
 
 STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -16,8 +17,11 @@ def two_objectives() -> optuna.Study:
     return optuna.create_study(directions=["maximize", "minimize"])
 
 
-def end(study: optuna.Study, trial: optuna.Trial, state: TrialState, **record: str) -> None:
-    trial.set_user_attr(RECORD, record)
+def end(
+    study: optuna.Study, trial: optuna.Trial, state: TrialState, key: str, unstable: str = ""
+) -> None:
+    timing = TimingRecord(unstable=unstable)
+    TrialRecord(result=TrialResult(key=key, timing=timing)).store(trial)
     study.tell(trial, [50.0, 1.0] if state is TrialState.COMPLETE else None, state=state)
 
 
@@ -26,9 +30,9 @@ def assert_same_as_a_look_at_all(trial_index: TrialIndex, trials: list[FrozenTri
     assert trial_index.waiting == [t for t in trials if t.state is TrialState.WAITING]
     finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     assert trial_index.finished == len(finished)
-    steady = [trial for trial in finished if UNSTABLE not in trial.user_attrs[RECORD]]
-    assert trial_index.names == {trial.user_attrs.get(NAME) for trial in steady}
-    assert trial_index.first == first_of_each(trials)
+    steady = [trial for trial in finished if not TrialRecord.of(trial).result.unstable]
+    assert trial_index.names == {TrialRecord.of(trial).name for trial in steady}
+    assert trial_index.first == first_of_each([(t, TrialRecord.of(t)) for t in trials])
 
 
 def test_it_holds_whatever_order_the_trials_of_several_workers_end_in() -> None:
@@ -37,13 +41,15 @@ def test_it_holds_whatever_order_the_trials_of_several_workers_end_in() -> None:
     for _ in range(400):
         step = draw.choice(("queue", "ask", "ask", "end", "end", "read"))
         if step == "queue":
-            study.enqueue_trial({}, user_attrs={NAME: f"seeded {draw.randrange(5)}"})
+            study.enqueue_trial(
+                {}, user_attrs=TrialRecord(name=f"seeded {draw.randrange(5)}").to_attributes()
+            )
         elif step == "ask":
             running.append(study.ask())
         elif step == "end" and running:
-            unstable = {UNSTABLE: "halves apart"} if draw.random() < 0.2 else {}
+            unstable = "halves apart" if draw.random() < 0.2 else ""
             trial = running.pop(draw.randrange(len(running)))
-            end(study, trial, draw.choice(STATES), key=str(draw.randrange(20)), **unstable)
+            end(study, trial, draw.choice(STATES), str(draw.randrange(20)), unstable)
         else:
             trial_index.update(study.get_trials(deepcopy=False))
             assert_same_as_a_look_at_all(trial_index, study.get_trials(deepcopy=False))

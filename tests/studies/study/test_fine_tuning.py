@@ -16,7 +16,7 @@ from studies.results import text as result_text
 from studies.results.fine_tuned import ATTRIBUTE, earn_it
 from studies.results.outcome import DesignResult, Value
 from studies.results.pareto import dominates, pareto_front
-from studies.results.trial_record import outcome_of
+from studies.results.study_outcome import outcome_of
 
 POINTS = st.lists(st.tuples(st.integers(50, 60), st.integers(1, 12)), min_size=1, max_size=25)
 

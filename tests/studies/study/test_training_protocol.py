@@ -11,6 +11,7 @@ from test_evaluators_contract import QUICK, demo, design, image_folder, quality
 from torch import nn
 
 import studies.study.training_protocol as chosen
+from evaluators.evaluation import Evaluation, Measure
 from evaluators.features.examples import Batch
 from evaluators.quality.evaluator import ON_FROZEN, QualityEvaluator
 from evaluators.training.config import named_protocol
@@ -18,7 +19,8 @@ from evaluators.training.loop import TrainingConfig, TrainingProtocol, Trunks, a
 from studies.config.settings import Settings, UsageError, load_settings
 from studies.results.cautions import cautions_of
 from studies.results.outcome import DesignResult
-from studies.results.trial_record import figures_of, record_of
+from studies.results.study_outcome import figures_of
+from studies.results.trial_record import TrialResult
 from studies.study.training_protocol import chosen_protocol, epoch_macs, in_words, resumed_protocol
 
 
@@ -167,8 +169,9 @@ def test_a_design_that_a_bound_cut_short_is_named(tmp_path: Path) -> None:
     bounded = replace(QUICK, fusion=replace(QUICK.fusion, max_macs=1.0))
     found = quality(image_folder(tmp_path / "set"), tmp_path / "home", bounded).evaluate(design())
     assert found.details["fusion_epochs"] == [1, 3]
-    record = record_of(None, found, design().as_json(), latency_ms=[1.0, 0.9, 1.1])
-    rows = [DesignResult(0, "complete", "", **figures_of(record))]
+    timed = Evaluation("k", "latency", (Measure("latency_ms", 1.0, "ms", "lower", 0.9, 1.1),))
+    result = TrialResult().with_evaluations(timed, found)
+    rows = [DesignResult(0, "complete", "", **figures_of(result))]
     assert rows[0].shortened == "fusion trained for at most 1 of 3 epochs"
     assert [said for said in cautions_of(rows, {}) if "1 trial (trial 0) had a fusion so" in said]
     assert not cautions_of([replace(rows[0], shortened="")], {})

@@ -1,0 +1,327 @@
+"""What a stored study came to, read back from its trials and its own attributes.
+
+Reading needs Optuna alone: a report can be made without data, device or torch.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from evaluators.statistics.paired import Correct, correct_from
+from studies.results.ablation import grid_outcome
+from studies.results.cautions import cautions_of, neighbours
+from studies.results.fine_tuned import failures, fine_tuned_of
+from studies.results.objectives import MORE, Goals, goals
+from studies.results.outcome import (
+    SEEDS,
+    USE,
+    DesignResult,
+    FineTuned,
+    ModalityUse,
+    Outcome,
+    Rungs,
+    Split,
+    Standing,
+    State,
+    Value,
+)
+from studies.results.pareto import (
+    hypervolume_history,
+    pareto_front,
+    reference_point,
+    standing,
+)
+from studies.results.trial_record import (
+    PublishedFigures,
+    TimingRecord,
+    TrainingRecord,
+    TrialRecord,
+    TrialResult,
+    settled_key,
+)
+from studies.results.verdict import CorrectBySplit, with_verdicts
+
+CONDITIONS, IDENTITY, SETTINGS = "conditions", "identity", "settings"
+PROTOCOL = "training protocol"
+SUBJECT, REFERENCES, TESTS = "subject", "references", "test"
+RIGHT = "right"
+"""Of the test figures by trial: which samples were right. Of the study: the same of its references,
+by split and name."""
+MIN_TRIALS_FOR_IMPORTANCE = 8
+_STORED_AS = {"adapted": "carried_over"}
+"""Names that fields of a row have in the storage, where they are others."""
+
+
+def metrics(sought: Goals) -> list[str]:
+    """What Optuna calls the values of a trial."""
+    return ["accuracy_percent", "latency_ms", *(each.name for each in sought.more)]
+
+
+def figures_of(result: TrialResult, tests: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The fields of a row that are figures, from a trial's result and from the test's figures."""
+    measures = result.measures
+
+    def whole(name: str) -> int | None:
+        return int(measures[name].value) if name in measures else None
+
+    tests = tests or {}
+    training = result.training or TrainingRecord("")
+    timing = result.timing or TimingRecord()
+    published = result.published or PublishedFigures()
+    return {
+        "accuracy": result.accuracy,
+        "accuracy_nonzero": measures.get("accuracy_nonzero"),
+        "test_accuracy": Value.kept(tests, "accuracy"),
+        "test_accuracy_nonzero": Value.kept(tests, "accuracy_nonzero"),
+        "test_seeds": tuple(tests.get(SEEDS, ())),
+        "use": ModalityUse.kept(tests.get(USE)),
+        "latency": result.latency,
+        "probe_r2": result.probe,
+        "predicted_latency": result.predicted,
+        "parameters": whole("parameters"),
+        "macs": whole("macs"),
+        "onnx_bytes": whole("onnx_bytes"),
+        "fidelity": training.fidelity,
+        "shortened": training.shortened,
+        "folded": timing.folded,
+        "device": timing.device,
+        "timing": timing.timing,
+        "published_accuracy": published.accuracy,
+        "published_latency_ms": published.latency_ms,
+        "reason": result.reason,
+        "more": {each.name: measures[each.measure] for each in MORE if each.measure in measures},
+    }
+
+
+def correct_answers(study: optuna.Study, split: Split = "test") -> dict[int | str, Correct]:
+    """Which samples each design was right about: (seeds, N), by trial number or reference's name.
+
+    "valid": the samples that the search chose by, for every complete trial; under
+    cross-validation all of train and valid. "test": for the designs that the study's end looked
+    at. N and the order of samples are the same throughout; designs of which it is not kept are
+    left out.
+    """
+    kept: dict[int | str, Any] = dict(study.user_attrs.get(RIGHT, {}).get(split, {}))
+    if split == "test":
+        tests = study.user_attrs.get(TESTS, {})
+        kept |= {int(number): figures.get(RIGHT) for number, figures in tests.items()}
+    else:
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        trained = ((t.number, TrialRecord.of(t).result.training) for t in complete)
+        kept |= {number: training.correct for number, training in trained if training}
+    return {who: correct_from(rows) for who, rows in kept.items() if rows}
+
+
+def row_of(trial: FrozenTrial, record: TrialRecord, tests: Mapping[str, Any]) -> DesignResult:
+    """One finished trial as a row; `tests` holds the test figures by trial number."""
+    result = record.result
+    pruned = "stopped" if result.stopped else "infeasible"
+    pruned = "unstable" if result.unstable else pruned
+    states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: pruned}
+    return DesignResult(
+        number=trial.number,
+        state=states.get(trial.state, "failed"),  # type: ignore[arg-type]
+        design=record.design,
+        params=trial.params,
+        name=record.name,
+        adapted=record.adapted,
+        **figures_of(result, tests.get(str(trial.number))),
+    )
+
+
+def reference_row(
+    name: str,
+    design: str,
+    adapted: str,
+    result: TrialResult,
+    tests: Mapping[str, Any] | None = None,
+) -> DesignResult:
+    """A design outside the search, such as text alone; `tests` holds its test figures."""
+    state: State = "complete" if result.latency else "infeasible"
+    if result.unstable:
+        state = "unstable"
+    figures = figures_of(result, tests)
+    return DesignResult(None, state, design, name=name, adapted=adapted, **figures)
+
+
+def row_json(row: DesignResult) -> dict[str, Any]:
+    """A row as plain JSON values; `row_from_json` is the inverse."""
+    return {_STORED_AS.get(name, name): value for name, value in asdict(row).items()}
+
+
+def row_from_json(fields: Mapping[str, Any]) -> DesignResult:
+    """The row that `row_json` wrote."""
+    own = {stored: name for name, stored in _STORED_AS.items()}
+    fields = {own.get(name, name): value for name, value in fields.items()}
+    accuracies = ("accuracy", "accuracy_nonzero", "test_accuracy", "test_accuracy_nonzero")
+    names = (*accuracies, "latency", "probe_r2", "predicted_latency")
+    values = {name: Value(**fields[name]) if fields.get(name) else None for name in names}
+    values["more"] = {name: Value(**v) for name, v in fields.get("more", {}).items()}  # type: ignore[assignment]
+    kept = fields.get("use") or {}
+    use = ModalityUse.from_json(kept) if "chance" in kept else None  # none by earlier versions
+    seeds = tuple(fields.get("test_seeds", ()))
+    return DesignResult(**{**fields, **values, "use": use, "test_seeds": seeds})
+
+
+def rows_of(study: optuna.Study) -> tuple[DesignResult, ...]:
+    """All finished trials in order of number."""
+    tests = study.user_attrs.get(TESTS, {})
+    finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    finished.sort(key=lambda t: t.number)
+    read = [(trial, TrialRecord.of(trial)) for trial in finished]
+    first = first_of_each(read)
+    later = {
+        record.again: trial.number
+        for trial, record in read
+        if record.again and settled_key(trial, record)
+    }
+    rows = []
+    for trial, record in read:
+        row = row_of(trial, record, tests)
+        row = replace(row, duplicate_of=duplicate_of(trial, record, first))
+        if row.state == "stopped":
+            timed_as = later.get(record.result.key)
+            if timed_as is not None:
+                row = replace(
+                    row, timed_as=timed_as, reason=f"timed at the end, as trial {timed_as}"
+                )
+        rows.append(row)
+    return tuple(rows)
+
+
+def first_of_each(trials: Iterable[tuple[FrozenTrial, TrialRecord]]) -> dict[str, int]:
+    """Each design's key and the number of the first trial, in their order, that settled it."""
+    first: dict[str, int] = {}
+    for trial, record in trials:
+        if key := settled_key(trial, record):
+            first.setdefault(key, trial.number)
+    return first
+
+
+def duplicate_of(trial: FrozenTrial, record: TrialRecord, first: Mapping[str, int]) -> int | None:
+    """The number of an earlier trial of the same design, of `first_of_each`.
+
+    It is seen when trials are read: two workers may have one design in hand, neither knowing it.
+    """
+    number = first.get(settled_key(trial, record))
+    return None if number == trial.number else number
+
+
+def outcome_of(study: optuna.Study) -> Outcome:
+    """Everything there is to show of a study that this toolkit made. Raises KeyError otherwise."""
+    rows = rows_of(study)
+    references = tuple(row_from_json(r) for r in study.user_attrs.get(REFERENCES, []))
+    subject = study.user_attrs[SUBJECT]
+    grid = grid_outcome(subject.get("grid"), rows, correct_answers(study))
+    fine_tuned = fine_tuned_of(study.user_attrs, rows)
+    # A list is given, not searched: neither its course nor its decisions mean anything.
+    sought = goals_of(subject)
+    objectives = sought.objectives
+    reference = None if grid else reference_point(rows, objectives)
+    named = [row for row in rows if row.name and row.state == "complete"]
+    front = pareto_front(rows, objectives)
+    by_split: CorrectBySplit = {
+        "valid": correct_answers(study, "valid"),
+        "test": correct_answers(study, "test"),
+    }
+    tested = all(row.number in by_split["test"] for row in front)
+    correct = by_split["test" if tested else "valid"]
+    return Outcome(
+        study=study.study_name,
+        title=subject["title"],
+        data_name=subject["data_name"],
+        data_note=subject["data_note"],
+        majority=tuple(subject["majority"]),
+        cv=subject.get("cv", False),
+        ceilings=subject["ceilings"],
+        rows=rows,
+        references=references,
+        front=front,
+        standings=_standings(named, rows, (*front, *references), by_split, sought),
+        hypervolume=hypervolume_history(rows, reference, objectives),
+        reference_point=reference,
+        importances={} if grid else _importances(study, sought),
+        conditions=study.user_attrs[CONDITIONS],
+        latency_limit_ms=subject["latency_limit_ms"],
+        cautions=(
+            *cautions_of(rows, subject, references, correct, sought),
+            *(
+                f"Trial {number} has earned fine-tuning and could not be fine-tuned: {why}"
+                for number, why in failures(study.user_attrs).items()
+            ),
+        ),
+        neighbours=() if sought.more else neighbours(front, correct),
+        grid=grid,
+        rungs=rungs_of(rows, fine_tuned),
+        fine_tuned=fine_tuned,
+        goals=sought,
+    )
+
+
+def goals_of(subject: Mapping[str, Any]) -> Goals:
+    """What a study searches for, from what it keeps about itself."""
+    return goals(subject.get("objectives", ()), subject.get("limits", ()))
+
+
+def _standings(
+    named: Sequence[DesignResult],
+    rows: Sequence[DesignResult],
+    held: Sequence[DesignResult],
+    correct: CorrectBySplit,
+    sought: Goals,
+) -> tuple[Standing, ...]:
+    """Where named designs stand; verdicts weigh accuracy and latency, so without them for more."""
+    found = tuple(standing(row, rows, sought.objectives) for row in named)
+    return found if sought.more else with_verdicts(found, held, correct)
+
+
+def _importances(study: optuna.Study, sought: Goals) -> dict[str, dict[str, float]]:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    found: dict[str, dict[str, float]] = {}
+    if len(complete) < MIN_TRIALS_FOR_IMPORTANCE:
+        return found
+    for at, metric in enumerate(metrics(sought)):
+        values = {trial.values[at] for trial in complete}
+        if len(values) < 2:
+            continue
+
+        def target(trial: FrozenTrial, at: int = at) -> float:
+            return float(trial.values[at])
+
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        found[metric] = optuna.importance.get_param_importances(
+            study, target=target, evaluator=evaluator
+        )
+    return found
+
+
+def rungs_of(rows: Sequence[DesignResult], fine_tuned: Sequence[FineTuned] = ()) -> Rungs | None:
+    """How the stages of a study that probed or fine-tuned agree; None for one that did neither."""
+    probed = {row.design: row for row in rows if row.probe_r2 and row.timed_as is None}
+    both = [
+        (row.probe_r2.value, row.accuracy.value)
+        for row in probed.values()
+        if row.probe_r2 and row.accuracy
+    ]
+    if not probed and not fine_tuned:
+        return None
+    tuned = [
+        (each.before.accuracy.value, each.row.accuracy.value)
+        for each in fine_tuned
+        if each.before.accuracy and each.row.accuracy
+    ]
+    return Rungs(len(probed), len(both), _tau(both), len(tuned), _tau(tuned))
+
+
+def _tau(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Kendall's tau-b of two rankings; None where they are too short or all alike."""
+    if len(pairs) < MIN_TRIALS_FOR_IMPORTANCE:
+        return None
+    from scipy.stats import kendalltau
+
+    found = float(kendalltau(*zip(*pairs, strict=True))[0])
+    return found if math.isfinite(found) else None
