@@ -10,20 +10,19 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 
-from evaluators.data import DRAWN, DataSet, summary
+from evaluators.data import DataSet, summary
 from evaluators.data.folds import pool
 from evaluators.quality.cross_validation import FOLDS
 from evaluators.training.loop import TRAINING_VERSION, Trunks
 from search_space.space.named import names
-from search_space.space.space import SearchSpace
 from studies.ablations.designs import Grid
 from studies.config.settings import RUNTIMES, Settings
 from studies.infra.storage import StorageError, open_storage
 from studies.results.objectives import Goals
 from studies.results.trial_record import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS, SUBJECT, metrics
 from studies.search.early_stopping import PROMISING
-from studies.study.context import StudyContext
-from studies.study.training_protocol import in_words, resumed_protocol
+from studies.study.context import StudyContext, data_label, study_name
+from studies.study.training_protocol import in_words
 
 SAME_RESULTS = ("data", "space", "training protocol or seed")
 """The parts of a study's identity that trained networks depend on."""
@@ -36,16 +35,6 @@ def directions_of(goals: Goals) -> list[StudyDirection]:
     """Which way each objective is better, as Optuna has it."""
     ways = {True: StudyDirection.MAXIMIZE, False: StudyDirection.MINIMIZE}
     return [ways[objective.higher] for objective in goals.objectives]
-
-
-def data_label(data: DataSet) -> str:
-    """The data's name as studies and pages call it."""
-    return data.kind if data.kind in DRAWN else data.name
-
-
-def study_name(settings: Settings, data: DataSet, space: SearchSpace) -> str:
-    """The name given, or one of preset, data and space."""
-    return settings.name or f"{settings.preset}-{data_label(data)}-{space.name}"
 
 
 def open_study(context: StudyContext) -> optuna.Study:
@@ -116,13 +105,7 @@ def _stages(settings: Settings) -> str:
 def check_identity(
     context: StudyContext, study: optuna.Study, parts: Sequence[str] | None = None
 ) -> None:
-    """Raises StorageError where a study was made under other conditions, in `parts` or at all.
-
-    What of the training protocol was chosen for the machine that began the study is taken over.
-    """
-    context.quality.protocol = resumed_protocol(
-        context.quality.protocol, context.settings.trunks, study.user_attrs[PROTOCOL]
-    )
+    """Raises StorageError where a study was made under other conditions, in `parts` or at all."""
     known, identity = study.user_attrs[IDENTITY], _identity(context)
     other = sorted(key for key in parts or identity if identity[key] != known.get(key))
     if other:
@@ -253,7 +236,7 @@ def _rewrites(context: StudyContext) -> str:
         return "none: designs are timed as written"
     lengths = []
     for name in context.space.text_encoders:
-        found = context.quality.preprocessing.text_lengths(context.space.encoder(name))
+        found = context.quality.trainer.preprocessing.text_lengths(context.space.encoder(name))
         lengths.append(f"{name} {sum(found) / len(found):.1f}, {max(found)}")
     padding = {
         "all": "padding cut to the longest text",

@@ -26,10 +26,11 @@ from studies.samplers.registry import sampler_maker
 from studies.search.early_stopping import EarlyStopping
 from studies.search.latency_prediction import LearnedLatency
 from studies.search.loop import Search
-from studies.study.context import StudyContext, open_context
+from studies.study.context import StudyContext, open_context, study_name
 from studies.study.final_test import finish, is_sought
 from studies.study.fine_tuning import fine_tune
-from studies.study.identity import open_study, study_name
+from studies.study.identity import open_study
+from studies.study.lookup import stored_protocol
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def run_to_end(
     Raises UsageError for flags that this space or this study has no use for, and what `open_lab`,
     `open_study` and `Search.run` raise.
     """
-    context = open_context(settings, reporter.step)
+    context = open_context(settings, reporter.step, partial(stored_protocol, settings.storage))
     try:
         target = page or default_page(study_name(settings, context.data, context.space))
         check_page(target)
@@ -120,7 +121,7 @@ def _work_beside(settings: Settings, total: int, threads: int, reporter: Any) ->
     that."""
     quiet_optuna()
     torch.set_num_threads(threads)
-    context = open_context(settings, reporter.step)
+    context = open_context(settings, reporter.step, partial(stored_protocol, settings.storage))
     try:
         study = open_study(context)
         context.selection.prepare()
@@ -142,7 +143,7 @@ def _new_search(
     if settings.sampler == "ehvi" or settings.deferred_timing:
         latency = LearnedLatency(study, context.space, context.builder.rewriting)
     early = EarlyStopping(
-        ProbeEvaluator(context.quality) if settings.probe else None,
+        ProbeEvaluator(context.quality.trainer) if settings.probe else None,
         latency if settings.deferred_timing else None,
     )
     return Search(

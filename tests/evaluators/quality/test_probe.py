@@ -9,7 +9,7 @@ import torch
 from test_evaluators_contract import BY_STAGE, QUICK, demo, design, image_folder, quality
 
 from evaluators.data import DataSet
-from evaluators.quality import evaluator as quality_module
+from evaluators.quality import trainer as trainer_module
 from evaluators.quality.probe import ProbeEvaluator, ridge
 from search_space.design.genotype import ATTENTION_OVER, OPERATORS
 from search_space.design.rules import violations
@@ -57,7 +57,7 @@ def test_a_probe_trains_nothing_and_never_opens_test(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(quality_module, "fit", refuse)
+    monkeypatch.setattr(trainer_module, "fit", refuse)
     trial_runner = quality(data, tmp_path)
     asked: list[str] = []
     split = DataSet.split
@@ -67,7 +67,7 @@ def test_a_probe_trains_nothing_and_never_opens_test(
         return split(self, name)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DataSet, "split", noted)
-    ProbeEvaluator(trial_runner).evaluate(design())
+    ProbeEvaluator(trial_runner.trainer).evaluate(design())
     assert set(asked) == {"train", "valid"}
     assert not list(tmp_path.glob("weights/*"))
 
