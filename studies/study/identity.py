@@ -27,6 +27,11 @@ from studies.study.training_protocol import in_words
 SAME_RESULTS = ("data", "space", "training protocol or seed")
 """The parts of a study's identity that trained networks depend on."""
 
+SEARCHES = "searches"
+"""User attribute of a study: each way in which it has been searched, as values."""
+STAGES = ("probe", "deferred_timing", "fine_tune")
+"""The settings that say which designs are trained and timed."""
+
 EVERY_STAGE = "every feasible design is timed and trained"
 """Of a study that stops none early."""
 
@@ -66,19 +71,46 @@ def open_study(context: StudyContext) -> optuna.Study:
         study.set_user_attr(SUBJECT, _subject(context))
         study.set_user_attr(SETTINGS, asdict(_from_anywhere(settings)))
         study.set_user_attr(PROTOCOL, asdict(context.quality.protocol))
+        study.set_user_attr(SEARCHES, [_search_of(settings)])
         study.set_user_attr(IDENTITY, _identity(context))  # last: without it the study is made anew
         return study
     check_identity(context, study)
-    said = dict(study.user_attrs[CONDITIONS])
     if context.grid is None:
-        if settings.sampler not in said["sampler"].replace(",", "").split():
-            said["sampler"] += f", then {settings.sampler}"
-        stages = _stages(settings)
-        if stages not in said.get("stages", EVERY_STAGE).split("; then "):
-            said["stages"] = f"{said.get('stages', EVERY_STAGE)}; then {stages}"
+        note_search(study, settings)
+    return study
+
+
+def _search_of(settings: Settings) -> dict[str, Any]:
+    """How designs are searched, of what a resumed study may change."""
+    return {name: getattr(settings, name) for name in ("sampler", *STAGES)}
+
+
+def note_search(study: optuna.Study, settings: Settings) -> None:
+    """Adds to a resumed study's conditions how it is searched from now on, if that is new."""
+    known, own = _searches(study), _search_of(settings)
+    if own in known:
+        return
+    said = dict(study.user_attrs[CONDITIONS])
+    if own["sampler"] not in [each["sampler"] for each in known]:
+        said["sampler"] += f", then {own['sampler']}"
+    if not any(all(own[name] == each[name] for name in STAGES) for each in known):
+        said["stages"] = f"{said.get('stages', EVERY_STAGE)}; then {_stages(settings)}"
     if said != study.user_attrs[CONDITIONS]:
         study.set_user_attr(CONDITIONS, said)
-    return study
+    study.set_user_attr(SEARCHES, [*known, own])
+
+
+def _searches(study: optuna.Study) -> list[dict[str, Any]]:
+    """How the study has been searched so far, the search that began it first.
+
+    Earlier versions kept the settings of that one alone, and its first stages not at all where
+    there were none to choose.
+    """
+    began = {"probe": False, "deferred_timing": False, "fine_tune": 0, **study.user_attrs[SETTINGS]}
+    found: list[dict[str, Any]] = study.user_attrs.get(SEARCHES) or [
+        {name: began[name] for name in ("sampler", *STAGES)}
+    ]
+    return found
 
 
 def _stages(settings: Settings) -> str:
