@@ -47,7 +47,7 @@ def test_features_that_do_not_vary_count_for_nothing() -> None:
 
 def test_a_probe_finds_what_the_features_tell_of_the_classes(data: DataSet, tmp_path: Path) -> None:
     """The first word of a text names its class: ids tell it, and so do a trunk's first states."""
-    probe = ProbeEvaluator(quality(data, tmp_path))
+    probe = ProbeEvaluator(quality(data, tmp_path).trainer)
     assert 0 < probe.evaluate(design())["probe_r2"].value < 100
 
 
@@ -81,23 +81,23 @@ def test_every_operator_can_be_probed(
     if violations(asked, demo().shapes):
         pytest.skip(f"{operator} does not attend over {over}")
     home = tmp_path_factory.getbasetemp() / "every-operator"
-    found = ProbeEvaluator(quality(data, home)).evaluate(asked)
+    found = ProbeEvaluator(quality(data, home).trainer).evaluate(asked)
     assert found["probe_r2"].value <= 100
 
 
 def test_the_same_probe_again_gives_the_same_figure_under_the_same_key(
     data: DataSet, tmp_path: Path
 ) -> None:
-    one, two = (ProbeEvaluator(quality(data, tmp_path / name)) for name in "ab")
+    one, two = (ProbeEvaluator(quality(data, tmp_path / name).trainer) for name in "ab")
     torch.manual_seed(5)
     assert one.evaluate(design()) == two.evaluate(design())
-    tuned = ProbeEvaluator(quality(data, tmp_path / "c", BY_STAGE))
+    tuned = ProbeEvaluator(quality(data, tmp_path / "c", BY_STAGE).trainer)
     assert tuned.key(design()) != one.key(design())
     assert one.key(design()) != quality(data, tmp_path / "a", QUICK).key(design())
 
 
 def test_designs_over_the_same_taps_share_one_probe(data: DataSet, tmp_path: Path) -> None:
-    probe = ProbeEvaluator(quality(data, tmp_path))
+    probe = ProbeEvaluator(quality(data, tmp_path).trainer)
     assert probe.key(design("product")) == probe.key(design("gated"))
     assert probe.evaluate(design("product")) == probe.evaluate(design("gated"))
     assert probe.key(design("product")) != probe.key(design("cross-attention")), "reads tokens"
