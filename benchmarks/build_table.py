@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from evaluators.latency.evaluator import LOCAL_TIMING, LatencyEvaluator, Runs
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.probe import ProbeEvaluator
+from evaluators.quality.trainer import new_trainer
 from evaluators.training.config import TrainingProtocol
 from search_space.design.genotype import Genotype
 from search_space.network.rewrites import ALL
@@ -87,14 +89,9 @@ def train(space: SearchSpace, rows: Path, data: str, part: str) -> None:
     at, of = (int(number) for number in part.split("/"))
     file = rows / f"trained-{at}-{of}.jsonl"
     encoders = {spec.name: spec for spec in space.encoders}
-    first = QualityEvaluator(
-        load(Path(data), cache=rows / "data"),
-        encoders,
-        space.shapes,
-        TrainingProtocol(trunks="frozen"),
-        rows,
-    )
-    judges = [first.other(seed=seed) for seed in SEEDS]
+    loaded, protocol = load(Path(data), cache=rows / "data"), TrainingProtocol(trunks="frozen")
+    first = QualityEvaluator(new_trainer(loaded, encoders, space.shapes, protocol, rows))
+    judges = [first.other(protocol=replace(protocol, seed=seed)) for seed in SEEDS]
     order = {key: k for k, key in enumerate(all_designs(space))}
     for row, genotype in todo(space, trained(rows)):
         if order[genotype.key] % of != at:
@@ -105,7 +102,7 @@ def train(space: SearchSpace, rows: Path, data: str, part: str) -> None:
             line["valid_accuracy"].append(percent(trial_runner.evaluate(genotype)))
             line["training_s"].append(round(time.perf_counter() - begun, 4))
             line["test_accuracy"].append(percent(trial_runner.test(genotype)))
-            trial_runner.forget_weights(genotype)
+            trial_runner.trainer.forget_weights(genotype)
         keep(file, line)
 
 
@@ -115,7 +112,7 @@ def probe(space: SearchSpace, rows: Path, data: str) -> None:
     file, encoders = rows / "probed.jsonl", {spec.name: spec for spec in space.encoders}
     loaded = load(Path(data), cache=rows / "data")
     protocol = TrainingProtocol(trunks="frozen")
-    trial_runner = ProbeEvaluator(QualityEvaluator(loaded, encoders, space.shapes, protocol, rows))
+    trial_runner = ProbeEvaluator(new_trainer(loaded, encoders, space.shapes, protocol, rows))
     for row, genotype in todo(space, lines(file)):
         begun = time.perf_counter()
         reached = trial_runner.evaluate(genotype)["probe_r2"].value

@@ -28,8 +28,7 @@ from evaluators.features.preprocessing import Preprocessing
 from evaluators.features.store import Rows
 from evaluators.features.taps import TapFeatures
 from evaluators.features.trunk_weights import TrunkWeights
-from evaluators.quality.evaluator import QualityEvaluator
-from evaluators.training.config import named_protocol
+from evaluators.quality.trainer import DesignTrainer, new_trainer
 from evaluators.training.loop import predict
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.encoders.features import Feature
@@ -101,14 +100,14 @@ def cost(data: DataSet, space: SearchSpace, home: Path) -> dict[str, Any]:
     }
 
 
-def apart(evaluator: QualityEvaluator, genotype: Genotype) -> dict[str, Any]:
+def apart(trainer: DesignTrainer, genotype: Genotype) -> dict[str, Any]:
     """Logits on kept features against those of the whole network, over validation."""
-    network = evaluator.trained(genotype)
+    network = trainer.trained(genotype)
     kept, whole = (
-        predict(part, evaluator.reads.examples(genotype, "valid", on_cached))
+        predict(part, trainer.inputs.examples(genotype, "valid", on_cached))
         for part, on_cached in ((network.fusion, True), (network, False))
     )
-    reads = evaluator.reads.kept(genotype, "valid")._features
+    reads = trainer.inputs.kept(genotype, "valid")._features
     return {
         "design": genotype.describe(),
         "largest": float((kept - whole).abs().max()),
@@ -142,14 +141,12 @@ def main() -> None:
         data = replace(data, samples=tuple(sample for part in some for sample in part))
         features = cost(data, space, home)
         encoders = {spec.name: spec for spec in space.encoders}
-        evaluator = QualityEvaluator(
-            data, encoders, dict(space.shapes), named_protocol("fair", 0), home
-        )
         settings = load_settings("pareto", trunks="frozen")
-        evaluator.protocol = chosen_protocol(settings, evaluator, space, "cpu")
+        protocol = chosen_protocol(settings, Preprocessing(data, space.shapes), space, "cpu")
+        trainer = new_trainer(data, encoders, space.shapes, protocol, home)
         found = []
         for genotype in designs(space):
-            found.append(apart(evaluator, genotype))
+            found.append(apart(trainer, genotype))
             print(found[-1], flush=True)
     result = {
         "data": data.note,

@@ -23,11 +23,12 @@ import torch
 from main_job import machine, show
 
 from evaluators.data import DataSet, load
+from evaluators.features.preprocessing import Preprocessing
 from evaluators.quality.cross_validation import CrossValidatedEvaluator
 from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.trainer import new_trainer
 from evaluators.statistics.accuracy import measures_of, spread_points
 from evaluators.statistics.paired import correct_of
-from evaluators.training.config import named_protocol
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.space.named import load_space
 from search_space.space.space import SearchSpace
@@ -78,14 +79,12 @@ def evaluators(
     """One a seed, each set up as `fusion-nas run --trunks` does."""
     encoders = {spec.name: spec for spec in space.encoders}
     compute = "cuda" if torch.cuda.is_available() else "cpu"
-    made = []
+    preprocessing, made = Preprocessing(data, space.shapes), []
     for seed in seeds:
-        evaluator = QualityEvaluator(
-            data, encoders, dict(space.shapes), named_protocol("fair", seed), home, None, compute
-        )
         settings = load_settings("pareto", trunks=trunks, seed=seed)
-        evaluator.protocol = chosen_protocol(settings, evaluator, space, compute)
-        made.append(evaluator)
+        protocol = chosen_protocol(settings, preprocessing, space, compute)
+        trainer = new_trainer(data, encoders, space.shapes, protocol, home, None, compute)
+        made.append(QualityEvaluator(trainer))
     return made
 
 

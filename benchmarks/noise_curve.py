@@ -23,6 +23,7 @@ from plain_trial import PROTOCOL, SEED
 from evaluators.data import load
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.robustness import Noise, RobustnessEvaluator
+from evaluators.quality.trainer import new_trainer
 from search_space.design.genotype import Genotype
 from search_space.space.named import load_space
 
@@ -51,11 +52,11 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as home:
         data = load(shared / "data" / "tweets", cache=Path(home) / "data")
-        quality = QualityEvaluator(data, encoders, space.shapes, PROTOCOL, Path(home))
-        robustness = RobustnessEvaluator(quality, Noise())
+        quality = QualityEvaluator(new_trainer(data, encoders, space.shapes, PROTOCOL, Path(home)))
+        robustness = RobustnessEvaluator(quality.trainer, Noise())
         for design in designs:
             for split in ("train", "valid"):
-                quality.reads.kept(design, split)
+                quality.trainer.inputs.kept(design, split)
             rows.append(timed(quality, robustness, design))
             print(rows[-1], flush=True)
     shares = [row["curve_over_trial"] for row in rows]

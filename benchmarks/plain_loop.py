@@ -62,6 +62,7 @@ from torch.nn import functional as F
 from evaluators.data import DataSet, Split, load
 from evaluators.features.store import Rows
 from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.trainer import new_trainer
 from evaluators.training.loop import predict
 from search_space.design.genotype import Genotype
 from search_space.encoders.features import Feature
@@ -186,10 +187,10 @@ def run_ours(
     encoders = {spec.name: spec for spec in space.encoders}
     with tempfile.TemporaryDirectory() as home:
         begun = clocks()
-        ours = QualityEvaluator(data, encoders, space.shapes, PROTOCOL, Path(home))
+        ours = QualityEvaluator(new_trainer(data, encoders, space.shapes, PROTOCOL, Path(home)))
         if by:
-            kept = ours.reads._features
-            vars(kept)["get"] = turned(kept.get, by)
+            features = ours.trainer.inputs._features
+            vars(features)["get"] = turned(features.get, by)
 
         def trial_runner(design: Genotype) -> float:
             started = clocks()
@@ -202,8 +203,9 @@ def run_ours(
         study(space, designs, trial_runner)
         wall, cpu = clocks() - begun
         for trial, design in zip(trials, designs, strict=True):  # as they were judged
-            fusion = ours._trained_part(design)
-            trial["logits"] = predict(fusion, ours.reads.examples(design, "valid", True)).tolist()
+            fusion = ours.trainer.trained_part(design)
+            kept = ours.trainer.inputs.kept(design, "valid")
+            trial["logits"] = predict(fusion, kept).tolist()
     labels = [sample.label for sample in data.split("valid")]
     keep(file, {"wall_s": wall, "cpu_s": cpu, "trials": trials, "labels": labels})
     print(f"{len(designs)} trials in {wall:.1f} s", flush=True)

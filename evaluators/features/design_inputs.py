@@ -8,12 +8,14 @@ from torch import Tensor
 
 from evaluators.data import DataSet, Sample, Split
 from evaluators.features.examples import CachedFeatures, Examples, RawInputs
+from evaluators.features.fusion_inputs import FusionInputs, read_by
 from evaluators.features.preprocessing import Preprocessing, Values
 from evaluators.features.store import Rows
 from evaluators.features.taps import TapFeatures
 from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.design.genotype import Genotype
 from search_space.encoders.features import Feature, features_of
+from search_space.network.network import FusionNetwork
 
 
 class DesignInputs:
@@ -91,6 +93,11 @@ class DesignInputs:
         for name in self._maps(genotype):
             inputs.append(self._preprocessing.nothing(self._encoders[name]).unsqueeze(0))
         return tuple(inputs)
+
+    def nothing_read(self, genotype: Genotype, network: FusionNetwork) -> FusionInputs:
+        """What the fusion of a network on the compute device reads of `nothing`."""
+        with torch.inference_mode():
+            return read_by(network, *(each.to(self._device) for each in self.nothing(genotype)))
 
     def one_by_one(
         self, genotype: Genotype, samples: Sequence[Sample]

@@ -7,7 +7,8 @@ import numpy as np
 
 from evaluators.data.folds import fold, pool
 from evaluators.evaluation import Evaluation, content_key
-from evaluators.quality.evaluator import Progress, QualityEvaluator
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.trainer import Progress
 from evaluators.statistics.accuracy import measures_of
 from evaluators.statistics.paired import Correct, correct_rows
 from search_space.design.genotype import Genotype

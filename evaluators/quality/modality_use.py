@@ -12,14 +12,12 @@ from torch import Tensor
 from evaluators.data import Split
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.features.examples import Batch
-from evaluators.features.fusion_inputs import FusionInputs, inputs_of, read_by
-from evaluators.onnx.artifacts import Artifact
-from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.features.fusion_inputs import FusionInputs, inputs_of
+from evaluators.quality.trainer import DesignTrainer
 from evaluators.statistics.paired import bootstrapped
 from evaluators.training.loop import predict
 from search_space.design.genotype import Genotype
 from search_space.modality import Modality
-from search_space.network.network import FusionNetwork
 
 SHUFFLES = 5
 """How often every sample is dealt another one of the split; figures are means over these."""
@@ -41,12 +39,12 @@ class ModalityUseEvaluator:
     that every input is a likely one; what a design uses is asked in this way.
     """
 
-    def __init__(self, quality: QualityEvaluator, split: Split = "test") -> None:
-        self._quality, self._split = quality, split
+    def __init__(self, trainer: DesignTrainer, split: Split = "test") -> None:
+        self._trainer, self._split = trainer, split
 
     def key(self, genotype: Genotype) -> str:
         """Of the design, all that its training depends on, and the split."""
-        conditions = {"test": self._quality.test_key(genotype), "split": self._split}
+        conditions = {"test": self._trainer.keys.test(genotype), "split": self._split}
         return content_key("modality use", {**conditions, "recipe": MODALITY_USE_VERSION})
 
     def evaluate(self, genotype: Genotype) -> Evaluation:
@@ -63,7 +61,7 @@ class ModalityUseEvaluator:
         if not genotype.is_fused:
             raise ValueError(f"{genotype.describe()}: has one modality, so it uses that")
         masked, shuffled = self._logits(genotype)
-        labels = np.array([s.label for s in self._quality.data.split(self._split)])
+        labels = np.array([s.label for s in self._trainer.data.split(self._split)])
 
         def correct(logits: Floats) -> Floats:
             found: Floats = (logits.argmax(-1) == labels).astype(float)
@@ -90,11 +88,11 @@ class ModalityUseEvaluator:
         """Logits (N, classes) with each modality masked, and (SHUFFLES, N, classes) with each part
         of the modalities shuffled; with none shuffled (1, N, classes), the design as it is.
         """
-        quality = self._quality
-        network = quality.trained(genotype).to(quality.compute_device)
-        examples = quality.examples_seen(genotype, self._split)
+        trainer = self._trainer
+        network = trainer.trained(genotype).to(trainer.compute_device)
+        examples = trainer.examples(genotype, self._split)
         seen = inputs_of(network, examples)
-        nothing = _nothing(quality, network, genotype)
+        nothing = trainer.inputs.nothing_read(genotype, network)
         fusion = network.fusion.cpu()  # small, and so is what it reads
 
         def reading(source: _Source, absent: Iterable[Modality]) -> Floats:
@@ -134,27 +132,8 @@ def _shapley(modality: Modality, everything: _Part, left: Mapping[_Part, Floats]
     return total
 
 
-def artifact_without(quality: QualityEvaluator, genotype: Genotype, absent: Modality) -> Artifact:
-    """The trained, fused design as ONNX that runs without one modality, and without its trunk.
-
-    Right as often as "accuracy_without_M" says (in fp32). The caller discards it. Raises
-    ParityError where ONNX differs from torch.
-    """
-    network = quality.trained(genotype).to(quality.compute_device)
-    nothing = _nothing(quality, network, genotype)
-    calibration = quality.calibration(genotype)
-    return quality.builder.build_without(genotype, network.cpu(), absent, nothing, calibration)
-
-
 _Source = Tensor | FusionInputs
 """Whose modality stands in the place of a sample's own: places of others (N,), or one for all."""
-
-
-def _nothing(quality: QualityEvaluator, network: FusionNetwork, genotype: Genotype) -> FusionInputs:
-    """What the fusion reads where nothing is said, shown or heard."""
-    with torch.inference_mode():
-        inputs = (each.to(quality.compute_device) for each in quality.reads.nothing(genotype))
-        return read_by(network, *inputs)
 
 
 class _Mixed:

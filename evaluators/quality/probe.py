@@ -9,7 +9,7 @@ from scipy.linalg import cho_factor, cho_solve
 from torch import Tensor, nn
 
 from evaluators.evaluation import Evaluation, Measure, NotFiniteError, content_key
-from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.trainer import DesignTrainer
 from evaluators.training.loop import predict
 from search_space.design.genotype import Genotype
 from search_space.encoders.features import Feature
@@ -31,13 +31,13 @@ class ProbeEvaluator:
     costs, and is no figure of a trained design. The test split is never seen.
     """
 
-    def __init__(self, quality: QualityEvaluator) -> None:
-        self._quality = quality
+    def __init__(self, trainer: DesignTrainer) -> None:
+        self._trainer = trainer
 
     def key(self, genotype: Genotype) -> str:
         """Of what is read of the taps, and of the data: designs over the same taps share it."""
         return content_key(
-            "probe", {"features": self._quality.features_key(genotype), "recipe": PROBE_VERSION}
+            "probe", {"features": self._trainer.keys.features(genotype), "recipe": PROBE_VERSION}
         )
 
     def evaluate(self, genotype: Genotype) -> Evaluation:
@@ -48,13 +48,13 @@ class ProbeEvaluator:
         the share of right answers, of which there are few. Raises NotFiniteError for features that
         are not finite numbers, OSError where they cannot be kept.
         """
-        quality = self._quality
-        quality.prepare()
-        train, valid = (quality.reads.kept(genotype, split) for split in ("train", "valid"))
+        trainer = self._trainer
+        trainer.prepare()
+        train, valid = (trainer.inputs.kept(genotype, split) for split in ("train", "valid"))
         seen, asked = (predict(_Means(), examples).cpu().numpy() for examples in (train, valid))
         if not (np.isfinite(seen).all() and np.isfinite(asked).all()):
             raise NotFiniteError(f"features of {genotype.describe()}: not finite, so not probed")
-        classes = np.eye(len(quality.data.classes), dtype=np.float32)
+        classes = np.eye(len(trainer.data.classes), dtype=np.float32)
         wanted, right = (classes[each.labels.numpy()] for each in (train, valid))
         off = ((ridge(seen, wanted, asked, RIDGE) - right) ** 2).sum()
         explained = 100 * (1 - float(off / ((wanted.mean(0) - right) ** 2).sum()))

@@ -12,7 +12,7 @@ from torch import Tensor
 from evaluators.data import Split
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.features.fusion_inputs import FusionInputs, batches_of, inputs_of
-from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.trainer import DesignTrainer
 from search_space.design.genotype import Genotype
 from search_space.encoders.features import Feature
 from search_space.modality import Modality
@@ -58,13 +58,13 @@ class RobustnessEvaluator:
     are not kept.
     """
 
-    def __init__(self, quality: QualityEvaluator, noise: Noise, split: Split = "valid") -> None:
-        self._quality, self._noise, self._split = quality, noise, split
+    def __init__(self, trainer: DesignTrainer, noise: Noise, split: Split = "valid") -> None:
+        self._trainer, self._noise, self._split = trainer, noise, split
 
     def key(self, genotype: Genotype) -> str:
         """Of the trained design, the noise and the split."""
         conditions = {
-            "quality": self._quality.key(genotype),
+            "quality": self._trainer.keys.quality(genotype),
             "noise": [self._noise.greatest, POINTS, SEED],
             "split": self._split,
             "recipe": ROBUSTNESS_VERSION,
@@ -79,10 +79,10 @@ class RobustnessEvaluator:
         trapezoidal rule. "robustness": the mean of these. Details hold the curves, in percent by
         factor. A design in reduced precision is looked at in fp32, as it was trained.
         """
-        quality = self._quality
-        fusion, network = quality.trained_fusion(genotype)
-        spread = _spread(batches_of(network, quality.examples_seen(genotype, "train")))
-        examples = quality.examples_seen(genotype, self._split)
+        trainer = self._trainer
+        fusion, network = trainer.trained_fusion(genotype)
+        spread = _spread(batches_of(network, trainer.examples(genotype, "train")))
+        examples = trainer.examples(genotype, self._split)
         seen, fusion = inputs_of(network, examples), fusion.cpu().eval()
         factors = self._noise.factors
         curves: dict[str, Floats] = {}

@@ -5,7 +5,7 @@ import numpy as np
 from evaluators.data import Split
 from evaluators.evaluation import Evaluation, content_key
 from evaluators.features.corruptions import CORRUPTIONS, MOST_SEVERE, corrupted
-from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.trainer import DesignTrainer
 from evaluators.statistics.accuracy import measures_of
 from evaluators.statistics.paired import Correct, correct_rows
 from evaluators.training.loop import predict
@@ -23,24 +23,24 @@ class StressEvaluator:
     """
 
     def __init__(
-        self, quality: QualityEvaluator, name: str, severity: int, split: Split = "valid"
+        self, trainer: DesignTrainer, name: str, severity: int, split: Split = "valid"
     ) -> None:
         """Severity 0 spoils nothing. Raises ValueError for an unknown corruption or severity."""
-        self._quality, self._split = quality, split
+        self._trainer, self._split = trainer, split
         self._name, self._severity = name, severity
-        self._data = corrupted(quality.data, name, severity, split=split)
+        self._data = corrupted(trainer.data, name, severity, split=split)
 
     def key(self, genotype: Genotype) -> str:
         """Of the trained design, the corruption and the split."""
         spoilt = [self._name, self._severity] if self._severity else None
-        conditions = {"quality": self._quality.key(genotype), "spoilt": spoilt}
+        conditions = {"quality": self._trainer.keys.quality(genotype), "spoilt": spoilt}
         return content_key("stress", {**conditions, "split": self._split, "recipe": STRESS_VERSION})
 
     def evaluate(self, genotype: Genotype) -> Evaluation:
         """Accuracy in percent on the spoilt split; details hold which samples were right."""
-        quality, samples = self._quality, self._data.split(self._split)
-        network = quality.trained(genotype).to(quality.compute_device)
-        logits = predict(network, quality.reads.raw_of(genotype, samples)).cpu().numpy()
+        trainer, samples = self._trainer, self._data.split(self._split)
+        network = trainer.trained(genotype).to(trainer.compute_device)
+        logits = predict(network, trainer.inputs.raw_of(genotype, samples)).cpu().numpy()
         labels = np.array([sample.label for sample in samples])
         correct: Correct = (logits.argmax(1) == labels)[None].astype(np.float64)
         details = {"split": self._split, "right": correct_rows(correct)}

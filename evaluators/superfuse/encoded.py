@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from evaluators.data import SPLITS, Split
-from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.features.design_inputs import DesignInputs
 from evaluators.superfuse.embeddings import Embeddings, SplitPairs, check_rows
 from evaluators.training.loop import predict
 from search_space.design.encoder import EncoderShape, EncoderSpec
@@ -15,12 +15,12 @@ MAX_TOKENS = 512
 
 
 def encode(
-    quality: QualityEvaluator,
+    inputs: DesignInputs,
     encoders: tuple[EncoderSpec, EncoderSpec],
     shapes: tuple[EncoderShape, EncoderShape],
     least: int,
 ) -> Embeddings:
-    """The evaluator's data as a text and a vision encoder read them: their last layers' means.
+    """A data set as a text and a vision encoder read them: their last layers' means.
 
     Padding is left out of a text's mean. The features are kept on disk, so they are made once.
     Raises DataError for fewer than `least` training rows, and what making features raises.
@@ -36,12 +36,12 @@ def encode(
     )
     real: dict[Split, SplitPairs] = {}
     for split in SPLITS:
-        kept = quality.reads.kept(genotype, split)
+        kept = inputs.kept(genotype, split)
         first, second = (predict(_Mean(each.modality), kept).cpu() for each in encoders)
         real[split] = SplitPairs(first, second, kept.labels)
-    check_rows(quality.data.name, real, least)
-    name = f"{quality.data.name}, by {text.name} and {vision.name}"
-    return Embeddings(name, quality.data.classes, real)
+    check_rows(inputs.data.name, real, least)
+    name = f"{inputs.data.name}, by {text.name} and {vision.name}"
+    return Embeddings(name, inputs.data.classes, real)
 
 
 class _Mean(nn.Module):

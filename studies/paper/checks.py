@@ -12,7 +12,7 @@ from evaluators.latency.evaluator import LatencyEvaluator
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.statistics.paired import correct_of, paired
 from evaluators.store import EvaluationStore, known_or_new
-from evaluators.training.config import ProtocolName, named_protocol
+from evaluators.training.config import ProtocolName
 from search_space.design.genotype import MIN_TEXT_TOKENS
 from search_space.network.rewrites import Rewrites
 from search_space.space.paper import SeededDesign
@@ -83,7 +83,7 @@ def with_padding_cut(
     longest = 0
     for seeded in pair:
         spec = context.space.encoder(str(seeded.genotype.text_encoder))
-        longest = max(context.quality.preprocessing.text_lengths(spec))
+        longest = max(context.quality.trainer.preprocessing.text_lengths(spec))
         tokens = (seeded.genotype.text_tokens, max(MIN_TEXT_TOKENS, longest))
         timed = time_designs(context.store, context.latency, [seeded], tokens, reporter.step)
         long, short = (at_length(seeded, length, timed) for length in tokens)
@@ -101,13 +101,12 @@ def confounding(
     if late.correct is None or early.correct is None:
         return []
     name: ProtocolName = "fair" if context.settings.protocol == "paper" else "paper"
-    quality = context.quality.other()
-    quality.protocol = named_protocol(name, context.settings.seed)
     asked = replace(context.settings, protocol=name, trunks="auto")
     compute = "cuda" if torch.cuda.is_available() else "cpu"
-    quality.protocol = chosen_protocol(asked, quality, context.space, compute)
+    preprocessing = context.quality.trainer.preprocessing
+    protocol = chosen_protocol(asked, preprocessing, context.space, compute)
     genotypes = {design.name: design.genotype for design in designs}
-    by_seed = testers(replace(context, quality=quality))
+    by_seed = testers(context.quality.other(protocol=protocol), context.settings.seeds)
     known = [
         [context.store.get(one.test_key(genotypes[line.row.name])) for one in by_seed]
         for line in (late, early)

@@ -46,8 +46,8 @@ from studies.results.outcome import Split
 from studies.results.study_outcome import PROTOCOL, correct_answers, outcome_of
 from studies.results.text import clean
 from studies.results.verdict import CorrectBySplit
-from studies.study.context import StudyContext, load_space_of, open_context
-from studies.study.identity import conditions, data_label
+from studies.study.context import StudyContext, data_label, load_space_of, open_context
+from studies.study.identity import conditions
 from studies.study.lookup import find_study
 
 CLASSES = 2

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.evaluation import Evaluation
 from search_space.design.genotype import Genotype
+from search_space.errors import STORAGE, FusionNasError
 from studies.results.outcome import Timing, Value
 from studies.results.text import counted
 
@@ -30,8 +31,10 @@ _OTHERS = ("genotype", "key", "reason", "stopped", "predicted_ms", *_BEFORE_0_1_
 _NOT_MEASURES = frozenset((*_PUBLISHED, *_TRAINING, *_TIMING, *_OTHERS))
 
 
-class TrialRecordError(ValueError):
+class TrialRecordError(FusionNasError, ValueError):
     """A stored trial cannot be read; the text names the trial and the field."""
+
+    exit_code = STORAGE
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Everything a study needs, built from its settings: data, space, evaluators, device."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import count
@@ -11,13 +11,14 @@ import torch
 from filelock import FileLock, Timeout
 
 from device_agent.wire.protocol import MeasureRequest, MeasureResult
-from evaluators.data import BOTH, DataSet, Modality, load
+from evaluators.data import BOTH, DRAWN, DataSet, Modality, load
 from evaluators.data.folds import fold
 from evaluators.devices.client import DeviceClient, open_local_device
 from evaluators.devices.pool import DevicePool
 from evaluators.devices.registry import LOCAL
 from evaluators.devices.ssh.link import open_ssh_device
 from evaluators.evaluation import Evaluator
+from evaluators.features.preprocessing import Preprocessing
 from evaluators.latency.evaluator import (
     BOARD_TIMING,
     LOCAL_TIMING,
@@ -30,8 +31,8 @@ from evaluators.quality.cross_validation import FOLDS, CrossValidatedEvaluator
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.modality_use import ModalityUseEvaluator
 from evaluators.quality.robustness import Noise, RobustnessEvaluator
+from evaluators.quality.trainer import new_trainer
 from evaluators.store import EvaluationStore
-from evaluators.training.config import named_protocol
 from evaluators.training.execution import execution_on
 from search_space.design.encoder import Weights
 from search_space.modality import MODALITIES
@@ -44,12 +45,14 @@ from studies.infra.priority import at_first_priority, give_way
 from studies.results.ablation import TRIMODAL
 from studies.results.objectives import FoundBy
 from studies.samplers.registry import chosen
-from studies.study.training_protocol import chosen_protocol
+from studies.study.training_protocol import chosen_protocol, resumed_protocol
 
 Step = Callable[[str, int, int], None]
+StoredProtocol = Callable[[str], Mapping[str, Any] | None]
+"""The training protocol that the study of this name began with; None where there is none yet."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class StudyContext:
     """The parts of one study, ready to use; close it when done."""
 
@@ -69,8 +72,7 @@ class StudyContext:
     def selection(self) -> QualityEvaluator | CrossValidatedEvaluator:
         """What the search judges designs by: the validation split, or cross-validation.
 
-        Ask for it once the study is open: by then the training protocol is settled. Raises
-        DataError where the data cannot be cut into folds.
+        Raises DataError where the data cannot be cut into folds.
         """
         if not self.settings.cv:
             return self.quality
@@ -87,10 +89,10 @@ class StudyContext:
     @cached_property
     def further(self) -> dict[FoundBy, Evaluator]:
         """What tells the objectives that neither timing nor training does, as far as needed."""
-        settings = self.settings
-        made: dict[FoundBy, Evaluator] = {"use": ModalityUseEvaluator(self.quality, "valid")}
+        settings, trainer = self.settings, self.quality.trainer
+        made: dict[FoundBy, Evaluator] = {"use": ModalityUseEvaluator(trainer, "valid")}
         if settings.noise is not None:
-            made["robustness"] = RobustnessEvaluator(self.quality, Noise(settings.noise))
+            made["robustness"] = RobustnessEvaluator(trainer, Noise(settings.noise))
         needed = {objective.found_by for objective in settings.goals.needed}
         return {name: evaluator for name, evaluator in made.items() if name in needed}
 
@@ -178,10 +180,24 @@ def load_space_of(settings: Settings) -> SearchSpace:
     return replace(space, precisions=precisions) if precisions else space
 
 
-def open_context(settings: Settings, step: Step) -> StudyContext:
+def data_label(data: DataSet) -> str:
+    """The data's name as studies and pages call it."""
+    return data.kind if data.kind in DRAWN else data.name
+
+
+def study_name(settings: Settings, data: DataSet, space: SearchSpace) -> str:
+    """The name given, or one of preset, data and space."""
+    return settings.name or f"{settings.preset}-{data_label(data)}-{space.name}"
+
+
+def open_context(
+    settings: Settings, step: Step, stored: StoredProtocol | None = None
+) -> StudyContext:
     """Loads data and encoders, starts the device, and chooses sampler and how to train.
 
-    Raises DataError, SpaceError, EncoderError, DeviceError.
+    Another machine, or a later one, would choose to train otherwise: what of the training protocol
+    was chosen for the machine that began the study is taken over from `stored`. Raises DataError,
+    SpaceError, EncoderError, DeviceError, and what `stored` raises.
     """
     where = home()
     space, grid = load_space_of(settings), None
@@ -196,19 +212,32 @@ def open_context(settings: Settings, step: Step) -> StudyContext:
     settings = replace(settings, sampler=sampler)
     encoders = {spec.name: spec for spec in space.encoders}
     compute = "cuda" if torch.cuda.is_available() else "cpu"
-    name: Any = settings.protocol
-    protocol = named_protocol(name, settings.seed)
+    preprocessing = Preprocessing(data, space.shapes)
+    protocol = chosen_protocol(settings, preprocessing, space, compute)
+    began = None if stored is None else stored(study_name(settings, data, space))
+    if began is not None:
+        protocol = resumed_protocol(protocol, settings.trunks, began)
     runtime: Any = RUNTIMES[settings.runtime][0]
     rewrites = BY_NAME[settings.rewrites]
     execution = execution_on(compute, settings.compile)
-    quality = QualityEvaluator(
-        data, encoders, space.shapes, protocol, where, step, compute, runtime, rewrites, execution
+    trainer = new_trainer(
+        data,
+        encoders,
+        space.shapes,
+        protocol,
+        where,
+        step,
+        compute,
+        runtime,
+        rewrites,
+        execution,
+        preprocessing=preprocessing,
     )
-    quality.protocol = chosen_protocol(settings, quality, space, compute)
-    latency, held = open_latency(settings, quality.builder, where, step)
+    builder, quality = trainer.builder, QualityEvaluator(trainer)
+    latency, held = open_latency(settings, builder, where, step)
     store = EvaluationStore(where / "evaluations.jsonl")
     return StudyContext(
-        settings, data, space, latency, quality, store, quality.builder, where, held, step, grid
+        settings, data, space, latency, quality, store, builder, where, held, step, grid
     )
 
 

@@ -10,10 +10,8 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from evaluators.evaluation import Evaluation, content_key
 from evaluators.quality.evaluator import QualityEvaluator
-from evaluators.quality.modality_use import (
-    ModalityUseEvaluator,
-    artifact_without,
-)
+from evaluators.quality.exporter import NetworkExporter
+from evaluators.quality.modality_use import ModalityUseEvaluator
 from evaluators.statistics.accuracy import measures_of
 from evaluators.statistics.paired import correct_of, correct_rows
 from evaluators.store import known_or_new
@@ -82,10 +80,11 @@ def is_sought(space: SearchSpace, genotype: Genotype) -> bool:
     return space.holds(genotype) and (genotype.is_fused or len(space.modalities) == 1)
 
 
-def testers(context: StudyContext) -> list[QualityEvaluator]:
+def testers(first: QualityEvaluator, seeds: int) -> list[QualityEvaluator]:
     """An evaluator for each seed that the final look is a mean over, the study's own first."""
-    more = range(context.settings.seed + 1, context.settings.seed + context.settings.seeds)
-    return [context.quality, *(context.quality.other(seed=seed) for seed in more)]
+    own = first.protocol
+    more = (replace(own, seed=own.seed + k) for k in range(1, seeds))
+    return [first, *(first.other(protocol=protocol) for protocol in more)]
 
 
 def test_figures(
@@ -106,7 +105,7 @@ def test_figures(
         RIGHT: correct_rows(correct),
     }
     if genotype.is_fused:
-        use, _ = known_or_new(context.store, ModalityUseEvaluator(by_seed[0]), genotype)
+        use, _ = known_or_new(context.store, ModalityUseEvaluator(by_seed[0].trainer), genotype)
         figures[USE] = {m.name: [m.value, m.low, m.high] for m in use.measures}
     return figures
 
@@ -148,7 +147,7 @@ def references_of(context: StudyContext) -> list[Reference]:
     ]
     sounds = context.space.audio_encoders
     for name in sounds:
-        alone = context.quality.alone(context.space.encoder(name))
+        alone = context.quality.trainer.plan.unimodal(context.space.encoder(name))
         if not is_sought(context.space, alone):
             called = "audio-only" if len(sounds) == 1 else f"audio-only-{name}"
             found.append(Reference(called, alone))
@@ -157,7 +156,7 @@ def references_of(context: StudyContext) -> list[Reference]:
 
 def finish(context: StudyContext, study: optuna.Study) -> None:
     """Looks at test for the front and every named design, and keeps what a report needs."""
-    by_seed = testers(context)
+    by_seed = testers(context.quality, context.settings.seeds)
     rows, correct = reference_rows(context, by_seed, references_of(context))
     if rows:
         study.set_user_attr(RIGHT, correct)
@@ -188,9 +187,10 @@ def finish(context: StudyContext, study: optuna.Study) -> None:
     _tell_of_test(context, study)
     # All designs of a fixed list have names, and a network may take half a gigabyte: the front's
     # are kept, and `export` builds any other.
-    attach(context, study, context.quality, shown if context.grid is None else outcome.front)
+    kept = shown if context.grid is None else outcome.front
+    attach(context, study, context.quality.exporter, kept)
     if tuned:
-        attach(context, study, context.quality.other(whole=True), tuned, " fine-tuned")
+        attach(context, study, context.quality.other(whole=True).exporter, tuned, " fine-tuned")
 
 
 class _TimedWithout:
@@ -204,7 +204,7 @@ class _TimedWithout:
         return content_key("latency without", {"latency": whole, "absent": self._absent})
 
     def evaluate(self, genotype: Genotype) -> Evaluation:
-        artifact = artifact_without(self._lab.quality, genotype, self._absent)
+        artifact = self._lab.quality.exporter.artifact_without(genotype, self._absent)
         try:
             found = self._lab.latency.time(genotype, artifact)
         finally:
@@ -276,14 +276,14 @@ def _tell_of_test(context: StudyContext, study: optuna.Study) -> None:
 def attach(
     context: StudyContext,
     study: optuna.Study,
-    quality: QualityEvaluator,
+    exporter: NetworkExporter,
     rows: Sequence[DesignResult],
     suffix: str = "",
 ) -> None:
     """Gives the shown trials a note and the study their trained ONNX as artifacts, each once.
 
-    `quality` has trained them; `suffix` tells its networks from those of another rung. Optuna takes
-    no artifact for a trial that has ended, so the study holds them, named by trial.
+    `suffix` tells the exporter's networks from those of another rung. Optuna takes no artifact for
+    a trial that has ended, so the study holds them, named by trial.
     """
     from optuna_dashboard import save_note
 
@@ -298,7 +298,7 @@ def attach(
             continue
         trial = trials[row.number]
         genotype = genotype_of(trial)
-        artifact = quality.artifact(genotype)
+        artifact = exporter.artifact(genotype)
         label = f"{row.label}{suffix}".replace(" ", "-").replace("/", "-")
         file = artifact.path.with_name(f"{label}.onnx")
         artifact.path.replace(file)

@@ -10,23 +10,27 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 
-from evaluators.data import DRAWN, DataSet, summary
+from evaluators.data import DataSet, summary
 from evaluators.data.folds import pool
 from evaluators.quality.cross_validation import FOLDS
 from evaluators.training.loop import TRAINING_VERSION, Trunks
 from search_space.space.named import names
-from search_space.space.space import SearchSpace
 from studies.ablations.designs import Grid
 from studies.config.settings import RUNTIMES, Settings
 from studies.infra.storage import StorageError, open_storage
 from studies.results.objectives import Goals
 from studies.results.study_outcome import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS, SUBJECT, metrics
 from studies.search.early_stopping import PROMISING
-from studies.study.context import StudyContext
-from studies.study.training_protocol import in_words, resumed_protocol
+from studies.study.context import StudyContext, data_label, study_name
+from studies.study.training_protocol import in_words
 
 SAME_RESULTS = ("data", "space", "training protocol or seed")
 """The parts of a study's identity that trained networks depend on."""
+
+SEARCHES = "searches"
+"""User attribute of a study: each way in which it has been searched, as values."""
+STAGES = ("probe", "deferred_timing", "fine_tune")
+"""The settings that say which designs are trained and timed."""
 
 EVERY_STAGE = "every feasible design is timed and trained"
 """Of a study that stops none early."""
@@ -36,16 +40,6 @@ def directions_of(goals: Goals) -> list[StudyDirection]:
     """Which way each objective is better, as Optuna has it."""
     ways = {True: StudyDirection.MAXIMIZE, False: StudyDirection.MINIMIZE}
     return [ways[objective.higher] for objective in goals.objectives]
-
-
-def data_label(data: DataSet) -> str:
-    """The data's name as studies and pages call it."""
-    return data.kind if data.kind in DRAWN else data.name
-
-
-def study_name(settings: Settings, data: DataSet, space: SearchSpace) -> str:
-    """The name given, or one of preset, data and space."""
-    return settings.name or f"{settings.preset}-{data_label(data)}-{space.name}"
 
 
 def open_study(context: StudyContext) -> optuna.Study:
@@ -77,19 +71,46 @@ def open_study(context: StudyContext) -> optuna.Study:
         study.set_user_attr(SUBJECT, _subject(context))
         study.set_user_attr(SETTINGS, asdict(_from_anywhere(settings)))
         study.set_user_attr(PROTOCOL, asdict(context.quality.protocol))
+        study.set_user_attr(SEARCHES, [_search_of(settings)])
         study.set_user_attr(IDENTITY, _identity(context))  # last: without it the study is made anew
         return study
     check_identity(context, study)
-    said = dict(study.user_attrs[CONDITIONS])
     if context.grid is None:
-        if settings.sampler not in said["sampler"].replace(",", "").split():
-            said["sampler"] += f", then {settings.sampler}"
-        stages = _stages(settings)
-        if stages not in said.get("stages", EVERY_STAGE).split("; then "):
-            said["stages"] = f"{said.get('stages', EVERY_STAGE)}; then {stages}"
+        note_search(study, settings)
+    return study
+
+
+def _search_of(settings: Settings) -> dict[str, Any]:
+    """How designs are searched, of what a resumed study may change."""
+    return {name: getattr(settings, name) for name in ("sampler", *STAGES)}
+
+
+def note_search(study: optuna.Study, settings: Settings) -> None:
+    """Adds to a resumed study's conditions how it is searched from now on, if that is new."""
+    known, own = _searches(study), _search_of(settings)
+    if own in known:
+        return
+    said = dict(study.user_attrs[CONDITIONS])
+    if own["sampler"] not in [each["sampler"] for each in known]:
+        said["sampler"] += f", then {own['sampler']}"
+    if not any(all(own[name] == each[name] for name in STAGES) for each in known):
+        said["stages"] = f"{said.get('stages', EVERY_STAGE)}; then {_stages(settings)}"
     if said != study.user_attrs[CONDITIONS]:
         study.set_user_attr(CONDITIONS, said)
-    return study
+    study.set_user_attr(SEARCHES, [*known, own])
+
+
+def _searches(study: optuna.Study) -> list[dict[str, Any]]:
+    """How the study has been searched so far, the search that began it first.
+
+    Earlier versions kept the settings of that one alone, and its first stages not at all where
+    there were none to choose.
+    """
+    began = {"probe": False, "deferred_timing": False, "fine_tune": 0, **study.user_attrs[SETTINGS]}
+    found: list[dict[str, Any]] = study.user_attrs.get(SEARCHES) or [
+        {name: began[name] for name in ("sampler", *STAGES)}
+    ]
+    return found
 
 
 def _stages(settings: Settings) -> str:
@@ -116,13 +137,7 @@ def _stages(settings: Settings) -> str:
 def check_identity(
     context: StudyContext, study: optuna.Study, parts: Sequence[str] | None = None
 ) -> None:
-    """Raises StorageError where a study was made under other conditions, in `parts` or at all.
-
-    What of the training protocol was chosen for the machine that began the study is taken over.
-    """
-    context.quality.protocol = resumed_protocol(
-        context.quality.protocol, context.settings.trunks, study.user_attrs[PROTOCOL]
-    )
+    """Raises StorageError where a study was made under other conditions, in `parts` or at all."""
     known, identity = study.user_attrs[IDENTITY], _identity(context)
     other = sorted(key for key in parts or identity if identity[key] != known.get(key))
     if other:
@@ -253,7 +268,7 @@ def _rewrites(context: StudyContext) -> str:
         return "none: designs are timed as written"
     lengths = []
     for name in context.space.text_encoders:
-        found = context.quality.preprocessing.text_lengths(context.space.encoder(name))
+        found = context.quality.trainer.preprocessing.text_lengths(context.space.encoder(name))
         lengths.append(f"{name} {sum(found) / len(found):.1f}, {max(found)}")
     padding = {
         "all": "padding cut to the longest text",

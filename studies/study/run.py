@@ -27,10 +27,11 @@ from studies.search.early_stopping import EarlyStopping
 from studies.search.latency_prediction import LearnedLatency
 from studies.search.loop import Search
 from studies.search.trial_runner import Evaluators, SearchTargets, TrialRunner
-from studies.study.context import StudyContext, open_context
+from studies.study.context import StudyContext, open_context, study_name
 from studies.study.final_test import finish, is_sought
 from studies.study.fine_tuning import fine_tune
-from studies.study.identity import open_study, study_name
+from studies.study.identity import open_study
+from studies.study.lookup import stored_protocol
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def run_to_end(
     Raises UsageError for flags that this space or this study has no use for, and what `open_lab`,
     `open_study` and `Search.run` raise.
     """
-    context = open_context(settings, reporter.step)
+    context = open_context(settings, reporter.step, partial(stored_protocol, settings.storage))
     try:
         target = page or default_page(study_name(settings, context.data, context.space))
         check_page(target)
@@ -121,7 +122,7 @@ def _work_beside(settings: Settings, total: int, threads: int, reporter: Any) ->
     that."""
     quiet_optuna()
     torch.set_num_threads(threads)
-    context = open_context(settings, reporter.step)
+    context = open_context(settings, reporter.step, partial(stored_protocol, settings.storage))
     try:
         study = open_study(context)
         context.selection.prepare()
@@ -143,7 +144,7 @@ def _new_search(
     if settings.sampler == "ehvi" or settings.deferred_timing:
         latency = LearnedLatency(study, context.space, context.builder.rewriting)
     early = EarlyStopping(
-        ProbeEvaluator(context.quality) if settings.probe else None,
+        ProbeEvaluator(context.quality.trainer) if settings.probe else None,
         latency if settings.deferred_timing else None,
     )
     evaluators = Evaluators(context.latency, context.selection, context.store, context.further)

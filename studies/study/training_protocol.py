@@ -6,15 +6,17 @@ from typing import Any
 
 from evaluators.costs import static_costs
 from evaluators.data import DataSet
-from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.features.preprocessing import Preprocessing
 from evaluators.training.config import (
     NOT_FOLLOWED,
     Arithmetic,
     TrainingProtocol,
     Trunks,
+    named_protocol,
     native_arithmetic,
     protocol_from_json,
 )
+from evaluators.training.plan import TrainingPlan
 from search_space.design.genotype import MIN_TEXT_TOKENS
 from search_space.modality import MODALITIES, Modality
 from search_space.network.network import build
@@ -40,34 +42,36 @@ BACKWARD = 3
 
 
 def chosen_protocol(
-    settings: Settings, quality: QualityEvaluator, space: SearchSpace, compute_device: str
+    settings: Settings, preprocessing: Preprocessing, space: SearchSpace, compute_device: str
 ) -> TrainingProtocol:
-    """The evaluator's protocol with trunks and arithmetic for this machine.
+    """The settings' protocol with trunks and arithmetic for this machine.
 
-    The settings' trunks win over its choice; the paper's protocol says itself what is trained, so
-    no machine changes it. Trunks are multiplied in bf16 or fp16 where the processor does that in
-    hardware and they are wide enough to gain from it.
+    Trunks that the settings name win over that choice; the paper's protocol says itself what is
+    trained, so no machine changes it. Trunks are multiplied in bf16 or fp16 where the processor
+    does that in hardware and they are wide enough to gain from it.
 
     A fixed list holds late designs against others, which by-stage would train otherwise, and
     --fine-tune trains whole at the end: there all are trained on trunks that were tuned alone, but
     by the paper's protocol. Where no modality alone tells anything a trunk alone would learn
     nothing: there every design is trained whole.
     """
+    name: Any = settings.protocol
+    named = named_protocol(name, settings.seed)
     given: Trunks | None = None if settings.trunks == "auto" else settings.trunks  # type: ignore[assignment]
     native = native_arithmetic(compute_device)
-    published = quality.protocol.by_stage is not None
+    published = named.by_stage is not None
     on_features = settings.grid is not None or settings.fine_tune
     whole: Trunks = "tuned" if on_features and not published else "by-stage"
-    if not published and not _tells_alone(quality.data) and not settings.fine_tune:
+    if not published and not _tells_alone(preprocessing.data) and not settings.fine_tune:
         whole = "whole"
     if compute_device == "cuda":
-        return replace(quality.protocol, trunks=given or whole, arithmetic=native)
-    epoch = epoch_macs(quality, space)
+        return replace(named, trunks=given or whole, arithmetic=native)
+    epoch = epoch_macs(named, preprocessing, space)
     small = sum(epoch.values()) <= WHOLE_TRAINING_MACS
     affordable: Trunks = "text-tuned" if epoch["text"] <= TEXT_TUNING_MACS else "frozen"
     trunks = given or (whole if small or published else affordable)
     arithmetic: Arithmetic = "fp32" if small or trunks == "frozen" else native
-    bounded = quality.protocol.bounded(CPU_FUSION_MACS[trunks])
+    bounded = named.bounded(CPU_FUSION_MACS[trunks])
     return replace(bounded, trunks=trunks, arithmetic=arithmetic)
 
 
@@ -93,14 +97,17 @@ def resumed_protocol(
     return replace(began, seed=own.seed, trunks=asked)
 
 
-def epoch_macs(quality: QualityEvaluator, space: SearchSpace) -> dict[Modality, float]:
+def epoch_macs(
+    protocol: TrainingProtocol, preprocessing: Preprocessing, space: SearchSpace
+) -> dict[Modality, float]:
     """Multiply-accumulates of one epoch of the most expensive encoder of each modality."""
     costliest: dict[Modality, float] = dict.fromkeys(MODALITIES, 0.0)
-    train = quality.data.split("train")
+    train = preprocessing.data.split("train")
+    plan = TrainingPlan(protocol, {spec.name: spec for spec in space.encoders}, space.shapes)
     for spec in space.encoders:
-        genotype = quality.alone(spec)
+        genotype = plan.unimodal(spec)
         if spec.modality == "text":  # batches hold texts of like length: the mean is what counts
-            mask = quality.preprocessing.text(spec, train, genotype.text_tokens)[1]
+            mask = preprocessing.text(spec, train, genotype.text_tokens)[1]
             mean = round(float(mask.sum(1).float().mean()))
             genotype = replace(genotype, text_tokens=max(MIN_TEXT_TOKENS, mean))
         network = build(genotype, {spec.name: replace(spec, weights="random")}, space.shapes, 2)

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from evaluators.data import DataError, summary
 from evaluators.evaluation import Evaluation, Measure, content_key
-from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.trainer import new_trainer
 from evaluators.store import EvaluationStore
 from evaluators.superfuse.embeddings import Embeddings, Task, WidthError, drawn, load_embeddings
 from evaluators.superfuse.encoded import encode
@@ -196,7 +196,7 @@ def _encoded(
     pair = (_one(space, "text"), _one(space, "vision"))
     where = home()
     encoders = {spec.name: spec for spec in pair}
-    quality = QualityEvaluator(
+    trainer = new_trainer(
         data,
         encoders,
         space.shapes,
@@ -215,7 +215,7 @@ def _encoded(
         cautions.append(
             f"{len(data.dropped)} rows left out, {data.dropped[0].id} first: {data.dropped[0].why}"
         )
-    return encode(quality, pair, shapes, told.smallest), data.note, tuple(cautions)
+    return encode(trainer.inputs, pair, shapes, told.smallest), data.note, tuple(cautions)
 
 
 def _one(space: SearchSpace, modality: Modality) -> EncoderSpec:

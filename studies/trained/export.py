@@ -10,8 +10,7 @@ from typing import Any
 import optuna
 from rich.console import Console
 
-from evaluators.quality.evaluator import QualityEvaluator
-from evaluators.quality.modality_use import artifact_without
+from evaluators.quality.exporter import NetworkExporter
 from search_space.design.encoder import SOUND_HZ
 from search_space.design.genotype import Genotype
 from search_space.encoders.pixels import normalisation
@@ -65,15 +64,15 @@ def export_trial(
     with terminal.progress(console) as reporter, lab_of(study, reporter) as context:
         quality = context.quality.other(whole=True) if fine_tuned else context.quality
         quality.prepare()
-        artifact = quality.artifact(genotype)
+        artifact = quality.exporter.artifact(genotype)
         tokenizer = None
         if genotype.text_encoder:
             spec = context.space.encoder(genotype.text_encoder)
-            tokenizer = context.quality.preprocessing.tokenizer(spec)
+            tokenizer = context.quality.trainer.preprocessing.tokenizer(spec)
         folder.mkdir(parents=True, exist_ok=True)
         copyfile(artifact.path, folder / "network.onnx")
         artifact.discard()
-        without = _without_each(quality, genotype, folder)
+        without = _without_each(quality.exporter, genotype, folder)
         if tokenizer is not None:
             tokenizer.save(folder)
         card = {
@@ -114,12 +113,12 @@ def export_trial(
 
 
 def _without_each(
-    quality: QualityEvaluator, genotype: Genotype, folder: Path
+    exporter: NetworkExporter, genotype: Genotype, folder: Path
 ) -> dict[str, dict[str, Any]]:
     """Writes the graphs that run without one modality, and tells their inputs and parity."""
     found: dict[str, dict[str, Any]] = {}
     for absent in genotype.encoders if genotype.is_fused else ():
-        artifact = artifact_without(quality, genotype, absent)
+        artifact = exporter.artifact_without(genotype, absent)
         file = f"without-{absent}.onnx"
         copyfile(artifact.path, folder / file)
         artifact.discard()

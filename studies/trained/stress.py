@@ -57,7 +57,7 @@ def stress_trial(
         quality.prepare()
 
         def judged(corruption: str, severity: int) -> Evaluation:
-            evaluator = StressEvaluator(quality, corruption, severity)
+            evaluator = StressEvaluator(quality.trainer, corruption, severity)
             return known_or_new(context.store, evaluator, genotype)[0]
 
         clean = judged(listed[0], 0)

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from studies.config.settings import Settings, UsageError
 from studies.report.progress import Reporter
-from studies.results.study_outcome import SETTINGS
+from studies.results.study_outcome import PROTOCOL, SETTINGS
 from studies.results.trial_record import TrialRecord
 from studies.study.context import StudyContext, open_context
 from studies.study.identity import SAME_RESULTS, check_identity
@@ -37,7 +37,8 @@ def lab_of(study: optuna.Study, reporter: Reporter) -> Iterator[StudyContext]:
 
     Raises what `open_lab` raises, and StorageError where they have changed since.
     """
-    context = open_context(Settings(**_elsewhere(study.user_attrs[SETTINGS])), reporter.step)
+    settings = Settings(**_elsewhere(study.user_attrs[SETTINGS]))
+    context = open_context(settings, reporter.step, lambda _: study.user_attrs[PROTOCOL])
     try:
         check_identity(context, study, SAME_RESULTS)
         yield context

@@ -17,6 +17,7 @@ from evaluators.evaluation import Evaluator
 from evaluators.latency.evaluator import LatencyEvaluator, Runs
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.trainer import new_trainer
 from evaluators.training.loop import TrainingConfig, TrainingProtocol
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.space.named import load_space
@@ -83,7 +84,7 @@ def quality(
 ) -> QualityEvaluator:
     space = space or demo()
     encoders = {spec.name: spec for spec in space.encoders}
-    return QualityEvaluator(data, encoders, dict(space.shapes), protocol, home, **more)  # type: ignore[arg-type]
+    return QualityEvaluator(new_trainer(data, encoders, space.shapes, protocol, home, **more))  # type: ignore[arg-type]
 
 
 def builder(folder: Path, classes: int = 2) -> OnnxBuilder:

@@ -352,11 +352,13 @@ def test_a_reduced_precision_is_judged_as_the_graph_that_is_timed(
     assert made.key(replace(asked, precision="fp32")) == written.key(
         replace(asked, precision="fp32")
     )
-    artifact, timed = made.artifact(asked), made.builder.build(asked)
+    artifact, timed = made.exporter.artifact(asked), made.exporter.builder.build(asked)
     assert operators(artifact) == operators(timed) and artifact.inputs == timed.inputs
-    assert operators(artifact)["Softmax"] == operators(written.artifact(asked))["Softmax"] - 2
+    assert (
+        operators(artifact)["Softmax"] == operators(written.exporter.artifact(asked))["Softmax"] - 2
+    )
     valid = data.split("valid")
-    right = run_onnx(artifact.path, made.inputs(asked, valid)).argmax(1) == [
+    right = run_onnx(artifact.path, made.exporter.inputs(asked, valid)).argmax(1) == [
         sample.label for sample in valid
     ]
     assert made.evaluate(asked)["accuracy"].value == pytest.approx(100 * right.mean())
@@ -367,8 +369,9 @@ def test_a_fold_is_judged_as_the_graph_for_the_texts_of_all_data(tmp_path: Path)
     whole = quality(data, tmp_path / "home", rewrites=ALL)
     shorter = replace(data, samples=tuple(s for s in data.samples if len(s.text.split()) < 6))
     part = whole.other(shorter)
+    ours, theirs = (each.exporter.builder.rewriting for each in (part, whole))
     asked = design(text_tokens=32)
-    assert part.builder.rewriting.longest(asked) == whole.builder.rewriting.longest(asked)
+    assert ours.longest(asked) == theirs.longest(asked)
 
 
 # -- as users see it

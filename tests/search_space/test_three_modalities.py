@@ -30,12 +30,13 @@ from evaluators.latency.features import LatencyFeatures
 from evaluators.latency.trunk_work import TrunkWork
 from evaluators.onnx.builder import OnnxBuilder, run_onnx
 from evaluators.onnx.rewriting import Rewriting
-from evaluators.quality.evaluator import ON_FROZEN, WHOLE, QualityEvaluator
-from evaluators.quality.modality_use import SHUFFLES, ModalityUseEvaluator, artifact_without
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.modality_use import SHUFFLES, ModalityUseEvaluator
 from evaluators.quality.robustness import Noise, RobustnessEvaluator, _targets
 from evaluators.quality.stress import StressEvaluator
 from evaluators.training.config import Regime
 from evaluators.training.loop import predict
+from evaluators.training.plan import ON_FROZEN, WHOLE
 from search_space.design.genotype import (
     ATTENTION_OVER,
     AUDIO_POOLINGS,
@@ -424,9 +425,9 @@ def percent(judge: QualityEvaluator, logits: Tensor | np.ndarray, split: Any) ->
 
 def whole_logits(judge: QualityEvaluator, genotype: Genotype, split: Any = "valid") -> Tensor:
     """What the trained whole network says, sample by sample."""
-    built = judge.trained(genotype)
+    built = judge.trainer.trained(genotype)
     with torch.inference_mode():
-        rows = judge.inputs(genotype, judge.data.split(split))
+        rows = judge.exporter.inputs(genotype, judge.data.split(split))
         return torch.cat([built(*row) for row in rows])
 
 
@@ -448,12 +449,12 @@ def test_kept_features_give_the_logits_of_the_whole_network(
     found = judge.evaluate(asked)
     assert found.details["fidelity"] == ON_FROZEN
     expected = whole_logits(judge, asked)
-    said = predict(judge.trained(asked).fusion, judge.reads.kept(asked, "valid"))
+    said = predict(judge.trainer.trained(asked).fusion, judge.trainer.inputs.kept(asked, "valid"))
     # Tokens are kept in half precision.
     halved = any(feature.form == "tokens" for feature in features_of(asked, space.shapes))
     torch.testing.assert_close(said, expected, rtol=0, atol=2e-2 if halved else 1e-4)
     assert found["accuracy"].value == pytest.approx(percent(judge, said, "valid"))
-    raw = predict(judge.trained(asked), judge.reads.raw(asked, "valid"))
+    raw = predict(judge.trainer.trained(asked), judge.trainer.inputs.raw(asked, "valid"))
     torch.testing.assert_close(raw, expected, rtol=0, atol=1e-4)
 
 
@@ -464,7 +465,7 @@ def test_a_design_of_three_modalities_learns(judge: QualityEvaluator) -> None:
 
 
 def test_a_design_that_only_hears_learns(judge: QualityEvaluator, space: SearchSpace) -> None:
-    alone = judge.alone(space.encoder("tiny-ast"))
+    alone = judge.trainer.plan.unimodal(space.encoder("tiny-ast"))
     assert alone.encoders == {"audio": "tiny-ast"} and space.violations(alone) == ()
     judge.evaluate(alone)
     assert judge.test(alone)["accuracy"].value >= 80
@@ -491,7 +492,8 @@ def test_its_trunks_are_tuned_one_by_one_and_it_can_be_trained_whole(
 def test_other_sounds_are_another_key(judge: QualityEvaluator, data: DataSet) -> None:
     mute = heard_seen_read(audio_encoder=None, points=(FusionPoint(2, 2, "concatenation", 16),))
     assert judge.key(heard_seen_read()) != judge.key(mute)
-    fingerprints = {judge.preprocessing.fingerprint(spec) for spec in judge._encoders.values()}
+    encoders = judge.trainer.plan.encoders.values()
+    fingerprints = {judge.trainer.preprocessing.fingerprint(spec) for spec in encoders}
     assert len(fingerprints) == 3
 
 
@@ -506,14 +508,14 @@ def masked(
 ) -> list[Tensor]:
     """A sample's inputs with some modalities saying nothing."""
     own = by_modality(genotype.encoders, row)
-    nothing = by_modality(genotype.encoders, judge.reads.nothing(genotype))
+    nothing = by_modality(genotype.encoders, judge.trainer.inputs.nothing(genotype))
     return [part for m in genotype.encoders for part in (nothing if m in absent else own)[m]]
 
 
 def test_where_nothing_is_said_shown_or_heard_there_is_silence(
     judge: QualityEvaluator, space: SearchSpace
 ) -> None:
-    ids, mask, picture, sound = judge.reads.nothing(heard_seen_read())
+    ids, mask, picture, sound = judge.trainer.inputs.nothing(heard_seen_read())
     silent = heard(space.encoder("tiny-ast"), np.zeros(16_000, np.float32))
     assert torch.equal(sound, silent) and not picture.any()
     assert ids.shape == mask.shape and mask.sum() == 2, "the start and the end of a text"
@@ -523,7 +525,10 @@ def correct_without(
     judge: QualityEvaluator, genotype: Genotype
 ) -> dict[frozenset[Modality], float]:
     """Percent of the test split that the whole network has right, by what is of other samples."""
-    built, rows = judge.trained(genotype), judge.inputs(genotype, judge.data.split("test"))
+    built, rows = (
+        judge.trainer.trained(genotype),
+        judge.exporter.inputs(genotype, judge.data.split("test")),
+    )
     found = {}
     for size in range(len(MODALITIES) + 1):
         for absent in map(frozenset, combinations(MODALITIES, size)):
@@ -549,8 +554,14 @@ def test_three_shares_are_those_of_all_six_orders_and_add_up(
     judge: QualityEvaluator, operator: Operator
 ) -> None:
     asked = heard_seen_read(operator)
-    found, right = ModalityUseEvaluator(judge).evaluate(asked), correct_without(judge, asked)
-    built, rows = judge.trained(asked), judge.inputs(asked, judge.data.split("test"))
+    found, right = (
+        ModalityUseEvaluator(judge.trainer).evaluate(asked),
+        correct_without(judge, asked),
+    )
+    built, rows = (
+        judge.trainer.trained(asked),
+        judge.exporter.inputs(asked, judge.data.split("test")),
+    )
     everything = frozenset(MODALITIES)
     added: dict[Modality, list[float]] = {modality: [] for modality in MODALITIES}
     for order in permutations(MODALITIES):
@@ -578,8 +589,8 @@ def test_three_shares_are_those_of_all_six_orders_and_add_up(
 def without_weights_on(
     judge: QualityEvaluator, modality: Modality
 ) -> Callable[[Genotype], FusionNetwork]:
-    """`judge.trained` for the design that concatenates, with all weights on one modality 0."""
-    whole, at = judge.trained, 16 * MODALITIES.index(modality)
+    """The trained network of the design that concatenates, with all weights on one modality 0."""
+    whole, at = judge.trainer.trained, 16 * MODALITIES.index(modality)
 
     def trained(genotype: Genotype) -> FusionNetwork:
         built = whole(genotype)
@@ -594,8 +605,8 @@ def without_weights_on(
 def test_a_modality_without_weights_has_no_share(
     judge: QualityEvaluator, monkeypatch: pytest.MonkeyPatch, ignored: Modality
 ) -> None:
-    monkeypatch.setattr(judge, "trained", without_weights_on(judge, ignored))
-    found = ModalityUseEvaluator(judge).evaluate(heard_seen_read())
+    monkeypatch.setattr(judge.trainer, "trained", without_weights_on(judge, ignored))
+    found = ModalityUseEvaluator(judge.trainer).evaluate(heard_seen_read())
     for figure in (found[f"shapley_{ignored}"], found[f"drop_shuffled_{ignored}"]):
         assert (figure.value, figure.low, figure.high) == (0, 0, 0)
     others = [m for m in MODALITIES if m != ignored]
@@ -607,14 +618,14 @@ def test_a_modality_without_weights_has_no_share(
 
 def test_shuffled_sounds_are_those_of_other_samples(judge: QualityEvaluator) -> None:
     asked, samples = heard_seen_read(), judge.data.split("test")
-    built, right = judge.trained(asked), []
-    rows = judge.inputs(asked, samples)
+    built, right = judge.trainer.trained(asked), []
+    rows = judge.exporter.inputs(asked, samples)
     for k in range(SHUFFLES):
         dealt = torch.randperm(len(rows), generator=torch.Generator().manual_seed(k)).tolist()
         with torch.inference_mode():
             said = [built(*row[:3], rows[other][3]) for row, other in zip(rows, dealt, strict=True)]
         right.append(percent(judge, torch.cat(said), "test"))
-    found = ModalityUseEvaluator(judge).evaluate(asked)["accuracy_shuffled_audio"].value
+    found = ModalityUseEvaluator(judge.trainer).evaluate(asked)["accuracy_shuffled_audio"].value
     assert found == pytest.approx(np.mean(right))
 
 
@@ -624,15 +635,15 @@ def test_its_graph_without_a_modality_answers_as_the_network_with_that_one_maske
     judge: QualityEvaluator, operator: Operator, absent: Modality
 ) -> None:
     asked = heard_seen_read(operator)
-    whole, artifact = judge.artifact(asked), artifact_without(judge, asked, absent)
+    whole, artifact = judge.exporter.artifact(asked), judge.exporter.artifact_without(asked, absent)
     session = onnxruntime.InferenceSession(str(artifact.path))
     names = [entry.name for entry in session.get_inputs()]
     kept = [name for name in input_names(asked) if name not in INPUTS[absent]]
     assert [spec.name for spec in artifact.inputs] == kept and set(names) <= set(kept)
     assert [spec.name for spec in whole.inputs] == list(input_names(asked))
     assert artifact.path.stat().st_size < whole.path.stat().st_size
-    built = judge.trained(asked)
-    for row in judge.inputs(asked, judge.data.split("test")[:4]):
+    built = judge.trainer.trained(asked)
+    for row in judge.exporter.inputs(asked, judge.data.split("test")[:4]):
         by_name = dict(zip(input_names(asked), row, strict=True))
         (said,) = session.run(None, {name: by_name[name].numpy() for name in names})
         with torch.inference_mode():
@@ -647,7 +658,7 @@ def test_robustness_has_a_curve_of_each_modality_and_one_of_all(
     judge: QualityEvaluator, operator: Operator
 ) -> None:
     asked = heard_seen_read(operator)
-    found = RobustnessEvaluator(judge, Noise()).evaluate(asked)
+    found = RobustnessEvaluator(judge.trainer, Noise()).evaluate(asked)
     curves = found.details["curves"]
     assert list(curves) == [*MODALITIES, "all"]
     areas = [found[f"robustness_{name}"].value for name in curves]
@@ -661,11 +672,11 @@ def test_noise_on_a_sound_that_has_no_weights_does_no_harm(
     judge: QualityEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, loud = heard_seen_read(), Noise(50.0)
-    harmed = RobustnessEvaluator(judge, loud).evaluate(asked).details["curves"]
+    harmed = RobustnessEvaluator(judge.trainer, loud).evaluate(asked).details["curves"]
     assert all(len(set(curve)) > 1 for curve in harmed.values())
     deaf = without_weights_on(judge, "audio")(asked).fusion
-    monkeypatch.setattr(judge, "trained_fusion", lambda _: (deaf, None))
-    curves = RobustnessEvaluator(judge, loud).evaluate(asked).details["curves"]
+    monkeypatch.setattr(judge.trainer, "trained_fusion", lambda _: (deaf, None))
+    curves = RobustnessEvaluator(judge.trainer, loud).evaluate(asked).details["curves"]
     assert len(set(curves["audio"])) == 1 and len(set(curves["all"])) > 1
 
 
@@ -676,7 +687,7 @@ def test_noise_on_all_is_on_the_sound_too() -> None:
 
 def test_without_sound_its_curves_are_those_of_two(judge: QualityEvaluator) -> None:
     mute = heard_seen_read(audio_encoder=None, points=(FusionPoint(2, 2, "concatenation", 16),))
-    found = RobustnessEvaluator(judge, Noise()).evaluate(mute)
+    found = RobustnessEvaluator(judge.trainer, Noise()).evaluate(mute)
     assert list(found.details["curves"]) == ["text", "vision", "both"]
 
 
@@ -685,8 +696,8 @@ def test_spoilt_pictures_and_texts_leave_the_sound_as_it_is(
     judge: QualityEvaluator, name: str
 ) -> None:
     asked = heard_seen_read()
-    plain = StressEvaluator(judge, name, 0).evaluate(asked)["accuracy"].value
+    plain = StressEvaluator(judge.trainer, name, 0).evaluate(asked)["accuracy"].value
     assert plain == pytest.approx(judge.evaluate(asked)["accuracy"].value)
-    spoilt = StressEvaluator(judge, name, 5)
+    spoilt = StressEvaluator(judge.trainer, name, 5)
     assert 0 <= spoilt.evaluate(asked)["accuracy"].value <= 100
     assert [s.sound for s in spoilt._data.samples] == [s.sound for s in judge.data.samples]

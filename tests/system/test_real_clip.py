@@ -15,7 +15,8 @@ from torch import Tensor
 
 from evaluators.data import DataSet, Sample, load
 from evaluators.data.media.waves import SOUND_HZ, read_sound, wav_bytes
-from evaluators.quality.evaluator import ON_FROZEN, QualityEvaluator
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.training.plan import ON_FROZEN
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.modality import MODALITIES
 from search_space.space.named import load_space
@@ -147,8 +148,8 @@ def test_its_row_is_predicted_from_text_frame_and_sound(
 
 
 def predicted(evaluator: QualityEvaluator, genotype: Genotype, sample: Sample) -> Tensor:
-    network = evaluator.trained(genotype)
-    (row,) = evaluator.inputs(genotype, [sample])
+    network = evaluator.trainer.trained(genotype)
+    (row,) = evaluator.exporter.inputs(genotype, [sample])
     with torch.inference_mode():
         logits: Tensor = network(*row)
     return logits

@@ -51,7 +51,7 @@ def trial_runner(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Qua
 
 
 def raw(trial_runner: QualityEvaluator, genotype: Genotype) -> RawInputs:
-    return trial_runner.reads.raw(genotype, "train")
+    return trial_runner.trainer.inputs.raw(genotype, "train")
 
 
 def one_by_one(network: FusionNetwork, examples: RawInputs) -> Tensor:
@@ -66,7 +66,8 @@ def test_data_say_whether_texts_share_pictures(data: DataSet, tmp_path: Path) ->
 
 
 def test_a_shared_picture_is_kept_once(data: DataSet, trial_runner: QualityEvaluator) -> None:
-    pixels = trial_runner.preprocessing.values(demo().encoder("small-xcit"), data.split("train"))
+    preprocessing = trial_runner.trainer.preprocessing
+    pixels = preprocessing.values(demo().encoder("small-xcit"), data.split("train"))
     assert pixels.places.tolist() == [k for k in range(8) for _ in TEXTS]
     assert len(pixels.kept(torch.arange(8))) == 8
     with pytest.raises(IndexError):
@@ -79,7 +80,7 @@ def test_a_shared_picture_is_kept_once(data: DataSet, trial_runner: QualityEvalu
 def test_sharing_changes_no_logit_and_no_gradient(
     trial_runner: QualityEvaluator, genotype: Genotype
 ) -> None:
-    network, examples = trial_runner._untrained(genotype).eval(), raw(trial_runner, genotype)
+    network, examples = trial_runner.trainer.untrained(genotype).eval(), raw(trial_runner, genotype)
     whole = torch.randperm(24, generator=torch.Generator().manual_seed(1))
     logits = examples.batch(whole).logits(network)
     alone = one_by_one(network, examples)[whole]
@@ -94,7 +95,7 @@ def test_sharing_changes_no_logit_and_no_gradient(
 
 
 def test_the_trunk_reads_each_picture_of_a_batch_once(trial_runner: QualityEvaluator) -> None:
-    network, seen = trial_runner._untrained(design()).eval(), []
+    network, seen = trial_runner.trainer.untrained(design()).eval(), []
     network.trunks["vision"].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     examples = raw(trial_runner, design())
     examples.batch(torch.arange(12)).logits(network)
@@ -106,7 +107,7 @@ def test_the_trunk_reads_each_picture_of_a_batch_once(trial_runner: QualityEvalu
 
 
 def test_what_the_fusion_reads_of_each_sample_is_its_own(trial_runner: QualityEvaluator) -> None:
-    network, examples = trial_runner._untrained(design()).eval(), raw(trial_runner, design())
+    network, examples = trial_runner.trainer.untrained(design()).eval(), raw(trial_runner, design())
     in_order = predict(network, examples)
     torch.testing.assert_close(in_order, one_by_one(network, examples), atol=1e-5, rtol=1e-4)
 
@@ -161,7 +162,7 @@ def test_training_whole_on_shared_pictures_gives_the_same_again(
 ) -> None:
     asked = design("cross-attention")
     first, again = (quality(data, tmp_path / name, BY_STAGE) for name in ("a", "b"))
-    assert first.fidelity(asked) == "whole network"
+    assert first.trainer.plan.fidelity(asked) == "whole network"
     assert first.evaluate(asked).measures == again.evaluate(asked).measures
-    ours, theirs = (nn.Module.state_dict(each.trained(asked)) for each in (first, again))
+    ours, theirs = (nn.Module.state_dict(each.trainer.trained(asked)) for each in (first, again))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -469,12 +469,12 @@ def test_half_precision_changes_no_logit_of_a_trained_fusion_by_a_thousandth(
     evaluator = quality(tweets, tmp_path, replace(QUICK, fusion=LONGER), space)
     points = (FusionPoint(4, 13, "cross-attention", 128),)
     genotype = Genotype(text, vision, 64, points)
-    network = evaluator.trained(genotype)
+    network = evaluator.trainer.trained(genotype)
     kept, whole = (
-        predict(part, evaluator.reads.examples(genotype, "valid", kept))
+        predict(part, evaluator.trainer.inputs.examples(genotype, "valid", kept))
         for part, kept in ((network.fusion, True), (network, False))
     )
     assert (kept - whole).abs().max() < 1e-3
     assert kept.std(0).max() > 0.1, "or they would agree whatever was kept"
-    forms = evaluator.reads.kept(genotype, "valid")._features
+    forms = evaluator.trainer.inputs.kept(genotype, "valid")._features
     assert {read.dtype for read in forms.values()} == {torch.float16}

@@ -15,8 +15,8 @@ from tiny import Place, finished_place
 from evaluators.data import DataSet
 from evaluators.data.samples import BOTH as MODALITIES
 from evaluators.quality.evaluator import QualityEvaluator
-from evaluators.quality.modality_use import ModalityUseEvaluator, artifact_without
-from studies.results.study_outcome import outcome_of
+from evaluators.quality.modality_use import ModalityUseEvaluator
+from studies.results.trial_record import outcome_of
 
 
 @pytest.fixture(scope="module")
@@ -35,26 +35,28 @@ def test_its_graph_is_as_right_as_the_network_with_that_modality_masked(
     trained: QualityEvaluator, operator: str, absent: str
 ) -> None:
     asked = design(operator)
-    artifact = artifact_without(trained, asked, absent)  # type: ignore[arg-type]
+    artifact = trained.exporter.artifact_without(asked, absent)  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(str(artifact.path))
     names = [entry.name for entry in session.get_inputs()]
     kept = {"text": ["pixel_values"], "vision": ["input_ids", "attention_mask"]}[absent]
     assert set(names) <= set(kept) and [spec.name for spec in artifact.inputs] == kept
     samples = trained.data.split("test")
     right = []
-    for sample, row in zip(samples, trained.inputs(asked, samples), strict=True):
+    for sample, row in zip(samples, trained.exporter.inputs(asked, samples), strict=True):
         by_name = dict(zip(("input_ids", "attention_mask", "pixel_values"), row, strict=True))
         (logits,) = session.run(None, {name: by_name[name].numpy() for name in names})
         right.append(int(logits.argmax()) == sample.label)
-    expected = ModalityUseEvaluator(trained).evaluate(asked)[f"accuracy_without_{absent}"].value
+    expected = (
+        ModalityUseEvaluator(trained.trainer).evaluate(asked)[f"accuracy_without_{absent}"].value
+    )
     assert 100 * np.mean(right) == pytest.approx(expected)
     artifact.discard()
 
 
 @pytest.mark.parametrize("absent", MODALITIES)
 def test_it_does_none_of_the_absent_modalitys_work(trained: QualityEvaluator, absent: str) -> None:
-    whole = trained.artifact(design())
-    alone = artifact_without(trained, design(), absent)  # type: ignore[arg-type]
+    whole = trained.exporter.artifact(design())
+    alone = trained.exporter.artifact_without(design(), absent)  # type: ignore[arg-type]
     kinds = [node.op_type for node in onnx.load(alone.path).graph.node]
     assert alone.path.stat().st_size < whole.path.stat().st_size
     assert ("Conv" in kinds) == (absent == "text"), "the picture's trunk convolves, the text's not"
@@ -63,7 +65,7 @@ def test_it_does_none_of_the_absent_modalitys_work(trained: QualityEvaluator, ab
 
 
 def test_a_reduced_precision_runs_without_a_modality_too(trained: QualityEvaluator) -> None:
-    artifact = artifact_without(trained, design(precision="int8-dynamic"), "vision")
+    artifact = trained.exporter.artifact_without(design(precision="int8-dynamic"), "vision")
     assert np.isfinite(artifact.max_difference)
     artifact.discard()
 

@@ -22,8 +22,8 @@ from evaluators.features.preprocessing import LearnedTokenizer, Preprocessing, P
 from evaluators.features.trunk_weights import TrunkWeights, WeightsError, load_prefix, save_state
 from evaluators.onnx.builder import OnnxBuilder, run_onnx
 from evaluators.onnx.quantisation import CALIBRATION_SAMPLES
-from evaluators.quality import evaluator as quality_module
-from evaluators.quality.evaluator import ON_FROZEN, WHOLE, QualityEvaluator
+from evaluators.quality import exporter as exporter_module
+from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.training.loop import (
     Arithmetic,
     TrainingConfig,
@@ -32,6 +32,7 @@ from evaluators.training.loop import (
     predict,
     shuffled_batches,
 )
+from evaluators.training.plan import ON_FROZEN, WHOLE
 from search_space.design.encoder import EncoderError, EncoderSpec
 from search_space.design.genotype import (
     ATTENTION_OVER,
@@ -91,9 +92,9 @@ def judged(data: DataSet, logits: Tensor | np.ndarray) -> float:
 
 def whole_logits(evaluator: QualityEvaluator, genotype: Genotype) -> Tensor:
     """What the trained whole network says of the validation split, sample by sample."""
-    network = evaluator.trained(genotype)
+    network = evaluator.trainer.trained(genotype)
     with torch.inference_mode():
-        rows = evaluator.inputs(genotype, evaluator.data.split("valid"))
+        rows = evaluator.exporter.inputs(genotype, evaluator.data.split("valid"))
         return torch.cat([network(*row) for row in rows])
 
 
@@ -118,7 +119,10 @@ def test_a_design_is_worth_the_same_whatever_was_trained_before(
     other.evaluate(design("tensor", text_tokens=24))
     assert comparable(other.evaluate(asked)) == comparable(before)
     assert comparable(other.evaluate(asked)) == comparable(before)
-    ours, theirs = first.trained(asked).state_dict(), other.trained(asked).state_dict()
+    ours, theirs = (
+        first.trainer.trained(asked).state_dict(),
+        other.trainer.trained(asked).state_dict(),
+    )
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -131,7 +135,7 @@ def test_a_design_that_is_trained_whole_is_worth_the_same_again(
 
 def test_another_seed_draws_other_weights(data: DataSet, tmp_path: Path) -> None:
     one, two = (quality(data, tmp_path / str(s), replace(QUICK, seed=s)) for s in (0, 1))
-    ours, theirs = (e.trained(design()).state_dict() for e in (one, two))
+    ours, theirs = (e.trainer.trained(design()).state_dict() for e in (one, two))
     assert not torch.equal(ours["fusion.head.0.weight"], theirs["fusion.head.0.weight"])
 
 
@@ -182,7 +186,7 @@ def test_judging_on_kept_features_loads_no_trunk(
     loaded: list[str] = []
     monkeypatch.setattr(TrunkWeights, "trunk", lambda *_: loaded.append("a trunk"))
     frozen.test(design())
-    frozen.forget_weights(design())
+    frozen.trainer.forget_weights(design())
     frozen.test(design())
     assert loaded == []
 
@@ -423,9 +427,9 @@ def designs_of_every_form() -> list[Genotype]:
 def test_kept_features_give_the_logits_of_the_whole_network(
     frozen: QualityEvaluator, genotype: Genotype
 ) -> None:
-    network = frozen._untrained(genotype)
-    kept = predict(network.fusion, frozen.reads.examples(genotype, "valid", kept=True))
-    whole = predict(network, frozen.reads.examples(genotype, "valid", kept=False))
+    network = frozen.trainer.untrained(genotype)
+    kept = predict(network.fusion, frozen.trainer.inputs.examples(genotype, "valid", kept=True))
+    whole = predict(network, frozen.trainer.inputs.examples(genotype, "valid", kept=False))
     halved = any(f.form == "tokens" for read in network.wanted.values() for f in read)
     assert (kept - whole).abs().max() < (1e-3 if halved else 1e-5)
     assert kept.std(0).max() > 2e-5, "or they would agree whatever was kept"
@@ -447,7 +451,7 @@ def test_features_are_made_once_and_read_by_the_next_run(
     assert not list(tmp_path.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("kept_bytes", [0, 4, 100, -1])
+@pytest.mark.parametrize("cached_bytes", [0, 4, 100, -1])
 def test_damaged_features_are_made_again(data: DataSet, tmp_path: Path, cached_bytes: int) -> None:
     asked = design("cross-attention")
     first = quality(data, tmp_path).evaluate(asked)
@@ -485,7 +489,7 @@ def test_a_trained_network_is_as_right_as_its_evaluation_said(
 ) -> None:
     asked = design(text_tap=FULL, vision_tap=FULL) if late else design()
     found = by_stage.evaluate(asked)
-    assert by_stage.fidelity(asked) == found.details["fidelity"] == fidelity
+    assert by_stage.trainer.plan.fidelity(asked) == found.details["fidelity"] == fidelity
     assert judged(by_stage.data, whole_logits(by_stage, asked)) == accuracy(found)
 
 
@@ -505,19 +509,19 @@ def test_a_reduced_precision_is_judged_by_running_its_exported_file(
     found = frozen.evaluate(asked)
     encoders = {spec.name: spec for spec in demo().encoders}
     train = frozen.data.split("train")
-    spread = frozen.inputs(asked, train[:: -(-len(train) // CALIBRATION_SAMPLES)])
+    spread = frozen.exporter.inputs(asked, train[:: -(-len(train) // CALIBRATION_SAMPLES)])
     made = OnnxBuilder(encoders, demo().shapes, 2, tmp_path).build(
-        asked, frozen.trained(asked), spread
+        asked, frozen.trainer.trained(asked), spread
     )
-    logits = run_onnx(made.path, frozen.inputs(asked, frozen.data.split("valid")))
+    logits = run_onnx(made.path, frozen.exporter.inputs(asked, frozen.data.split("valid")))
     assert judged(frozen.data, logits) == accuracy(found)
     apart = np.abs(logits - whole_logits(frozen, asked).numpy())
     # Kept features are in half precision, so the distance is told to about a thousandth.
     assert found.details["torch_distance_max"] == pytest.approx(apart.max(), abs=2e-3)
     assert found.details["torch_distance_mean"] == pytest.approx(apart.mean(), abs=2e-3)
-    monkeypatch.setattr(quality_module, "run_onnx", lambda path, rows: -run_onnx(path, rows))
+    monkeypatch.setattr(exporter_module, "run_onnx", lambda path, rows: -run_onnx(path, rows))
     assert accuracy(frozen.evaluate(asked)) == pytest.approx(100 - accuracy(found))
-    assert not list((frozen._home / "artifacts").iterdir())
+    assert not list((frozen.trainer._home / "artifacts").iterdir())
 
 
 def test_fp32_has_no_distance_to_tell(frozen: QualityEvaluator) -> None:
@@ -537,10 +541,10 @@ def test_weights_that_are_gone_or_damaged_are_trained_again_to_the_same(
     data: DataSet, tmp_path: Path, harm: Callable[[Path], object]
 ) -> None:
     evaluator = quality(data, tmp_path)
-    before = evaluator.trained(design()).state_dict()
+    before = evaluator.trainer.trained(design()).state_dict()
     (file,) = (tmp_path / "weights").iterdir()
     harm(file)
-    after = evaluator.trained(design()).state_dict()
+    after = evaluator.trainer.trained(design()).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -561,7 +565,8 @@ def test_trunks_are_tuned_once_and_serve_every_depth(data: DataSet, tmp_path: Pa
     first.prepare()
     assert set(told) == {"tuning small-bert alone", "tuning small-xcit alone"}
     told.clear()
-    (tmp_path / "trunks" / f"{first._tuning_key(demo().encoders[0])}.safetensors").write_bytes(b"x")
+    key = first.trainer.keys.tuned_trunk(demo().encoders[0])
+    (tmp_path / "trunks" / f"{key}.safetensors").write_bytes(b"x")
     quality(data, tmp_path, BY_STAGE, progress=lambda what, *_: told.append(what)).prepare()
     assert set(told) == {"tuning small-bert alone"}, "what is damaged is tuned again"
     told.clear()
@@ -570,8 +575,8 @@ def test_trunks_are_tuned_once_and_serve_every_depth(data: DataSet, tmp_path: Pa
     assert not told
     for name in ("small-bert", "small-xcit"):
         spec = demo().encoder(name)
-        whole = again._trunks.trunk(spec, FULL).state_dict()
-        short = again._trunks.trunk(spec, 3).state_dict()
+        whole = again.trainer._trunks.trunk(spec, FULL).state_dict()
+        short = again.trainer._trunks.trunk(spec, 3).state_dict()
         loaded = TrunkWeights(demo().shapes, tmp_path, QUICK.seed).trunk(spec, 3).state_dict()
         assert all(torch.equal(short[key], whole[key]) for key in short)
         assert any(not torch.equal(short[key], loaded[key]) for key in short)
@@ -582,7 +587,10 @@ def test_a_design_by_stages_never_trains_on_untuned_trunks(
 ) -> None:
     late = design(text_tap=FULL, vision_tap=FULL)
     unprepared = quality(data, tmp_path, BY_STAGE)
-    ours, theirs = unprepared.trained(late).state_dict(), by_stage.trained(late).state_dict()
+    ours, theirs = (
+        unprepared.trainer.trained(late).state_dict(),
+        by_stage.trainer.trained(late).state_dict(),
+    )
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -591,7 +599,7 @@ def test_one_modality_alone_is_a_design_like_others(
     frozen: QualityEvaluator, opened: list[str], name: str
 ) -> None:
     spec = demo().encoder(name)
-    alone = frozen.alone(spec)
+    alone = frozen.trainer.plan.unimodal(spec)
     assert not violations(alone, demo().shapes)
     assert max(alone.deepest_tap("text"), alone.deepest_tap("vision")) == demo().shapes[name].depth
     found = frozen.evaluate(alone)
@@ -746,8 +754,8 @@ def test_padding_to_another_token_or_length_changes_no_logits(
     found = evaluator.evaluate(genotype)
     logits = whole_logits(evaluator, genotype)
     assert judged(data, logits) == accuracy(found)
-    network = evaluator.trained(genotype)
-    rows = evaluator.inputs(genotype, data.split("valid"))
+    network = evaluator.trainer.trained(genotype)
+    rows = evaluator.exporter.inputs(genotype, data.split("valid"))
     with torch.inference_mode():
         other = torch.cat(
             [network(ids.masked_fill(mask == 0, 103), mask, p) for ids, mask, p in rows]
@@ -768,9 +776,9 @@ def test_real_mobilenet_weights_are_kept_tuned_and_cut_without_loss(
     ):
         points = (FusionPoint(2, tap, operator, 16),)  # type: ignore[arg-type]
         genotype = Genotype("small-bert", spec.name, 16, points, vision_pooling=pooling)  # type: ignore[arg-type]
-        network = evaluator._untrained(genotype)
-        kept = predict(network.fusion, evaluator.reads.examples(genotype, "valid", kept=True))
-        whole = predict(network, evaluator.reads.examples(genotype, "valid", kept=False))
+        network = evaluator.trainer.untrained(genotype)
+        kept = predict(network.fusion, evaluator.trainer.inputs.kept(genotype, "valid"))
+        whole = predict(network, evaluator.trainer.inputs.raw(genotype, "valid"))
         assert (kept - whole).abs().max() < most
     trunks = TrunkWeights(space.shapes, tmp_path / "trunks", seed=0)
     loaded = trunks.identity(spec)

@@ -31,8 +31,8 @@ def trained(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> QualityE
 def without_weights_on(
     trial_runner: QualityEvaluator, modality: str
 ) -> Callable[[Genotype], FusionNetwork]:
-    """`judge.trained` for the design that concatenates, with all weights on one modality 0."""
-    whole = trial_runner.trained
+    """The trained network of the design that concatenates, with all weights on one modality 0."""
+    whole = trial_runner.trainer.trained
     widths = [demo().shapes[n].widths[t - 1] for n, t in (("small-bert", 2), ("small-xcit", 3))]
     columns = slice(0, widths[0]) if modality == "text" else slice(widths[0], sum(widths))
 
@@ -49,8 +49,8 @@ def without_weights_on(
 def test_a_modality_without_weights_has_no_share(
     trained: QualityEvaluator, monkeypatch: pytest.MonkeyPatch, ignored: str, used: str
 ) -> None:
-    monkeypatch.setattr(trained, "trained", without_weights_on(trained, ignored))
-    found = ModalityUseEvaluator(trained).evaluate(design())
+    monkeypatch.setattr(trained.trainer, "trained", without_weights_on(trained, ignored))
+    found = ModalityUseEvaluator(trained.trainer).evaluate(design())
     share, dropped = found[f"shapley_{ignored}"], found[f"drop_shuffled_{ignored}"]
     assert (share.value, share.low, share.high) == (0, 0, 0)
     assert (dropped.value, dropped.low, dropped.high) == (0, 0, 0)
@@ -64,7 +64,7 @@ def test_shares_add_up_to_the_accuracy_over_that_of_other_samples(
     trained: QualityEvaluator, operator: str
 ) -> None:
     asked = design(operator)
-    found = ModalityUseEvaluator(trained).evaluate(asked)
+    found = ModalityUseEvaluator(trained.trainer).evaluate(asked)
     full = trained.test(asked)["accuracy"].value
     shares = found["shapley_text"].value + found["shapley_vision"].value
     assert shares == pytest.approx(full - found["accuracy_shuffled_all"].value)
@@ -82,24 +82,24 @@ def test_a_network_that_was_trained_whole_is_looked_at_as_it_is(
 ) -> None:
     trial_runner = quality(data, tmp_path, BY_STAGE)
     asked = design("cross-attention")
-    assert trial_runner.fidelity(asked) == "whole network"
-    found = ModalityUseEvaluator(trial_runner).evaluate(asked)
+    assert trial_runner.trainer.plan.fidelity(asked) == "whole network"
+    found = ModalityUseEvaluator(trial_runner.trainer).evaluate(asked)
     shares = found["shapley_text"].value + found["shapley_vision"].value
     full = trial_runner.test(asked)["accuracy"].value
     assert shares == pytest.approx(full - found["accuracy_shuffled_all"].value)
 
 
 def test_the_same_design_uses_the_same_whenever_it_is_asked(trained: QualityEvaluator) -> None:
-    evaluator = ModalityUseEvaluator(trained)
+    evaluator = ModalityUseEvaluator(trained.trainer)
     assert evaluator.evaluate(design()) == evaluator.evaluate(design())
     assert evaluator.key(design()) != evaluator.key(design("product"))
-    assert evaluator.key(design()) != ModalityUseEvaluator(trained, "valid").key(design())
+    assert evaluator.key(design()) != ModalityUseEvaluator(trained.trainer, "valid").key(design())
 
 
 def test_a_design_of_one_modality_is_refused(trained: QualityEvaluator) -> None:
-    alone = trained.alone(demo().encoder("small-bert"))
+    alone = trained.trainer.plan.unimodal(demo().encoder("small-bert"))
     with pytest.raises(ValueError, match="has one modality"):
-        ModalityUseEvaluator(trained).evaluate(alone)
+        ModalityUseEvaluator(trained.trainer).evaluate(alone)
 
 
 @given(st.integers(0, 1000), st.integers(2, 4), st.integers(1, 20))

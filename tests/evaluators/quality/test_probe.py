@@ -9,7 +9,7 @@ import torch
 from test_evaluators_contract import BY_STAGE, QUICK, demo, design, image_folder, quality
 
 from evaluators.data import DataSet
-from evaluators.quality import evaluator as quality_module
+from evaluators.quality import trainer as trainer_module
 from evaluators.quality.probe import ProbeEvaluator, ridge
 from search_space.design.genotype import ATTENTION_OVER
 from search_space.design.rules import violations
@@ -48,7 +48,7 @@ def test_features_that_do_not_vary_count_for_nothing() -> None:
 
 def test_a_probe_finds_what_the_features_tell_of_the_classes(data: DataSet, tmp_path: Path) -> None:
     """The first word of a text names its class: ids tell it, and so do a trunk's first states."""
-    probe = ProbeEvaluator(quality(data, tmp_path))
+    probe = ProbeEvaluator(quality(data, tmp_path).trainer)
     assert 0 < probe.evaluate(design())["probe_r2"].value < 100
 
 
@@ -58,7 +58,7 @@ def test_a_probe_trains_nothing_and_never_opens_test(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(quality_module, "fit", refuse)
+    monkeypatch.setattr(trainer_module, "fit", refuse)
     trial_runner = quality(data, tmp_path)
     asked: list[str] = []
     split = DataSet.split
@@ -68,7 +68,7 @@ def test_a_probe_trains_nothing_and_never_opens_test(
         return split(self, name)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DataSet, "split", noted)
-    ProbeEvaluator(trial_runner).evaluate(design())
+    ProbeEvaluator(trial_runner.trainer).evaluate(design())
     assert set(asked) == {"train", "valid"}
     assert not list(tmp_path.glob("weights/*"))
 
@@ -82,23 +82,23 @@ def test_every_operator_can_be_probed(
     if violations(asked, demo().shapes):
         pytest.skip(f"{operator} does not attend over {over}")
     home = tmp_path_factory.getbasetemp() / "every-operator"
-    found = ProbeEvaluator(quality(data, home)).evaluate(asked)
+    found = ProbeEvaluator(quality(data, home).trainer).evaluate(asked)
     assert found["probe_r2"].value <= 100
 
 
 def test_the_same_probe_again_gives_the_same_figure_under_the_same_key(
     data: DataSet, tmp_path: Path
 ) -> None:
-    one, two = (ProbeEvaluator(quality(data, tmp_path / name)) for name in "ab")
+    one, two = (ProbeEvaluator(quality(data, tmp_path / name).trainer) for name in "ab")
     torch.manual_seed(5)
     assert one.evaluate(design()) == two.evaluate(design())
-    tuned = ProbeEvaluator(quality(data, tmp_path / "c", BY_STAGE))
+    tuned = ProbeEvaluator(quality(data, tmp_path / "c", BY_STAGE).trainer)
     assert tuned.key(design()) != one.key(design())
     assert one.key(design()) != quality(data, tmp_path / "a", QUICK).key(design())
 
 
 def test_designs_over_the_same_taps_share_one_probe(data: DataSet, tmp_path: Path) -> None:
-    probe = ProbeEvaluator(quality(data, tmp_path))
+    probe = ProbeEvaluator(quality(data, tmp_path).trainer)
     assert probe.key(design("product")) == probe.key(design("gated"))
     assert probe.evaluate(design("product")) == probe.evaluate(design("gated"))
     assert probe.key(design("product")) != probe.key(design("cross-attention")), "reads tokens"

@@ -44,7 +44,7 @@ def test_without_noise_a_design_is_as_right_as_its_evaluation_says(
 ) -> None:
     asked = design()
     clean = trained.evaluate(asked)["accuracy"].value
-    found = RobustnessEvaluator(trained, Noise()).evaluate(asked)
+    found = RobustnessEvaluator(trained.trainer, Noise()).evaluate(asked)
     curves = found.details["curves"]
     assert set(curves) == {"text", "vision", "both"}
     assert all(curve[0] == pytest.approx(clean, abs=1e-3) for curve in curves.values())
@@ -62,8 +62,10 @@ def test_noise_on_a_modality_without_weights_costs_nothing(
     trained: QualityEvaluator, monkeypatch: pytest.MonkeyPatch, ignored: str
 ) -> None:
     blind = without_weights_on(trained, ignored)
-    monkeypatch.setattr(trained, "trained_fusion", lambda genotype: (blind(genotype).fusion, None))
-    curves = RobustnessEvaluator(trained, Noise(50.0)).evaluate(design()).details["curves"]
+    monkeypatch.setattr(
+        trained.trainer, "trained_fusion", lambda asked: (blind(asked).fusion, None)
+    )
+    curves = RobustnessEvaluator(trained.trainer, Noise(50.0)).evaluate(design()).details["curves"]
     assert len(set(curves[ignored])) == 1
     used = "vision" if ignored == "text" else "text"
     assert curves[used] == curves["both"]
@@ -92,7 +94,7 @@ def test_noise_is_spread_as_the_training_split_is_padding_left_out(
     trained: QualityEvaluator,
 ) -> None:
     asked = design("cross-attention")
-    examples = trained.examples_seen(asked, "train")
+    examples = trained.trainer.examples(asked, "train")
     whole = inputs_of(None, examples)
     assert whole.mask is not None
     for feature, channels in _spread(batches_of(None, examples)).items():
@@ -110,20 +112,21 @@ def test_every_operator_can_be_asked(trained: QualityEvaluator, operator: str, o
         asked = design(operator, attention_blocks=1, attention_over=over)
     if violations(asked, demo().shapes):
         pytest.skip(f"{operator} does not attend over {over}")
-    found = RobustnessEvaluator(trained, Noise()).evaluate(asked)
+    found = RobustnessEvaluator(trained.trainer, Noise()).evaluate(asked)
     assert 0 <= found["robustness"].value <= 100
 
 
 def test_a_design_of_one_modality_has_that_curve_alone(trained: QualityEvaluator) -> None:
     for name in ("small-bert", "small-xcit"):
-        found = RobustnessEvaluator(trained, Noise()).evaluate(trained.alone(demo().encoder(name)))
+        alone = trained.trainer.plan.unimodal(demo().encoder(name))
+        found = RobustnessEvaluator(trained.trainer, Noise()).evaluate(alone)
         (only,) = found.details["curves"]
         assert found["robustness"].value == found[f"robustness_{only}"].value
 
 
 def test_a_network_that_was_trained_whole_is_asked_as_it_is(data: DataSet, tmp_path: Path) -> None:
     trial_runner = quality(data, tmp_path, BY_STAGE)
-    found = RobustnessEvaluator(trial_runner, Noise()).evaluate(design())
+    found = RobustnessEvaluator(trial_runner.trainer, Noise()).evaluate(design())
     clean = trial_runner.evaluate(design())["accuracy"].value
     assert found.details["curves"]["both"][0] == pytest.approx(clean, abs=1e-3)
 
@@ -131,7 +134,10 @@ def test_a_network_that_was_trained_whole_is_asked_as_it_is(data: DataSet, tmp_p
 def test_the_same_noise_comes_again_and_other_noise_has_another_key(
     trained: QualityEvaluator,
 ) -> None:
-    one, other = RobustnessEvaluator(trained, Noise()), RobustnessEvaluator(trained, Noise(0.5))
+    one, other = (
+        RobustnessEvaluator(trained.trainer, Noise()),
+        RobustnessEvaluator(trained.trainer, Noise(0.5)),
+    )
     assert one.evaluate(design()) == one.evaluate(design())
     assert one.key(design()) != other.key(design())
 

@@ -31,7 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def test_inputs_as_they_are_give_the_accuracy_of_the_evaluation(trained: QualityEvaluator) -> None:
     clean = trained.evaluate(design())["accuracy"]
     for name in ("blur", "dropped-words"):
-        found = StressEvaluator(trained, name, 0).evaluate(design())
+        found = StressEvaluator(trained.trainer, name, 0).evaluate(design())
         assert found["accuracy"] == clean
 
 
@@ -43,17 +43,17 @@ def test_a_network_is_judged_as_it_was_trained_on_inputs_as_they_are(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr("evaluators.quality.evaluator.fit", refuse)
+    monkeypatch.setattr("evaluators.quality.trainer.fit", refuse)
     keys = set()
     for name in CORRUPTIONS:
-        evaluator = StressEvaluator(trained, name, 3)
+        evaluator = StressEvaluator(trained.trainer, name, 3)
         assert 0 <= evaluator.evaluate(design())["accuracy"].value <= 100
         keys.add(evaluator.key(design()))
     assert len(keys) == len(CORRUPTIONS)
 
 
 def test_a_design_of_one_modality_reads_nothing_of_the_other(trained: QualityEvaluator) -> None:
-    text = trained.alone(demo().encoder("small-bert"))
+    text = trained.trainer.plan.unimodal(demo().encoder("small-bert"))
     assert not reads(text, "blur") and reads(text, "misspelt-words")
 
 

@@ -125,7 +125,7 @@ def test_kept_features_of_a_fold_are_those_of_its_own_splits(data: DataSet, tmp_
     genotype = Genotype(None, "small-xcit", 0, (FusionPoint(0, 3),), vision_pooling="mean")
     cut, whole = quality(one, tmp_path / "cut"), quality(apart, tmp_path / "whole")
     for split in ("train", "valid", "test"):
-        a, b = (e.reads.examples(genotype, split, kept=True) for e in (cut, whole))  # type: ignore[arg-type]
+        a, b = (e.trainer.inputs.examples(genotype, split, kept=True) for e in (cut, whole))  # type: ignore[arg-type]
         assert a.labels.tolist() == b.labels.tolist()
         (ours,), (theirs,) = a._features.values(), b._features.values()  # type: ignore[attr-defined]
         assert abs(ours.whole() - theirs.whole()).max() < 1e-5
@@ -141,7 +141,7 @@ def test_each_fold_learns_words_and_trunks_from_its_own_training_part(
     folds = [quality(fold(data, k, FOLDS), tmp_path / "home", tuned) for k in range(FOLDS)]
     spec = demo().encoder("small-bert")
     for one in folds:
-        tokenizer = one.preprocessing.tokenizer(spec)
+        tokenizer = one.trainer.preprocessing.tokenizer(spec)
         unknown = tokenizer.encode(["zzz"], 8)[0][0, 1]
         known = {
             s.id for s in one.data.samples if tokenizer.encode([s.text], 8)[0][0, 1] != unknown
@@ -158,7 +158,7 @@ def test_folds_leave_no_weights_and_the_export_is_of_the_standard_split(
     standard = quality(data, tmp_path)
     CrossValidatedEvaluator(standard, FOLDS).evaluate(design())
     assert not list((tmp_path / "weights").glob("*.safetensors"))
-    standard.trained(design())
+    standard.trainer.trained(design())
     (kept,) = (tmp_path / "weights").glob("*.safetensors")
     assert kept.stem == standard.key(design())
 

@@ -299,7 +299,7 @@ def test_a_whole_network_trains_alike_with_everything_at_once(
     )
     one = quality(data, tmp_path / "one", plain)
     two = quality(data, tmp_path / "two", plain, execution=execution)
-    ours, theirs = one.trained(asked).state_dict(), two.trained(asked).state_dict()
+    ours, theirs = one.trainer.trained(asked).state_dict(), two.trainer.trained(asked).state_dict()
     for name in ours:
         assert torch.allclose(ours[name], theirs[name], atol=1e-5), name
 
@@ -399,8 +399,8 @@ def test_the_papers_protocol_trains_each_stage_by_its_own_settings(
         "late": design(text_tap=6, vision_tap=6),
         "intermediate": replace(design(), points=points),
         "early": design(),
-        "text-only": evaluator.alone(demo().encoder("small-bert")),
-        "vision-only": evaluator.alone(demo().encoder("small-xcit")),
+        "text-only": evaluator.trainer.plan.unimodal(demo().encoder("small-bert")),
+        "vision-only": evaluator.trainer.plan.unimodal(demo().encoder("small-xcit")),
     }
     expected = {
         "late": {"training fusion": 3},
@@ -411,7 +411,7 @@ def test_the_papers_protocol_trains_each_stage_by_its_own_settings(
     }
     for stage, genotype in stages.items():
         told.clear()
-        assert evaluator.stage(genotype) == stage
+        assert evaluator.trainer.plan.stage(genotype) == stage
         found = evaluator.evaluate(genotype)
         trained = {what: n for what, n in told.items() if what.startswith("training")}
         assert trained == expected[stage], stage
@@ -427,9 +427,9 @@ def test_what_the_paper_trains_whole_starts_from_trunks_as_they_were_loaded(
     evaluator.prepare()
     fair = quality(data, tmp_path, replace(QUICK, trunks="by-stage"))
     fair.prepare()
-    loaded = quality(data, tmp_path)._untrained(design()).trunks["text"]
+    loaded = quality(data, tmp_path).trainer.untrained(design()).trunks["text"]
     for whole, as_loaded in ((evaluator, True), (fair, False)):
-        text = whole._untrained(design()).trunks["text"]
+        text = whole.trainer.untrained(design()).trunks["text"]
         same = [
             torch.equal(a, b) for a, b in zip(text.parameters(), loaded.parameters(), strict=True)
         ]

@@ -7,9 +7,9 @@ import pytest
 from test_evaluators_contract import demo, design, image_folder, quality
 from tiny import new_place, write_data
 
-from evaluators.quality.evaluator import WHOLE
 from evaluators.statistics.paired import Paired
 from evaluators.training.config import TrainingProtocol
+from evaluators.training.plan import WHOLE
 from studies.cli.dominance import Turn
 
 FASTER, SLOWER = Paired(4.0, 1.0, 7.0, 400), Paired(-3.0, -5.0, -1.0, 300)
@@ -71,7 +71,10 @@ def test_where_one_modality_teaches_nothing_every_design_is_trained_whole(tmp_pa
     trial_runner = quality(data, tmp_path / "home", TrainingProtocol(trunks="whole"))
     depth = {name: demo().shapes[name].depth for name in ("small-bert", "small-xcit")}
     late = design("concatenation", *depth.values())
-    assert trial_runner.stage(late) == "late" and trial_runner.fidelity(late) == WHOLE
+    assert (
+        trial_runner.trainer.plan.stage(late) == "late"
+        and trial_runner.trainer.plan.fidelity(late) == WHOLE
+    )
     protocol = trial_runner.protocol
     assert protocol.whole_config("late", False) == protocol.alone_config("text", False)
     assert trial_runner.evaluate(late).details["fidelity"] == WHOLE

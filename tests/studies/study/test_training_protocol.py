@@ -13,9 +13,10 @@ from torch import nn
 import studies.study.training_protocol as chosen
 from evaluators.evaluation import Evaluation, Measure
 from evaluators.features.examples import Batch
-from evaluators.quality.evaluator import ON_FROZEN, QualityEvaluator
+from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.training.config import named_protocol
 from evaluators.training.loop import TrainingConfig, TrainingProtocol, Trunks, affordable_epochs
+from evaluators.training.plan import ON_FROZEN
 from studies.config.settings import Settings, UsageError, load_settings
 from studies.results.cautions import cautions_of
 from studies.results.outcome import DesignResult
@@ -30,8 +31,8 @@ def evaluator(tmp_path_factory: pytest.TempPathFactory) -> QualityEvaluator:
     return quality(data, tmp_path_factory.mktemp("home"), TrainingProtocol())
 
 
-def settings(trunks: str = "auto", study: str = "pareto") -> Settings:
-    return load_settings(study, trunks=trunks)
+def settings(trunks: str = "auto", study: str = "pareto", protocol: str = "fair") -> Settings:
+    return load_settings(study, trunks=trunks, protocol=protocol)
 
 
 def choice(
@@ -41,11 +42,13 @@ def choice(
     vision: float,
     trunks: str = "auto",
     compute: str = "cpu",
+    protocol: str = "fair",
 ) -> TrainingProtocol:
     """What is chosen where an epoch costs so much and the processor multiplies in bf16."""
     monkeypatch.setattr(chosen, "epoch_macs", lambda *_: {"text": text, "vision": vision})
     monkeypatch.setattr(chosen, "native_arithmetic", lambda _: "bf16")
-    return chosen_protocol(settings(trunks), evaluator, demo(), compute)
+    asked = settings(trunks, protocol=protocol)
+    return chosen_protocol(asked, evaluator.trainer.preprocessing, demo(), compute)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,8 @@ def test_designs_of_a_fixed_list_are_all_trained_alike(
     evaluator: QualityEvaluator, monkeypatch: pytest.MonkeyPatch, compute: str
 ) -> None:
     monkeypatch.setattr(chosen, "epoch_macs", lambda *_: {"text": 4e11, "vision": 5e11})
-    found = chosen_protocol(settings(study="depth-or-merge"), evaluator, demo(), compute)
+    asked, preprocessing = settings(study="depth-or-merge"), evaluator.trainer.preprocessing
+    found = chosen_protocol(asked, preprocessing, demo(), compute)
     assert found.trunks == "tuned"
 
 
@@ -96,12 +100,10 @@ def test_trunks_that_are_asked_for_win(
 def test_no_machine_shortens_the_papers_protocol(
     evaluator: QualityEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluator, "protocol", named_protocol("paper", 0))
-    found = choice(evaluator, monkeypatch, 1e15, 1e15)
+    found = choice(evaluator, monkeypatch, 1e15, 1e15, protocol="paper")
     assert (found.name, found.trunks, found.arithmetic) == ("paper", "by-stage", "bf16")
     assert found.fusion_config(pretrained=True).max_macs is None
-    assert choice(evaluator, monkeypatch, 1e15, 1e15, "frozen").trunks == "frozen"
-    assert choice(evaluator, monkeypatch, 1e9, 1e9).arithmetic == "fp32"
+    assert choice(evaluator, monkeypatch, 1e9, 1e9, protocol="paper").arithmetic == "fp32"
 
 
 def test_a_study_says_by_which_protocol_it_trains() -> None:
@@ -124,7 +126,7 @@ def test_an_unknown_protocol_is_refused() -> None:
 
 
 def test_an_epoch_of_the_built_in_encoders_is_small(evaluator: QualityEvaluator) -> None:
-    found = epoch_macs(evaluator, demo())
+    found = epoch_macs(evaluator.protocol, evaluator.trainer.preprocessing, demo())
     assert 0 < found["text"] < found["vision"] < chosen.WHOLE_TRAINING_MACS
 
 
@@ -184,7 +186,7 @@ def test_whole_training_in_bf16_is_judged_in_fp32_and_kept_apart(tmp_path: Path)
         protocol = replace(QUICK, trunks="by-stage", arithmetic=arithmetic)  # type: ignore[arg-type]
         evaluator = quality(data, tmp_path / "home", protocol)
         found[arithmetic] = evaluator.evaluate(design())
-        assert next(evaluator.trained(design()).parameters()).dtype == torch.float32
+        assert next(evaluator.trainer.trained(design()).parameters()).dtype == torch.float32
     assert found["fp32"].key != found["bf16"].key
 
 
@@ -193,9 +195,9 @@ def test_the_network_that_is_tested_stands_where_its_inputs_are(
 ) -> None:
     evaluator = quality(image_folder(tmp_path / "set"), tmp_path / "home")
     evaluator.evaluate(design())
-    assert evaluator.fidelity(design()) == ON_FROZEN
-    monkeypatch.setattr(evaluator, "compute_device", "meta")
-    monkeypatch.setattr(evaluator.reads, "_device", "meta")
+    assert evaluator.trainer.plan.fidelity(design()) == ON_FROZEN
+    monkeypatch.setattr(evaluator.trainer, "compute_device", "meta")
+    monkeypatch.setattr(evaluator.trainer.inputs, "_device", "meta")
     monkeypatch.setattr(
         "evaluators.quality.evaluator.predict",
         lambda module, examples: examples.batch(torch.arange(2)).logits(module),

@@ -1,0 +1,261 @@
+"""Trains designs by one plan and keeps their weights."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock
+from torch import nn
+
+from evaluators.data import DataSet, Split
+from evaluators.features.design_inputs import DesignInputs
+from evaluators.features.examples import CachedFeatures
+from evaluators.features.preprocessing import Preprocessing
+from evaluators.features.taps import TapFeatures
+from evaluators.features.trunk_weights import TrunkWeights, WeightsError, load_prefix, save_state
+from evaluators.onnx.builder import OnnxBuilder
+from evaluators.onnx.quantisation import For
+from evaluators.quality.keys import TrainingKeys
+from evaluators.training.config import TrainingConfig, TrainingProtocol
+from evaluators.training.execution import Execution, execution_on, place
+from evaluators.training.loop import Examples, Fit, fit
+from evaluators.training.plan import TrainingPlan
+from search_space.design.encoder import EncoderShape, EncoderSpec
+from search_space.design.genotype import Genotype
+from search_space.network.network import Fusion, FusionNetwork, new_fusion
+from search_space.network.rewrites import NONE, Rewrites
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, steps done, steps at most)."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one training left: the fusion or the whole network, on the compute device.
+
+    valid: the validation examples as it reads them. fit: how the last training went, with the
+    seconds of all. fusion_epochs: those that the protocol's bound left to the fusion.
+    """
+
+    module: nn.Module
+    valid: Examples
+    fit: Fit
+    fusion_epochs: int
+
+
+class DesignTrainer:
+    """Trains unimodal trunks, fusions and whole networks on the train split of one data set.
+
+    Validation stops training; the test split is never read for it. Trained weights are kept under
+    `home`, so that a design can be judged and exported as it was trained. `builder` is the one
+    that exports the designs: designs in a reduced precision have keys of its runtime and rewrites.
+    """
+
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        preprocessing: Preprocessing,
+        builder: OnnxBuilder,
+        home: Path,
+        progress: Progress | None = None,
+        compute_device: str = "cpu",
+        execution: Execution | None = None,
+    ) -> None:
+        self.plan, self.preprocessing, self.builder = plan, preprocessing, builder
+        self.data, self.compute_device = preprocessing.data, compute_device
+        self._home, self._progress = home, progress
+        self._execution = execution or execution_on(compute_device)
+        self._trunks = TrunkWeights(plan.shapes, home / "trunks", plan.protocol.seed)
+        features = TapFeatures(
+            preprocessing, self._trunks, home / "features", progress, compute_device
+        )
+        self.inputs = DesignInputs(
+            self.data, plan.encoders, plan.shapes, preprocessing, features, compute_device
+        )
+        self.keys = TrainingKeys(plan, preprocessing, self._trunks, builder)
+
+    def other(
+        self,
+        data: DataSet | None = None,
+        protocol: TrainingProtocol | None = None,
+        progress: Progress | None = None,
+        whole: bool | None = None,
+    ) -> "DesignTrainer":
+        """A trainer like this one, on other data, by another protocol or on another rung.
+
+        Its builder is this one's: graphs are for the texts of all data, not of a fold.
+        """
+        plan = replace(
+            self.plan,
+            protocol=protocol or self.plan.protocol,
+            whole=self.plan.whole if whole is None else whole,
+        )
+        return DesignTrainer(
+            plan,
+            self.preprocessing if data is None else Preprocessing(data, plan.shapes),
+            self.builder,
+            self._home,
+            progress or self._progress,
+            self.compute_device,
+            self._execution,
+        )
+
+    def prepare(self) -> None:
+        """Fine-tunes every trunk alone, where the protocol asks for it and it is not kept yet.
+
+        Designs call it as well; called before the first one it tells where the time goes.
+        """
+        for spec in self.plan.encoders.values():
+            if not self.plan.is_tuned(spec):
+                continue
+            key = self.keys.tuned_trunk(spec)
+            file = self._trunks.tuned_file(key)
+            if not self._trunks.has_tuned(key):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with FileLock(f"{file}.lock"):  # a second worker waits and finds it done
+                    if not self._trunks.has_tuned(key):
+                        self._tune(spec, key)
+            self._trunks.use_tuned(spec, key)
+
+    def train(self, genotype: Genotype) -> Trained:
+        """Trains the design anew and keeps its weights.
+
+        Raises NotFiniteError where training diverges, OSError where weights cannot be kept.
+        """
+        self.prepare()
+        module: nn.Module = self._new_fusion(genotype)
+        config, fits = self.plan.fusion_config(genotype), []
+        allowed, whole = config.epochs, self.plan.trains_whole(genotype)
+        if self.plan.protocol.starts_on_features or not whole:
+            train, valid = self._train_and_valid(genotype, kept=True)
+            fits.append(self._fit(module, train, valid, config, "training fusion"))
+            allowed = fits[0].epochs_allowed
+        if whole:
+            network = self.untrained(genotype)
+            network.fusion.load_state_dict(module.cpu().state_dict())
+            train, valid = self._train_and_valid(genotype, kept=False)
+            config, module = self.plan.whole_config(genotype), network
+            fits.append(self._fit(network, train, valid, config, "training whole"))
+        save_state(module.cpu(), self._weights_file(genotype))
+        seconds, waited = sum(f.seconds for f in fits), sum(f.waited_s for f in fits)
+        done = replace(fits[-1], seconds=seconds, waited_s=waited)
+        return Trained(module.to(self.compute_device), valid, done, allowed)
+
+    def trained(self, genotype: Genotype) -> FusionNetwork:
+        """The whole network with its trained weights; trained again where they are not kept."""
+        part = self.trained_part(genotype)
+        if isinstance(part, FusionNetwork):
+            return part
+        network = self.untrained(genotype)
+        network.fusion.load_state_dict(part.state_dict())
+        return network.eval()
+
+    def trained_fusion(self, genotype: Genotype) -> tuple[Fusion, FusionNetwork | None]:
+        """The fusion with its trained weights, and its network where that was trained whole.
+
+        On frozen trunks no trunk is loaded: kept features are what the fusion reads.
+        """
+        part = self.trained_part(genotype)
+        if isinstance(part, FusionNetwork):
+            return part.fusion, part.to(self.compute_device)
+        return part, None
+
+    def trained_part(self, genotype: Genotype) -> Fusion | FusionNetwork:
+        """What is trained of a design, the fusion or the whole network, with its trained weights.
+
+        Trained again where they are not kept.
+        """
+        self.prepare()
+        whole = self.plan.trains_whole(genotype)
+        part = self.untrained(genotype) if whole else self._new_fusion(genotype)
+        file = self._weights_file(genotype)
+        try:
+            load_prefix(part, file)
+        except (FileNotFoundError, WeightsError):
+            self.train(genotype)
+            load_prefix(part, file)
+        return part.eval()
+
+    def untrained(self, genotype: Genotype) -> FusionNetwork:
+        """The network on the trunks that its training starts from, fusion and head newly drawn."""
+        protocol = self.plan.protocol
+        tuned = protocol.starts_on_features or not self.plan.trains_whole(genotype)
+        trunks = {
+            modality: self._trunks.trunk(
+                self.plan.encoders[name], genotype.deepest_tap(modality), tuned
+            )
+            for modality, name in genotype.encoders.items()
+        }
+        return FusionNetwork(genotype, self.plan.shapes, self._new_fusion(genotype), trunks)
+
+    def examples(self, genotype: Genotype, split: Split) -> Examples:
+        """The split's samples as the trained design reads them: kept features, or raw inputs."""
+        return self.inputs.examples(genotype, split, not self.plan.trains_whole(genotype))
+
+    def forget_weights(self, genotype: Genotype) -> None:
+        """Removes what is kept of the design's training; asked for again, it is trained again."""
+        self._weights_file(genotype).unlink(missing_ok=True)
+
+    def _tune(self, spec: EncoderSpec, key: str) -> None:
+        genotype = self.plan.unimodal(spec)
+        network = self.untrained(genotype)
+        train, valid = self._train_and_valid(genotype, kept=False)
+        config = self.plan.alone_config(spec)
+        self._fit(network, train, valid, config, f"tuning {spec.name} alone")
+        self._trunks.keep_tuned(key, network.trunks[spec.modality].cpu())
+
+    def _train_and_valid(self, genotype: Genotype, kept: bool) -> tuple[Examples, Examples]:
+        read = self.inputs.examples
+        return read(genotype, "train", kept), read(genotype, "valid", kept)
+
+    def _fit(
+        self, module: nn.Module, train: Examples, valid: Examples, config: TrainingConfig, what: str
+    ) -> Fit:
+        def told(epoch: int, epochs: int, _accuracy: float) -> None:
+            if self._progress:
+                self._progress(what, epoch, epochs)
+
+        place(module, self.compute_device)
+        protocol = self.plan.protocol
+        arithmetic = "fp32" if isinstance(train, CachedFeatures) else protocol.arithmetic
+        return fit(module, train, valid, config, protocol.seed, told, arithmetic, self._execution)
+
+    def _new_fusion(self, genotype: Genotype) -> Fusion:
+        seed = self.plan.protocol.seed
+        return new_fusion(genotype, self.plan.shapes, len(self.data.classes), seed)
+
+    def _weights_file(self, genotype: Genotype) -> Path:
+        return self._home / "weights" / f"{self.keys.quality(genotype)}.safetensors"
+
+
+def new_trainer(
+    data: DataSet,
+    encoders: Mapping[str, EncoderSpec],
+    shapes: Mapping[str, EncoderShape],
+    protocol: TrainingProtocol,
+    home: Path,
+    progress: Progress | None = None,
+    compute_device: str = "cpu",
+    runtime: For = "onnxruntime",
+    rewrites: Rewrites = NONE,
+    execution: Execution | None = None,
+    whole: bool = False,
+    preprocessing: Preprocessing | None = None,
+) -> DesignTrainer:
+    """A trainer, and the builder that exports its designs for a runtime.
+
+    `preprocessing` is that of `data`, where it has been made already.
+    """
+    preprocessing = preprocessing or Preprocessing(data, shapes)
+    builder = OnnxBuilder(
+        encoders,
+        shapes,
+        len(data.classes),
+        home / "artifacts",
+        runtime,
+        rewrites,
+        lambda name: preprocessing.text_lengths(encoders[name]),
+        home / "parts",
+    )
+    plan = TrainingPlan(protocol, encoders, shapes, whole)
+    return DesignTrainer(plan, preprocessing, builder, home, progress, compute_device, execution)

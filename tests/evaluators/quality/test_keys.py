@@ -1,0 +1,130 @@
+"""Content keys are what they always were: by them users find what they have stored."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_evaluators_contract import BY_STAGE, QUICK, demo, design
+
+from evaluators.data import DataSet, Sample
+from evaluators.evaluation import Evaluator
+from evaluators.features.preprocessing import Preprocessing
+from evaluators.features.trunk_weights import TrunkWeights
+from evaluators.quality.cross_validation import CrossValidatedEvaluator
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.quality.modality_use import ModalityUseEvaluator
+from evaluators.quality.probe import ProbeEvaluator
+from evaluators.quality.robustness import Noise, RobustnessEvaluator
+from evaluators.quality.stress import StressEvaluator
+from evaluators.quality.trainer import DesignTrainer, new_trainer
+from evaluators.training.config import TrainingProtocol, named_protocol
+from search_space.network.rewrites import BY_NAME
+
+FULL = 6
+LATE = design(text_tap=FULL, vision_tap=FULL)
+INT8 = design(precision="int8")
+
+
+@pytest.fixture(autouse=True)
+def named_inputs_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs and weights stand in keys by their encoder's name, so that no library changes them."""
+    monkeypatch.setattr(Preprocessing, "fingerprint", lambda _, spec: f"inputs of {spec.name}")
+    monkeypatch.setattr(Preprocessing, "text_lengths", lambda *_: (5, 9))
+    monkeypatch.setattr(TrunkWeights, "loaded_identity", lambda _, spec: f"trunk {spec.name}")
+
+
+def data() -> DataSet:
+    splits = {"train": 9, "valid": 6, "test": 3}
+    samples = tuple(
+        Sample(f"{split}{k}", f"{split}{k}", f"text {k}", k % 2, None, split, Path())  # type: ignore[arg-type]
+        for split, count in splits.items()
+        for k in range(count)
+    )
+    return DataSet("set", "folder", ("no", "yes"), samples, "", "0" * 64)
+
+
+def trainer(home: Path, protocol: TrainingProtocol = QUICK, **more: object) -> DesignTrainer:
+    encoders = {spec.name: spec for spec in demo().encoders}
+    return new_trainer(data(), encoders, demo().shapes, protocol, home, **more)  # type: ignore[arg-type]
+
+
+def protocols() -> dict[str, TrainingProtocol]:
+    return {
+        "frozen": QUICK,
+        "tuned": replace(QUICK, trunks="tuned"),
+        "by-stage": BY_STAGE,
+        "by-stage in bf16": replace(BY_STAGE, arithmetic="bf16"),
+        "whole": replace(QUICK, trunks="whole"),
+        "paper": named_protocol("paper", seed=3),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "early", "late"),
+    [
+        ("frozen", "b8a0b49eabb7cbdd", "9340a93363e0390c"),
+        ("tuned", "423a9a6504dfaed8", "74387927b6f840f6"),
+        ("by-stage", "da07f33eea76fc0b", "1ce07e26c04890da"),
+        ("by-stage in bf16", "2187f9fc3455e3b8", "ab5d20510f31b190"),
+        ("whole", "1989a533634afc67", "09786d8b0dbd3b3c"),
+        ("paper", "4a5d7d946fcb17ed", "d1e5ad78cb2931f1"),
+    ],
+)
+def test_a_trained_design_is_kept_under_the_same_key(
+    tmp_path: Path, name: str, early: str, late: str
+) -> None:
+    evaluator = QualityEvaluator(trainer(tmp_path, protocols()[name]))
+    found = tuple(evaluator.key(each)[:16] for each in (design(), LATE))
+    assert found == (early, late)
+
+
+def test_the_rung_of_whole_training_has_the_same_keys(tmp_path: Path) -> None:
+    whole = trainer(tmp_path).other(whole=True)
+    assert whole.keys.quality(design())[:16] == "261926b2eb92fd61"
+    by_stage = trainer(tmp_path, BY_STAGE)
+    assert by_stage.other(whole=True).keys.quality(design()) == by_stage.keys.quality(design())
+
+
+@pytest.mark.parametrize(
+    ("runtime", "rewrites", "key"),
+    [
+        ("onnxruntime", "none", "069e572c3d7d2f59"),
+        ("tensorrt", "none", "7a42cfd11f903b68"),
+        ("onnxruntime", "all", "36e0613811ff265d"),
+        ("onnxruntime", "own-length", "5dc7f92848bf0251"),
+    ],
+)
+def test_a_reduced_precision_has_the_same_key_for_each_graph_that_it_is_judged_by(
+    tmp_path: Path, runtime: str, rewrites: str, key: str
+) -> None:
+    made = trainer(tmp_path, runtime=runtime, rewrites=BY_NAME[rewrites])
+    assert made.keys.quality(INT8)[:16] == key
+
+
+def test_trunks_that_are_tuned_alone_are_kept_under_the_same_keys(tmp_path: Path) -> None:
+    made = trainer(tmp_path, BY_STAGE)
+    found = {spec.name: made.keys.tuned_trunk(spec)[:16] for spec in demo().encoders}
+    assert found == {"small-bert": "987fe56f6fac6140", "small-xcit": "cc77f8859b2fb355"}
+
+
+def test_what_else_is_found_of_a_design_is_kept_under_the_same_keys(tmp_path: Path) -> None:
+    made = trainer(tmp_path)
+    evaluators: dict[str, Evaluator] = {
+        "probe": ProbeEvaluator(made),
+        "cross-validation": CrossValidatedEvaluator(QualityEvaluator(made)),
+        "robustness": RobustnessEvaluator(made, Noise()),
+        "modality use": ModalityUseEvaluator(made),
+        "stress, none": StressEvaluator(made, "dropped-words", 0),
+        "stress, 3": StressEvaluator(made, "dropped-words", 3),
+    }
+    found = {name: evaluator.key(design())[:16] for name, evaluator in evaluators.items()}
+    found["test"] = QualityEvaluator(made).test_key(design())[:16]
+    assert found == {
+        "probe": "20afa76c846a6033",
+        "cross-validation": "b3d99e78feaa253f",
+        "robustness": "6c2892506caf8984",
+        "modality use": "e73dec5bf55b8ac6",
+        "stress, none": "1d5e7c4c5bdb34d1",
+        "stress, 3": "e1238aae08601b01",
+        "test": "4bb6062cebc08abd",
+    }

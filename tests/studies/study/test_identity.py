@@ -1,0 +1,73 @@
+"""What a study keeps of how it began, and what a command that goes on with it may change."""
+
+from dataclasses import FrozenInstanceError, asdict, fields
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from evaluators.quality.evaluator import QualityEvaluator
+from evaluators.training.config import TrainingProtocol
+from studies.config.settings import Settings, load_settings
+from studies.results.trial_record import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS
+from studies.study.context import StudyContext
+from studies.study.identity import EVERY_STAGE, SEARCHES, note_search
+from studies.study.lookup import stored_protocol
+
+
+def settings(sampler: str, **changes: Any) -> Settings:
+    return load_settings("pareto", sampler=sampler, **changes)
+
+
+def begun_with(sampler: str) -> optuna.Study:
+    """A study as version 0.1.0 stored it: its searches are not listed."""
+    study = optuna.create_study()
+    study.set_user_attr(SETTINGS, {"sampler": sampler})
+    study.set_user_attr(CONDITIONS, {"sampler": f"{sampler}, seed 0"})
+    return study
+
+
+def test_each_further_sampler_is_told_once() -> None:
+    study = begun_with("tpe")
+    for sampler in ("tpe", "nsga2", "tpe", "nsga2", "random"):
+        note_search(study, settings(sampler))
+    assert study.user_attrs[CONDITIONS] == {"sampler": "tpe, seed 0, then nsga2, then random"}
+    assert [each["sampler"] for each in study.user_attrs[SEARCHES]] == ["tpe", "nsga2", "random"]
+
+
+def test_other_stages_are_told_after_those_of_the_beginning() -> None:
+    study = begun_with("tpe")
+    for probe in (False, True, True, False):
+        note_search(study, settings("tpe", probe=probe))
+    said = study.user_attrs[CONDITIONS]
+    assert said["sampler"] == "tpe, seed 0"
+    began, then = said["stages"].split("; then ")
+    assert began == EVERY_STAGE and then.startswith("trained: after a closed-form probe")
+
+
+def test_a_study_that_goes_on_as_it_was_stays_as_it_was_stored() -> None:
+    study = begun_with("tpe")
+    before = dict(study.user_attrs)
+    note_search(study, settings("tpe"))
+    assert study.user_attrs == before
+
+
+def test_the_protocol_of_a_study_is_known_once_the_study_is_made(tmp_path: Path) -> None:
+    url, kept = f"sqlite:///{tmp_path / 'studies.db'}", asdict(TrainingProtocol("text-tuned"))
+    assert stored_protocol(url, "mine") is None and not list(tmp_path.iterdir())
+    study = optuna.create_study(storage=url, study_name="mine")
+    study.set_user_attr(PROTOCOL, kept)
+    assert stored_protocol(url, "mine") is None, "it was cut off before it was made whole"
+    study.set_user_attr(IDENTITY, {})
+    assert stored_protocol(url, "mine") == kept
+    assert stored_protocol(url, "another") is None
+
+
+def test_neither_a_context_nor_the_protocol_of_its_evaluator_can_be_changed() -> None:
+    context = StudyContext(*(None for _ in fields(StudyContext)))  # type: ignore[arg-type]
+    with pytest.raises(FrozenInstanceError):
+        context.quality = None  # type: ignore[misc, assignment]
+    evaluator = QualityEvaluator.__new__(QualityEvaluator)
+    with pytest.raises(AttributeError):
+        evaluator.protocol = TrainingProtocol()  # type: ignore[misc]
