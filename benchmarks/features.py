@@ -145,7 +145,7 @@ def main() -> None:
         evaluator = QualityEvaluator(
             data, encoders, dict(space.shapes), named_protocol("fair", 0), home
         )
-        settings = load_settings("pareto", trunks="frozen")
+        settings = load_settings("pareto", {"trunks": "frozen"})
         evaluator.protocol = chosen_protocol(settings, evaluator, space, "cpu")
         found = []
         for genotype in designs(space):

@@ -83,7 +83,7 @@ def evaluators(
         evaluator = QualityEvaluator(
             data, encoders, dict(space.shapes), named_protocol("fair", seed), home, None, compute
         )
-        settings = load_settings("pareto", trunks=trunks, seed=seed)
+        settings = load_settings("pareto", {"trunks": trunks, "seed": seed})
         evaluator.protocol = chosen_protocol(settings, evaluator, space, compute)
         made.append(evaluator)
     return made

@@ -85,7 +85,10 @@ def is_sought(space: SearchSpace, genotype: Genotype) -> bool:
 
 def testers(context: StudyContext) -> list[QualityEvaluator]:
     """An evaluator for each seed that the final look is a mean over, the study's own first."""
-    more = range(context.settings.seed + 1, context.settings.seed + context.settings.seeds)
+    more = range(
+        context.settings.training.seed + 1,
+        context.settings.training.seed + context.settings.training.seeds,
+    )
     return [context.quality, *(context.quality.other(seed=seed) for seed in more)]
 
 
@@ -173,7 +176,7 @@ def finish(context: StudyContext, study: optuna.Study) -> None:
         genotype = genotype_of(trials[row.number].user_attrs[RECORD])
         if not _looked_at(tests.get(str(row.number), {}), genotype, len(by_seed)):
             tests[str(row.number)] = test_figures(context, by_seed, genotype)
-    if context.settings.time_missing:
+    if context.settings.search.time_missing:
         _time_missing(
             context,
             tests,
@@ -266,7 +269,7 @@ def _tell_of_test(context: StudyContext, study: optuna.Study) -> None:
     majority = [subject["majority"][0], 100 * context.data.majority("test")[1]]
     if majority != subject["majority"]:
         study.set_user_attr(SUBJECT, {**subject, "majority": majority})
-    first, count = context.settings.seed, context.settings.seeds
+    first, count = context.settings.training.seed, context.settings.training.seeds
     said = f"one training, seed {first}"
     if count > 1:
         said = f"mean over {count} trainings, seeds {first} to {first + count - 1}"

@@ -53,12 +53,12 @@ def chosen_protocol(
     by the paper's protocol. Where no modality alone tells anything a trunk alone would learn
     nothing: there every design is trained whole.
     """
-    given: Trunks | None = None if settings.trunks == "auto" else settings.trunks  # type: ignore[assignment]
+    given: Trunks | None = None if settings.training.trunks == "auto" else settings.training.trunks  # type: ignore[assignment]
     native = native_arithmetic(compute_device)
     published = quality.protocol.by_stage is not None
-    on_features = settings.grid is not None or settings.fine_tune
+    on_features = settings.preset.grid is not None or settings.training.fine_tune
     whole: Trunks = "tuned" if on_features and not published else "by-stage"
-    if not published and not _tells_alone(quality.data) and not settings.fine_tune:
+    if not published and not _tells_alone(quality.data) and not settings.training.fine_tune:
         whole = "whole"
     if compute_device == "cuda":
         return replace(quality.protocol, trunks=given or whole, arithmetic=native)

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 
-from studies.config.settings import Settings, UsageError
+from studies.config.options import UsageError
+from studies.config.settings import Settings
 from studies.report.progress import Reporter
 from studies.results.trial_record import RECORD, SETTINGS
 from studies.study.context import StudyContext, open_context
@@ -36,7 +36,7 @@ def lab_of(study: optuna.Study, reporter: Reporter) -> Iterator[StudyContext]:
 
     Raises what `open_lab` raises, and StorageError where they have changed since.
     """
-    context = open_context(Settings(**_elsewhere(study.user_attrs[SETTINGS])), reporter.step)
+    context = open_context(_elsewhere(study), reporter.step)
     try:
         check_identity(context, study, SAME_RESULTS)
         yield context
@@ -44,8 +44,9 @@ def lab_of(study: optuna.Study, reporter: Reporter) -> Iterator[StudyContext]:
         context.close()
 
 
-def _elsewhere(fields: dict[str, Any]) -> dict[str, Any]:
-    """A study's settings but for its devices, which are not needed here, for how many workers it
-    had, and for one that earlier versions kept."""
-    kept = {k: v for k, v in fields.items() if k not in ("device", "devices", "workers", "missing")}
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
+def _elsewhere(study: optuna.Study) -> Settings:
+    """The settings of a study, but for its devices and workers: neither is needed here."""
+    stored = dict(study.user_attrs[SETTINGS])
+    return Settings.from_stored(
+        {k: v for k, v in stored.items() if k not in ("device", "devices", "workers")}
+    )

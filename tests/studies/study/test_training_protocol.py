@@ -15,7 +15,8 @@ from evaluators.features.examples import Batch
 from evaluators.quality.evaluator import ON_FROZEN, QualityEvaluator
 from evaluators.training.config import named_protocol
 from evaluators.training.loop import TrainingConfig, TrainingProtocol, Trunks, affordable_epochs
-from studies.config.settings import Settings, UsageError, load_settings
+from studies.config.options import UsageError
+from studies.config.settings import Settings, load_settings
 from studies.results.cautions import cautions_of
 from studies.results.outcome import DesignResult
 from studies.results.trial_record import figures_of, record_of
@@ -29,7 +30,7 @@ def evaluator(tmp_path_factory: pytest.TempPathFactory) -> QualityEvaluator:
 
 
 def settings(trunks: str = "auto", study: str = "pareto") -> Settings:
-    return load_settings(study, trunks=trunks)
+    return load_settings(study, {"trunks": trunks})
 
 
 def choice(
@@ -118,7 +119,7 @@ def test_a_study_does_not_go_on_by_another_protocol() -> None:
 
 def test_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(UsageError, match="--protocol 'best': choose one of fair, paper"):
-        load_settings("pareto", protocol="best")
+        load_settings("pareto", {"protocol": "best"})
 
 
 def test_an_epoch_of_the_built_in_encoders_is_small(evaluator: QualityEvaluator) -> None:
