@@ -228,7 +228,9 @@ def load_settings(preset: str, options: Mapping[str, object] | None = None) -> S
     if wrong:
         raise UsageError(f"study {preset}: " + "; ".join(sorted(wrong)))
     given: dict[str, Any] = {
-        key: value for key, value in (options or {}).items() if value is not None
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in (options or {}).items()
+        if value not in (None, [], ())
     }
     if of_superfuse:
         found["superfuse"], given = superfuse.superfuse_of(preset, found["superfuse"], given)
