@@ -141,7 +141,7 @@ def main() -> None:
         data = replace(data, samples=tuple(sample for part in some for sample in part))
         features = cost(data, space, home)
         encoders = {spec.name: spec for spec in space.encoders}
-        settings = load_settings("pareto", trunks="frozen")
+        settings = load_settings("pareto", {"trunks": "frozen"})
         protocol = chosen_protocol(settings, Preprocessing(data, space.shapes), space, "cpu")
         trainer = new_trainer(data, encoders, space.shapes, protocol, home)
         found = []

@@ -81,7 +81,7 @@ def evaluators(
     compute = "cuda" if torch.cuda.is_available() else "cpu"
     preprocessing, made = Preprocessing(data, space.shapes), []
     for seed in seeds:
-        settings = load_settings("pareto", trunks=trunks, seed=seed)
+        settings = load_settings("pareto", {"trunks": trunks, "seed": seed})
         protocol = chosen_protocol(settings, preprocessing, space, compute)
         trainer = new_trainer(data, encoders, space.shapes, protocol, home, None, compute)
         made.append(QualityEvaluator(trainer))

@@ -41,7 +41,7 @@ Reading = tuple[float, float, float]
 
 def read(timing: str, readings: int) -> dict[str, list[Reading]]:
     """So many readings of each network, in turn."""
-    settings = load_settings("pareto", timing=timing, space="demo", weights="random")
+    settings = load_settings("pareto", {"timing": timing, "space": "demo", "weights": "random"})
     space = load_space_of(settings)
     found: dict[str, list[Reading]] = {}
     with (

@@ -112,6 +112,11 @@ class LatencyEvaluator:
         """What the device says of itself."""
         return self._device.hello()
 
+    @property
+    def protocol(self) -> TimingProtocol:
+        """How designs are timed."""
+        return self._runs.timing
+
     def timing(self) -> str:
         """How designs are timed, in words for who reads the figures."""
         how = self._runs.timing

@@ -71,6 +71,7 @@ def options(
 
 @app.command()
 def run(
+    context: typer.Context,
     study: Study = "pareto",
     seed_paper: Annotated[
         bool, typer.Option("--seed-paper", help="Try the designs of arXiv 2511.21889 first.")
@@ -78,19 +79,19 @@ def run(
     trials: Trials = None,
     data: Data = None,
     space: Space = None,
-    text_encoder: Texts = None,
-    vision_encoder: Visions = None,
-    audio_encoder: Sounds = None,
+    text_encoders: Texts = None,
+    vision_encoders: Visions = None,
+    audio_encoders: Sounds = None,
     weights: WeightsFlag = None,
     trunks: Trunks = None,
     protocol: Protocol = None,
-    compiled: Annotated[
+    compile: Annotated[
         bool,
         typer.Option("--compile", help="On a GPU, compile transformer layers for long trainings."),
     ] = False,
     text_only: TextOnly = False,
     accept_faults: AcceptFaults = False,
-    device: Devices = None,
+    devices: Devices = None,
     threads: Threads = None,
     timing: Timing = None,
     rewrites: Annotated[
@@ -102,17 +103,17 @@ def run(
         ),
     ] = None,
     runtime: Runtime = None,
-    precision: Annotated[
+    precisions: Annotated[
         list[str] | None,
         typer.Option(
             "--precision",
             help="fp32, fp16, int8 or int8-dynamic; repeatable, in place of the space's own.",
         ),
     ] = None,
-    latency_limit: Annotated[
+    latency_limit_ms: Annotated[
         float | None, typer.Option("--latency-limit", help="ms; slower designs are not trained.")
     ] = None,
-    objective: Annotated[
+    objectives: Annotated[
         list[str] | None,
         typer.Option(
             "--objective",
@@ -121,7 +122,7 @@ def run(
             "memory, energy.",
         ),
     ] = None,
-    limit: Annotated[
+    limits: Annotated[
         list[str] | None,
         typer.Option("--limit", help="NAME=NUMBER on any objective, as bytes=5e6; repeatable."),
     ] = None,
@@ -205,47 +206,9 @@ def run(
     from studies.config.settings import load_settings
 
     with errors():
-        settings = load_settings(
-            study,
-            trials=trials,
-            data=data,
-            space=space,
-            weights=weights,
-            trunks=trunks,
-            protocol=protocol,
-            compile=compiled,
-            text_only=text_only,
-            accept_faults=accept_faults,
-            devices=tuple(device) if device else None,
-            threads=threads,
-            timing=timing,
-            rewrites=rewrites,
-            runtime=runtime,
-            precisions=tuple(precision) if precision else None,
-            latency_limit_ms=latency_limit,
-            storage=storage,
-            name=name,
-            sampler=sampler,
-            seed=seed,
-            seed_paper=seed_paper,
-            seeds=seeds,
-            cv=cv,
-            probe=probe,
-            deferred_timing=deferred_timing,
-            fine_tune=fine_tune,
-            workers=workers,
-            objectives=tuple(objective or ()),
-            limits=tuple(limit or ()),
-            noise=noise,
-            time_missing=time_missing,
-            beside=beside,
-            text_encoders=tuple(text_encoder or ()),
-            vision_encoders=tuple(vision_encoder or ()),
-            audio_encoders=tuple(audio_encoder or ()),
-            embeddings=embeddings,
-            width=width,
-            center=center,
-        )
+        own = ("study", "page", "as_json")
+        options = {name: value for name, value in context.params.items() if name not in own}
+        settings = load_settings(study, options)
         from studies.cli.study import run_study
 
         run_study(settings, page, as_json)
@@ -387,7 +350,8 @@ def paper(
     """The designs of arXiv 2511.21889 beside its figures: timed here; with --data also trained and
     judged; with --name or --storage as trials of that study."""
     with errors():
-        from studies.config.settings import UsageError, load_settings
+        from studies.config.options import UsageError
+        from studies.config.settings import load_settings
 
         trained: dict[str, object] = {"--trunks": trunks, "--protocol": protocol}
         trained |= {"--accept-faults": accept_faults, "--seed": seed, "--seeds": seeds}
@@ -418,22 +382,24 @@ def paper(
                 raise UsageError(f"{flag} without --data: nothing is trained; give --data too")
         settings = load_settings(
             "pareto",
-            data=data,
-            space=space or "paper",
-            weights=weights if data else weights or "random",
-            trunks=trunks,
-            protocol=protocol,
-            text_only=text_only,
-            accept_faults=accept_faults,
-            seed=0 if seed is None else seed,
-            seeds=3 if seeds is None else seeds,
-            devices=tuple(device) if device else None,
-            threads=threads,
-            timing=timing,
-            runtime=runtime,
-            rewrites="none",
-            text_encoders=tuple(text_encoder or ()),
-            vision_encoders=tuple(vision_encoder or ()),
+            {
+                "data": data,
+                "space": space or "paper",
+                "weights": weights if data else weights or "random",
+                "trunks": trunks,
+                "protocol": protocol,
+                "text_only": text_only,
+                "accept_faults": accept_faults,
+                "seed": 0 if seed is None else seed,
+                "seeds": 3 if seeds is None else seeds,
+                "devices": device,
+                "threads": threads,
+                "timing": timing,
+                "runtime": runtime,
+                "rewrites": "none",
+                "text_encoders": text_encoder,
+                "vision_encoders": vision_encoder,
+            },
         )
         from studies.paper.command import show_paper
 

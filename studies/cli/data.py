@@ -16,7 +16,8 @@ from evaluators.data import (
     data_set,
     summary,
 )
-from studies.config.settings import Settings, home
+from studies.config.options import DataOptions
+from studies.config.settings import home
 from studies.report import terminal
 from studies.results.text import clean
 
@@ -27,15 +28,15 @@ def show_data(path: str, text_only: bool, sound: bool = False) -> None:
 
     Raises UsageError where there is no such folder, DataError for data that a run would refuse.
     """
-    settings = Settings("check", "", 1, "tpe", 0, "auto", data=path)  # raises for no such data
+    options = DataOptions(path)  # raises for no such data
     modalities: tuple[Modality, ...] = ("text",) if text_only else BOTH
     if sound:
         modalities += ("audio",)
     cache = home() / "data"
     folder = Path(path).expanduser()
-    if settings.built_in is not None:
-        settings.built_in.draw(cache, modalities=modalities)
-        folder = settings.built_in.folder(cache)
+    if options.built_in is not None:
+        options.built_in.draw(cache, modalities=modalities)
+        folder = options.built_in.folder(cache)
     sought = [*([] if text_only else ["frames"]), *(["sounds"] if sound else [])]
     console = Console()
     with terminal.progress(console) as reporter:

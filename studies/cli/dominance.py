@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from evaluators.statistics.paired import Paired
@@ -77,10 +77,12 @@ def _place(point: GridPoint) -> str:
 
 def run_side_by_side(settings: Settings, reporter: Reporter) -> SideBySide:
     """Both studies at their ends, each with its page. Raises what `run_to_end` raises."""
-    space = settings.space or ("paper" if settings.built_in is None else "demo")
-    first = replace(settings, space=space)
+    space = settings.space.name or ("paper" if settings.data.built_in is None else "demo")
+    first = settings.with_options({"space": space})
     name = None if settings.name is None else f"{settings.name}-beside"
-    second = replace(first, data=settings.beside, accept_faults=False, name=name)
+    second = first.with_options(
+        {"data": settings.data.beside, "accept_faults": False, "name": name}
+    )
     outcomes = []
     for each in (first, second):
         study, target = run_to_end(each, reporter, None)

@@ -9,18 +9,11 @@ import optuna
 from rich.console import Console
 from rich.table import Table
 
+from studies.config.options import MAX_PORT, WEIGHTS, UsageError, check_choice, check_range
 from studies.config.paths import check_page, default_page
-from studies.config.settings import (
-    MAX_PORT,
-    WEIGHTS,
-    Settings,
-    UsageError,
-    check_choice,
-    check_range,
-    home,
-)
-from studies.infra.locations import default_url
-from studies.infra.storage import StorageError, open_storage, quiet_optuna
+from studies.config.settings import Settings, home
+from studies.infra.locations import StorageError, default_url
+from studies.infra.storage import open_storage, quiet_optuna
 from studies.report import page as pages
 from studies.report import terminal
 from studies.report.json_output import as_json
@@ -33,12 +26,12 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
 
     Raises what `running` and `run_to_end` raise.
     """
-    if settings.superfuse is not None:
+    if settings.preset.superfuse is not None:
         from studies.superfuse.run import run_superfuse
 
         run_superfuse(settings, page, json_only)
         return
-    if settings.beside is not None:
+    if settings.data.beside is not None:
         _run_side_by_side(settings, page, json_only)
         return
     from studies.study.run import run_to_end, running
@@ -49,7 +42,7 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
 
 
 def _run_side_by_side(settings: Settings, page: Path | None, json_only: bool) -> None:
-    if settings.grid is None:
+    if settings.preset.grid is None:
         raise UsageError("--beside: it is for a fixed list of designs, as --study dominance")
     if page is not None:
         raise UsageError("--page: each of the two sets has a page in ./runs; leave it out")

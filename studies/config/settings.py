@@ -2,26 +2,27 @@
 
 import os
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from importlib.resources import files
-from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import platformdirs
 
-from evaluators.data import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.devices.registry import LOCAL, Devices, DevicesError
-from search_space.design.genotype import PRECISIONS, Precision
-from search_space.errors import USAGE, FusionNasError
-from studies.ablations.designs import kinds
-from studies.infra.locations import default_url
+from studies.config.options import (
+    DataOptions,
+    DeviceOptions,
+    Preset,
+    SearchOptions,
+    SpaceOptions,
+    TrainingOptions,
+    UsageError,
+)
+from studies.infra.locations import StorageError, default_url
 from studies.infra.priority import can_give_way
-from studies.results.objectives import Goals, goals
-from studies.samplers.registry import AUTO, BLIND, SAMPLERS
-
-if TYPE_CHECKING:
-    from studies.config.superfuse import Superfuse
 
 _PRESETS = files("studies") / "presets"
 _BOTH = {"title": str, "seed": int, "trunks": str}
@@ -29,227 +30,53 @@ _KEYS = {**_BOTH, "trials": int, "sampler": str}
 _GRID_KEYS = {**_BOTH, "grid": str, "about": str}
 _OPTIONAL = {"beside": str}
 """What a preset of a fixed list of designs says in place of trials and sampler."""
-TRUNKS = ("auto", "frozen", "text-tuned", "tuned", "by-stage", "whole")
-PROTOCOLS = ("fair", "paper")
-WEIGHTS = ("pretrained", "random")
-RUNTIMES = {
-    "cpu": ("onnxruntime", "CPUExecutionProvider"),
-    "cuda": ("onnxruntime", "CUDAExecutionProvider"),
-    "tensorrt": ("tensorrt", "GPU"),
-}
-"""Runtime and provider of the device's agent by what --runtime takes."""
-PRECISIONS_OF: dict[str, tuple[Precision, ...]] = {
-    "cuda": ("fp32", "fp16"),
-    "tensorrt": ("fp32", "fp16", "int8"),
-}
-"""What the spaces that come with the toolkit, made for a CPU, hold for other runtimes."""
-MAX_SEED = 2**32 - 1
-"""What samplers can tell apart."""
-MAX_SEEDS = 100
-MAX_WORKERS = 64
-MAX_THREADS = 1024
-"""What the device agent takes."""
-MAX_PORT = 2**16 - 1
-TIMINGS = ("auto", "alone", "shared")
-REWRITES = ("all", "none", "own-length")
-
-
-class UsageError(FusionNasError):
-    """A flag or name that cannot be meant; the text names it and what can."""
-
-    exit_code = USAGE
-
-
-def check_choice(flag: str, value: str, known: tuple[str, ...]) -> None:
-    """Raises UsageError for a value that is none of those known."""
-    if value not in known:
-        raise UsageError(f"{flag} {value!r}: choose one of {', '.join(known)}")
-
-
-def check_range(flag: str, value: int, low: int, high: int, meaning: str = "") -> None:
-    """Raises UsageError for a value out of `low` to `high`; `meaning` is that of `low`."""
-    if not low <= value <= high:
-        lowest = f"{low} ({meaning})" if meaning else str(low)
-        raise UsageError(f"{flag} {value}: give {lowest} to {high}")
-
-
-def check_threads(threads: int) -> None:
-    """Raises UsageError for a number of threads that no device takes."""
-    check_range("--threads", threads, 0, MAX_THREADS, "the runtime's choice")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a run is told. `data` names a folder or a built-in set, None stands for
-    `built-in:faces`; `space` None for `demo` with a built-in set and for `paper` with any other
-    data; no `precisions` for the space's.
-    `grid` names a fixed list of designs to run in place of a search, all of it where `trials` is
-    None; `about` says what it compares. `objectives` are those beside accuracy and latency,
-    `limits` are each NAME=NUMBER, `noise` is the greatest factor that robustness is asked under.
-    `beside` are data that the same list runs on too, to be set side by side."""
+    """Everything that a run is asked to do. `storage` is a URL; `name` the study's, if given.
 
-    preset: str
-    title: str
-    trials: int | None
-    sampler: str
-    seed: int
-    trunks: str
-    data: str | None = None
-    accept_faults: bool = False
-    text_only: bool = False
-    space: str | None = None
-    text_encoders: tuple[str, ...] = ()
-    vision_encoders: tuple[str, ...] = ()
-    audio_encoders: tuple[str, ...] = ()
-    weights: str | None = None
-    devices: tuple[str, ...] = (LOCAL,)
-    threads: int = 0
-    timing: str = "auto"
-    rewrites: str = "all"
-    runtime: str = "cpu"
-    precisions: tuple[Precision, ...] = ()
-    latency_limit_ms: float | None = None
+    Every part checks itself; what two parts contradict each other in is checked here.
+    """
+
+    preset: Preset
     storage: str = ""
     name: str | None = None
-    seed_paper: bool = False
-    protocol: str = "fair"
-    compile: bool = False
-    cv: bool = False
-    probe: bool = False
-    deferred_timing: bool = False
-    fine_tune: int = 0
-    workers: int = 1
-    objectives: tuple[str, ...] = ()
-    limits: tuple[str, ...] = ()
-    noise: float | None = None
-    time_missing: bool = False
-    seeds: int = 1
-    grid: str | None = None
-    about: str = ""
-    beside: str | None = None
-    superfuse: "Superfuse | None" = None
+    data: DataOptions = field(default_factory=DataOptions)
+    space: SpaceOptions = field(default_factory=SpaceOptions)
+    device: DeviceOptions = field(default_factory=DeviceOptions)
+    search: SearchOptions = field(default_factory=SearchOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
 
     def __post_init__(self) -> None:
-        checks = (
-            ("--sampler", self.sampler, (AUTO, *SAMPLERS)),
-            ("--trunks", self.trunks, TRUNKS),
-            ("--protocol", self.protocol, PROTOCOLS),
-            ("--weights", self.weights or "random", WEIGHTS),
-            ("--timing", self.timing, TIMINGS),
-            ("--rewrites", self.rewrites, REWRITES),
-            ("--runtime", self.runtime, tuple(RUNTIMES)),
-            *(("--precision", precision, PRECISIONS) for precision in self.precisions),
-        )
-        for flag, value, known in checks:
-            check_choice(flag, value, known)
-        check_threads(self.threads)
-        if self.protocol == "paper" and self.trunks not in ("auto", "by-stage"):
-            raise UsageError(
-                f"--trunks {self.trunks}: --protocol paper says itself which trunks are trained; "
-                "leave --trunks out"
-            )
-        if self.fine_tune < 0:
-            raise UsageError(
-                f"--fine-tune {self.fine_tune}: give 1 or more designs, or leave it out"
-            )
-        if self.fine_tune and (self.protocol == "paper" or self.trunks in ("by-stage", "whole")):
-            flag = "--protocol paper" if self.protocol == "paper" else f"--trunks {self.trunks}"
-            raise UsageError(
-                f"--fine-tune with {flag}: that trains designs whole as it is; leave one out"
-            )
-        if self.grid is not None:
-            check_choice("grid", self.grid, kinds())
-        if self.trials is not None and self.trials < 1:
-            raise UsageError(f"--trials {self.trials}: give 1 or more; it is the study's total")
-        if self.latency_limit_ms is not None and not 0 < self.latency_limit_ms < inf:
-            raise UsageError(f"--latency-limit {self.latency_limit_ms}: give milliseconds above 0")
-        check_range("--seed", self.seed, 0, MAX_SEED)
-        check_range("--seeds", self.seeds, 1, MAX_SEEDS)
-        check_range("--workers", self.workers, 1, MAX_WORKERS)
-        if self.seed + self.seeds - 1 > MAX_SEED:
-            raise UsageError(
-                f"--seed {self.seed} with --seeds {self.seeds}: the last seed is over {MAX_SEED}; "
-                "give a smaller --seed"
-            )
-        if self.rewrites == "own-length" and self.runtime == "tensorrt":
-            raise UsageError(
-                "--rewrites own-length with --runtime tensorrt: its engines take texts of one "
-                "length; give all"
-            )
-        if self.deferred_timing and self.sampler in BLIND:
-            raise UsageError(
-                f"--sampler {self.sampler} with --deferred-timing: it learns nothing from designs "
-                "that are not timed yet; leave --sampler out, or give ehvi"
-            )
-        if self.probe and self.sampler == "gp":
-            raise UsageError(
-                "--sampler gp with --probe: it would propose the designs that the probe stopped "
-                "again; leave --sampler out, or give ehvi or tpe"
-            )
-        for modality, named in (("vision", self.vision_encoders), ("audio", self.audio_encoders)):
-            if self.text_only and named:
+        named = {"vision": self.space.vision_encoders, "audio": self.space.audio_encoders}
+        for modality, encoders in named.items():
+            if self.data.text_only and encoders:
                 raise UsageError(
-                    f"--text-only with --{modality}-encoder {named[0]}: give one of them"
+                    f"--text-only with --{modality}-encoder {encoders[0]}: give one of them"
                 )
-        self._check_devices()
+        if LOCAL in self.device.names and self.search.workers > 1:
+            self._check_training_beside_timing()
         self._check_goals()
-        self._check_data()
-
-    @property
-    def built_in(self) -> BuiltIn | None:
-        """The built-in set that the data are; None where they are a folder."""
-        return BUILT_IN.get(self.data or FACES)
-
-    def _check_data(self) -> None:
-        if self.data is None or self.built_in is not None:
-            return
-        if self.data.startswith(BUILT_IN_PREFIX):
-            check_choice("--data", self.data, tuple(BUILT_IN))
-        if not Path(self.data).expanduser().exists():
-            raise UsageError(
-                f"--data {self.data}: there is no such folder; give one that holds label.csv, or "
-                f"one of {', '.join(BUILT_IN)}"
-            )
-
-    @property
-    def goals(self) -> Goals:
-        """What is searched for. Raises UsageError for what cannot be meant."""
-        try:
-            return goals(self.objectives, self.limits)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
 
     def _check_goals(self) -> None:
-        found = self.goals
-        noisy = [each for each in found.needed if each.found_by == "robustness"]
-        if noisy and self.noise is None:
-            raise UsageError(
-                f"--objective {noisy[0].name} without noise: say up to which factor with --noise, "
-                "as --noise 0.95"
-            )
-        if self.noise is not None and not 0 < self.noise < inf:
-            raise UsageError(f"--noise {self.noise:g}: give a number above 0, as 0.95")
-        if self.noise is not None and not noisy:
-            raise UsageError(
-                f"--noise {self.noise:g}: nothing is asked under noise; give --objective "
-                "robustness too, or leave it out"
-            )
+        found = self.search.goals
         trained = [each for each in found.needed if each.found_by in ("robustness", "use")]
-        if self.cv and trained:
+        if self.training.cv and trained:
             raise UsageError(
                 f"--cv with {trained[0].name}: that is judged on the validation split alone; leave "
                 "one out"
             )
         of_one = [each.name for each in trained if each.name != "robustness"]
-        if self.text_only and of_one:
+        if self.data.text_only and of_one:
             raise UsageError(f"--text-only with {of_one[0]}: there is one modality; leave one out")
         if not found.more:
             return
         given = {
-            "--sampler ehvi": self.sampler == "ehvi",
-            "--probe": self.probe,
-            "--deferred-timing": self.deferred_timing,
-            "--fine-tune": bool(self.fine_tune),
+            "--sampler ehvi": self.search.sampler == "ehvi",
+            "--probe": self.search.probe,
+            "--deferred-timing": self.search.deferred_timing,
+            "--fine-tune": bool(self.training.fine_tune),
         }
         for flag, is_given in given.items():
             if is_given:
@@ -258,32 +85,114 @@ class Settings:
                     "alone; leave one of them out"
                 )
 
-    def _check_devices(self) -> None:
-        if len(set(self.devices)) != len(self.devices):
-            raise UsageError(f"--device {', '.join(self.devices)}: give each device once")
-        if LOCAL in self.devices and self.workers > 1:
-            self._check_training_beside_timing()
-        if LOCAL in self.devices and len(self.devices) > 1:
-            raise UsageError(
-                f"--device {', '.join(self.devices)}: {LOCAL!r} cannot share a study with others: "
-                "it is no twin of a board"
-            )
-        if not self.devices:
-            raise UsageError(f"--device: give {LOCAL} or the name of a device")
-
     def _check_training_beside_timing(self) -> None:
-        """Here training gives way to what times, but only on processor cores."""
+        """Training on this machine gives way to timing, but only on processor cores."""
         beside = {
-            "--timing alone": self.timing == "alone",
-            f"--runtime {self.runtime}": self.runtime != "cpu",
+            "--timing alone": self.device.timing == "alone",
+            f"--runtime {self.device.runtime}": self.device.runtime != "cpu",
             "this system's priorities": not can_give_way(),
         }
         for what, stands_against in beside.items():
             if stands_against:
                 raise UsageError(
-                    f"--workers {self.workers} with --device {LOCAL} and {what}: training would "
-                    "disturb its timings; give a board, or leave --workers out"
+                    f"--workers {self.search.workers} with --device {LOCAL} and {what}: training "
+                    "would disturb its timings; give a board, or leave --workers out"
                 )
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object]) -> "Settings":
+        """Build from option names and their values, as `to_options` gives them.
+
+        Raises UsageError for a name that is no option, with those that are like it, and for a
+        value that is out of its range.
+        """
+        unknown = [name for name in options if name not in _PLACES]
+        if unknown:
+            raise UsageError(unknown_option(unknown[0]))
+        parts: dict[str, dict[str, Any]] = {name: {} for name in (*_PARTS, "")}
+        for name, value in options.items():
+            part, own_name = _PLACES[name]
+            parts[part][own_name] = value
+        own = parts.pop("")
+        return cls(**own, **{name: _PARTS[name](**found) for name, found in parts.items()})
+
+    def with_options(self, options: Mapping[str, object]) -> "Settings":
+        """Return these settings with other values of some options. Raises UsageError."""
+        return Settings.from_options({**self.to_options(), **options})
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, object]) -> "Settings":
+        """Build from what a study stores; an option that is left out has its default.
+
+        Raises StorageError for one that this version does not know.
+        """
+        found = stored_options(stored)
+        unknown = sorted(set(found) - set(_PLACES))
+        if unknown:
+            raise StorageError(
+                f"the study was made by a version that knows {', '.join(unknown)}",
+                "install that version, or give a new --name",
+            )
+        return cls.from_options(found)
+
+    def to_stored(self) -> dict[str, Any]:
+        """Return what a study stores: every option under the name of version 0.1.0."""
+        return {_STORED_NAMES.get(name, name): value for name, value in self.to_options().items()}
+
+    def to_options(self) -> dict[str, Any]:
+        """Return every option by name."""
+        values = {}
+        for name, (part, own_name) in _PLACES.items():
+            values[name] = getattr(getattr(self, part) if part else self, own_name)
+        return values
+
+
+_PARTS: dict[str, Any] = {
+    "preset": Preset,
+    "data": DataOptions,
+    "space": SpaceOptions,
+    "device": DeviceOptions,
+    "search": SearchOptions,
+    "training": TrainingOptions,
+}
+_OPTION_NAMES = {
+    ("preset", "name"): "preset",
+    ("data", "source"): "data",
+    ("space", "name"): "space",
+    ("device", "names"): "devices",
+}
+"""Options whose name, to users and in stored studies, is not their field's."""
+_PLACES = {
+    **{
+        _OPTION_NAMES.get((part, f.name), f.name): (part, f.name)
+        for part in _PARTS
+        for f in fields(_PARTS[part])
+    },
+    "storage": ("", "storage"),
+    "name": ("", "name"),
+}
+"""Part and field of every option."""
+_STORED_NAMES = {"deferred_timing": "few_readings"}
+_STORED_NAMES_READ = {stored: name for name, stored in _STORED_NAMES.items()}
+_NO_LONGER = ("missing",)
+"""Stored by earlier versions, without meaning now."""
+
+
+def stored_options(stored: Mapping[str, object]) -> dict[str, Any]:
+    """Return what a study stores, by the names that options have now."""
+    return {
+        _STORED_NAMES_READ.get(name, name): tuple(value) if isinstance(value, list) else value
+        for name, value in stored.items()
+        if name not in _NO_LONGER
+    }
+
+
+def unknown_option(name: str) -> str:
+    """Return what to say of an option that there is not: its name, and those like it."""
+    near = get_close_matches(name, _PLACES, n=3)
+    return f"{name}: there is no such option" + (
+        f"; did you mean {' or '.join(near)}?" if near else ""
+    )
 
 
 def preset_names() -> tuple[str, ...]:
@@ -291,8 +200,8 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".toml") for f in _PRESETS.iterdir()))
 
 
-def load_settings(preset: str, **flags: Any) -> Settings:
-    """The preset of this name, or in this TOML file, with the flags that are not None on top.
+def load_settings(preset: str, options: Mapping[str, object] | None = None) -> Settings:
+    """Load a preset by name or from a TOML file, with the options that are not None on top.
 
     Raises UsageError for a preset that is unknown or malformed, a flag out of its range, or a
     device that there is not.
@@ -306,37 +215,41 @@ def load_settings(preset: str, **flags: Any) -> Settings:
             f"no study {preset!r}: choose {' or '.join(preset_names())}, or give a TOML file"
         )
     try:
-        fields = tomllib.loads(text)
+        found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"study {preset}: not TOML ({error})") from error
     from studies.config import superfuse
 
-    of_superfuse = "superfuse" in fields
+    of_superfuse = "superfuse" in found
     of_grid = _GRID_KEYS | _OPTIONAL
-    keys = superfuse.KEYS if of_superfuse else of_grid if "grid" in fields else _KEYS
-    wrong = [f"{key} is not a setting" for key in fields.keys() - keys.keys()]
-    wrong += [f"{key} is missing" for key in keys.keys() - fields.keys() - _OPTIONAL.keys()]
+    keys = superfuse.KEYS if of_superfuse else of_grid if "grid" in found else _KEYS
+    wrong = [f"{key} is not a setting" for key in found.keys() - keys.keys()]
+    wrong += [f"{key} is missing" for key in keys.keys() - found.keys() - _OPTIONAL.keys()]
     wrong += [
         f"{key} = {value!r} is not {keys[key].__name__}"
-        for key, value in fields.items()
+        for key, value in found.items()
         if key in keys and type(value) is not keys[key]
     ]
     if wrong:
         raise UsageError(f"study {preset}: " + "; ".join(sorted(wrong)))
-    given = {key: value for key, value in flags.items() if value is not None}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in (options or {}).items()
+        if value not in (None, [], ())
+    }
     if of_superfuse:
-        fields["superfuse"], given = superfuse.superfuse_of(preset, fields["superfuse"], given)
-        fields |= {"trials": None, "sampler": "random", "trunks": "frozen"}
+        found["superfuse"], given = superfuse.superfuse_of(preset, found["superfuse"], given)
+        found |= {"trials": None, "sampler": "random", "trunks": "frozen"}
     else:
         given = superfuse.refuse_own_flags(preset, given)
-    if "grid" in fields:
+    if "grid" in found:
         _check_no_search(preset, given)
         # Such lists compare designs as they are written.
-        fields |= {"trials": None, "sampler": "random", "rewrites": "none"}
-    settings = Settings(
-        **{"preset": Path(preset).stem, "storage": default_url(), **fields, **given}
+        found |= {"trials": None, "sampler": "random", "rewrites": "none"}
+    settings = Settings.from_options(
+        {"preset": Path(preset).stem, "storage": default_url(), **found, **given}
     )
-    for name in settings.devices:
+    for name in settings.device.names:
         if name != LOCAL:
             _check_known(name)
     return settings

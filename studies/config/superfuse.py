@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.superfuse.names import ACTIVATIONS
-from studies.config.settings import MAX_SEEDS, UsageError, check_choice, check_range
+from studies.config.options import MAX_SEEDS, UsageError, check_choice, check_range
 
 KEYS = {"title": str, "about": str, "seed": int, "superfuse": dict}
 """What a preset of this kind says."""

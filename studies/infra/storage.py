@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
-from search_space.errors import STORAGE, FusionNasError
+from studies.infra.locations import StorageError
 from studies.infra.signals import whole
 
 BUSY_TIMEOUT_S = 60
@@ -22,12 +22,6 @@ MADE_TWICE = ("already exists", "locked", "UNIQUE constraint", "duplicate key", 
 
 IN_MEMORY = ("", ":memory:")
 """Where SQLite's URLs name no file."""
-
-
-class StorageError(FusionNasError):
-    """A storage cannot be opened, or holds another study; the text says what to do."""
-
-    exit_code = STORAGE
 
 
 class _WholeSteps(RDBStorage):

@@ -45,7 +45,7 @@ def judge_designs(
     What the evaluation store knows is not done again, so an interrupted table goes on where it
     was. Test is looked at for all of them: nothing is chosen here.
     """
-    by_seed = testers(context.quality, context.settings.seeds)
+    by_seed = testers(context.quality, context.settings.training.seeds)
     found = []
     for k, seeded in enumerate(designs, start=1):
         rows, correct = reference_rows(context, by_seed, [Reference.published(seeded)])

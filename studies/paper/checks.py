@@ -17,7 +17,8 @@ from search_space.design.genotype import MIN_TEXT_TOKENS
 from search_space.network.rewrites import Rewrites
 from search_space.space.paper import SeededDesign
 from search_space.space.space import SearchSpace
-from studies.config.settings import RUNTIMES, Settings, home
+from studies.config.options import RUNTIMES
+from studies.config.settings import Settings, home
 from studies.paper.accuracy import Line, parted
 from studies.paper.caveats import (
     At,
@@ -42,7 +43,7 @@ def timing_of(
 ) -> Iterator[LatencyEvaluator]:
     """The device, for graphs of random weights at the lengths that the designs say."""
     where, encoders = home(), {spec.name: spec for spec in space.encoders}
-    runtime: Any = RUNTIMES[settings.runtime][0]
+    runtime: Any = RUNTIMES[settings.device.runtime][0]
     builder = OnnxBuilder(encoders, space.shapes, classes, where / "artifacts", runtime, rewrites)
     latency, held = open_latency(settings, builder, where, reporter.step)
     try:
@@ -100,13 +101,13 @@ def confounding(
     """Late against early here, and under the other protocol where that has been run too."""
     if late.correct is None or early.correct is None:
         return []
-    name: ProtocolName = "fair" if context.settings.protocol == "paper" else "paper"
-    asked = replace(context.settings, protocol=name, trunks="auto")
+    name: ProtocolName = "fair" if context.settings.training.protocol == "paper" else "paper"
+    asked = context.settings.with_options({"protocol": name, "trunks": "auto"})
     compute = "cuda" if torch.cuda.is_available() else "cpu"
     preprocessing = context.quality.trainer.preprocessing
     protocol = chosen_protocol(asked, preprocessing, context.space, compute)
     genotypes = {design.name: design.genotype for design in designs}
-    by_seed = testers(context.quality.other(protocol=protocol), context.settings.seeds)
+    by_seed = testers(context.quality.other(protocol=protocol), context.settings.training.seeds)
     known = [
         [context.store.get(one.test_key(genotypes[line.row.name])) for one in by_seed]
         for line in (late, early)
@@ -117,7 +118,9 @@ def confounding(
         other = paired(a, b)
     here = paired(late.correct, early.correct)
     return [
-        confounded_training(context.settings.protocol, late.row.label, early.row.label, here, other)
+        confounded_training(
+            context.settings.training.protocol, late.row.label, early.row.label, here, other
+        )
     ]
 
 

@@ -11,7 +11,8 @@ from evaluators.statistics.paired import MIN_SEEDS, paired
 from evaluators.store import EvaluationStore
 from search_space.network.rewrites import NONE
 from search_space.space.paper import SOURCE, SeededDesign, seeded_designs
-from studies.config.settings import RUNTIMES, Settings, UsageError, home
+from studies.config.options import RUNTIMES, UsageError
+from studies.config.settings import Settings, home
 from studies.paper.accuracy import (
     Line,
     judge_designs,
@@ -88,7 +89,7 @@ def show_paper(settings: Settings, tokens: tuple[int, ...], json_only: bool) -> 
     """
     console = Console(stderr=json_only)
     with terminal.progress(console) as reporter:
-        if settings.data is None:
+        if settings.data.source is None:
             shown = _timed(settings, tokens, reporter)
         else:
             shown = _judged(settings, tokens, reporter)
@@ -152,8 +153,8 @@ def _timed(settings: Settings, tokens: tuple[int, ...], reporter: Reporter) -> S
     if early is not None:
         plain = at_length(early, min(tokens), timed)
         caveats += folding(settings, space, CLASSES, early, plain, store, reporter)
-    runtime, provider = RUNTIMES[settings.runtime]
-    devices = ", ".join(settings.devices)
+    runtime, provider = RUNTIMES[settings.device.runtime]
+    devices = ", ".join(settings.device.names)
     notes = (
         "Random weights: latency depends on the graph alone. Timed as published, batch 1, with "
         f"{runtime} ({provider}) on {devices}; the paper's figures are of a Jetson Orin AGX at 512 "
@@ -192,7 +193,11 @@ def _judged(settings: Settings, tokens: tuple[int, ...], reporter: Reporter) -> 
         found += confounding(context, late, early, designs)
     majority = 100 * context.data.majority("test")[1]
     notes += [*_carried_over(lines), _seeds(settings)]
-    facts = {"conditions": stated, "seeds": settings.seeds, "protocol": settings.protocol}
+    facts = {
+        "conditions": stated,
+        "seeds": settings.training.seeds,
+        "protocol": settings.training.protocol,
+    }
     return Shown(tuple(notes), tuple(found), facts, six, tokens, timed, lines, majority)
 
 
@@ -260,9 +265,13 @@ def _carried_over(lines: Sequence[Line]) -> list[str]:
 
 
 def _seeds(settings: Settings) -> str:
-    last = settings.seed + settings.seeds - 1
-    seeds = f"seeds {settings.seed} to {last}" if settings.seeds > 1 else f"seed {settings.seed}"
-    over = "samples and seeds" if settings.seeds >= MIN_SEEDS else "the samples alone"
+    last = settings.training.seed + settings.training.seeds - 1
+    seeds = (
+        f"seeds {settings.training.seed} to {last}"
+        if settings.training.seeds > 1
+        else f"seed {settings.training.seed}"
+    )
+    over = "samples and seeds" if settings.training.seeds >= MIN_SEEDS else "the samples alone"
     return (
         f"Accuracies are means over {seeds} on all of test, with intervals over the samples; "
         f"paired intervals are over {over}. No order is claimed where one holds zero."

@@ -40,7 +40,8 @@ from search_space.network.rewrites import BY_NAME
 from search_space.space.named import load_space, names
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import Grid, grid_in
-from studies.config.settings import PRECISIONS_OF, RUNTIMES, Settings, UsageError, devices, home
+from studies.config.options import PRECISIONS_OF, RUNTIMES, UsageError
+from studies.config.settings import Settings, devices, home
 from studies.infra.priority import at_first_priority, give_way
 from studies.results.ablation import TRIMODAL
 from studies.results.objectives import FoundBy
@@ -74,7 +75,7 @@ class StudyContext:
 
         Raises DataError where the data cannot be cut into folds.
         """
-        if not self.settings.cv:
+        if not self.settings.training.cv:
             return self.quality
         return CrossValidatedEvaluator(self.quality, FOLDS, self.step)
 
@@ -82,7 +83,7 @@ class StudyContext:
     def fine_tuned(self) -> QualityEvaluator | CrossValidatedEvaluator:
         """What designs are judged by once they are trained whole: as `selection`, a rung higher."""
         whole = self.quality.other(whole=True)
-        if not self.settings.cv:
+        if not self.settings.training.cv:
             return whole
         return CrossValidatedEvaluator(whole, FOLDS, self.step)
 
@@ -91,9 +92,9 @@ class StudyContext:
         """What tells the objectives that neither timing nor training does, as far as needed."""
         settings, trainer = self.settings, self.quality.trainer
         made: dict[FoundBy, Evaluator] = {"use": ModalityUseEvaluator(trainer, "valid")}
-        if settings.noise is not None:
-            made["robustness"] = RobustnessEvaluator(trainer, Noise(settings.noise))
-        needed = {objective.found_by for objective in settings.goals.needed}
+        if settings.search.noise is not None:
+            made["robustness"] = RobustnessEvaluator(trainer, Noise(settings.search.noise))
+        needed = {objective.found_by for objective in settings.search.goals.needed}
         return {name: evaluator for name, evaluator in made.items() if name in needed}
 
     def close(self) -> None:
@@ -138,7 +139,7 @@ def _boards(settings: Settings, where: Path, step: Step) -> DevicePool:
     def waiting(text: str) -> None:
         step(text, 0, 1)
 
-    named = [devices().get(name) for name in settings.devices]
+    named = [devices().get(name) for name in settings.device.names]
     openers = {device.name: partial(open_ssh_device, device, waiting) for device in named}
     return DevicePool(openers, where / "device" / "locks", waiting)
 
@@ -148,35 +149,35 @@ def load_data(settings: Settings, step: Step, modalities: Collection[Modality] =
     cache = home() / "data"
     read = tuple(m for m in MODALITIES if m == "text" or m in modalities)
     sounds = " and sounds" if "audio" in read else ""
-    if settings.built_in is not None:
+    if settings.data.built_in is not None:
         step("drawing the built-in data", 0, 1)
-        return settings.built_in.draw(cache, modalities=read)
-    assert settings.data is not None
+        return settings.data.built_in.draw(cache, modalities=read)
+    assert settings.data.source is not None
     return load(
-        Path(settings.data).expanduser(),
+        Path(settings.data.source).expanduser(),
         cache=cache,
         modalities=read,
-        accept_faults=settings.accept_faults,
+        accept_faults=settings.data.accept_faults,
         progress=lambda k, n: step(f"frames{sounds}", k, n),
     )
 
 
 def load_space_of(settings: Settings) -> SearchSpace:
     """The search space that the settings name. Raises SpaceError or EncoderError."""
-    small = "trimodal" if settings.grid == TRIMODAL else "demo"
-    default = small if settings.built_in is not None else "paper"
-    weights: Weights | None = settings.weights  # type: ignore[assignment]
+    small = "trimodal" if settings.preset.grid == TRIMODAL else "demo"
+    default = small if settings.data.built_in is not None else "paper"
+    weights: Weights | None = settings.space.weights  # type: ignore[assignment]
     space = load_space(
-        settings.space or default,
-        settings.text_encoders,
-        settings.vision_encoders,
-        settings.audio_encoders,
+        settings.space.name or default,
+        settings.space.text_encoders,
+        settings.space.vision_encoders,
+        settings.space.audio_encoders,
         weights,
-        settings.text_only,
+        settings.data.text_only,
     )
-    shipped = (settings.space or default) in names()
-    own = PRECISIONS_OF.get(settings.runtime, ()) if shipped else ()
-    precisions = tuple(dict.fromkeys(settings.precisions)) or own
+    shipped = (settings.space.name or default) in names()
+    own = PRECISIONS_OF.get(settings.device.runtime, ()) if shipped else ()
+    precisions = tuple(dict.fromkeys(settings.space.precisions)) or own
     return replace(space, precisions=precisions) if precisions else space
 
 
@@ -187,7 +188,7 @@ def data_label(data: DataSet) -> str:
 
 def study_name(settings: Settings, data: DataSet, space: SearchSpace) -> str:
     """The name given, or one of preset, data and space."""
-    return settings.name or f"{settings.preset}-{data_label(data)}-{space.name}"
+    return settings.name or f"{settings.preset.name}-{data_label(data)}-{space.name}"
 
 
 def open_context(
@@ -202,24 +203,24 @@ def open_context(
     where = home()
     space, grid = load_space_of(settings), None
     data = load_data(settings, step, space.modalities)
-    for k in range(FOLDS if settings.cv else 0):
+    for k in range(FOLDS if settings.training.cv else 0):
         fold(data, k, FOLDS)  # what cannot be cut is told before anything is made
-    if settings.grid is not None:
-        space, grid = grid_in(settings.grid, space)
+    if settings.preset.grid is not None:
+        space, grid = grid_in(settings.preset.grid, space)
     _check_asked(settings, space)
-    pair = not settings.goals.more
-    sampler = chosen(settings.sampler, space, settings.deferred_timing, pair)
-    settings = replace(settings, sampler=sampler)
+    pair = not settings.search.goals.more
+    sampler = chosen(settings.search.sampler, space, settings.search.deferred_timing, pair)
+    settings = settings.with_options({"sampler": sampler})
     encoders = {spec.name: spec for spec in space.encoders}
     compute = "cuda" if torch.cuda.is_available() else "cpu"
     preprocessing = Preprocessing(data, space.shapes)
     protocol = chosen_protocol(settings, preprocessing, space, compute)
     began = None if stored is None else stored(study_name(settings, data, space))
     if began is not None:
-        protocol = resumed_protocol(protocol, settings.trunks, began)
-    runtime: Any = RUNTIMES[settings.runtime][0]
-    rewrites = BY_NAME[settings.rewrites]
-    execution = execution_on(compute, settings.compile)
+        protocol = resumed_protocol(protocol, settings.training.trunks, began)
+    runtime: Any = RUNTIMES[settings.device.runtime][0]
+    rewrites = BY_NAME[settings.device.rewrites]
+    execution = execution_on(compute, settings.training.compile)
     trainer = new_trainer(
         data,
         encoders,
@@ -245,7 +246,7 @@ def _check_asked(settings: Settings, space: SearchSpace) -> None:
     """Raises UsageError for an objective or a limit that some design of the space has not."""
     needed = set(space.needed)
     of_so_many = {"robustness-both": 2, "robustness-all": 3}
-    for each in settings.goals.needed:
+    for each in settings.search.goals.needed:
         of = {m for m in MODALITIES if each.name.endswith(f"-{m}")}
         count = of_so_many.get(each.name)
         counted = count is None or len(needed) == len(space.modalities) == count
@@ -262,15 +263,15 @@ def open_latency(
     settings: Settings, builder: OnnxBuilder, where: Path, step: Step
 ) -> tuple[LatencyEvaluator, FileLock | None]:
     """Where designs are timed, and the lock on the local agent's home where that is here."""
-    local = settings.devices == (LOCAL,)
-    alone = settings.timing == "alone" or (settings.timing == "auto" and not local)
+    local = settings.device.names == (LOCAL,)
+    alone = settings.device.timing == "alone" or (settings.device.timing == "auto" and not local)
     timing = BOARD_TIMING if alone else LOCAL_TIMING
-    runs = Runs(*RUNTIMES[settings.runtime], settings.threads, timing)
+    runs = Runs(*RUNTIMES[settings.device.runtime], settings.device.threads, timing)
     if not local:
         boards = _boards(settings, where, step)
         return LatencyEvaluator(builder, lambda: boards, runs), None
     device, held = local_device(where)
-    if settings.workers > 1:
+    if settings.search.workers > 1:
         device = at_first_priority(device)
         give_way()
     return LatencyEvaluator(builder, device, runs), held

@@ -156,7 +156,7 @@ def references_of(context: StudyContext) -> list[Reference]:
 
 def finish(context: StudyContext, study: optuna.Study) -> None:
     """Looks at test for the front and every named design, and keeps what a report needs."""
-    by_seed = testers(context.quality, context.settings.seeds)
+    by_seed = testers(context.quality, context.settings.training.seeds)
     rows, correct = reference_rows(context, by_seed, references_of(context))
     if rows:
         study.set_user_attr(RIGHT, correct)
@@ -170,7 +170,7 @@ def finish(context: StudyContext, study: optuna.Study) -> None:
         genotype = genotype_of(trials[row.number])
         if not _looked_at(tests.get(str(row.number), {}), genotype, len(by_seed)):
             tests[str(row.number)] = test_figures(context, by_seed, genotype)
-    if context.settings.time_missing:
+    if context.settings.search.time_missing:
         _time_missing(
             context,
             tests,
@@ -264,7 +264,7 @@ def _tell_of_test(context: StudyContext, study: optuna.Study) -> None:
     majority = [subject["majority"][0], 100 * context.data.majority("test")[1]]
     if majority != subject["majority"]:
         study.set_user_attr(SUBJECT, {**subject, "majority": majority})
-    first, count = context.settings.seed, context.settings.seeds
+    first, count = context.settings.training.seed, context.settings.training.seeds
     said = f"one training, seed {first}"
     if count > 1:
         said = f"mean over {count} trainings, seeds {first} to {first + count - 1}"

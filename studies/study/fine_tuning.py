@@ -22,7 +22,7 @@ def fine_tune(context: StudyContext, study: optuna.Study, reporter: Reporter) ->
     Workers that end together share them: each takes one that no other has in hand, and comes back
     once none is left to take. What was fine-tuned before is not done again. Raises StoreError.
     """
-    chosen = earn_it(rows_of(study), context.settings.fine_tune)
+    chosen = earn_it(rows_of(study), context.settings.training.fine_tune)
     reporter.line(f"fine-tuning {counted(len(chosen), 'design')} whole, first by rank")
     folder = context.home / "workers"
     for wait in (False, True):

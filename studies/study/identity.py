@@ -10,14 +10,17 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 
+from device_agent.wire.protocol import TimingProtocol
 from evaluators.data import DataSet, summary
 from evaluators.data.folds import pool
 from evaluators.quality.cross_validation import FOLDS
 from evaluators.training.loop import TRAINING_VERSION, Trunks
 from search_space.space.named import names
 from studies.ablations.designs import Grid
-from studies.config.settings import RUNTIMES, Settings
-from studies.infra.storage import StorageError, open_storage
+from studies.config.options import RUNTIMES
+from studies.config.settings import Settings, stored_options
+from studies.infra.locations import StorageError
+from studies.infra.storage import open_storage
 from studies.results.objectives import Goals
 from studies.results.study_outcome import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS, SUBJECT, metrics
 from studies.search.early_stopping import PROMISING
@@ -50,7 +53,7 @@ def open_study(context: StudyContext) -> optuna.Study:
     """
     settings = context.settings
     storage = open_storage(settings.storage)
-    directions = directions_of(settings.goals)
+    directions = directions_of(settings.search.goals)
     name = study_name(settings, context.data, context.space)
     study = optuna.create_study(
         storage=storage,
@@ -66,10 +69,10 @@ def open_study(context: StudyContext) -> optuna.Study:
                 f"study {name!r} in {settings.storage} was not made by fusion-nas: "
                 "give another --storage or --name"
             )
-        study.set_metric_names(metrics(settings.goals))
+        study.set_metric_names(metrics(settings.search.goals))
         study.set_user_attr(CONDITIONS, conditions(context))
         study.set_user_attr(SUBJECT, _subject(context))
-        study.set_user_attr(SETTINGS, asdict(_from_anywhere(settings)))
+        study.set_user_attr(SETTINGS, _from_anywhere(settings).to_stored())
         study.set_user_attr(PROTOCOL, asdict(context.quality.protocol))
         study.set_user_attr(SEARCHES, [_search_of(settings)])
         study.set_user_attr(IDENTITY, _identity(context))  # last: without it the study is made anew
@@ -82,7 +85,8 @@ def open_study(context: StudyContext) -> optuna.Study:
 
 def _search_of(settings: Settings) -> dict[str, Any]:
     """How designs are searched, of what a resumed study may change."""
-    return {name: getattr(settings, name) for name in ("sampler", *STAGES)}
+    options = settings.to_options()
+    return {name: options[name] for name in ("sampler", *STAGES)}
 
 
 def note_search(study: optuna.Study, settings: Settings) -> None:
@@ -106,7 +110,8 @@ def _searches(study: optuna.Study) -> list[dict[str, Any]]:
     Earlier versions kept the settings of that one alone, and its first stages not at all where
     there were none to choose.
     """
-    began = {"probe": False, "deferred_timing": False, "fine_tune": 0, **study.user_attrs[SETTINGS]}
+    stored = stored_options(study.user_attrs[SETTINGS])
+    began = {"probe": False, "deferred_timing": False, "fine_tune": 0, **stored}
     found: list[dict[str, Any]] = study.user_attrs.get(SEARCHES) or [
         {name: began[name] for name in ("sampler", *STAGES)}
     ]
@@ -116,20 +121,20 @@ def _searches(study: optuna.Study) -> list[dict[str, Any]]:
 def _stages(settings: Settings) -> str:
     """Which designs are trained and timed, in words."""
     said = []
-    if settings.probe:
+    if settings.search.probe:
         said.append(
             "trained: after a closed-form probe on frozen trunks, designs that few others beat in "
             "what it explains, of the taps alone, and in latency"
         )
-    if settings.deferred_timing:
+    if settings.search.deferred_timing:
         said.append(
             f"timed: after training, designs that may add {100 * PROMISING:g} % to the hypervolume"
         )
-    if settings.fine_tune:
+    if settings.training.fine_tune:
         said = said or [EVERY_STAGE]
         said.append(
-            f"fine-tuned whole: at the end, {settings.fine_tune} designs, first by non-dominated "
-            "rank; they are a front of their own"
+            f"fine-tuned whole: at the end, {settings.training.fine_tune} designs, first by "
+            "non-dominated rank; they are a front of their own"
         )
     return ", ".join(said) or EVERY_STAGE
 
@@ -139,6 +144,8 @@ def check_identity(
 ) -> None:
     """Raises StorageError where a study was made under other conditions, in `parts` or at all."""
     known, identity = study.user_attrs[IDENTITY], _identity(context)
+    if isinstance(known["timing"], str):
+        identity["timing"] = timing_of_0_1_0(context.latency.protocol)
     other = sorted(key for key in parts or identity if identity[key] != known.get(key))
     if other:
         raise StorageError(
@@ -155,15 +162,21 @@ def _from_anywhere(settings: Settings) -> Settings:
         path = Path(source).expanduser()
         return str(path.resolve()) if path.exists() else source
 
+    data, space = settings.data, settings.space
     return replace(
         settings,
-        data=settings.data
-        and (settings.data if settings.built_in is not None else absolute(settings.data)),
-        space=settings.space
-        and (settings.space if settings.space in names() else absolute(settings.space)),
-        text_encoders=tuple(map(absolute, settings.text_encoders)),
-        vision_encoders=tuple(map(absolute, settings.vision_encoders)),
-        audio_encoders=tuple(map(absolute, settings.audio_encoders)),
+        data=data
+        if data.source is None or data.built_in is not None
+        else replace(data, source=absolute(data.source)),
+        space=replace(
+            space,
+            name=space.name
+            if space.name is None or space.name in names()
+            else absolute(space.name),
+            text_encoders=tuple(map(absolute, space.text_encoders)),
+            vision_encoders=tuple(map(absolute, space.vision_encoders)),
+            audio_encoders=tuple(map(absolute, space.audio_encoders)),
+        ),
     )
 
 
@@ -178,18 +191,34 @@ def _identity(context: StudyContext) -> dict[str, Any]:
         "space": _digest(space),
         "training protocol or seed": _digest([TRAINING_VERSION, asdict(context.quality.protocol)]),
         "device": context.latency.device().fingerprint,
-        "threads": context.settings.threads,
-        "runtime": context.settings.runtime,
-        "timing": context.latency.timing(),
-        "rewrites": context.settings.rewrites,
-        "latency limit": context.settings.latency_limit_ms,
-        "selection (--cv or not)": f"{FOLDS}-fold" if context.settings.cv else "valid",
-        "objectives": [each.name for each in context.settings.goals.more] or None,
-        "noise": context.settings.noise,
-        "limits": list(context.settings.limits) or None,
+        "threads": context.settings.device.threads,
+        "runtime": context.settings.device.runtime,
+        "timing": context.latency.protocol.as_json(),
+        "rewrites": context.settings.device.rewrites,
+        "latency limit": context.settings.search.latency_limit_ms,
+        "selection (--cv or not)": f"{FOLDS}-fold" if context.settings.training.cv else "valid",
+        "objectives": [each.name for each in context.settings.search.goals.more] or None,
+        "noise": context.settings.search.noise,
+        "limits": list(context.settings.search.limits) or None,
         "list of designs": context.grid
         and _digest([[d.name, d.genotype.key] for d in context.grid.designs]),
     }
+
+
+def timing_of_0_1_0(protocol: TimingProtocol) -> str:
+    """Return the text that version 0.1.0 stored in place of the protocol's values."""
+    percent = (protocol.interval_share, protocol.block_tolerance, protocol.reference_tolerance)
+    wide, blocks, anchors = (f"{100 * one:g} %" for one in percent)
+    board = slower = ""
+    if protocol.watch_board:
+        board = ", other programs ran, or the board lowered its clocks"
+        slower = f"; not trusted with an anchor over {anchors} slower than in an earlier trial"
+    return (
+        f"median of at least {protocol.min_repeats} runs in {protocol.blocks} blocks between two "
+        f"readings of a drift anchor, after warm-up; more blocks until its 95 % interval is "
+        f"{wide} wide; taken again, up to {protocol.retries} times, where its halves are over "
+        f"{blocks} apart or anchors over {anchors}{board}{slower}"
+    )
 
 
 def _digest(value: Any) -> str:
@@ -199,7 +228,7 @@ def _digest(value: Any) -> str:
 def conditions(context: StudyContext) -> dict[str, str]:
     """Everything that a reader needs to repeat the study, in words."""
     info, protocol, data = context.latency.device(), context.quality.protocol, context.data
-    runtime, provider = RUNTIMES[context.settings.runtime]
+    runtime, provider = RUNTIMES[context.settings.device.runtime]
     version = next((r.version for r in info.runtimes if r.name == runtime), None)
     board = ", ".join(
         str(part)
@@ -216,32 +245,32 @@ def conditions(context: StudyContext) -> dict[str, str]:
         "selection": (
             f"by {FOLDS}-fold cross-validation over the {len(pool(data))} samples of train and "
             "valid, grouped by video or shared picture (where there is neither, by identical text)"
-            if context.settings.cv
+            if context.settings.training.cv
             else "on the validation split"
         )
         + "; test is looked at once, at the end",
-        "device": f"{', '.join(context.settings.devices)}: {board}",
+        "device": f"{', '.join(context.settings.device.names)}: {board}",
         "runtime": f"{runtime} {version or '?'}, {provider}, batch 1"
         + (
-            f", {context.settings.threads or 'all'} threads"
-            if context.settings.runtime == "cpu"
+            f", {context.settings.device.threads or 'all'} threads"
+            if context.settings.device.runtime == "cpu"
             else ""
         ),
         "timing": context.latency.timing(),
         "rewrites before timing": _rewrites(context),
-        "sampler": f"{context.settings.sampler}, seed {context.settings.seed}",
+        "sampler": f"{context.settings.search.sampler}, seed {context.settings.training.seed}",
         "stages": _stages(context.settings),
     }
     if context.grid is not None:
         del found["sampler"], found["stages"]
         found["designs"] = f"a fixed list of {len(context.grid.designs)}, none sampled"
         found["selection"] = "none among designs; test is looked at once, at the end, for them all"
-    goals = context.settings.goals
+    goals = context.settings.search.goals
     if goals.more:
         found["objectives"] = "; ".join(each.words for each in goals.objectives)
-    if context.settings.noise is not None:
+    if context.settings.search.noise is not None:
         found["noise"] = (
-            f"Gaussian, on what the fusion reads, factors 0 to {context.settings.noise:g}; "
+            f"Gaussian, on what the fusion reads, factors 0 to {context.settings.search.noise:g}; "
             "robustness is the mean accuracy over them"
         )
     if goals.limits:
@@ -263,7 +292,7 @@ def conditions(context: StudyContext) -> dict[str, str]:
 
 def _rewrites(context: StudyContext) -> str:
     """Which exact rewrites designs go through, and what the data mean for them, in words."""
-    rewrites = context.settings.rewrites
+    rewrites = context.settings.device.rewrites
     if rewrites == "none":
         return "none: designs are timed as written"
     lengths = []
@@ -293,7 +322,7 @@ def _subject(context: StudyContext) -> dict[str, Any]:
         "frozen": "Trunks stay as they were loaded",
         "text-tuned": "Text trunks are fine-tuned alone, all others stay as they were loaded",
     }
-    if context.settings.trunks == "auto" and context.quality.protocol.trunks in stays:
+    if context.settings.training.trunks == "auto" and context.quality.protocol.trunks in stays:
         what = stays[context.quality.protocol.trunks]
         cautions.append(
             f"{what}: training designs whole would take too long on this CPU. "
@@ -312,15 +341,15 @@ def _subject(context: StudyContext) -> dict[str, Any]:
             "tokens) get fewer epochs, at least one."
         )
     return {
-        "title": context.settings.title,
+        "title": context.settings.preset.title,
         "data_name": data_label(data),
         "data_note": data.note,
-        "cv": context.settings.cv,
-        "majority": [100 * _majority(data, context.settings.cv), None],
+        "cv": context.settings.training.cv,
+        "majority": [100 * _majority(data, context.settings.training.cv), None],
         "ceilings": {k: 100 * v for k, v in (data.ceilings or {}).items()},
-        "latency_limit_ms": context.settings.latency_limit_ms,
-        "objectives": list(context.settings.objectives),
-        "limits": list(context.settings.limits),
+        "latency_limit_ms": context.settings.search.latency_limit_ms,
+        "objectives": list(context.settings.search.objectives),
+        "limits": list(context.settings.search.limits),
         "cautions": cautions,
         **({} if context.grid is None else {"grid": _grid(context.grid, context.settings)}),
     }
@@ -329,7 +358,7 @@ def _subject(context: StudyContext) -> dict[str, Any]:
 def _grid(grid: Grid, settings: Settings) -> dict[str, Any]:
     """What a report needs of a fixed list, as plain JSON values."""
     points = [asdict(point) for point in grid.points]
-    about = " ".join(settings.about.split())
+    about = " ".join(settings.preset.about.split())
     return {"kind": grid.kind, "about": about, "points": points, "notes": list(grid.notes)}
 
 

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from evaluators.quality.probe import ProbeEvaluator
 from search_space.space.paper import SeededDesign, seeded_designs
+from studies.config.options import UsageError
 from studies.config.paths import check_page, default_page
-from studies.config.settings import Settings, UsageError
+from studies.config.settings import Settings
 from studies.infra.signals import take_interrupts
 from studies.infra.storage import quiet_optuna
 from studies.infra.worker_processes import more_workers
@@ -42,7 +43,7 @@ def running(settings: Settings, page: Path | None, json_only: bool) -> Iterator[
     """
     _check_useful(settings)
     quiet_optuna()
-    check_page(page or default_page(settings.name or settings.preset))
+    check_page(page or default_page(settings.name or settings.preset.name))
     take_interrupts(signal.SIGINT, signal.SIGTERM)
     with terminal.progress(Console(stderr=json_only)) as reporter:
         yield reporter
@@ -60,14 +61,14 @@ def run_to_end(
     try:
         target = page or default_page(study_name(settings, context.data, context.space))
         check_page(target)
-        if settings.seed_paper and not _seeds(context):
+        if settings.search.seed_paper and not _seeds(context):
             raise UsageError(
                 "--seed-paper: no published design is one of search space "
                 f"{context.space.name}, whose designs all read {', '.join(context.space.needed)}; "
                 "leave it out, or give a space that says which of these are optional"
             )
         study = open_study(context)
-        if settings.fine_tune and context.quality.protocol.trunks in ("by-stage", "whole"):
+        if settings.training.fine_tune and context.quality.protocol.trunks in ("by-stage", "whole"):
             raise UsageError(
                 "--fine-tune: this study began by training designs whole as it is; leave it "
                 "out, or give a new --name"
@@ -77,7 +78,7 @@ def run_to_end(
         workers = Workers(context.home / "workers")
         try:
             _search(context, study, workers, reporter)
-            if settings.fine_tune:
+            if settings.training.fine_tune:
                 fine_tune(context, study, reporter)
         finally:
             workers.close()
@@ -100,17 +101,17 @@ def _search(context: StudyContext, study: optuna.Study, workers: Workers, report
     settings = context.settings
     search = _new_search(context, study, workers, reporter)
     listed = context.grid.designs if context.grid else ()
-    if settings.seed_paper or context.grid:
+    if settings.search.seed_paper or context.grid:
         search.seed(listed or _seeds(context))
-    total = settings.trials or len(listed)
-    if settings.workers == 1:
+    total = settings.search.trials or len(listed)
+    if settings.search.workers == 1:
         search.run(total)
         return
     all_threads = torch.get_num_threads()
-    threads = max(1, all_threads // settings.workers)  # they train side by side
+    threads = max(1, all_threads // settings.search.workers)  # they train side by side
     torch.set_num_threads(threads)
     beside = partial(_work_beside, settings, total, threads)
-    with more_workers(beside, settings.workers - 1, reporter) as more:
+    with more_workers(beside, settings.search.workers - 1, reporter) as more:
         search.run(total)
         if not more.join():  # what they had in hand is taken over
             search.run(total)
@@ -141,26 +142,26 @@ def _new_search(
     """The search of a context's settings, on its device and with its evaluators."""
     settings = context.settings
     latency = None
-    if settings.sampler == "ehvi" or settings.deferred_timing:
+    if settings.search.sampler == "ehvi" or settings.search.deferred_timing:
         latency = LearnedLatency(study, context.space, context.builder.rewriting)
     early = EarlyStopping(
-        ProbeEvaluator(context.quality.trainer) if settings.probe else None,
-        latency if settings.deferred_timing else None,
+        ProbeEvaluator(context.quality.trainer) if settings.search.probe else None,
+        latency if settings.search.deferred_timing else None,
     )
     evaluators = Evaluators(context.latency, context.selection, context.store, context.further)
-    targets = SearchTargets(settings.goals, settings.latency_limit_ms)
+    targets = SearchTargets(settings.search.goals, settings.search.latency_limit_ms)
     runner = TrialRunner(study, context.space, evaluators, targets, early, _seeds(context))
-    sampler = sampler_maker(settings.sampler, settings.seed, context.space, latency)
+    sampler = sampler_maker(settings.search.sampler, settings.training.seed, context.space, latency)
     return Search(runner, workers, reporter, sampler, fixed=context.grid is not None)
 
 
 def _check_useful(settings: Settings) -> None:
     """Raises UsageError for flags that could do nothing here."""
-    if settings.accept_faults and settings.built_in is not None:
+    if settings.data.accept_faults and settings.data.built_in is not None:
         raise UsageError(
             "--accept-faults without --data of yours: built-in data have no faults; leave it out"
         )
-    if settings.compile and not torch.cuda.is_available():
+    if settings.training.compile and not torch.cuda.is_available():
         raise UsageError(
             "--compile: no CUDA GPU is found here, and on a CPU nothing is compiled; leave it out"
         )

@@ -55,14 +55,14 @@ def chosen_protocol(
     by the paper's protocol. Where no modality alone tells anything a trunk alone would learn
     nothing: there every design is trained whole.
     """
-    name: Any = settings.protocol
-    named = named_protocol(name, settings.seed)
-    given: Trunks | None = None if settings.trunks == "auto" else settings.trunks  # type: ignore[assignment]
+    name: Any = settings.training.protocol
+    named = named_protocol(name, settings.training.seed)
+    given: Trunks | None = None if settings.training.trunks == "auto" else settings.training.trunks  # type: ignore[assignment]
     native = native_arithmetic(compute_device)
     published = named.by_stage is not None
-    on_features = settings.grid is not None or settings.fine_tune
+    on_features = settings.preset.grid is not None or settings.training.fine_tune
     whole: Trunks = "tuned" if on_features and not published else "by-stage"
-    if not published and not _tells_alone(preprocessing.data) and not settings.fine_tune:
+    if not published and not _tells_alone(preprocessing.data) and not settings.training.fine_tune:
         whole = "whole"
     if compute_device == "cuda":
         return replace(named, trunks=given or whole, arithmetic=native)

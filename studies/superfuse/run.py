@@ -35,8 +35,9 @@ from evaluators.training.config import TrainingProtocol
 from search_space.design.encoder import EncoderSpec
 from search_space.modality import Modality
 from search_space.space.space import SearchSpace
+from studies.config.options import UsageError
 from studies.config.paths import check_page, default_page
-from studies.config.settings import Settings, UsageError, home
+from studies.config.settings import Settings, home
 from studies.config.superfuse import Superfuse
 from studies.infra.signals import take_interrupts
 from studies.report import terminal
@@ -90,7 +91,7 @@ def run_superfuse(settings: Settings, page: Path | None, json_only: bool) -> Non
 
     Raises UsageError, DataError, EncoderError, StoreError.
     """
-    told = settings.superfuse
+    told = settings.preset.superfuse
     assert told is not None
     target = page or default_page(_page_name(settings, told))
     check_page(target)
@@ -114,18 +115,18 @@ def run_superfuse(settings: Settings, page: Path | None, json_only: bool) -> Non
         for task in subject.tasks
     )
     outcome = Superfused(
-        settings.preset,
-        settings.title,
-        settings.about,
+        settings.preset.name,
+        settings.preset.title,
+        settings.preset.about,
         subject.name,
         subject.note,
         subject.notes,
         facts,
         cells,
         config,
-        drawn=told.embeddings is None and settings.data is None,
+        drawn=told.embeddings is None and settings.data.source is None,
         centred=told.center,
-        projected=told.project_to if told.embeddings or settings.data else None,
+        projected=told.project_to if told.embeddings or settings.data.source else None,
     )
     superfuse_page.write(outcome, target)
     if json_only:
@@ -138,8 +139,12 @@ def run_superfuse(settings: Settings, page: Path | None, json_only: bool) -> Non
 
 def _page_name(settings: Settings, told: Superfuse) -> str:
     if told.embeddings is not None:
-        return f"{settings.preset}-{told.embeddings.stem}"
-    return f"{settings.preset}-{Path(settings.data).name}" if settings.data else settings.preset
+        return f"{settings.preset.name}-{told.embeddings.stem}"
+    return (
+        f"{settings.preset.name}-{Path(settings.data.source).name}"
+        if settings.data.source
+        else settings.preset.name
+    )
 
 
 # -- what is studied
@@ -150,16 +155,16 @@ def _subject(settings: Settings, told: Superfuse, reporter: Reporter) -> Subject
     note = ""
     notes: tuple[str, ...] = ()
     if told.embeddings is not None:
-        found = load_embeddings(told.embeddings, settings.seed, told.smallest)
-    elif settings.data is not None:
+        found = load_embeddings(told.embeddings, settings.training.seed, told.smallest)
+    elif settings.data.source is not None:
         found, note, notes = _encoded(settings, told, reporter)
     else:
         counts: dict[Any, int] = {"train": told.largest, "valid": DRAWN_ROWS, "test": DRAWN_ROWS}
-        found = drawn(told.width, counts, settings.seed)
+        found = drawn(told.width, counts, settings.training.seed)
         return Subject(found.name, "", (found.synthetic_task(),), ())
     if told.project_to is not None:
         try:
-            found = found.projected(told.project_to, settings.seed)
+            found = found.projected(told.project_to, settings.training.seed)
         except WidthError as error:
             raise UsageError(
                 f"--width {told.project_to}: {error}; give 2 to {min(found.widths)}"
@@ -200,7 +205,7 @@ def _encoded(
         data,
         encoders,
         space.shapes,
-        TrainingProtocol(trunks="frozen", seed=settings.seed),
+        TrainingProtocol(trunks="frozen", seed=settings.training.seed),
         where,
         reporter.step,
         _compute_device(),
@@ -255,7 +260,7 @@ def _cells(
 ) -> tuple[Cell, ...]:
     """Every cell, trained where it is not kept, in the order of the tables."""
     store = EvaluationStore(home() / "superfuse.jsonl")
-    seeds = range(settings.seed, settings.seed + told.seeds)
+    seeds = range(settings.training.seed, settings.training.seed + told.seeds)
     cells: dict[tuple[str, Fusion, int], dict[int, Trained]] = {}
     jobs: list[Job] = []
     for task in subject.tasks:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 
-from studies.config.settings import Settings, UsageError
+from studies.config.options import UsageError
+from studies.config.settings import Settings
 from studies.report.progress import Reporter
 from studies.results.study_outcome import PROTOCOL, SETTINGS
 from studies.results.trial_record import TrialRecord
@@ -37,7 +37,7 @@ def lab_of(study: optuna.Study, reporter: Reporter) -> Iterator[StudyContext]:
 
     Raises what `open_lab` raises, and StorageError where they have changed since.
     """
-    settings = Settings(**_elsewhere(study.user_attrs[SETTINGS]))
+    settings = _elsewhere(study)
     context = open_context(settings, reporter.step, lambda _: study.user_attrs[PROTOCOL])
     try:
         check_identity(context, study, SAME_RESULTS)
@@ -46,8 +46,9 @@ def lab_of(study: optuna.Study, reporter: Reporter) -> Iterator[StudyContext]:
         context.close()
 
 
-def _elsewhere(fields: dict[str, Any]) -> dict[str, Any]:
-    """A study's settings but for its devices, which are not needed here, for how many workers it
-    had, and for one that earlier versions kept."""
-    kept = {k: v for k, v in fields.items() if k not in ("device", "devices", "workers", "missing")}
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
+def _elsewhere(study: optuna.Study) -> Settings:
+    """The settings of a study, but for its devices and workers: neither is needed here."""
+    stored = dict(study.user_attrs[SETTINGS])
+    return Settings.from_stored(
+        {k: v for k, v in stored.items() if k not in ("device", "devices", "workers")}
+    )

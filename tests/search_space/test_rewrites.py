@@ -31,7 +31,8 @@ from search_space.network.network import build
 from search_space.network.rewrites import ALL, BY_NAME, NONE, OWN_LENGTH, Rewrites, fold, rewrite
 from search_space.space.named import load_space
 from search_space.space.space import SearchSpace
-from studies.config.settings import REWRITES, UsageError, load_settings
+from studies.config.options import REWRITES, UsageError
+from studies.config.settings import load_settings
 from studies.report import page, terminal
 from studies.report.json_output import as_json
 from studies.results.study_outcome import outcome_of, reference_row
@@ -424,12 +425,12 @@ def test_a_study_goes_on_under_its_own_rewrites_alone(finished: Place) -> None:
 
 def test_rewrites_that_there_are_not_are_refused() -> None:
     with pytest.raises(UsageError, match="--rewrites 'some': choose one of all, none, own-length"):
-        load_settings("pareto", rewrites="some")
+        load_settings("pareto", {"rewrites": "some"})
     with pytest.raises(UsageError, match="its engines take texts of one length"):
-        load_settings("pareto", rewrites="own-length", runtime="tensorrt")
+        load_settings("pareto", {"rewrites": "own-length", "runtime": "tensorrt"})
     assert tuple(BY_NAME) == REWRITES and BY_NAME["none"] == NONE
-    assert load_settings("pareto").rewrites == "all"
-    assert load_settings("tokens").rewrites == "none"
+    assert load_settings("pareto").device.rewrites == "all"
+    assert load_settings("tokens").device.rewrites == "none"
 
 
 def test_the_texts_of_mosi_are_at_most_a_quarter_of_what_the_paper_pads_to(shared: Path) -> None:

@@ -107,12 +107,14 @@ def test_nothing_of_the_test_split_is_read_before_the_search_is_over(
     monkeypatch.setattr(Preprocessing, "text_lengths", counting)
     settings = load_settings(
         "pareto",
-        data=str(place.data),
-        space=str(place.folder / "tiny.toml"),
-        trunks="frozen",
-        threads=1,
-        trials=2,
-        **flags,
+        {
+            "data": str(place.data),
+            "space": str(place.folder / "tiny.toml"),
+            "trunks": "frozen",
+            "threads": 1,
+            "trials": 2,
+            **flags,
+        },
     )
     commands.run_study(settings, place.folder / "page.html", True)
     assert seal.broken

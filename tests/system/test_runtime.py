@@ -31,13 +31,13 @@ def test_precisions_given_stand_in_for_the_space_s_own(tmp_path: Path) -> None:
 def test_a_shipped_space_holds_what_the_runtime_can_run(
     runtime: str, given: tuple[str, ...], held: tuple[str, ...]
 ) -> None:
-    settings = load_settings("pareto", runtime=runtime, precisions=given)
+    settings = load_settings("pareto", {"runtime": runtime, "precisions": given})
     assert load_space_of(settings).precisions == held
 
 
 def test_a_space_of_the_user_s_own_is_taken_at_its_word(tmp_path: Path) -> None:
     file = write_space(tmp_path / "own.toml")
-    settings = load_settings("pareto", runtime="tensorrt", space=str(file))
+    settings = load_settings("pareto", {"runtime": "tensorrt", "space": str(file)})
     assert load_space_of(settings).precisions == ("fp32",)
 
 

@@ -1,12 +1,18 @@
 """Studies that earlier versions stored are opened, and give the figures that they gave then."""
 
+import json
 from pathlib import Path
 
+import optuna
 import pytest
 from stored_study import REPORT, stored_study
 from typer.testing import CliRunner
 
+from evaluators.latency.evaluator import LOCAL_TIMING
 from studies.cli.app import app
+from studies.config.settings import Settings
+from studies.infra.locations import StorageError
+from studies.study.identity import timing_of_0_1_0
 
 
 def test_a_study_of_version_0_1_0_gives_the_same_report(
@@ -19,3 +25,19 @@ def test_a_study_of_version_0_1_0_gives_the_same_report(
     assert done.exit_code == 0, done.output
     assert done.stdout == REPORT
     assert "early-small-xcit" in page.read_text(encoding="utf-8")
+
+
+def test_a_study_of_version_0_1_0_is_resumed_under_the_timing_it_began_with(tmp_path: Path) -> None:
+    (summary,) = optuna.get_all_study_summaries(stored_study(tmp_path))
+    study = optuna.load_study(study_name=summary.study_name, storage=stored_study(tmp_path))
+    assert study.user_attrs["identity"]["timing"] == timing_of_0_1_0(LOCAL_TIMING)
+
+
+def test_its_settings_are_read_and_stored_as_then(tmp_path: Path) -> None:
+    (summary,) = optuna.get_all_study_summaries(stored_study(tmp_path))
+    study = optuna.load_study(study_name=summary.study_name, storage=stored_study(tmp_path))
+    stored = study.user_attrs["settings"]
+    settings = Settings.from_stored(stored)
+    assert json.loads(json.dumps(settings.to_stored())) == stored
+    with pytest.raises(StorageError, match="knows colour; install that version"):
+        Settings.from_stored({**stored, "colour": "red"})

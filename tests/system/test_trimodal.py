@@ -14,7 +14,8 @@ from tiny import SPACE, Place, new_place, tiny_space, write_space
 
 from search_space.space.named import SpaceError, load_space
 from studies.ablations.designs import READ, grid_in
-from studies.config.settings import UsageError, load_settings
+from studies.config.options import UsageError
+from studies.config.settings import load_settings
 from studies.results.ablation import TRIMODAL
 from studies.study.context import _check_asked
 
@@ -170,8 +171,10 @@ def test_an_objective_is_one_that_every_design_has(
 ) -> None:
     settings = load_settings(
         "pareto",
-        objectives=(objective,),
-        noise=0.5 if objective.startswith("robustness") else None,
+        {
+            "objectives": (objective,),
+            "noise": 0.5 if objective.startswith("robustness") else None,
+        },
     )
     space = tiny_space(tmp_path, MAY_HEAR)
     if not refused:
@@ -185,11 +188,11 @@ def test_an_objective_is_one_that_every_design_has(
 def test_noise_on_both_is_of_two_modalities_and_on_all_of_three(tmp_path: Path) -> None:
     hearing, both = tiny_space(tmp_path, HEARING), tiny_space(tmp_path)
     for space, objective in ((hearing, "robustness-both"), (both, "robustness-all")):
-        settings = load_settings("pareto", objectives=(objective,), noise=0.5)
+        settings = load_settings("pareto", {"objectives": (objective,), "noise": 0.5})
         with pytest.raises(UsageError, match="not every design"):
             _check_asked(settings, space)
     for space, objective in ((hearing, "robustness-all"), (both, "robustness-both")):
-        _check_asked(load_settings("pareto", objectives=(objective,), noise=0.5), space)
+        _check_asked(load_settings("pareto", {"objectives": (objective,), "noise": 0.5}), space)
 
 
 def test_an_encoder_of_sound_leaves_operators_out_that_cannot_fuse_it(tmp_path: Path) -> None:
@@ -225,7 +228,7 @@ def test_a_row_without_sound_is_named_with_the_ways_out(tmp_path: Path, place: P
 
 def test_texts_alone_have_no_sound() -> None:
     with pytest.raises(UsageError, match="--text-only with --audio-encoder timm/x: give one"):
-        load_settings("pareto", text_only=True, audio_encoders=("timm/x",))
+        load_settings("pareto", {"text_only": True, "audio_encoders": ("timm/x",)})
 
 
 def test_the_list_is_cut_from_one_design_a_stage(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ from evaluators.data.folds import fold
 from evaluators.data.generative.statements import SIDE, TOPICS, ceilings, draw, outcomes
 from evaluators.data.synthetic.shape_set import shapes as shapes_module
 from evaluators.data.synthetic.shape_set.pictures import PAINTS, SIZE
-from studies.config.settings import Settings, UsageError
+from studies.config.options import DataOptions, Preset, UsageError
+from studies.config.settings import Settings
 
 SMALL: Mapping[Split, int] = {"train": 200, "valid": 40, "test": 60}
 COUNTED = {"circle", "square", "triangle"}
@@ -245,12 +246,14 @@ def test_an_interrupted_drawing_leaves_nothing_behind(
 
 
 def settings(data: str | None) -> Settings:
-    return Settings("pareto", "", 1, "auto", 0, "auto", data=data)
+    return Settings(Preset("pareto"), data=DataOptions(data))
 
 
 def test_built_in_sets_have_names_and_the_faces_are_the_default(tmp_path: Path) -> None:
     assert tuple(BUILT_IN) == ("built-in:faces", "built-in:shapes")
-    assert settings(None).built_in is settings(FACES).built_in is BUILT_IN["built-in:faces"]
+    assert (
+        settings(None).data.built_in is settings(FACES).data.built_in is BUILT_IN["built-in:faces"]
+    )
     assert settings("built-in:shapes").built_in is BUILT_IN["built-in:shapes"]
     assert settings(str(tmp_path)).built_in is None
     assert BUILT_IN[FACES].folder(tmp_path) == rendered_folder(tmp_path)

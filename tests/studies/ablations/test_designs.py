@@ -22,7 +22,8 @@ from search_space.space.paper import seeded_designs
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import grid_in, grid_on, kinds
 from studies.cli.app import app
-from studies.config.settings import UsageError, load_settings, preset_names
+from studies.config.options import UsageError
+from studies.config.settings import load_settings, preset_names
 from studies.infra.workers import Workers
 from studies.report import page, terminal
 from studies.report.ablation import plots as ablation_plots
@@ -146,13 +147,17 @@ def test_every_list_has_a_preset_that_says_what_it_compares() -> None:
     assert set(kinds()) < set(preset_names())
     for kind in kinds():
         settings = load_settings(kind)
-        assert settings.grid == kind and settings.trials is None and len(settings.about) > 100
+        assert (
+            settings.preset.grid == kind
+            and settings.search.trials is None
+            and len(settings.preset.about) > 100
+        )
 
 
 @pytest.mark.parametrize("flag", ["sampler", "seed_paper"])
 def test_flags_of_a_search_are_refused_for_a_list(flag: str) -> None:
     with pytest.raises(UsageError, match=f"--{flag.replace('_', '-')}: .* fixed list of designs"):
-        load_settings("tokens", **{flag: "tpe"})
+        load_settings("tokens", {flag: "tpe"})
 
 
 def test_a_preset_of_an_unknown_list_names_those_there_are(tmp_path: Path) -> None:

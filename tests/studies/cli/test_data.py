@@ -15,6 +15,7 @@ from tiny import SPACE, Place, new_place
 from evaluators.data.synthetic.shape_set import shapes
 from search_space import errors as codes
 from studies.cli import app as cli
+from studies.config.options import DataOptions, Preset
 from studies.config.settings import Settings
 from studies.study.context import load_space_of
 
@@ -186,5 +187,5 @@ def test_built_in_data_have_no_faults_to_accept_and_other_names_are_refused(
 
 def test_the_demo_space_is_the_default_for_every_built_in_set() -> None:
     for data in (None, "built-in:faces", "built-in:shapes"):
-        given = Settings("pareto", "", 1, "auto", 0, "auto", data=data)
+        given = Settings(Preset("pareto"), data=DataOptions(data))
         assert load_space_of(given).name == "demo"

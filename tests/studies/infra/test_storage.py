@@ -19,8 +19,9 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 from tiny import Bench
 
+from studies.infra.locations import StorageError
 from studies.infra.signals import take_interrupts, whole
-from studies.infra.storage import StorageError, open_storage
+from studies.infra.storage import open_storage
 from studies.results.trial_record import TrialRecord
 
 WORKERS, TOTAL = 3, 12

@@ -22,7 +22,8 @@ from search_space.space.named import load_space
 from search_space.space.paper import DESIGNS, SeededDesign, seeded_designs
 from search_space.space.space import SearchSpace
 from studies.cli.app import app
-from studies.config.settings import UsageError, load_settings
+from studies.config.options import UsageError
+from studies.config.settings import load_settings
 from studies.paper.accuracy import is_published, lines_of, named_in, parted, verdicts_among
 from studies.paper.caveats import (
     At,
@@ -128,7 +129,7 @@ class TestLatencies:
 
         monkeypatch.setattr(DeviceClient, "measure", seen)
         settings = load_settings(
-            "pareto", space=str(space), weights="random", threads=1, rewrites="none"
+            "pareto", {"space": str(space), "weights": "random", "threads": 1, "rewrites": "none"}
         )
         show_paper(settings, (), json_only=True)
         found = json.loads(capsys.readouterr().out)
@@ -358,12 +359,14 @@ class TestTrainedAndJudged:
         monkeypatch.setenv("FUSION_NAS_HOME", str(place.home))
         settings = load_settings(
             "pareto",
-            data=str(place.data),
-            space=str(place.folder / "tiny.toml"),
-            trunks="frozen",
-            threads=1,
-            seeds=2,
-            rewrites="none",
+            {
+                "data": str(place.data),
+                "space": str(place.folder / "tiny.toml"),
+                "trunks": "frozen",
+                "threads": 1,
+                "seeds": 2,
+                "rewrites": "none",
+            },
         )
         show_paper(settings, (), json_only=True)
         found = json.loads(capsys.readouterr().out)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import Place, new_place
 
-from studies.config.settings import UsageError, load_settings
+from studies.config.options import UsageError
+from studies.config.settings import load_settings
 from studies.report import page
 from studies.results.objectives import BY_NAME, Limit, goals
 from studies.results.outcome import DesignResult, Value
@@ -176,12 +177,12 @@ def test_a_device_that_does_not_tell_the_objective_ends_the_run(tmp_path: Path) 
 )
 def test_goals_that_cannot_be_meant_are_refused(flags: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=re.escape(words)):
-        load_settings("pareto", **flags)
+        load_settings("pareto", flags)
 
 
 def test_a_fixed_list_takes_no_objectives() -> None:
     with pytest.raises(UsageError, match="--objective: study tokens tries a fixed list"):
-        load_settings("tokens", objectives=("bytes",))
+        load_settings("tokens", {"objectives": ("bytes",)})
 
 
 @pytest.mark.parametrize(("value", "missed"), [(69.0, 1.0), (70.0, 0.0), (71.0, -1.0)])

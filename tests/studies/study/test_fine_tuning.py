@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import Place, finished_place, new_place
 
-from studies.config.settings import UsageError, load_settings
+from studies.config.options import UsageError
+from studies.config.settings import load_settings
 from studies.report import page
 from studies.results import text as result_text
 from studies.results.fine_tuned import ATTRIBUTE, earn_it
@@ -161,7 +162,7 @@ def test_a_trial_that_was_not_fine_tuned_is_not_exported_as_such(tuned: Place) -
 )
 def test_fine_tuning_that_cannot_be_meant_is_refused(flags: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        load_settings("pareto", **flags)
+        load_settings("pareto", flags)
 
 
 def test_a_study_that_began_by_training_whole_is_not_fine_tuned(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from studies.study.lookup import stored_protocol
 
 
 def settings(sampler: str, **changes: Any) -> Settings:
-    return load_settings("pareto", sampler=sampler, **changes)
+    return load_settings("pareto", {"sampler": sampler, **changes})
 
 
 def begun_with(sampler: str) -> optuna.Study:

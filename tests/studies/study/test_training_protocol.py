@@ -17,7 +17,8 @@ from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.training.config import named_protocol
 from evaluators.training.loop import TrainingConfig, TrainingProtocol, Trunks, affordable_epochs
 from evaluators.training.plan import ON_FROZEN
-from studies.config.settings import Settings, UsageError, load_settings
+from studies.config.options import UsageError
+from studies.config.settings import Settings, load_settings
 from studies.results.cautions import cautions_of
 from studies.results.outcome import DesignResult
 from studies.results.study_outcome import figures_of
@@ -32,7 +33,7 @@ def evaluator(tmp_path_factory: pytest.TempPathFactory) -> QualityEvaluator:
 
 
 def settings(trunks: str = "auto", study: str = "pareto", protocol: str = "fair") -> Settings:
-    return load_settings(study, trunks=trunks, protocol=protocol)
+    return load_settings(study, {"trunks": trunks, "protocol": protocol})
 
 
 def choice(
@@ -122,7 +123,7 @@ def test_a_study_does_not_go_on_by_another_protocol() -> None:
 
 def test_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(UsageError, match="--protocol 'best': choose one of fair, paper"):
-        load_settings("pareto", protocol="best")
+        load_settings("pareto", {"protocol": "best"})
 
 
 def test_an_epoch_of_the_built_in_encoders_is_small(evaluator: QualityEvaluator) -> None:

@@ -329,8 +329,8 @@ def test_training_sizes_double_to_the_largest_or_to_all_pairs() -> None:
 
 
 def superfuse_settings(**flags: Any) -> tuple[Any, Any]:
-    settings = load_settings("superfuse", **flags)
-    return settings.superfuse, settings
+    settings = load_settings("superfuse", flags)
+    return settings.preset.superfuse, settings
 
 
 def test_an_interval_is_students_over_seeds() -> None:

@@ -1,0 +1,306 @@
+"""The options of a study, in groups; each checks its own values."""
+
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evaluators.data import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
+from evaluators.devices.registry import LOCAL
+from search_space.design.genotype import PRECISIONS, Precision
+from search_space.errors import USAGE, FusionNasError
+from studies.ablations.designs import kinds
+from studies.results.objectives import Goals, goals
+from studies.samplers.registry import AUTO, BLIND, SAMPLERS
+
+if TYPE_CHECKING:
+    from studies.config.superfuse import Superfuse
+
+TRUNKS = ("auto", "frozen", "text-tuned", "tuned", "by-stage", "whole")
+PROTOCOLS = ("fair", "paper")
+WEIGHTS = ("pretrained", "random")
+RUNTIMES = {
+    "cpu": ("onnxruntime", "CPUExecutionProvider"),
+    "cuda": ("onnxruntime", "CUDAExecutionProvider"),
+    "tensorrt": ("tensorrt", "GPU"),
+}
+"""Runtime and provider of the device's agent by what --runtime takes."""
+PRECISIONS_OF: dict[str, tuple[Precision, ...]] = {
+    "cuda": ("fp32", "fp16"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+}
+"""What the spaces that come with the toolkit, made for a CPU, hold for other runtimes."""
+MAX_SEED = 2**32 - 1
+"""What samplers can tell apart."""
+MAX_SEEDS = 100
+MAX_WORKERS = 64
+MAX_THREADS = 1024
+"""What the device agent takes."""
+MAX_PORT = 2**16 - 1
+TIMINGS = ("auto", "alone", "shared")
+REWRITES = ("all", "none", "own-length")
+
+
+class UsageError(FusionNasError):
+    """A flag or name that cannot be meant; the text names it and what can."""
+
+    exit_code = USAGE
+
+
+def check_choice(flag: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises UsageError for a value that is none of those known."""
+    if value not in known:
+        raise UsageError(f"{flag} {value!r}: choose one of {', '.join(known)}")
+
+
+def check_range(flag: str, value: int, low: int, high: int, meaning: str = "") -> None:
+    """Raises UsageError for a value out of `low` to `high`; `meaning` is that of `low`."""
+    if not low <= value <= high:
+        lowest = f"{low} ({meaning})" if meaning else str(low)
+        raise UsageError(f"{flag} {value}: give {lowest} to {high}")
+
+
+def check_threads(threads: int) -> None:
+    """Raises UsageError for a number of threads that no device takes."""
+    check_range("--threads", threads, 0, MAX_THREADS, "the runtime's choice")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What designs are trained on.
+
+    Attributes:
+        source: a folder, or a built-in set by name; None stands for `built-in:faces`.
+        accept_faults: use data that fail the check as they are.
+        text_only: read texts alone.
+        beside: other data that a fixed list of designs runs on too, to be set side by side.
+    """
+
+    source: str | None = None
+    accept_faults: bool = False
+    text_only: bool = False
+    beside: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.source is None or self.built_in is not None:
+            return
+        if self.source.startswith(BUILT_IN_PREFIX):
+            check_choice("--data", self.source, tuple(BUILT_IN))
+        if not Path(self.source).expanduser().exists():
+            raise UsageError(
+                f"--data {self.source}: there is no such folder; give one that holds label.csv, "
+                f"or one of {', '.join(BUILT_IN)}"
+            )
+
+    @property
+    def built_in(self) -> BuiltIn | None:
+        """The built-in set that the data are; None where they are a folder."""
+        return BUILT_IN.get(self.source or FACES)
+
+
+@dataclass(frozen=True)
+class SpaceOptions:
+    """Which designs there are.
+
+    Attributes:
+        name: a space by name, or a TOML file; None for `demo` with a built-in set and `paper`
+            with any other data.
+        text_encoders, vision_encoders, audio_encoders: in place of the space's own, where given.
+        weights: of all encoders; None for what the space says.
+        precisions: in place of the space's own, where given.
+    """
+
+    name: str | None = None
+    text_encoders: tuple[str, ...] = ()
+    vision_encoders: tuple[str, ...] = ()
+    audio_encoders: tuple[str, ...] = ()
+    weights: str | None = None
+    precisions: tuple[Precision, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("--weights", self.weights or "random", WEIGHTS)
+        for precision in self.precisions:
+            check_choice("--precision", precision, PRECISIONS)
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Where and how designs are timed.
+
+    Attributes:
+        names: `local`, or the names of boards of one kind.
+        threads: of one operator; 0 for the runtime's choice.
+        timing: a key of TIMINGS; `auto` is `shared` on `local`, else `alone`.
+        rewrites: exact rewrites before timing, a key of REWRITES.
+        runtime: a key of RUNTIMES.
+    """
+
+    names: tuple[str, ...] = (LOCAL,)
+    threads: int = 0
+    timing: str = "auto"
+    rewrites: str = "all"
+    runtime: str = "cpu"
+
+    def __post_init__(self) -> None:
+        check_choice("--timing", self.timing, TIMINGS)
+        check_choice("--rewrites", self.rewrites, REWRITES)
+        check_choice("--runtime", self.runtime, tuple(RUNTIMES))
+        check_threads(self.threads)
+        if not self.names:
+            raise UsageError(f"--device: give {LOCAL} or the name of a device")
+        named = ", ".join(self.names)
+        if len(set(self.names)) != len(self.names):
+            raise UsageError(f"--device {named}: give each device once")
+        if LOCAL in self.names and len(self.names) > 1:
+            raise UsageError(
+                f"--device {named}: {LOCAL!r} cannot share a study with others: it is no twin of a "
+                "board"
+            )
+        if self.rewrites == "own-length" and self.runtime == "tensorrt":
+            raise UsageError(
+                "--rewrites own-length with --runtime tensorrt: its engines take texts of one "
+                "length; give all"
+            )
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What is searched for, and how.
+
+    Attributes:
+        trials: finished trials in all; None for every design of a fixed list.
+        sampler: a key of SAMPLERS, or `auto`.
+        seed_paper: try the designs of arXiv 2511.21889 first.
+        latency_limit_ms: slower designs are infeasible and not trained.
+        objectives: those beside accuracy and latency.
+        limits: each NAME=NUMBER on an objective.
+        noise: the greatest factor that robustness is asked under.
+        probe: stop designs whose features promise little before they are trained.
+        deferred_timing: train first, and time at the end what may stand on the front.
+        time_missing: time each design of the front without each modality too.
+        workers: processes that search side by side.
+    """
+
+    trials: int | None = None
+    sampler: str = AUTO
+    seed_paper: bool = False
+    latency_limit_ms: float | None = None
+    objectives: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    noise: float | None = None
+    probe: bool = False
+    deferred_timing: bool = False
+    time_missing: bool = False
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        check_choice("--sampler", self.sampler, (AUTO, *SAMPLERS))
+        if self.trials is not None and self.trials < 1:
+            raise UsageError(f"--trials {self.trials}: give 1 or more; it is the study's total")
+        if self.latency_limit_ms is not None and not 0 < self.latency_limit_ms < inf:
+            raise UsageError(f"--latency-limit {self.latency_limit_ms}: give milliseconds above 0")
+        check_range("--workers", self.workers, 1, MAX_WORKERS)
+        if self.deferred_timing and self.sampler in BLIND:
+            raise UsageError(
+                f"--sampler {self.sampler} with --deferred-timing: it learns nothing from designs "
+                "that are not timed yet; leave --sampler out, or give ehvi"
+            )
+        if self.probe and self.sampler == "gp":
+            raise UsageError(
+                "--sampler gp with --probe: it would propose the designs that the probe stopped "
+                "again; leave --sampler out, or give ehvi or tpe"
+            )
+        self._check_noise()
+
+    @property
+    def goals(self) -> Goals:
+        """What is searched for. Raises UsageError for objectives or limits there are not."""
+        try:
+            return goals(self.objectives, self.limits)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    def _check_noise(self) -> None:
+        noisy = [each for each in self.goals.needed if each.found_by == "robustness"]
+        if noisy and self.noise is None:
+            raise UsageError(
+                f"--objective {noisy[0].name} without noise: say up to which factor with --noise, "
+                "as --noise 0.95"
+            )
+        if self.noise is not None and not 0 < self.noise < inf:
+            raise UsageError(f"--noise {self.noise:g}: give a number above 0, as 0.95")
+        if self.noise is not None and not noisy:
+            raise UsageError(
+                f"--noise {self.noise:g}: nothing is asked under noise; give --objective "
+                "robustness too, or leave it out"
+            )
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How designs are trained and judged.
+
+    Attributes:
+        protocol: `fair` (all alike) or `paper` (as published).
+        trunks: which trunks are trained, a key of TRUNKS.
+        compile: compile transformer layers on a GPU.
+        cv: judge designs by cross-validation in place of the validation split.
+        fine_tune: designs that are trained whole at the end.
+        seed, seeds: the first seed, and how many trainings of a design the final test averages.
+    """
+
+    protocol: str = "fair"
+    trunks: str = "auto"
+    compile: bool = False
+    cv: bool = False
+    fine_tune: int = 0
+    seed: int = 0
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        check_choice("--trunks", self.trunks, TRUNKS)
+        check_choice("--protocol", self.protocol, PROTOCOLS)
+        if self.protocol == "paper" and self.trunks not in ("auto", "by-stage"):
+            raise UsageError(
+                f"--trunks {self.trunks}: --protocol paper says itself which trunks are trained; "
+                "leave --trunks out"
+            )
+        if self.fine_tune < 0:
+            raise UsageError(
+                f"--fine-tune {self.fine_tune}: give 1 or more designs, or leave it out"
+            )
+        if self.fine_tune and (self.protocol == "paper" or self.trunks in ("by-stage", "whole")):
+            flag = "--protocol paper" if self.protocol == "paper" else f"--trunks {self.trunks}"
+            raise UsageError(
+                f"--fine-tune with {flag}: that trains designs whole as it is; leave one out"
+            )
+        check_range("--seed", self.seed, 0, MAX_SEED)
+        check_range("--seeds", self.seeds, 1, MAX_SEEDS)
+        if self.seed + self.seeds - 1 > MAX_SEED:
+            raise UsageError(
+                f"--seed {self.seed} with --seeds {self.seeds}: the last seed is over {MAX_SEED}; "
+                "give a smaller --seed"
+            )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a study's file says beside options.
+
+    Attributes:
+        name: the preset's.
+        title: a line for people.
+        grid: a fixed list of designs to run in place of a search.
+        about: what that list compares.
+        superfuse: the settings of a study of embeddings.
+    """
+
+    name: str
+    title: str = ""
+    grid: str | None = None
+    about: str = ""
+    superfuse: "Superfuse | None" = None
+
+    def __post_init__(self) -> None:
+        if self.grid is not None:
+            check_choice("grid", self.grid, kinds())
