@@ -34,7 +34,7 @@ from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.modality_use import SHUFFLES, ModalityUseEvaluator
 from evaluators.quality.robustness import Noise, RobustnessEvaluator, _targets
 from evaluators.quality.stress import StressEvaluator
-from evaluators.training.config import Regime
+from evaluators.training.config import TrainingConfig
 from evaluators.training.loop import predict
 from evaluators.training.plan import ON_FROZEN, WHOLE
 from search_space.design.genotype import (
@@ -377,7 +377,7 @@ seconds = 1
 """
 )
 HZ = {"dark": 250.0, "light": 1500.0}
-LEARNING = replace(QUICK, fusion=Regime(25, 25, 8, 3e-3, 0.0))
+LEARNING = replace(QUICK, fusion=TrainingConfig(25, 25, 8, 3e-3, 0.0))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from evaluators.data.layouts.known import MOSI
 
-DesignResult = tuple[str, int, float, str]
+Row = tuple[str, int, float, str]
 """Video, clip, score, split."""
 STEP = 20
 
@@ -92,7 +92,7 @@ def number_of(picture: Image.Image) -> int:
     return round((np.asarray(picture)[:, -20:].mean() + 3) / STEP)
 
 
-def clips(root: Path, rows: Sequence[DesignResult]) -> Path:
+def clips(root: Path, rows: Sequence[Row]) -> Path:
     """A label.csv in MMSA's layout, without any clip."""
     lines = [f"{video},{clip},text {clip},{score},,{mode}" for video, clip, score, mode in rows]
     root.mkdir(parents=True, exist_ok=True)
@@ -101,9 +101,9 @@ def clips(root: Path, rows: Sequence[DesignResult]) -> Path:
     return root
 
 
-def mosi_rows() -> list[DesignResult]:
+def mosi_rows() -> list[Row]:
     """Rows with CMU-MOSI's videos, folds and counts; texts and clip numbers are made up."""
-    rows: list[DesignResult] = []
+    rows: list[Row] = []
     for split, counts in MOSI.counts.items():
         scores = [-1.0] * counts["negative"] + [0.0] * counts["zero"] + [1.0] * counts["positive"]
         videos = [video for video, fold in MOSI.folds.items() if fold == split]

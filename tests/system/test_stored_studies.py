@@ -28,14 +28,12 @@ def test_a_study_of_version_0_1_0_gives_the_same_report(
 
 
 def test_a_study_of_version_0_1_0_is_resumed_under_the_timing_it_began_with(tmp_path: Path) -> None:
-    (summary,) = optuna.get_all_study_summaries(stored_study(tmp_path))
-    study = optuna.load_study(study_name=summary.study_name, storage=stored_study(tmp_path))
+    study = optuna.load_study(study_name=None, storage=stored_study(tmp_path))
     assert study.user_attrs["identity"]["timing"] == timing_of_0_1_0(LOCAL_TIMING)
 
 
 def test_its_settings_are_read_and_stored_as_then(tmp_path: Path) -> None:
-    (summary,) = optuna.get_all_study_summaries(stored_study(tmp_path))
-    study = optuna.load_study(study_name=summary.study_name, storage=stored_study(tmp_path))
+    study = optuna.load_study(study_name=None, storage=stored_study(tmp_path))
     stored = study.user_attrs["settings"]
     settings = Settings.from_stored(stored)
     assert json.loads(json.dumps(settings.to_stored())) == stored

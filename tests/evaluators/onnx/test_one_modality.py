@@ -16,7 +16,7 @@ from evaluators.data import DataSet
 from evaluators.data.samples import BOTH as MODALITIES
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.modality_use import ModalityUseEvaluator
-from studies.results.trial_record import outcome_of
+from studies.results.study_outcome import outcome_of
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.training.config import TrainingProtocol
 from studies.config.settings import Settings, load_settings
-from studies.results.trial_record import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS
+from studies.results.study_outcome import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS
 from studies.study.context import StudyContext
 from studies.study.identity import EVERY_STAGE, SEARCHES, note_search
 from studies.study.lookup import stored_protocol
