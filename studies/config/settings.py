@@ -178,6 +178,12 @@ _NO_LONGER = ("missing",)
 """Stored by earlier versions, without meaning now."""
 
 
+def option_names() -> tuple[str, ...]:
+    """Return the names of all options that a run takes beside its preset."""
+    fixed = {name for name, (part, _) in _PLACES.items() if part == "preset"}
+    return tuple(name for name in _PLACES if name not in fixed)
+
+
 def stored_options(stored: Mapping[str, object]) -> dict[str, Any]:
     """Return what a study stores, by the names that options have now."""
     return {

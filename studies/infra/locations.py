@@ -1,6 +1,7 @@
 """Where a study is stored unless told otherwise, and the error of a storage."""
 
 import os
+from pathlib import Path
 
 from search_space.errors import STORAGE, FusionNasError
 
@@ -9,6 +10,12 @@ class StorageError(FusionNasError):
     """A storage cannot be opened, or holds another study; the text says what to do."""
 
     exit_code = STORAGE
+
+
+def sqlite_url(storage: str | Path) -> str:
+    """Return a storage's URL; a path is that of an SQLite file."""
+    text = str(storage)
+    return text if "://" in text else f"sqlite:///{Path(text).expanduser()}"
 
 
 def default_url() -> str:

@@ -41,7 +41,7 @@ def running(settings: Settings, page: Path | None, json_only: bool) -> Iterator[
 
     Raises UsageError for a flag that could do nothing here, or a page that cannot be written.
     """
-    _check_useful(settings)
+    check_useful(settings)
     quiet_optuna()
     check_page(page or default_page(settings.name or settings.preset.name))
     take_interrupts(signal.SIGINT, signal.SIGTERM)
@@ -155,7 +155,7 @@ def _new_search(
     return Search(runner, workers, reporter, sampler, fixed=context.grid is not None)
 
 
-def _check_useful(settings: Settings) -> None:
+def check_useful(settings: Settings) -> None:
     """Raises UsageError for flags that could do nothing here."""
     if settings.data.accept_faults and settings.data.built_in is not None:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from shutil import copyfile
@@ -18,11 +19,12 @@ from search_space.encoders.sounds import sound_input
 from studies.config.options import UsageError
 from studies.config.paths import check_folder
 from studies.report import terminal
+from studies.report.progress import Reporter
 from studies.results.fine_tuned import ATTRIBUTE, RIGHTS, TEST
 from studies.results.study_outcome import CONDITIONS, TESTS
 from studies.results.trial_record import TrialRecord, genotype_of
 from studies.study.context import StudyContext
-from studies.trained.trial import lab_of, trained_trial
+from studies.trained.trial import context_of, trained_trial
 
 PACKAGES = ("fusion-nas", "torch", "transformers", "timm", "onnx", "onnxruntime", "optuna", "numpy")
 LOOKED_AT = "test data were looked at once, at the study's end"
@@ -32,12 +34,45 @@ NOT_LOOKED_AT = (
 )
 
 
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the folder, the graph of the design, and whether test figures exist.
+
+    Attributes:
+        folder: that holds it all.
+        max_difference: greatest absolute difference of the graph's logits from torch.
+        without: names of the graphs that run without one modality.
+        has_test_figures: whether the study has looked at test for this trial.
+    """
+
+    folder: Path
+    max_difference: float
+    without: tuple[str, ...]
+    has_test_figures: bool
+
+
 def export_trial(
-    study: optuna.Study,
-    number: int,
-    out: Path | None,
-    fine_tuned: bool = False,
+    study: optuna.Study, number: int, out: Path | None, fine_tuned: bool = False
 ) -> None:
+    """Write an export and print what it is. Raises what `write_export` raises."""
+    console = Console()
+    with terminal.progress(console) as reporter:
+        done = write_export(study, number, out or Path(f"export-{number}"), fine_tuned, reporter)
+    graphs = "".join(f"{file}, " for file in done.without)
+    megabytes = (done.folder / "network.onnx").stat().st_size / 1e6
+    console.print(
+        f"{done.folder}: network.onnx ({megabytes:.1f} MB, differs from torch by "
+        f"{done.max_difference:.1e}), {graphs}card.json, environment.txt",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not done.has_test_figures:
+        console.print(NOT_LOOKED_AT, highlight=False, soft_wrap=True)
+
+
+def write_export(
+    study: optuna.Study, number: int, folder: Path, fine_tuned: bool, reporter: Reporter
+) -> Exported:
     """Writes `network.onnx`, `card.json`, `environment.txt` and the tokenizer.
 
     Of a fused design also `without-text.onnx` and `without-vision.onnx`, which take the inputs of
@@ -57,11 +92,9 @@ def export_trial(
         if "accuracy" not in kept:
             raise UsageError(f"trial {number} was not fine-tuned: leave --fine-tuned out")
         figures, tests = _figures(kept), kept.get(TEST)
-    folder = out or Path(f"export-{number}")
     check_folder(folder)
     genotype = genotype_of(trial)
-    console = Console()
-    with terminal.progress(console) as reporter, lab_of(study, reporter) as context:
+    with context_of(study, reporter) as context:
         quality = context.quality.other(whole=True) if fine_tuned else context.quality
         quality.prepare()
         artifact = quality.exporter.artifact(genotype)
@@ -100,16 +133,8 @@ def export_trial(
         text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
         (folder / "card.json").write_text(text + "\n", encoding="utf-8")
         (folder / "environment.txt").write_text(_environment(), encoding="utf-8")
-    graphs = "".join(f"{each['file']}, " for each in without.values())
-    megabytes = (folder / "network.onnx").stat().st_size / 1e6
-    console.print(
-        f"{folder}: network.onnx ({megabytes:.1f} MB, differs from torch by "
-        f"{artifact.max_difference:.1e}), {graphs}card.json, environment.txt",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if not tests:
-        console.print(NOT_LOOKED_AT, highlight=False, soft_wrap=True)
+    files = tuple(str(each["file"]) for each in without.values())
+    return Exported(folder, artifact.max_difference, files, bool(tests))
 
 
 def _without_each(

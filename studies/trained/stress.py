@@ -18,7 +18,7 @@ from studies.report.json_output import paired_as_json
 from studies.results import text as result_text
 from studies.results.fine_tuned import ATTRIBUTE
 from studies.results.trial_record import genotype_of
-from studies.trained.trial import lab_of, trained_trial
+from studies.trained.trial import context_of, trained_trial
 
 USUAL = (1, 3, 5)
 Drops = dict[tuple[str, int], tuple[float, Paired]]
@@ -36,7 +36,7 @@ def stress_trial(
     """Shows the accuracy on validation under each corruption and severity, and what it costs.
 
     Everything is kept as it comes, so the same command goes on. Raises UsageError for what there
-    is not, and what `lab_of` raises.
+    is not, and what `context_of` raises.
     """
     for asked in corruptions:
         if asked not in CORRUPTIONS:
@@ -52,7 +52,7 @@ def stress_trial(
         raise UsageError(f"trial {number} reads nothing of what {', '.join(corruptions)} spoils")
     levels = sorted(set(severities or USUAL))
     console = Console(stderr=as_json)
-    with terminal.progress(console) as reporter, lab_of(study, reporter) as context:
+    with terminal.progress(console) as reporter, context_of(study, reporter) as context:
         quality = context.quality.other(whole=True) if fine_tuned else context.quality
         quality.prepare()
 

@@ -32,7 +32,7 @@ def trained_trial(study: optuna.Study, number: int) -> FrozenTrial:
 
 
 @contextmanager
-def lab_of(study: optuna.Study, reporter: Reporter) -> Iterator[StudyContext]:
+def context_of(study: optuna.Study, reporter: Reporter) -> Iterator[StudyContext]:
     """Data, encoders and evaluators as the study had them, on this machine.
 
     Raises what `open_lab` raises, and StorageError where they have changed since.

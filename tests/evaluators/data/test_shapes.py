@@ -254,8 +254,8 @@ def test_built_in_sets_have_names_and_the_faces_are_the_default(tmp_path: Path) 
     assert (
         settings(None).data.built_in is settings(FACES).data.built_in is BUILT_IN["built-in:faces"]
     )
-    assert settings("built-in:shapes").built_in is BUILT_IN["built-in:shapes"]
-    assert settings(str(tmp_path)).built_in is None
+    assert settings("built-in:shapes").data.built_in is BUILT_IN["built-in:shapes"]
+    assert settings(str(tmp_path)).data.built_in is None
     assert BUILT_IN[FACES].folder(tmp_path) == rendered_folder(tmp_path)
 
 

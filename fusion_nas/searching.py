@@ -1,0 +1,105 @@
+"""Run a study from Python."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from fusion_nas.progress import Bars
+from fusion_nas.study import Study
+from search_space.design.genotype import Precision
+from studies.config.options import UsageError
+from studies.config.settings import load_settings, option_names, unknown_option
+from studies.infra.locations import sqlite_url
+
+
+class Options(TypedDict, total=False):
+    """The options of `search`; see the classes of `studies.config.options`."""
+
+    data: str | Path
+    accept_faults: bool
+    text_only: bool
+    space: str | Path
+    text_encoders: Sequence[str | Path]
+    vision_encoders: Sequence[str | Path]
+    audio_encoders: Sequence[str | Path]
+    weights: str
+    precisions: Sequence[Precision]
+    devices: Sequence[str]
+    threads: int
+    timing: str
+    rewrites: str
+    runtime: str
+    trials: int
+    sampler: str
+    seed_paper: bool
+    latency_limit_ms: float
+    objectives: Sequence[str]
+    limits: Sequence[str]
+    noise: float
+    probe: bool
+    deferred_timing: bool
+    time_missing: bool
+    workers: int
+    protocol: str
+    trunks: str
+    compile: bool
+    cv: bool
+    fine_tune: int
+    seed: int
+    seeds: int
+    storage: str | Path
+    name: str
+
+
+def search(preset: str = "pareto", *, progress: bool = True, **options: Unpack[Options]) -> Study:
+    """Run a study to its total, or go on with it, and return it.
+
+    Does what `fusion-nas run` does: the same options, defaults and storage, so a study can be
+    begun by one and continued by the other. Works in a thread and in a notebook cell; when it is
+    interrupted, the same call goes on from there.
+
+    Args:
+        preset: a preset by name, or a TOML file.
+        progress: show progress bars on stderr.
+        **options: as `Options` lists them. `storage` may also be the path of an SQLite file.
+
+    Raises:
+        TypeError: for an option that there is not.
+        FusionNasError: for what a user can resolve, see its subclasses.
+
+    Example:
+        >>> import fusion_nas as fn
+        >>> fn.search(trails=3)
+        Traceback (most recent call last):
+            ...
+        TypeError: trails: there is no such option; did you mean trials?
+    """
+    for name in options:
+        if name not in option_names():
+            raise TypeError(unknown_option(name))
+    given: dict[str, object] = {name: _plain(value) for name, value in options.items()}
+    if isinstance(storage := options.get("storage"), str | Path):
+        given["storage"] = sqlite_url(storage)
+    settings = load_settings(preset, given)
+    if settings.preset.superfuse is not None or settings.data.beside is not None:
+        raise UsageError(
+            f"{preset}: run this study by the command, fusion-nas run --study {preset}"
+        )
+    # These load PyTorch: importing the package does not.
+    from studies.infra.storage import quiet_optuna
+    from studies.study.run import check_useful, run_to_end
+
+    check_useful(settings)
+    quiet_optuna()
+    with Bars(quiet=not progress) as reporter:
+        study, _ = run_to_end(settings, reporter, None)
+    return Study(study)
+
+
+def _plain(value: object) -> object:
+    """Return a value as the command line gives it: paths as text, sequences as tuples."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_plain(each) for each in value)
+    return value

@@ -1,0 +1,276 @@
+"""A stored study and its designs, for notebooks and scripts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from search_space.design.genotype import Genotype
+from studies.infra.locations import sqlite_url
+from studies.results.outcome import DesignResult, Outcome, Value
+from studies.results.study_outcome import outcome_of
+from studies.results.trial_record import genotype_of
+from studies.study.lookup import find_study
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from studies.trained.predictor import Predictor
+
+
+def load(storage: str | Path | None = None, name: str | None = None) -> "Study":
+    """Load a study that was run before, by this package or by the command.
+
+    Args:
+        storage: a URL, or the path of an SQLite file; `runs/fusion-nas.db` here if left out.
+        name: the study's; may be left out where the storage holds one study.
+
+    Raises:
+        FusionNasError: where there is no such study.
+    """
+    return Study(find_study(None if storage is None else sqlite_url(storage), name))
+
+
+class Study:
+    """A study as it was when this object was made; `load` it again to see later trials.
+
+    Attributes:
+        name: the study's name.
+        optuna: the Optuna study, for everything that is not here.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.name = study.study_name
+        self.optuna = study
+        self._outcome: Outcome = outcome_of(study)
+        self._predictor: Predictor | None = None
+        trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+        self._designs = tuple(
+            Design(row, None if row.state == "failed" else genotype_of(trials[row.number]), self)
+            for row in self._outcome.rows
+            if row.number is not None
+        )
+
+    def __repr__(self) -> str:
+        return f"Study({self.name!r}, {len(self.trials)} trials, {len(self.front)} on the front)"
+
+    @property
+    def trials(self) -> "Designs":
+        """Every finished trial, by number."""
+        return Designs(self._designs)
+
+    @property
+    def front(self) -> "Designs":
+        """The designs on the Pareto front, the fastest first."""
+        order = [row.number for row in self._outcome.front]
+        by_number = {design.number: design for design in self._designs}
+        return Designs(tuple(by_number[n] for n in order if n is not None))
+
+    def best(self, latency_ms: float | None = None) -> "Design":
+        """Return the most accurate design on validation, within a latency where one is given.
+
+        Raises:
+            ValueError: where no complete design is within it.
+        """
+        known = [each for each in self._designs if each.state == "complete"]
+        within = [
+            each
+            for each in known
+            if latency_ms is None or (each.latency_ms is not None and each.latency_ms <= latency_ms)
+        ]
+        if not within:
+            times = [each.latency_ms for each in known if each.latency_ms is not None]
+            fastest = f"the fastest takes {min(times):.3g} ms" if times else "none is complete"
+            limit = "" if latency_ms is None else f" within {latency_ms:g} ms"
+            raise ValueError(f"study {self.name}: no complete design{limit}; {fastest}")
+        return max(within, key=lambda each: (each.accuracy or 0.0, -(each.latency_ms or 0.0)))
+
+    def plot_front(self, theme: str = "light") -> Any:
+        """Plot validation accuracy over latency.
+
+        Args:
+            theme: `light` or `dark`.
+
+        Returns:
+            A `plotly.graph_objects.Figure`; None where no design has both figures.
+        """
+        from studies.report.front_plot import front
+        from studies.report.themes import standalone
+
+        plot = front(self._outcome)
+        return None if plot is None else standalone(plot, theme)
+
+    def write_page(self, path: str | Path) -> Path:
+        """Write the study's HTML page and return its path. Raises FusionNasError."""
+        from studies.config.paths import check_page
+        from studies.report import page
+
+        target = Path(path).expanduser()
+        check_page(target)
+        page.write(self._outcome, target)
+        return target
+
+    def predictor(self) -> "Predictor":
+        """Return what runs this study's trained networks; data and encoders are loaded once.
+
+        Raises:
+            FusionNasError: where the data or encoders are gone, or have changed since.
+        """
+        if self._predictor is None:
+            from studies.trained.predictor import Predictor
+
+            self._predictor = Predictor(self.optuna)
+        return self._predictor
+
+
+class Designs(Sequence["Design"]):
+    """Designs of a study, in order."""
+
+    def __init__(self, designs: Sequence["Design"]) -> None:
+        self._designs = tuple(designs)
+
+    def __len__(self) -> int:
+        return len(self._designs)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._designs[index]
+        return Designs(found) if isinstance(index, slice) else found
+
+    def __iter__(self) -> Iterator["Design"]:
+        return iter(self._designs)
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self._designs)) or "no designs"
+
+    def to_frame(self) -> Any:
+        """Return a table, a row per design: a `pandas.DataFrame` where pandas is installed, else a
+        `pyarrow.Table`.
+
+        Columns: number, name, state, design, accuracy with its 95 % interval (percent, on
+        validation), latency_ms with its interval, test_accuracy, parameters, macs, onnx_bytes,
+        device, reason, further objectives by name, and `params_NAME` for every decision.
+        """
+        rows = [design.as_row() for design in self._designs]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            import pyarrow
+
+            return pyarrow.table(columns)
+        return pandas.DataFrame(columns)
+
+
+@dataclass(frozen=True, repr=False)
+class Design:
+    """One trial: its design and what was found of it.
+
+    Attributes:
+        result: all that the study knows of it.
+        genotype: the design; None where the trial failed before it had one.
+    """
+
+    result: DesignResult
+    genotype: Genotype | None
+    study: Study = field(compare=False)
+
+    def __repr__(self) -> str:
+        found = [f"{self.result.label}: {self.result.design}"]
+        if self.accuracy is not None:
+            found.append(f"{self.accuracy:.1f} %")
+        if self.latency_ms is not None:
+            found.append(f"{self.latency_ms:.3g} ms")
+        return ", ".join(found) + ("" if self.state == "complete" else f" ({self.state})")
+
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        assert self.result.number is not None
+        return self.result.number
+
+    @property
+    def state(self) -> str:
+        """`complete`, `infeasible`, `unstable`, `stopped` or `failed`."""
+        return self.result.state
+
+    @property
+    def accuracy(self) -> float | None:
+        """Percent on validation."""
+        return None if self.result.accuracy is None else self.result.accuracy.value
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Median time of one inference, in ms."""
+        return None if self.result.latency is None else self.result.latency.value
+
+    def as_row(self) -> dict[str, Any]:
+        """Return this design as a row of `Designs.to_frame`."""
+        own = self.result
+        return {
+            "number": own.number,
+            "name": own.name,
+            "state": own.state,
+            "design": own.design,
+            **_with_interval("accuracy", own.accuracy),
+            **_with_interval("latency_ms", own.latency),
+            "test_accuracy": None if own.test_accuracy is None else own.test_accuracy.value,
+            "parameters": own.parameters,
+            "macs": own.macs,
+            "onnx_bytes": own.onnx_bytes,
+            "device": own.device,
+            "reason": own.reason,
+            **{name: value.value for name, value in own.more.items()},
+            **{f"params_{name}": value for name, value in own.params.items()},
+        }
+
+    def predict(
+        self,
+        texts: Sequence[str],
+        images: Sequence[str | Path] | None = None,
+        sounds: Sequence[str | Path] | None = None,
+    ) -> "npt.NDArray[np.float32]":
+        """Return class probabilities of the trained network, (N, classes).
+
+        Inputs are prepared as in training. `study.predictor().classes` names the classes.
+
+        Args:
+            texts: N texts.
+            images: N files of pictures, for a design that reads them.
+            sounds: N WAV files (one channel, 16 kHz, 16 bits), for a design that reads them.
+
+        Raises:
+            ValueError: where an input of the design is missing, or lengths differ.
+            FusionNasError: where the trial has no trained network, or its data have changed.
+        """
+        return self.study.predictor().predict(self.number, texts, images, sounds)
+
+    def export(self, folder: str | Path, fine_tuned: bool = False) -> Path:
+        """Write the trained network as ONNX with its card, environment and tokenizer.
+
+        Args:
+            folder: made where missing.
+            fine_tuned: write the network as `fine_tune` left it.
+
+        Returns:
+            The folder.
+
+        Raises:
+            FusionNasError: where the trial has no trained network, or its data have changed.
+        """
+        from fusion_nas.progress import Bars
+        from studies.trained.export import write_export
+
+        target = Path(folder).expanduser()
+        with Bars(quiet=True) as reporter:
+            write_export(self.study.optuna, self.number, target, fine_tuned, reporter)
+        return target
+
+
+def _with_interval(name: str, value: Value | None) -> dict[str, float | None]:
+    if value is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    return {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}

@@ -1,0 +1,91 @@
+"""Runs the trained networks of a study on inputs that are not in its data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+import torch
+
+from evaluators.data import Sample
+from evaluators.quality.trainer import DesignTrainer
+from search_space.network.network import FusionNetwork
+from studies.report.progress import Reporter
+from studies.results.trial_record import genotype_of
+from studies.trained.trial import context_of, trained_trial
+
+
+class _Silent:
+    """A reporter that reports nothing."""
+
+    def trial(self, done: int, total: int, text: str) -> None:
+        """Ignore it."""
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Ignore it."""
+
+    def line(self, text: str) -> None:
+        """Ignore it."""
+
+
+class Predictor:
+    """The trained networks of a study, each loaded when it is first asked for.
+
+    Attributes:
+        classes: names of the classes, in the order of the probabilities.
+    """
+
+    def __init__(self, study: optuna.Study, reporter: Reporter | None = None) -> None:
+        """Load the study's data and encoders. Raises what `context_of` raises."""
+        self._study = study
+        with context_of(study, reporter or _Silent()) as context:
+            context.quality.prepare()
+            self._trainer: DesignTrainer = context.quality.trainer
+            self.classes: tuple[str, ...] = tuple(context.data.classes)
+        self._networks: dict[int, FusionNetwork] = {}
+
+    def predict(
+        self,
+        number: int,
+        texts: Sequence[str],
+        images: Sequence[str | Path] | None = None,
+        sounds: Sequence[str | Path] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Return class probabilities of a trial's network in fp32: (N, classes).
+
+        Raises ValueError where an input of the design is missing or lengths differ, UsageError
+        where the trial has no trained network.
+        """
+        genotype = genotype_of(trained_trial(self._study, number))
+        given = {"text": texts, "vision": images, "audio": sounds}
+        for modality in genotype.encoders:
+            inputs = given[modality]
+            if inputs is None:
+                raise ValueError(f"trial {number} reads {modality}: give it too")
+            if len(inputs) != len(texts):
+                raise ValueError(f"{len(inputs)} inputs of {modality} for {len(texts)} texts")
+        if not texts:
+            return np.zeros((0, len(self.classes)), np.float32)
+        if number not in self._networks:
+            self._networks[number] = self._trainer.trained(genotype).cpu().eval()
+        samples = [
+            Sample(
+                id=f"input {k}",
+                group=f"input {k}",
+                text=text,
+                label=0,
+                score=None,
+                split="test",
+                image=None if images is None else Path(images[k]).expanduser(),
+                sound=None if sounds is None else Path(sounds[k]).expanduser(),
+            )
+            for k, text in enumerate(texts)
+        ]
+        with torch.inference_mode():
+            logits = [
+                self._networks[number](*inputs)
+                for inputs in self._trainer.inputs.one_by_one(genotype, samples)
+            ]
+        found: npt.NDArray[np.float32] = torch.cat(logits).float().softmax(1).numpy()
+        return found
