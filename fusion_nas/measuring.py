@@ -8,7 +8,6 @@ from pathlib import Path
 from device_agent.wire.protocol import MeasureRequest, TensorSpec
 from device_agent.wire.result import MeasureResult, Status
 from evaluators.devices.registry import LOCAL
-from evaluators.latency.evaluator import BOARD_TIMING, LOCAL_TIMING, MeasureError, deadline_of
 from evaluators.onnx.inputs import input_specs
 from studies.config.options import RUNTIMES, DeviceOptions
 from studies.config.settings import devices, home
@@ -47,6 +46,14 @@ def measure(
         >>> result.median_ms, result.interval_ms  # doctest: +SKIP
         (1.93, (1.9, 1.97))
     """
+    # It loads PyTorch: importing the package does not.
+    from evaluators.latency.evaluator import (
+        BOARD_TIMING,
+        LOCAL_TIMING,
+        MeasureError,
+        deadline_of,
+    )
+
     options = DeviceOptions((device,), threads, timing, runtime=runtime)
     path = Path(onnx_file).expanduser()
     inputs: tuple[TensorSpec, ...] = input_specs(path, shapes or {})

@@ -195,7 +195,7 @@ def stored_options(stored: Mapping[str, object]) -> dict[str, Any]:
 
 def unknown_option(name: str) -> str:
     """Return what to say of an option that there is not: its name, and those like it."""
-    near = get_close_matches(name, _PLACES, n=3)
+    near = get_close_matches(name, option_names(), n=3, cutoff=0.7)
     return f"{name}: there is no such option" + (
         f"; did you mean {' or '.join(near)}?" if near else ""
     )
