@@ -35,7 +35,7 @@ from device_agent.onnx.guard import check_network
 from device_agent.onnx.synthesize_weights import Fill, fill_weights
 from device_agent.timing.drift_reference import reference_onnx
 from device_agent.wire import frames as wire
-from device_agent.wire.protocol import MeasureRequest, TensorSpec
+from device_agent.wire.request import MeasureRequest, TensorSpec
 from device_agent.wire.result import MeasureResult, Status
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.onnx.stripped import strip_weights

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from device_agent.wire.protocol import TensorSpec
+from device_agent.wire.request import TensorSpec
 from evaluators.latency.evaluator import LOCAL_TIMING, LatencyEvaluator, Runs
 from evaluators.onnx.builder import Artifact, OnnxBuilder
 from search_space.design.genotype import Genotype

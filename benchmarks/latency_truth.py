@@ -58,7 +58,7 @@ from scipy.stats import t as student
 
 from device_agent.jobs.child import own_command, run_child
 from device_agent.jobs.job import Job
-from device_agent.wire.protocol import MeasureRequest, MeasureResult, TensorSpec
+from device_agent.wire.request import MeasureRequest, MeasureResult, TensorSpec
 from evaluators.latency.evaluator import BOARD_TIMING
 from evaluators.onnx.builder import OnnxBuilder
 from search_space.space.named import load_space

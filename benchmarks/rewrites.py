@@ -40,7 +40,7 @@ import onnxruntime
 import torch
 from main_job import machine
 
-from evaluators.features.preprocessing import PretrainedTokenizer
+from evaluators.features.tokenizers import PretrainedTokenizer
 from evaluators.onnx.builder import Artifact, OnnxBuilder
 from evaluators.onnx.versions import OPSET
 from search_space.design.encoder import EncoderSpec

@@ -18,7 +18,7 @@ from device_agent.runtime import LACKS_MEMORY
 from device_agent.runtimes import RUNTIMES
 from device_agent.storage.store import Store, StoreError, disk_errors
 from device_agent.wire import frames as wire
-from device_agent.wire.protocol import MeasureRequest
+from device_agent.wire.request import MeasureRequest
 from device_agent.wire.result import MAX_REASON, MeasureResult, Status
 from device_agent.wire.streams import HostReader
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from device_agent.board.description import RuntimeInfo
-from device_agent.wire.protocol import MeasureRequest
+from device_agent.wire.request import MeasureRequest
 
 
 class Refused(Exception):

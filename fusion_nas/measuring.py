@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from device_agent.wire.protocol import MeasureRequest, TensorSpec
+from device_agent.wire.request import MeasureRequest, TensorSpec
 from device_agent.wire.result import MeasureResult, Status
 from evaluators.devices.registry import LOCAL
 from evaluators.onnx.inputs import input_specs

@@ -22,7 +22,7 @@ from device_agent.runtimes import RUNTIMES
 from device_agent.timing.drift_reference import REFERENCE_INPUTS, reference_onnx
 from device_agent.timing.loop import Timed, time_runs
 from device_agent.wire.frames import send_bytes
-from device_agent.wire.protocol import MeasureRequest
+from device_agent.wire.request import MeasureRequest
 from device_agent.wire.result import MAX_REASON, MeasureResult, Status
 
 

@@ -12,7 +12,7 @@ from device_agent.board.description import RuntimeInfo
 from device_agent.runtime import Extras, OutOfMemory, Refused, Unavailable
 from device_agent.runtimes.tensors import Output, digest
 from device_agent.timing.inputs import tensor_bytes
-from device_agent.wire.protocol import MeasureRequest, TensorSpec
+from device_agent.wire.request import MeasureRequest, TensorSpec
 
 NAME = "onnxruntime"
 CPU = "CPUExecutionProvider"

@@ -33,7 +33,7 @@ from device_agent.runtimes.tensorrt_build import (
 from device_agent.runtimes.tensors import Output, digest
 from device_agent.storage.engine_cache import Engine, EngineCache, Key
 from device_agent.timing.inputs import tensor_bytes
-from device_agent.wire.protocol import MeasureRequest, TensorSpec
+from device_agent.wire.request import MeasureRequest, TensorSpec
 
 NAME = "tensorrt"
 GPU = "GPU"

@@ -9,7 +9,7 @@ from typing import Any
 
 from device_agent.runtime import OutOfMemory, Refused, Unavailable
 from device_agent.storage.engine_cache import Engine, write_whole
-from device_agent.wire.protocol import MeasureRequest, TensorSpec
+from device_agent.wire.request import MeasureRequest, TensorSpec
 
 MAJORS = (10, 11)
 WORKSPACE_BYTES = 2**30

@@ -9,7 +9,7 @@ processor. Opset 13, float32, static shapes.
 import struct
 from collections.abc import Sequence
 
-from device_agent.wire.protocol import TensorSpec
+from device_agent.wire.request import TensorSpec
 
 REFERENCE_INPUTS = (TensorSpec("x", "float32", (1, 16, 28, 28), low=-1.0, high=1.0),)
 FLOAT32 = 1

@@ -6,7 +6,7 @@ The same seed and spec give the same bytes with every runtime and on every machi
 import random
 import struct
 
-from device_agent.wire.protocol import TensorSpec
+from device_agent.wire.request import TensorSpec
 
 FORMATS = {"int64": "q", "int32": "i", "float32": "f", "float16": "e"}
 

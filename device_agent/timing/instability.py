@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from device_agent.board.state import BoardState, throttled
-from device_agent.wire.protocol import TimingProtocol
+from device_agent.wire.request import TimingProtocol
 from device_agent.wire.result import Round, half_samples, median_bounds
 
 CLOCK_SHARE = 0.01

@@ -9,7 +9,7 @@ from statistics import median
 
 from device_agent.board.state import BoardState
 from device_agent.timing.instability import differ, instability_reasons_of, is_narrow, width_reasons
-from device_agent.wire.protocol import TimingProtocol
+from device_agent.wire.request import TimingProtocol
 from device_agent.wire.result import Round, half_samples
 
 REFERENCE_WARMUP_RUNS = 5

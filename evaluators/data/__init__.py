@@ -20,7 +20,7 @@ from evaluators.data.samples import (
     Split,
 )
 from evaluators.data.synthetic.built_in import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
-from evaluators.data.synthetic.rendering import measured_ceilings, rendered, rendered_folder
+from evaluators.data.synthetic.face_set.data_set import measured_ceilings, rendered, rendered_folder
 from evaluators.data.synthetic.shape_set.shapes import shapes_data, shapes_folder
 from search_space.modality import Modality
 

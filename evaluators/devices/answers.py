@@ -6,7 +6,7 @@ from device_agent.board.description import DeviceState
 from device_agent.checks import as_tuple, check_choice, check_int, check_text, take
 from device_agent.storage.lease import MAX_CLIENT
 from device_agent.wire import frames as wire
-from device_agent.wire.protocol import DeviceInfo, MeasureResult
+from device_agent.wire.request import DeviceInfo, MeasureResult
 
 
 def waiting_of(answer: dict[str, Any]) -> str:

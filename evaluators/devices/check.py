@@ -11,9 +11,10 @@ from device_agent.board.state import Board, BoardState
 from device_agent.bundle import zipapp
 from evaluators.devices.client import DeviceClient, DeviceError
 from evaluators.devices.registry import Device
-from evaluators.devices.ssh.connect import HostKeyChanged, HostKeyUnknown, Link, connect
-from evaluators.devices.ssh.keys import LogInFailed
+from evaluators.devices.ssh.connect import Link, connect
+from evaluators.devices.ssh.host_key import HostKeyChanged, HostKeyUnknown
 from evaluators.devices.ssh.link import SshTransport, agent_command
+from evaluators.devices.ssh.login import LogInFailed
 from evaluators.onnx.versions import IR_VERSION, OPSET
 
 Level = Literal["ok", "warning", "problem"]

@@ -25,7 +25,7 @@ from device_agent.checks import (
 )
 from device_agent.storage.lease import MAX_CLIENT
 from device_agent.wire import frames as wire
-from device_agent.wire.protocol import DeviceInfo, MeasureRequest, MeasureResult
+from device_agent.wire.request import DeviceInfo, MeasureRequest, MeasureResult
 from evaluators.devices.answers import info_of, missing_of, result_of, state_of, waiting_of
 from evaluators.devices.link import (
     CLOSE_S,
@@ -128,7 +128,7 @@ class DeviceClient:
         Args:
             artifact: the ONNX file whose SHA-256 the request names.
             request: what to do with it.
-            job_id: name of the job, see `device_agent.wire.protocol.job_id_of`. When a job of that
+            job_id: name of the job, see `device_agent.wire.request.job_id_of`. When a job of that
                 name ended before with a stable reading or INFEASIBLE, its result is fetched
                 and nothing is run. Without one, it is run in any case.
 

@@ -11,9 +11,9 @@ from filelock import FileLock, Timeout
 
 from device_agent.board.description import DeviceInfo
 from device_agent.bundle import zipapp
-from device_agent.wire.protocol import MeasureRequest, MeasureResult
+from device_agent.wire.request import MeasureRequest, MeasureResult
 from evaluators.devices.client import DeviceClient, DeviceError, DeviceRefused
-from evaluators.devices.ssh.connect import HostKeyChanged, HostKeyUnknown
+from evaluators.devices.ssh.host_key import HostKeyChanged, HostKeyUnknown
 
 IDLE_S = 30.0
 """So long a device is kept for a next design where nobody waits for it."""

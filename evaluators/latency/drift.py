@@ -1,6 +1,6 @@
 """Whether a device was slower in one trial than in those before it, by its drift reference."""
 
-from device_agent.wire.protocol import MeasureResult, TimingProtocol
+from device_agent.wire.request import MeasureResult, TimingProtocol
 
 
 class BestDriftReferences:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from device_agent.wire.protocol import (
+from device_agent.wire.request import (
     DeviceInfo,
     MeasureRequest,
     MeasureResult,

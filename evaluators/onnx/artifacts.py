@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_agent.wire.protocol import TensorSpec
+from device_agent.wire.request import TensorSpec
 from evaluators.evaluation import Measure
 from search_space.errors import NUMBERS, FusionNasError
 

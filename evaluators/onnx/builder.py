@@ -15,7 +15,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from device_agent.wire.protocol import TensorSpec
+from device_agent.wire.request import TensorSpec
 from evaluators.costs import costs_reported, static_costs
 from evaluators.evaluation import Measure
 from evaluators.features.fusion_inputs import FusionInputs

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import onnx
 
-from device_agent.wire.protocol import DTYPES, TensorSpec
+from device_agent.wire.request import DTYPES, TensorSpec
 
 
 def input_specs(path: Path, shapes: Mapping[str, Sequence[int]]) -> tuple[TensorSpec, ...]:

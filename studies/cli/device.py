@@ -50,8 +50,9 @@ def trust_device(name: str, yes: bool, replace: bool) -> None:
     Raises DevicesError, DeviceError, HostKeyChanged where another key was trusted before and
     `replace` does not allow for it, UsageError where nobody can be asked.
     """
-    from evaluators.devices.ssh.connect import HostKeyChanged, fetch_host_key
-    from evaluators.devices.ssh.keys import public_text, shown
+    from evaluators.devices.ssh.connect import fetch_host_key
+    from evaluators.devices.ssh.host_key import HostKeyChanged
+    from evaluators.devices.ssh.login import public_text, shown
 
     device = devices().get(name)
     key = fetch_host_key(device)

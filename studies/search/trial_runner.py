@@ -8,8 +8,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.devices.client import DeviceError
 from evaluators.devices.pool import DeviceAway, DevicesDiffer, WrongAgent
-from evaluators.devices.ssh.connect import HostKeyChanged, HostKeyUnknown
-from evaluators.devices.ssh.keys import LogInFailed
+from evaluators.devices.ssh.host_key import HostKeyChanged, HostKeyUnknown
+from evaluators.devices.ssh.login import LogInFailed
 from evaluators.evaluation import Evaluation, Evaluator, NotFiniteError
 from evaluators.latency.evaluator import LatencyEvaluator, MeasureError
 from evaluators.onnx.builder import ParityError

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from device_agent.wire.protocol import MeasureRequest, MeasureResult
+from device_agent.wire.request import MeasureRequest, MeasureResult
 from evaluators.data import BOTH, DRAWN, DataSet, Modality, load
 from evaluators.data.folds import fold
 from evaluators.devices.client import DeviceClient, open_local_device

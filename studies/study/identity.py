@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 
-from device_agent.wire.protocol import TimingProtocol
+from device_agent.wire.request import TimingProtocol
 from evaluators.data import DataSet, summary
 from evaluators.data.folds import pool
 from evaluators.quality.cross_validation import FOLDS

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from device_agent.board.state import BoardState
 from device_agent.timing.loop import REFERENCE_WARMUP_RUNS, Timed, Timing, time_runs
-from device_agent.wire.protocol import TimingProtocol
+from device_agent.wire.request import TimingProtocol
 from device_agent.wire.result import median_bounds, median_rank
 
 QUICK = TimingProtocol(

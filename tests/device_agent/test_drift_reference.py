@@ -10,7 +10,7 @@ from device_agent.jobs import job as jobs
 from device_agent.runtime import Refused
 from device_agent.runtimes.onnx_runtime import OnnxRuntime
 from device_agent.timing.drift_reference import REFERENCE_INPUTS, reference_onnx
-from device_agent.wire.protocol import MeasureRequest, Status, TimingProtocol
+from device_agent.wire.request import MeasureRequest, Status, TimingProtocol
 
 onnx = pytest.importorskip("onnx")
 np = pytest.importorskip("numpy")

@@ -16,7 +16,7 @@ from device_agent.jobs import job as job_module
 from device_agent.jobs.job import Job, measure
 from device_agent.onnx.guard import MAX_ELEMENTS, MAX_GRAPHS, MAX_NODES, RefusedFile, check_file
 from device_agent.runtime import Session, Unavailable
-from device_agent.wire.protocol import MeasureRequest, Status, TensorSpec, TimingProtocol
+from device_agent.wire.request import MeasureRequest, Status, TensorSpec, TimingProtocol
 from evaluators.devices.client import open_local_device
 
 onnx = pytest.importorskip("onnx")

@@ -8,7 +8,7 @@ import pytest
 from device_agent.board.description import DeviceInfo
 from device_agent.board.state import Board
 from device_agent.wire import frames as wire
-from device_agent.wire.protocol import MeasureRequest
+from device_agent.wire.request import MeasureRequest
 from evaluators.devices.client import DeviceClient, DeviceLost, DeviceTimeout, LocalTransport
 
 

@@ -13,7 +13,7 @@ import pytest
 from device_agent.jobs.child import own_command
 from device_agent.storage.store import Store
 from device_agent.wire import frames as wire
-from device_agent.wire.protocol import MeasureRequest, TensorSpec, TimingProtocol
+from device_agent.wire.request import MeasureRequest, TensorSpec, TimingProtocol
 from device_agent.wire.result import MeasureResult, Status
 from evaluators.devices.client import LocalTransport
 

@@ -14,7 +14,7 @@ from device_agent.runtime import Runtime
 from device_agent.runtimes.onnx_runtime import OnnxRuntime, stray_nodes
 from device_agent.runtimes.tensorrt import GPU, TensorRt
 from device_agent.timing.inputs import tensor_bytes
-from device_agent.wire.protocol import Status
+from device_agent.wire.request import Status
 
 onnx = pytest.importorskip("onnx")
 np = pytest.importorskip("numpy")

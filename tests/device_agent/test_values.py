@@ -14,7 +14,7 @@ from device_agent.board.description import DeviceInfo, RuntimeInfo
 from device_agent.board.power import Energy
 from device_agent.board.state import Board, BoardState
 from device_agent.timing.inputs import tensor_bytes
-from device_agent.wire.protocol import (
+from device_agent.wire.request import (
     MeasureRequest,
     MeasureResult,
     ProtocolError,

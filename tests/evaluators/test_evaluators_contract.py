@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from device_agent.wire.protocol import TimingProtocol
+from device_agent.wire.request import TimingProtocol
 from evaluators.data import DataSet, load
 from evaluators.devices.client import open_local_device
 from evaluators.evaluation import Evaluator

@@ -20,7 +20,8 @@ from tiny import Place, finished_place
 from torch import nn
 
 from evaluators.devices.client import DeviceClient, open_local_device
-from evaluators.features.preprocessing import Preprocessing, PretrainedTokenizer
+from evaluators.features.preprocessing import Preprocessing
+from evaluators.features.tokenizers import PretrainedTokenizer
 from evaluators.latency.evaluator import LatencyEvaluator, Runs
 from evaluators.onnx.builder import Artifact, OnnxBuilder, run_onnx
 from evaluators.onnx.rewriting import Rewriting

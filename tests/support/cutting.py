@@ -15,7 +15,7 @@ from faulty import FaultyRuntime, network, processes_of, request
 from sshd import Sshd
 
 from device_agent.bundle import build_zipapp
-from device_agent.wire.protocol import MeasureResult, Status, job_id_of
+from device_agent.wire.request import MeasureResult, Status, job_id_of
 from evaluators.devices.client import DeviceClient
 from evaluators.devices.pool import DevicePool
 from evaluators.devices.registry import Device

@@ -16,7 +16,7 @@ import onnx
 import onnxruntime
 
 from device_agent.bundle import build_zipapp
-from device_agent.wire.protocol import MeasureRequest, TensorSpec, TimingProtocol
+from device_agent.wire.request import MeasureRequest, TensorSpec, TimingProtocol
 from evaluators.devices.client import DeviceClient, LocalTransport
 
 MARK = "to be broken"

@@ -9,7 +9,7 @@ import pytest
 
 from device_agent.runtime import Refused, Runtime, Unavailable
 from device_agent.runtimes import RUNTIMES
-from device_agent.wire.protocol import MeasureRequest, TensorSpec, TimingProtocol
+from device_agent.wire.request import MeasureRequest, TensorSpec, TimingProtocol
 
 onnx = pytest.importorskip("onnx")
 

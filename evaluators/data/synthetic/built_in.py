@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from evaluators.data.samples import BOTH, DataSet
-from evaluators.data.synthetic.rendering import rendered, rendered_folder
+from evaluators.data.synthetic.face_set.data_set import rendered, rendered_folder
 from evaluators.data.synthetic.shape_set.shapes import shapes_data, shapes_folder
 from search_space.modality import Modality
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import paramiko
 
-from evaluators.devices.link import DeviceError, DeviceLost, DeviceTimeout
+from evaluators.devices.link import DeviceLost, DeviceTimeout
 from evaluators.devices.registry import Device
-from evaluators.devices.ssh.keys import LogInFailed, candidates, parse_public, public_text, shown
+from evaluators.devices.ssh.host_key import check_host_key, prefer_trusted
+from evaluators.devices.ssh.login import LogInFailed, candidates, public_text
 from evaluators.devices.text import plain
-from search_space.errors import HOST_KEY
 
 CONNECT_S = 15.0
 GREETING_S = 15.0
@@ -27,16 +27,6 @@ CHANNEL_S = 30.0
 PING_EVERY_S = 10.0
 PING_ANSWER_S = 15.0
 """A link whose server does not answer for PING_EVERY_S + PING_ANSWER_S is given up."""
-
-
-class HostKeyUnknown(DeviceError):
-    """The device's host key was never trusted; nothing was sent to it."""
-
-
-class HostKeyChanged(DeviceError):
-    """The device shows another host key than the one trusted; nothing was sent to it."""
-
-    exit_code = HOST_KEY
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ def connect(device: Device) -> Link:
     """
     transport = _greet(device)
     try:
-        _check_host_key(device, transport.get_remote_server_key())
+        check_host_key(device, transport.get_remote_server_key())
         link = Link(transport, _log_in(device, transport), device.name)
     except BaseException:
         transport.close()
@@ -121,7 +111,7 @@ def _greet(device: Device) -> Any:
         transport = paramiko.Transport(link)
         transport.banner_timeout, transport.handshake_timeout = GREETING_S, HANDSHAKE_S
         transport.auth_timeout, transport.channel_timeout = LOG_IN_S, CHANNEL_S
-        _prefer(transport, device)
+        prefer_trusted(transport, device)
         transport.start_client(timeout=GREETING_S + HANDSHAKE_S)
         if not transport.initial_kex_done:
             raise DeviceTimeout(f"{where}: it began to speak SSH and then fell silent")
@@ -140,36 +130,6 @@ def _drop(transport: Any, link: socket.socket) -> None:
     if transport is not None:
         transport.close()
     link.close()
-
-
-def _prefer(transport: Any, device: Device) -> None:
-    """Ask the server for the kind of key that was trusted, since it may have several."""
-    if device.host_key is None:
-        return
-    kind = device.host_key.partition(" ")[0]
-    options = transport.get_security_options()
-    names = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}.get(kind, (kind,))
-    known = [name for name in options.key_types if name in names]
-    options.key_types = [*known, *(n for n in options.key_types if n not in known)]
-
-
-def _check_host_key(device: Device, key: Any) -> None:
-    if device.host_key is None:
-        raise HostKeyUnknown(
-            f"{device.name}: its host key {shown(key)} is not known here: "
-            f"`fusion-nas device trust {device.name}` shows it and records it"
-        )
-    if public_text(key) == device.host_key:
-        return
-    try:
-        trusted = shown(parse_public(device.host_key))
-    except ValueError:
-        trusted = "one that cannot be read"
-    raise HostKeyChanged(
-        f"{device.name}: its host key CHANGED: it shows {shown(key)}, trusted was {trusted}. "
-        "Another machine may answer in its place; once you know why, "
-        f"`fusion-nas device trust {device.name} --replace`"
-    )
 
 
 def _log_in(device: Device, transport: Any) -> str:

@@ -12,8 +12,8 @@ from device_agent.checks import ProtocolError, as_tuple, check_int, check_text
 from evaluators.devices.client import DeviceClient, DeviceError
 from evaluators.devices.registry import Device
 from evaluators.devices.ssh.connect import Link, connect
-from evaluators.devices.ssh.keys import candidates, public_text
 from evaluators.devices.ssh.link import DEVICE_HOME, SshTransport, agent_command
+from evaluators.devices.ssh.login import candidates, public_text
 from evaluators.devices.ssh.remote import (
     PROBE,
     STORE,

@@ -24,7 +24,7 @@ from evaluators.data import (
 )
 from evaluators.data.generative import scenes
 from evaluators.data.generative.scenes import Words
-from evaluators.data.synthetic import rendering
+from evaluators.data.synthetic.face_set import data_set as rendering
 from evaluators.data.synthetic.face_set import vocabulary
 from evaluators.data.synthetic.face_set.sentences import sentence
 
@@ -173,7 +173,7 @@ def test_an_interrupted_drawing_leaves_nothing_behind(
 TWIN = """
 import sys, time
 from pathlib import Path
-from evaluators.data.synthetic import rendering
+from evaluators.data.synthetic.face_set import data_set as rendering
 rendering.SIZES = {"train": (30, 2), "valid": (10, 1), "test": (10, 1)}
 write = rendering._write
 def slowly(folder, seed):

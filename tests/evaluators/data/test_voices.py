@@ -25,7 +25,7 @@ from evaluators.data import (
 )
 from evaluators.data.generative import scenes
 from evaluators.data.generative.scenes import Tone
-from evaluators.data.synthetic import rendering
+from evaluators.data.synthetic.face_set import data_set as rendering
 from evaluators.data.synthetic.face_set import voice_track
 from evaluators.data.synthetic.face_set.voices import Voice, speak
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from device_agent.runtimes import RUNTIMES
-from device_agent.wire.protocol import MeasureRequest, Status, TensorSpec, TimingProtocol, job_id_of
+from device_agent.wire.request import MeasureRequest, Status, TensorSpec, TimingProtocol, job_id_of
 from evaluators.devices.client import (
     DeviceClient,
     DeviceLost,

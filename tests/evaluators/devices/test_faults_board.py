@@ -14,7 +14,7 @@ import pytest
 from faulty import QUICK, FaultyRuntime, network, processes_of, request, within
 
 from device_agent.jobs.job import Job, measure
-from device_agent.wire.protocol import MeasureResult, Status, job_id_of
+from device_agent.wire.request import MeasureResult, Status, job_id_of
 from evaluators.devices.client import DeviceClient, DeviceRefused, open_local_device
 from evaluators.latency.evaluator import LatencyEvaluator, Runs
 

@@ -14,7 +14,7 @@ from sample_outcome import hostile
 from device_agent.board.description import DeviceInfo, RuntimeInfo
 from device_agent.board.state import Board
 from device_agent.wire import frames as wire
-from device_agent.wire.protocol import MeasureResult, Status, job_id_of
+from device_agent.wire.request import MeasureResult, Status, job_id_of
 from evaluators.devices.client import (
     DeviceClient,
     DeviceLost,

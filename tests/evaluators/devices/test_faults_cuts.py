@@ -7,7 +7,7 @@ from cutting import ELEMENTS, Board, cut_at_random, measured
 from faulty import FaultyRuntime, network
 from sshd import Sshd
 
-from device_agent.wire.protocol import Status
+from device_agent.wire.request import Status
 
 TRIALS = 8
 """`benchmarks/cuts.py` makes a hundred."""

@@ -19,7 +19,7 @@ from faulty import (
     within,
 )
 
-from device_agent.wire.protocol import Status, job_id_of
+from device_agent.wire.request import Status, job_id_of
 from evaluators.devices.client import (
     DeviceClient,
     DeviceLost,
@@ -204,7 +204,7 @@ def test_a_host_that_ends_leaves_no_process_and_its_successor_repeats_only_what_
     done, broken = network(tmp_path / "a.onnx", 1), network(tmp_path / "b.onnx", 2)
     code = """
 from pathlib import Path
-from device_agent.wire.protocol import job_id_of
+from device_agent.wire.request import job_id_of
 from faulty import open_agent, request
 first, second = map(Path, sys.argv[1:3])
 with open_agent(sys.argv[3:]) as device:

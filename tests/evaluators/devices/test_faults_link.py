@@ -13,7 +13,7 @@ from faulty import FaultyRuntime, network, processes_of, request, run_host, with
 from sshd import Sshd
 
 from device_agent.wire import frames as wire
-from device_agent.wire.protocol import Status, job_id_of
+from device_agent.wire.request import Status, job_id_of
 from evaluators.devices.client import DeviceLost
 
 GONE_S = 10.0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from test_device_client import network, request, within
 
-from device_agent.wire.protocol import MeasureResult, Status, job_id_of
+from device_agent.wire.request import MeasureResult, Status, job_id_of
 from evaluators.devices.client import DeviceClient, DeviceError, DeviceLost, open_local_device
 from evaluators.devices.link import LocalTransport
 from evaluators.devices.pool import DeviceAway, DevicePool, DevicesDiffer, WrongAgent

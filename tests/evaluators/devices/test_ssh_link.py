@@ -21,10 +21,11 @@ from device_agent.bundle import zipapp, zipapp_name
 from evaluators.devices.client import DeviceError, DeviceLost, DeviceTimeout
 from evaluators.devices.registry import Device, DevicesError, parse_device
 from evaluators.devices.ssh import connect as ssh_connect
-from evaluators.devices.ssh.connect import HostKeyChanged, HostKeyUnknown, connect, fetch_host_key
+from evaluators.devices.ssh.connect import connect, fetch_host_key
+from evaluators.devices.ssh.host_key import HostKeyChanged, HostKeyUnknown
 from evaluators.devices.ssh.install import InstallFailed, authorized_keys_line, install
-from evaluators.devices.ssh.keys import LogInFailed, public_text, shown
 from evaluators.devices.ssh.link import agent_command, open_ssh_device
+from evaluators.devices.ssh.login import LogInFailed, public_text, shown
 from evaluators.devices.ssh.remote import STORE, OnlyTheAgent, run_program
 
 pytestmark = pytest.mark.skipif(bool(sshd.missing()), reason=sshd.missing())

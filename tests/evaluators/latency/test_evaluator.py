@@ -15,7 +15,7 @@ from test_agent_timing import Board
 from test_evaluators_contract import QUICK_TIMING, builder, design, latency
 
 from device_agent.board.power import Energy
-from device_agent.wire.protocol import MeasureRequest
+from device_agent.wire.request import MeasureRequest
 from device_agent.wire.result import MeasureResult
 from evaluators.devices.client import DeviceClient, DeviceLost, DeviceRefused, open_local_device
 from evaluators.evaluation import Evaluation

@@ -26,7 +26,7 @@ from device_agent.jobs.job import Job, measure
 from device_agent.onnx.file import parse_onnx, read_onnx
 from device_agent.onnx.guard import RefusedFile, check_file
 from device_agent.onnx.synthesize_weights import BLOCK, Fill, fill_of, fill_weights
-from device_agent.wire.protocol import MeasureRequest, Status, job_id_of
+from device_agent.wire.request import MeasureRequest, Status, job_id_of
 from evaluators.devices.client import DeviceClient
 from evaluators.latency.evaluator import LatencyEvaluator, Runs
 from evaluators.onnx.builder import Artifact, run_onnx

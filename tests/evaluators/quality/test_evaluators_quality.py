@@ -18,7 +18,8 @@ from evaluators.data import DataError, DataSet, Sample, load
 from evaluators.evaluation import Evaluation, NotFiniteError
 from evaluators.features import preprocessing
 from evaluators.features.examples import Batch
-from evaluators.features.preprocessing import LearnedTokenizer, Preprocessing, PretrainedTokenizer
+from evaluators.features.preprocessing import Preprocessing
+from evaluators.features.tokenizers import LearnedTokenizer, PretrainedTokenizer
 from evaluators.features.trunk_weights import TrunkWeights, WeightsError, load_prefix, save_state
 from evaluators.onnx.builder import OnnxBuilder, run_onnx
 from evaluators.onnx.quantisation import CALIBRATION_SAMPLES

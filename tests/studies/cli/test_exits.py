@@ -15,7 +15,7 @@ import search_space
 import studies
 from evaluators.data.errors import DataError
 from evaluators.devices.link import DeviceRefused
-from evaluators.devices.ssh.connect import HostKeyChanged
+from evaluators.devices.ssh.host_key import HostKeyChanged
 from search_space.errors import DEVICE, DISK_FULL, HOST_KEY, STORAGE, FusionNasError
 from studies.cli.exits import errors
 from studies.search.trial_runner import SearchStopped

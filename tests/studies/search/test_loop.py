@@ -14,8 +14,8 @@ from tiny import SPACE, Bench, tiny_space
 
 from evaluators.devices.client import DeviceLost
 from evaluators.devices.pool import DeviceAway, DevicesDiffer, WrongAgent
-from evaluators.devices.ssh.connect import HostKeyChanged
-from evaluators.devices.ssh.keys import LogInFailed
+from evaluators.devices.ssh.host_key import HostKeyChanged
+from evaluators.devices.ssh.login import LogInFailed
 from evaluators.evaluation import Measure
 from evaluators.latency.evaluator import MeasureError
 from search_space.errors import DEVICE, HOST_KEY

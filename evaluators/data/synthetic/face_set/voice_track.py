@@ -15,7 +15,7 @@ import numpy as np
 from evaluators.data.files import write_whole
 from evaluators.data.generative.scenes import Tone, draw_tones
 from evaluators.data.media.waves import wav_bytes
-from evaluators.data.synthetic.drawing import csv_bytes, made
+from evaluators.data.synthetic.cache import csv_bytes, made
 from evaluators.data.synthetic.face_set.voices import speak, voice
 from evaluators.data.synthetic.latents import VOICES, Latent, read_latents
 

@@ -20,7 +20,7 @@ from evaluators.data.files import write_whole
 from evaluators.data.generative.statements import Shown, draw
 from evaluators.data.loading import SHAPES_MARK
 from evaluators.data.samples import BOTH, SPLITS, DataSet, Split
-from evaluators.data.synthetic.drawing import csv_bytes, drawn
+from evaluators.data.synthetic.cache import csv_bytes, drawn
 from evaluators.data.synthetic.shape_set.pictures import draw_picture
 from search_space.modality import Modality
 

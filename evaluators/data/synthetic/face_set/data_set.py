@@ -21,7 +21,7 @@ from evaluators.data.generative.scenes import Scene, decisions, draw, score, vie
 from evaluators.data.loading import MARK
 from evaluators.data.measures import Share, wilson
 from evaluators.data.samples import BOTH, SPLITS, DataSet, Split
-from evaluators.data.synthetic.drawing import csv_bytes, drawn
+from evaluators.data.synthetic.cache import csv_bytes, drawn
 from evaluators.data.synthetic.face_set.faces import draw_face, speaker
 from evaluators.data.synthetic.face_set.sentences import sentence
 from evaluators.data.synthetic.face_set.voice_track import add_voices
