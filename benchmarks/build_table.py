@@ -27,6 +27,7 @@ import torch
 
 from evaluators.data import load
 from evaluators.evaluation import Evaluation
+from evaluators.features.preprocessing import Preprocessing
 from evaluators.latency.evaluator import LOCAL_TIMING, LatencyEvaluator, Runs
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.quality.evaluator import QualityEvaluator
@@ -90,7 +91,9 @@ def train(space: SearchSpace, rows: Path, data: str, part: str) -> None:
     file = rows / f"trained-{at}-{of}.jsonl"
     encoders = {spec.name: spec for spec in space.encoders}
     loaded, protocol = load(Path(data), cache=rows / "data"), TrainingProtocol(trunks="frozen")
-    first = QualityEvaluator(new_trainer(loaded, encoders, space.shapes, protocol, rows))
+    first = QualityEvaluator(
+        new_trainer(Preprocessing(loaded, space.shapes), encoders, protocol, rows)
+    )
     judges = [first.other(protocol=replace(protocol, seed=seed)) for seed in SEEDS]
     order = {key: k for k, key in enumerate(all_designs(space))}
     for row, genotype in todo(space, trained(rows)):
@@ -112,7 +115,9 @@ def probe(space: SearchSpace, rows: Path, data: str) -> None:
     file, encoders = rows / "probed.jsonl", {spec.name: spec for spec in space.encoders}
     loaded = load(Path(data), cache=rows / "data")
     protocol = TrainingProtocol(trunks="frozen")
-    trial_runner = ProbeEvaluator(new_trainer(loaded, encoders, space.shapes, protocol, rows))
+    trial_runner = ProbeEvaluator(
+        new_trainer(Preprocessing(loaded, space.shapes), encoders, protocol, rows)
+    )
     for row, genotype in todo(space, lines(file)):
         begun = time.perf_counter()
         reached = trial_runner.evaluate(genotype)["probe_r2"].value

@@ -143,7 +143,7 @@ def main() -> None:
         encoders = {spec.name: spec for spec in space.encoders}
         settings = load_settings("pareto", {"trunks": "frozen"})
         protocol = chosen_protocol(settings, Preprocessing(data, space.shapes), space, "cpu")
-        trainer = new_trainer(data, encoders, space.shapes, protocol, home)
+        trainer = new_trainer(Preprocessing(data, space.shapes), encoders, protocol, home)
         found = []
         for genotype in designs(space):
             found.append(apart(trainer, genotype))

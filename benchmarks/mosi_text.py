@@ -26,7 +26,7 @@ from evaluators.data import DataSet, load
 from evaluators.features.preprocessing import Preprocessing
 from evaluators.quality.cross_validation import CrossValidatedEvaluator
 from evaluators.quality.evaluator import QualityEvaluator
-from evaluators.quality.trainer import new_trainer
+from evaluators.quality.trainer import Compute, new_trainer
 from evaluators.statistics.accuracy import measures_of, spread_points
 from evaluators.statistics.paired import correct_of
 from search_space.design.genotype import FusionPoint, Genotype
@@ -83,7 +83,7 @@ def evaluators(
     for seed in seeds:
         settings = load_settings("pareto", {"trunks": trunks, "seed": seed})
         protocol = chosen_protocol(settings, preprocessing, space, compute)
-        trainer = new_trainer(data, encoders, space.shapes, protocol, home, None, compute)
+        trainer = new_trainer(preprocessing, encoders, protocol, home, compute=Compute(compute))
         made.append(QualityEvaluator(trainer))
     return made
 

@@ -21,6 +21,7 @@ from main_job import machine, show
 from plain_trial import PROTOCOL, SEED
 
 from evaluators.data import load
+from evaluators.features.preprocessing import Preprocessing
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.robustness import Noise, RobustnessEvaluator
 from evaluators.quality.trainer import new_trainer
@@ -52,7 +53,9 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as home:
         data = load(shared / "data" / "tweets", cache=Path(home) / "data")
-        quality = QualityEvaluator(new_trainer(data, encoders, space.shapes, PROTOCOL, Path(home)))
+        quality = QualityEvaluator(
+            new_trainer(Preprocessing(data, space.shapes), encoders, PROTOCOL, Path(home))
+        )
         robustness = RobustnessEvaluator(quality.trainer, Noise())
         for design in designs:
             for split in ("train", "valid"):

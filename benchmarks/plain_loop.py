@@ -60,6 +60,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evaluators.data import DataSet, Split, load
+from evaluators.features.preprocessing import Preprocessing
 from evaluators.features.store import Rows
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.trainer import new_trainer
@@ -187,7 +188,9 @@ def run_ours(
     encoders = {spec.name: spec for spec in space.encoders}
     with tempfile.TemporaryDirectory() as home:
         begun = clocks()
-        ours = QualityEvaluator(new_trainer(data, encoders, space.shapes, PROTOCOL, Path(home)))
+        ours = QualityEvaluator(
+            new_trainer(Preprocessing(data, space.shapes), encoders, PROTOCOL, Path(home))
+        )
         if by:
             features = ours.trainer.inputs._features
             vars(features)["get"] = turned(features.get, by)

@@ -31,7 +31,7 @@ class Preprocessing:
 
     def __init__(self, data: DataSet, shapes: Mapping[str, EncoderShape]) -> None:
         self.data = data
-        self._shapes = shapes
+        self.shapes = shapes
         self._tokenizers: dict[str, Tokenizer] = {}
         self._lengths: dict[str, tuple[int, ...]] = {}
 
@@ -69,7 +69,7 @@ class Preprocessing:
     def text_lengths(self, spec: EncoderSpec) -> tuple[int, ...]:
         """Tokens of the texts of all samples, as far as the encoder reads; labels are not read."""
         if spec.name not in self._lengths:
-            _, mask = self.text(spec, self.data.samples, self._shapes[spec.name].max_tokens)
+            _, mask = self.text(spec, self.data.samples, self.shapes[spec.name].max_tokens)
             self._lengths[spec.name] = tuple(mask.sum(1).tolist())
         return self._lengths[spec.name]
 
@@ -77,13 +77,13 @@ class Preprocessing:
         """The samples' pictures at the encoder's size, or their sounds as it reads them."""
         if spec.modality == "audio":
             return Sounds(samples, sound_input(spec))
-        return Pixels(samples, self._shapes[spec.name].image_size, *normalisation(spec))
+        return Pixels(samples, self.shapes[spec.name].image_size, *normalisation(spec))
 
     def nothing(self, spec: EncoderSpec) -> Tensor:
         """A picture (3, S, S) of its set's mean colour, or silence, as the encoder reads it."""
         if spec.modality == "audio":
             return torch.from_numpy(sound_input(spec).of(np.zeros(SOUND_HZ, np.float32)))
-        return torch.zeros(self._shapes[spec.name].input_size)
+        return torch.zeros(self.shapes[spec.name].input_size)
 
     def fingerprint(self, spec: EncoderSpec) -> str:
         """Changes whenever the inputs made for this encoder could."""
@@ -93,7 +93,7 @@ class Preprocessing:
         elif spec.modality == "audio":
             settings = ["sound", sound_input(spec).settings]
         else:
-            settings = ["bilinear", self._shapes[spec.name].image_size, *normalisation(spec)]
+            settings = ["bilinear", self.shapes[spec.name].image_size, *normalisation(spec)]
         text = json.dumps([self.data.contents, settings])
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -20,7 +20,7 @@ from evaluators.training.config import TrainingConfig, TrainingProtocol
 from evaluators.training.execution import Execution, execution_on, place
 from evaluators.training.loop import Examples, Fit, fit
 from evaluators.training.plan import TrainingPlan
-from search_space.design.encoder import EncoderShape, EncoderSpec
+from search_space.design.encoder import EncoderSpec
 from search_space.design.genotype import Genotype
 from search_space.network.network import Fusion, FusionNetwork, new_fusion
 from search_space.network.rewrites import NONE, Rewrites
@@ -228,34 +228,46 @@ class DesignTrainer:
         return self._home / "weights" / f"{self.keys.quality(genotype)}.safetensors"
 
 
+@dataclass(frozen=True)
+class Target:
+    """What trained designs are exported for: a runtime, and the rewrites before timing."""
+
+    runtime: For = "onnxruntime"
+    rewrites: Rewrites = NONE
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where designs are trained: a torch device, and how; None is its plain execution."""
+
+    device: str = "cpu"
+    execution: Execution | None = None
+
+
 def new_trainer(
-    data: DataSet,
+    preprocessing: Preprocessing,
     encoders: Mapping[str, EncoderSpec],
-    shapes: Mapping[str, EncoderShape],
     protocol: TrainingProtocol,
     home: Path,
     progress: Progress | None = None,
-    compute_device: str = "cpu",
-    runtime: For = "onnxruntime",
-    rewrites: Rewrites = NONE,
-    execution: Execution | None = None,
+    *,
+    compute: Compute = Compute(),
+    target: Target = Target(),
     whole: bool = False,
-    preprocessing: Preprocessing | None = None,
 ) -> DesignTrainer:
-    """A trainer, and the builder that exports its designs for a runtime.
-
-    `preprocessing` is that of `data`, where it has been made already.
-    """
-    preprocessing = preprocessing or Preprocessing(data, shapes)
+    """Make a trainer on the data of `preprocessing`, and the builder that exports its designs."""
+    data, shapes = preprocessing.data, preprocessing.shapes
     builder = OnnxBuilder(
         encoders,
         shapes,
         len(data.classes),
         home / "artifacts",
-        runtime,
-        rewrites,
+        target.runtime,
+        target.rewrites,
         lambda name: preprocessing.text_lengths(encoders[name]),
         home / "parts",
     )
     plan = TrainingPlan(protocol, encoders, shapes, whole)
-    return DesignTrainer(plan, preprocessing, builder, home, progress, compute_device, execution)
+    return DesignTrainer(
+        plan, preprocessing, builder, home, progress, compute.device, compute.execution
+    )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from evaluators.data import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.devices.registry import LOCAL
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TRUNKS = ("auto", "frozen", "text-tuned", "tuned", "by-stage", "whole")
 PROTOCOLS = ("fair", "paper")
 WEIGHTS = ("pretrained", "random")
-RUNTIMES = {
+RUNTIMES: dict[str, tuple[Literal["onnxruntime", "tensorrt"], str]] = {
     "cpu": ("onnxruntime", "CPUExecutionProvider"),
     "cuda": ("onnxruntime", "CUDAExecutionProvider"),
     "tensorrt": ("tensorrt", "GPU"),

@@ -91,7 +91,7 @@ def designs(outcome: Outcome) -> Table | None:
     columns: list[Column] = [
         (_chosen(outcome), "number", lambda r: _accuracy(r.accuracy, r.accuracy_nonzero)),
         ("Test, %", "number", _tested),
-        ("Latency, ms", "number", lambda r: figure(result_text.milliseconds(r.latency))),
+        ("Latency, ms", "number", lambda r: figure(result_text.milliseconds_parts(r.latency))),
         ("Parameters, MACs, ONNX", "number", _size),
         ("Where it stands", "said", where),
         ("In words", "words", _design),
@@ -123,9 +123,9 @@ def trials(outcome: Outcome) -> Table | None:
         return None
     columns: list[Column] = [
         ("State", "said", _state),
-        (_chosen(outcome), "number", lambda r: figure(result_text.percent(r.accuracy))),
-        ("Test, %", "number", lambda r: figure(result_text.percent(r.test_accuracy))),
-        ("Latency, ms", "number", lambda r: figure(result_text.milliseconds(r.latency))),
+        (_chosen(outcome), "number", lambda r: figure(result_text.percent_parts(r.accuracy))),
+        ("Test, %", "number", lambda r: figure(result_text.percent_parts(r.test_accuracy))),
+        ("Latency, ms", "number", lambda r: figure(result_text.milliseconds_parts(r.latency))),
         *(
             (_heading(objective), "number", partial(_further, objective))
             for objective in outcome.goals.more
@@ -178,9 +178,9 @@ def _state(row: DesignResult) -> Cell:
 
 def _accuracy(value: Value | None, nonzero: Value | None, *notes: str) -> Cell:
     if nonzero is not None:
-        first, _, interval = result_text.percent(nonzero).partition(" ")
+        first, interval = result_text.percent_parts(nonzero)
         notes = (f"non-zero {first}", interval, *notes)
-    return figure(result_text.percent(value), *notes)
+    return figure(result_text.percent_parts(value), *notes)
 
 
 def _tested(row: DesignResult) -> Cell:
@@ -219,7 +219,7 @@ def published(row: DesignResult) -> Cell:
     return Cell(result_text.published(row).replace(" ms", "\N{NO-BREAK SPACE}ms"))
 
 
-def figure(said: str, *notes: str) -> Cell:
+def figure(parts: tuple[str, str], *notes: str) -> Cell:
     """The figure, its interval beneath it, and notes."""
-    first, _, interval = said.partition(" ")
+    first, interval = parts
     return Cell(first, (interval, *notes))

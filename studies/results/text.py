@@ -375,9 +375,23 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def percent_parts(value: Value | None) -> tuple[str, str]:
+    """Return a percentage and its interval in brackets; either is empty where it is not known."""
+    return _parts(value, "{:.1f}".format, "–")
+
+
+def milliseconds_parts(value: Value | None) -> tuple[str, str]:
+    """The same of a time in ms."""
+    return _parts(value, ms, "–")
+
+
 def _bounded(value: Value | None, form: Callable[[float], str], dash: str) -> str:
+    return " ".join(part for part in _parts(value, form, dash) if part)
+
+
+def _parts(value: Value | None, form: Callable[[float], str], dash: str) -> tuple[str, str]:
     if value is None:
-        return ""
+        return "", ""
     if value.low is None or value.high is None:
-        return form(value.value)
-    return f"{form(value.value)} ({form(value.low)}{dash}{form(value.high)})"
+        return form(value.value), ""
+    return form(value.value), f"({form(value.low)}{dash}{form(value.high)})"

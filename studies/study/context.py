@@ -31,7 +31,7 @@ from evaluators.quality.cross_validation import FOLDS, CrossValidatedEvaluator
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.modality_use import ModalityUseEvaluator
 from evaluators.quality.robustness import Noise, RobustnessEvaluator
-from evaluators.quality.trainer import new_trainer
+from evaluators.quality.trainer import Compute, Target, new_trainer
 from evaluators.store import EvaluationStore
 from evaluators.training.execution import execution_on
 from search_space.design.encoder import Weights
@@ -218,21 +218,14 @@ def open_context(
     began = None if stored is None else stored(study_name(settings, data, space))
     if began is not None:
         protocol = resumed_protocol(protocol, settings.training.trunks, began)
-    runtime: Any = RUNTIMES[settings.device.runtime][0]
-    rewrites = BY_NAME[settings.device.rewrites]
-    execution = execution_on(compute, settings.training.compile)
     trainer = new_trainer(
-        data,
+        preprocessing,
         encoders,
-        space.shapes,
         protocol,
         where,
         step,
-        compute,
-        runtime,
-        rewrites,
-        execution,
-        preprocessing=preprocessing,
+        compute=Compute(compute, execution_on(compute, settings.training.compile)),
+        target=Target(RUNTIMES[settings.device.runtime][0], BY_NAME[settings.device.rewrites]),
     )
     builder, quality = trainer.builder, QualityEvaluator(trainer)
     latency, held = open_latency(settings, builder, where, step)

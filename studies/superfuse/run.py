@@ -19,7 +19,8 @@ from rich.console import Console
 
 from evaluators.data import DataError, summary
 from evaluators.evaluation import Evaluation, Measure, content_key
-from evaluators.quality.trainer import new_trainer
+from evaluators.features.preprocessing import Preprocessing
+from evaluators.quality.trainer import Compute, new_trainer
 from evaluators.store import EvaluationStore
 from evaluators.superfuse.embeddings import Embeddings, Task, WidthError, drawn, load_embeddings
 from evaluators.superfuse.encoded import encode
@@ -202,13 +203,12 @@ def _encoded(
     where = home()
     encoders = {spec.name: spec for spec in pair}
     trainer = new_trainer(
-        data,
+        Preprocessing(data, space.shapes),
         encoders,
-        space.shapes,
         TrainingProtocol(trunks="frozen", seed=settings.training.seed),
         where,
         reporter.step,
-        _compute_device(),
+        compute=Compute(_compute_device()),
     )
     shapes = (space.shapes[pair[0].name], space.shapes[pair[1].name])
     cautions = []

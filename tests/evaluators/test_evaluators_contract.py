@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +15,14 @@ from device_agent.wire.request import TimingProtocol
 from evaluators.data import DataSet, load
 from evaluators.devices.client import open_local_device
 from evaluators.evaluation import Evaluator
+from evaluators.features.preprocessing import Preprocessing
 from evaluators.latency.evaluator import LatencyEvaluator, Runs
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.quality.evaluator import QualityEvaluator
-from evaluators.quality.trainer import new_trainer
+from evaluators.quality.trainer import Compute, Target, new_trainer
 from evaluators.training.loop import TrainingConfig, TrainingProtocol
 from search_space.design.genotype import FusionPoint, Genotype
+from search_space.network.rewrites import NONE
 from search_space.space.named import load_space
 from search_space.space.space import SearchSpace
 
@@ -80,11 +83,16 @@ def quality(
     home: Path,
     protocol: TrainingProtocol = QUICK,
     space: SearchSpace | None = None,
-    **more: object,
+    **more: Any,
 ) -> QualityEvaluator:
     space = space or demo()
     encoders = {spec.name: spec for spec in space.encoders}
-    return QualityEvaluator(new_trainer(data, encoders, space.shapes, protocol, home, **more))  # type: ignore[arg-type]
+    compute = Compute(more.pop("compute_device", "cpu"), more.pop("execution", None))
+    target = Target(more.pop("runtime", "onnxruntime"), more.pop("rewrites", NONE))
+    read = Preprocessing(data, space.shapes)
+    return QualityEvaluator(
+        new_trainer(read, encoders, protocol, home, compute=compute, target=target, **more)
+    )
 
 
 def builder(folder: Path, classes: int = 2) -> OnnxBuilder:

@@ -82,9 +82,9 @@ def _table(outcome: Outcome) -> Table:
         extra = extra_ms(row, found.get(point.against))
         cells = [
             Cell(result_text.arrows(row.design)),
-            tables.figure(result_text.percent(accuracy_of(row, split))),
+            tables.figure(result_text.percent_parts(accuracy_of(row, split))),
             _difference(outcome, point, named=not base),
-            tables.figure(result_text.milliseconds(row.latency)),
+            tables.figure(result_text.milliseconds_parts(row.latency)),
             Cell() if extra is None else tables.figure(_signed_ms(extra)),
         ]
         cells += [tables.published(row)] * published
@@ -100,16 +100,16 @@ def _difference(outcome: Outcome, point: GridPoint, named: bool) -> Cell:
         lone = not point.against and outcome.grid.kind != SHARES
         return Cell("held against" if lone else "")
     return tables.figure(
-        f"{pair.points:+.1f} ({pair.low:+.1f} to {pair.high:+.1f})",
+        (f"{pair.points:+.1f}", f"({pair.low:+.1f} to {pair.high:+.1f})"),
         "" if pair.decided else "not decided",
         f"to {point.against}" if named else "",
     )
 
 
-def _signed_ms(extra: Value) -> str:
+def _signed_ms(extra: Value) -> tuple[str, str]:
     def signed(number: float) -> str:
         return f"{'-' if number < 0 else '+'}{result_text.ms(abs(number))}"
 
     if extra.low is None or extra.high is None:
-        return signed(extra.value)
-    return f"{signed(extra.value)} ({signed(extra.low)} to {signed(extra.high)})"
+        return signed(extra.value), ""
+    return signed(extra.value), f"({signed(extra.low)} to {signed(extra.high)})"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_evaluators_contract import BY_STAGE, QUICK, demo, design
@@ -16,9 +17,9 @@ from evaluators.quality.modality_use import ModalityUseEvaluator
 from evaluators.quality.probe import ProbeEvaluator
 from evaluators.quality.robustness import Noise, RobustnessEvaluator
 from evaluators.quality.stress import StressEvaluator
-from evaluators.quality.trainer import DesignTrainer, new_trainer
+from evaluators.quality.trainer import Compute, DesignTrainer, Target, new_trainer
 from evaluators.training.config import TrainingProtocol, named_protocol
-from search_space.network.rewrites import BY_NAME
+from search_space.network.rewrites import BY_NAME, NONE
 
 FULL = 6
 LATE = design(text_tap=FULL, vision_tap=FULL)
@@ -43,9 +44,12 @@ def data() -> DataSet:
     return DataSet("set", "folder", ("no", "yes"), samples, "", "0" * 64)
 
 
-def trainer(home: Path, protocol: TrainingProtocol = QUICK, **more: object) -> DesignTrainer:
+def trainer(home: Path, protocol: TrainingProtocol = QUICK, **more: Any) -> DesignTrainer:
     encoders = {spec.name: spec for spec in demo().encoders}
-    return new_trainer(data(), encoders, demo().shapes, protocol, home, **more)  # type: ignore[arg-type]
+    compute = Compute(more.pop("compute_device", "cpu"), more.pop("execution", None))
+    target = Target(more.pop("runtime", "onnxruntime"), more.pop("rewrites", NONE))
+    read = Preprocessing(data(), demo().shapes)
+    return new_trainer(read, encoders, protocol, home, compute=compute, target=target, **more)
 
 
 def protocols() -> dict[str, TrainingProtocol]:
