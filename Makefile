@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test clean
+.PHONY: run test test-fast clean
 
 run: $(READY)
 	$(BIN)/fusion-nas run --study pareto --seed-paper
@@ -17,6 +17,12 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2
+
+# Without simulations, interrupted runs and several workers, which take most of the time.
+test-fast: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 -m "not slow"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fusion-nas needs Python 3.11 or newer: make PYTHON=python3.11")'

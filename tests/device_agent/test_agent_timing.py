@@ -111,6 +111,7 @@ def test_the_most_time_wins_over_the_least_number_but_every_block_has_a_sample()
     assert timing.rounds[0].block_of == (0, 1, 2)
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 7), st.integers(7, 40), st.integers(0, 40), st.floats(0.001, 1000.0),
     st.floats(0.0, 1.0), st.floats(0.0, 2.0), st.sampled_from([0.0, 0.5, 100.0]),

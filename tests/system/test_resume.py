@@ -43,6 +43,7 @@ def begun(place: Place) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_and_loses_nothing(tmp_path: Path) -> None:
     place = new_place(tmp_path / "place")
     command = place.run("--trials", str(TOTAL), "--seed-paper")
@@ -70,6 +71,7 @@ def test_a_run_killed_at_any_moment_goes_on_and_loses_nothing(tmp_path: Path) ->
         assert record["latency_key"] in keys or trial.state.name == "PRUNED"
 
 
+@pytest.mark.slow
 def test_an_interrupt_is_one_line_and_code_130_and_the_command_goes_on(place: Place) -> None:
     running = place.start(place.run("--trials", "30"))
     until = time.monotonic() + 60
@@ -94,6 +96,7 @@ def test_the_same_command_again_does_nothing_twice(place: Place) -> None:
     assert len(json.loads(done.stdout)["trials"]) == 5
 
 
+@pytest.mark.slow
 def test_a_resumed_study_may_change_its_sampler_and_says_so(place: Place) -> None:
     done = place.finish(place.run("--trials", "6", "--sampler", "ehvi", "--json"))
     assert done.returncode == 0, done.stderr
@@ -102,6 +105,7 @@ def test_a_resumed_study_may_change_its_sampler_and_says_so(place: Place) -> Non
     assert outcome["conditions"]["sampler"] == "tpe, seed 0, then ehvi"
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_home_device_and_study(place: Place) -> None:
     command = place.run("--trials", "8")
     together = [place.start(command) for _ in range(2)]

@@ -10,6 +10,7 @@ from studies.config.settings import load_settings
 from studies.study.context import load_space_of
 
 
+@pytest.mark.slow
 def test_precisions_given_stand_in_for_the_space_s_own(tmp_path: Path) -> None:
     place = new_place(tmp_path)
     done = place.finish(place.run("--trials", "2", "--precision", "int8", "--runtime", "cpu"))

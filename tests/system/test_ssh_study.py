@@ -29,6 +29,7 @@ def trials(desk: Desk) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=name, storage=desk.place.url).get_trials()
 
 
+@pytest.mark.slow
 def test_a_study_is_timed_on_a_board_and_resumed_there(desk: Desk) -> None:
     desk.add()
     desk.install()
@@ -51,6 +52,7 @@ def test_a_study_is_timed_on_a_board_and_resumed_there(desk: Desk) -> None:
     assert exported.returncode == 0, exported.stderr
 
 
+@pytest.mark.slow
 def test_alike_boards_share_a_study(desk: Desk, tmp_path: Path) -> None:
     with start_sshd(tmp_path / "twin") as other:
         twin = Desk(desk.place, other)
@@ -70,6 +72,7 @@ def test_alike_boards_share_a_study(desk: Desk, tmp_path: Path) -> None:
     assert [trial.number for trial in trials(desk)] == list(range(8))
 
 
+@pytest.mark.slow
 def test_unlike_boards_do_not_share_a_study(desk: Desk) -> None:
     bare = sys._base_executable  # type: ignore[attr-defined]
     program = "import importlib.util; print(importlib.util.find_spec('onnxruntime'))"

@@ -124,6 +124,7 @@ def test_a_design_with_sound_is_exported_with_how_sounds_are_read(
         assert (folder / f"without-{absent}.onnx").is_file()
 
 
+@pytest.mark.slow
 def test_a_search_may_choose_whether_to_listen(place: Place) -> None:
     write_space(place.folder / "may-hear.toml", MAY_HEAR)
     flags = list(place.flags())
@@ -139,6 +140,7 @@ def test_a_search_may_choose_whether_to_listen(place: Place) -> None:
         assert ("tiny-wav2vec2" in row["design"]) != silent
 
 
+@pytest.mark.slow
 def test_a_search_where_every_design_listens_runs_and_is_shown_again(place: Place) -> None:
     command = place.run("--sampler", "random", "--trials", "2", "--name", "all-listen")
     done = place.finish(command)

@@ -48,6 +48,7 @@ def small(cache: Path, monkeypatch: pytest.MonkeyPatch, seed: int = 0) -> DataSe
     return rendered(cache, seed, modalities=THREE)
 
 
+@pytest.mark.slow
 def test_every_clip_has_a_voice_of_one_and_a_half_to_four_seconds(data: DataSet) -> None:
     assert len(data.samples) == 2199 and data.modalities == THREE
     for sample in data.samples[::7]:

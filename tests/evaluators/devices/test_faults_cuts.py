@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 
+import pytest
 from cutting import ELEMENTS, Board, cut_at_random, measured
 from faulty import FaultyRuntime, network
 from sshd import Sshd
@@ -14,6 +15,7 @@ TRIALS = 8
 GONE_S = 10.0
 
 
+@pytest.mark.slow
 def test_cuts_at_random_moments_lose_and_repeat_nothing(sshd: Sshd, tmp_path: Path) -> None:
     board = Board(sshd, FaultyRuntime(tmp_path / "python"), tmp_path / "board")
     tally = cut_at_random(board, tmp_path, TRIALS, seed=1)

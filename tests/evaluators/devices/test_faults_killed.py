@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from killed import MOMENTS, run_killed
 
 
+@pytest.mark.slow
 def test_compilations_are_as_many_as_graphs_whatever_moment_the_command_is_killed_at(
     tmp_path: Path,
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_reduced_precision_runs_without_a_modality_too(trained: QualityEvaluat
     artifact.discard()
 
 
+@pytest.mark.slow
 def test_a_study_times_its_front_without_each_modality_and_export_writes_the_graphs(
     tmp_path: Path,
 ) -> None:

@@ -40,6 +40,7 @@ def test_variances_of_both_sets_add_in_the_difference_of_differences() -> None:
     )
 
 
+@pytest.mark.slow
 def test_both_sets_are_run_and_told_side_by_side_and_the_command_goes_on(tmp_path: Path) -> None:
     place = new_place(tmp_path / "place")
     other = write_data(place.folder / "other")

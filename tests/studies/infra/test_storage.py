@@ -159,6 +159,7 @@ def check_workers(folder: Path, url: str) -> None:
     assert len(set(drawn)) == TOTAL, "workers that start together draw apart"
 
 
+@pytest.mark.slow
 def test_three_workers_on_one_new_sqlite_file_lose_nothing(tmp_path: Path) -> None:
     check_workers(tmp_path / "bench", f"sqlite:///{tmp_path / 'studies.db'}")
 
@@ -207,5 +208,6 @@ def postgres(tmp_path: Path) -> Iterator[str]:
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_three_workers_on_one_new_postgresql_lose_nothing(tmp_path: Path, postgres: str) -> None:
     check_workers(tmp_path / "bench", postgres)

@@ -71,6 +71,7 @@ def gone(group: int) -> bool:
     return not processes(group)
 
 
+@pytest.mark.slow
 def test_workers_of_one_command_share_its_total(desk: Desk) -> None:
     done = desk.place.finish(command(desk, 40, "--json"))
     assert done.returncode == 0, done.stderr
@@ -85,6 +86,7 @@ def test_workers_of_one_command_share_its_total(desk: Desk) -> None:
     assert len(keys) == len(set(keys))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_worker_outlives_the_first_and_the_command_goes_on(
     desk: Desk, how: signal.Signals
@@ -112,6 +114,7 @@ def test_training_that_cannot_give_way_to_this_machines_timings_is_refused(tmp_p
     one_line(place.finish(place.run("--workers", "0")), 2, "--workers 0", "give 1 to 64")
 
 
+@pytest.mark.slow
 def test_workers_on_this_machine_train_behind_the_agents_that_time(tmp_path: Path) -> None:
     place = new_place(tmp_path / "place")
     running = place.start(place.run("--workers", "2", "--trials", "60"))

@@ -113,6 +113,7 @@ def test_screen_page_and_json_tell_every_objective(place: Place) -> None:
     assert "robustness, %, over latency" in html and "Accuracy without vision, %" in html
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_with_the_objectives_it_began_with_alone(place: Place) -> None:
     kept = [evaluation["key"] for evaluation in place.kept()]
     done = place.finish(place.run("--trials", "6", "--seed-paper", *FLAGS))
@@ -123,6 +124,7 @@ def test_a_study_goes_on_with_the_objectives_it_began_with_alone(place: Place) -
         assert done.returncode == 6 and "was made with another" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_misses_a_limit_is_on_no_front(tmp_path: Path, place: Place) -> None:
     sizes = [row.more["parameters"].value for row in outcome_of(study_of(place)).rows if row.more]
     middle = sorted(sizes)[len(sizes) // 2]

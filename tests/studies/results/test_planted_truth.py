@@ -37,6 +37,7 @@ def optimism() -> dict[str, np.ndarray]:
     return {name: np.array(points) for name, points in found.items()}
 
 
+@pytest.mark.slow
 def test_choosing_on_the_valid_split_overstates_the_winner(optimism: dict[str, np.ndarray]) -> None:
     assert optimism["valid"].mean() >= 1.5
 

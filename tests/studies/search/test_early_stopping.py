@@ -225,6 +225,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return new_place(tmp_path_factory.mktemp("early") / "place")
 
 
+@pytest.mark.slow
 def test_the_command_stops_early_says_so_and_goes_on(place: Place) -> None:
     flags = ("--probe", "--deferred-timing", "--json")
     done = place.finish(place.run("--trials", "14", *flags))

@@ -116,6 +116,7 @@ def test_what_was_fine_tuned_is_not_fine_tuned_again(tuned: Place) -> None:
     assert [evaluation["key"] for evaluation in tuned.kept()] == before
 
 
+@pytest.mark.slow
 def test_workers_that_end_together_share_the_designs(tmp_path: Path, tuned: Place) -> None:
     place = Place(tmp_path / "place")
     shutil.copytree(finished_place(tmp_path).folder, place.folder)
@@ -165,6 +166,7 @@ def test_fine_tuning_that_cannot_be_meant_is_refused(flags: dict[str, object], w
         load_settings("pareto", flags)
 
 
+@pytest.mark.slow
 def test_a_study_that_began_by_training_whole_is_not_fine_tuned(tmp_path: Path) -> None:
     place = new_place(tmp_path / "place")
     frozen = place.run()
