@@ -218,7 +218,10 @@ def run(
 def report(
     name: Name = None,
     storage: Storage = None,
-    page: Annotated[Path | None, typer.Option("--page", help="Where the HTML page goes.")] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--page", help="Where the HTML page goes; none with --json if left out."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show a study again, and write its page."""

@@ -14,7 +14,6 @@ from studies.config.paths import check_page, default_page
 from studies.config.settings import Settings, home
 from studies.infra.locations import StorageError, default_url
 from studies.infra.storage import open_storage, quiet_optuna
-from studies.report import page as pages
 from studies.report import terminal
 from studies.report.json_output import as_json
 from studies.results.study_outcome import outcome_of
@@ -60,9 +59,12 @@ def _run_side_by_side(settings: Settings, page: Path | None, json_only: bool) ->
         console.print(line, highlight=False, markup=False)
 
 
-def _show(study: optuna.Study, page: Path, json_only: bool) -> None:
+def _show(study: optuna.Study, page: Path | None, json_only: bool) -> None:
     outcome = outcome_of(study)
-    pages.write(outcome, page)
+    if page is not None:
+        from studies.report import page as pages
+
+        pages.write(outcome, page)
     if json_only:
         print(json.dumps(as_json(outcome), allow_nan=False))
         return
@@ -72,10 +74,14 @@ def _show(study: optuna.Study, page: Path, json_only: bool) -> None:
 
 
 def show_study(storage: str | None, name: str | None, page: Path | None, json_only: bool) -> None:
-    """Shows a study that is already there. Raises StorageError or UsageError."""
+    """Shows a study that is already there; JSON alone comes without a page, unless one is named.
+
+    Raises StorageError or UsageError.
+    """
     study = find_study(storage, name)
-    target = page or default_page(study.study_name)
-    check_page(target)
+    target = page if page or json_only else default_page(study.study_name)
+    if target is not None:
+        check_page(target)
     _show(study, target, json_only)
 
 

@@ -59,4 +59,10 @@ def test_what_needs_no_network_and_no_page_imports_neither(
 
 def test_a_report_makes_a_page_and_imports_no_network(tmp_path: Path) -> None:
     storage = stored_study(tmp_path)
-    assert imported_by(tmp_path, "report", "--json", "--storage", storage) == (0, "jinja2")
+    assert imported_by(tmp_path, "report", "--storage", storage) == (0, "jinja2")
+
+
+def test_a_report_as_json_alone_makes_no_page(tmp_path: Path) -> None:
+    storage = stored_study(tmp_path)
+    assert imported_by(tmp_path, "report", "--json", "--storage", storage) == (0, "")
+    assert not list(tmp_path.rglob("*.html"))
