@@ -11,6 +11,7 @@ NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "first_front.ipynb
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_first_front_is_found_in_at_most_thirty_lines_of_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
