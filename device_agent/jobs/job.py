@@ -163,7 +163,7 @@ def _drift_reference(runtime: Runtime, request: MeasureRequest, job: Job) -> Ses
     """
     folder = job.scratch / "drift_reference"
     folder.mkdir()
-    file = folder / "anchor.onnx"
+    file = folder / "drift_reference.onnx"
     content = reference_onnx()
     file.write_bytes(content)
     asked = replace(

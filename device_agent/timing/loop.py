@@ -25,7 +25,7 @@ class Timed:
 
     Attributes:
         run_once: runs the network once.
-        run_anchor: runs the drift reference once, in the same process by the same runtime.
+        run_drift_reference: runs the drift reference once, in the same process by the same runtime.
         read_state: reads the state of the board.
         others_s: seconds of processor time that other programs have taken so far, all processors
             together; None where the system does not tell.

@@ -78,7 +78,7 @@ def test_samples_are_the_runs_after_the_warm_up_in_milliseconds() -> None:
     board = Board(lambda run: 100.0 + run)
     timing = board.time(QUICK)
     assert timing.warmup_runs == 4
-    # One run between the anchor and the first sample is not counted.
+    # One run between the reference and the first sample is not counted.
     assert samples(timing) == tuple(100.0 + run for run in range(5, board.runs))
     assert timing.rounds[0].block_of == (0, 0, 1, 1, 2, 2)
 
@@ -180,12 +180,12 @@ def test_a_round_whose_blocks_are_already_apart_is_not_sampled_any_longer() -> N
 
 
 def phases(board: Board, timing: Timing) -> list[str]:
-    """What ran after the warm-up: `A` for a reading of the anchor, `B` for blocks."""
+    """What ran after the warm-up: `A` for a reading of the drift reference, `B` for blocks."""
     order = board.order[timing.warmup_runs :]
     return ["A" if kind == "A" else "B" for kind, _ in groupby(order)]
 
 
-def test_a_steady_board_is_timed_once_between_two_readings_of_the_anchor() -> None:
+def test_a_steady_board_is_timed_once_between_two_readings_of_the_drift_reference() -> None:
     board = Board(lambda run: 10.0)
     timing = board.time(QUICK)
     assert phases(board, timing) == ["A", "B", "A"]
@@ -257,7 +257,7 @@ def test_a_drift_in_spread_runs_is_a_doubt(ms: float) -> None:
         assert "half of the blocks are" in timing.rounds[0].instability_reasons[0]
 
 
-def test_blocks_that_drift_apart_are_taken_again_between_anchors_until_they_agree() -> None:
+def test_blocks_that_drift_apart_are_taken_again_between_references_until_they_agree() -> None:
     board = Board(lambda run: 10.0 + 5.0 * max(0, run - 7) if run < 11 else 40.0)
     timing = board.time(replace(QUICK, blocks=2))
     assert len(timing.rounds) == 2
@@ -274,7 +274,7 @@ def test_one_disturbed_block_among_many_is_no_drift() -> None:
     assert 20.0 in taken.block_medians_ms and taken.instability_reasons == ()
 
 
-def test_every_round_is_anchor_block_block_anchor() -> None:
+def test_every_round_is_reference_block_block_reference() -> None:
     board = Board(lambda run: 10.0 * 1.2**run)
     timing = board.time(replace(QUICK, blocks=2, warmup_max_s=0.0, retries=1))
     one = "A" * (REFERENCE_WARMUP_RUNS + QUICK.reference_runs)
@@ -290,7 +290,7 @@ def test_a_drift_that_never_ends_is_timed_again_so_often_and_no_oftener() -> Non
     assert all(taken.instability_reasons for taken in timing.rounds)
 
 
-def test_an_anchor_that_drifts_is_a_doubt_although_the_blocks_agree() -> None:
+def test_a_reference_that_drifts_makes_a_round_unstable_although_the_blocks_agree() -> None:
     reading = REFERENCE_WARMUP_RUNS + QUICK.reference_runs
     board = Board(lambda run: 10.0, lambda run: 1.0 if run < reading else 1.5)
     timing = board.time(QUICK)

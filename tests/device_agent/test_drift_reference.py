@@ -21,8 +21,8 @@ REQUEST = MeasureRequest("0" * 64, REFERENCE_INPUTS, threads=1)
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    (tmp_path / "anchor.onnx").write_bytes(reference_onnx())
-    return tmp_path / "anchor.onnx"
+    (tmp_path / "drift_reference.onnx").write_bytes(reference_onnx())
+    return tmp_path / "drift_reference.onnx"
 
 
 def test_it_is_valid_onnx_of_an_opset_that_every_runtime_takes() -> None:
@@ -60,14 +60,14 @@ def test_a_runtime_runs_it_as_it_runs_any_network(
     assert len(session.output_sha256()) == 64
 
 
-def test_a_job_reads_the_anchor_before_and_after_without_a_thread_of_its_own(
+def test_a_job_reads_the_drift_reference_before_and_after_without_a_thread_of_its_own(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []
     prepare = OnnxRuntime.prepare
 
     def seen(self: OnnxRuntime, model: Path, request: MeasureRequest, *rest: Path) -> object:
-        if model.parent.name == "anchor":
+        if model.parent.name == "drift_reference":
             assert request.artifact_sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
             threads.append(request.threads)
         return prepare(self, model, request, *rest)
@@ -86,13 +86,13 @@ def test_a_job_reads_the_anchor_before_and_after_without_a_thread_of_its_own(
         assert taken.others_cores is not None
 
 
-def test_an_anchor_that_does_not_run_is_no_fault_of_the_design(
+def test_a_drift_reference_that_does_not_run_is_no_fault_of_the_design(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare = OnnxRuntime.prepare
 
     def no_reference(self: OnnxRuntime, model: Path, *rest: object) -> object:
-        if model.parent.name == "anchor":
+        if model.parent.name == "drift_reference":
             raise Refused("no Conv here")
         return prepare(self, model, *rest)  # type: ignore[arg-type]
 

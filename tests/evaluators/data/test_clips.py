@@ -149,10 +149,10 @@ load(Path(sys.argv[1]), cache=Path(sys.argv[2]))
 def test_after_a_kill_only_the_rest_is_decoded(tmp_path: Path) -> None:
     root = clip_folder(tmp_path / "set")
     (tmp_path / "cache").mkdir()
-    root = str(Path(__file__).parents[3])
+    repository = str(Path(__file__).parents[3])
     for stop, code in (("v2", -signal.SIGKILL), ("", 0)):
         command = [sys.executable, "-c", KILLED, str(root), str(tmp_path / "cache"), stop]
-        assert subprocess.run(command, cwd=root, timeout=60).returncode == code
+        assert subprocess.run(command, cwd=repository, timeout=60).returncode == code
     assert (tmp_path / "cache" / "decoded").read_text().split() == ["v0", "v1", "v2", "v2", "v3"]
 
 

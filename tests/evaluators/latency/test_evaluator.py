@@ -130,11 +130,11 @@ def test_a_device_slower_for_a_whole_trial_than_in_an_earlier_one_is_not_trusted
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = DeviceClient.measure
-    anchors_ms = iter([1.0, 1.02, 1.2, 0.9, 1.0])
+    references_ms = iter([1.0, 1.02, 1.2, 0.9, 1.0])
 
     def slower(self: DeviceClient, *asked: Any, **more: Any) -> MeasureResult:
         result = ask(self, *asked, **more)
-        both = 2 * (next(anchors_ms),)
+        both = 2 * (next(references_ms),)
         last = replace(result.rounds[-1], drift_reference_ms=both, instability_reasons=())
         return replace(result, rounds=(last,), steady=True)
 
