@@ -9,8 +9,8 @@ from device_agent.wire.request import MeasureRequest, TensorSpec
 from device_agent.wire.result import MeasureResult, Status
 from evaluators.devices.registry import LOCAL
 from evaluators.onnx.inputs import input_specs
+from studies.config.home import devices, home
 from studies.config.options import RUNTIMES, DeviceOptions
-from studies.config.settings import devices, home
 
 
 def measure(

@@ -7,8 +7,8 @@ from typing import TypedDict, Unpack
 from fusion_nas.progress import Bars
 from fusion_nas.study import Study
 from search_space.design.genotype import Precision
-from studies.config.options import UsageError
 from studies.config.settings import load_settings, option_names, unknown_option
+from studies.config.usage import UsageError
 from studies.infra.locations import sqlite_url
 
 

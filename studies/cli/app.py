@@ -353,8 +353,8 @@ def paper(
     """The designs of arXiv 2511.21889 beside its figures: timed here; with --data also trained and
     judged; with --name or --storage as trials of that study."""
     with errors():
-        from studies.config.options import UsageError
         from studies.config.settings import load_settings
+        from studies.config.usage import UsageError
 
         trained: dict[str, object] = {"--trunks": trunks, "--protocol": protocol}
         trained |= {"--accept-faults": accept_faults, "--seed": seed, "--seeds": seeds}

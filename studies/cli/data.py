@@ -16,8 +16,8 @@ from evaluators.data import (
     data_set,
     summary,
 )
+from studies.config.home import home
 from studies.config.options import DataOptions
-from studies.config.settings import home
 from studies.report import terminal
 from studies.results.text import clean
 

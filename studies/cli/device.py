@@ -9,8 +9,8 @@ from rich.text import Text
 
 from evaluators.devices.registry import LOCAL, parse_device
 from search_space.errors import DEVICE
-from studies.config.options import UsageError
-from studies.config.settings import devices, home
+from studies.config.home import devices, home
+from studies.config.usage import UsageError
 from studies.results.text import clean
 
 MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "problem": ("PROBLEM", "red")}

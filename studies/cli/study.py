@@ -9,9 +9,11 @@ import optuna
 from rich.console import Console
 from rich.table import Table
 
-from studies.config.options import MAX_PORT, WEIGHTS, UsageError, check_choice, check_range
+from studies.config.home import home
+from studies.config.options import MAX_PORT, WEIGHTS
 from studies.config.paths import check_page, default_page
-from studies.config.settings import Settings, home
+from studies.config.settings import Settings
+from studies.config.usage import UsageError, check_choice, check_range
 from studies.infra.locations import StorageError, default_url
 from studies.infra.storage import open_storage, quiet_optuna
 from studies.report import terminal

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from evaluators.data import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.devices.registry import LOCAL
 from search_space.design.genotype import PRECISIONS, Precision
-from search_space.errors import USAGE, FusionNasError
 from studies.ablations.designs import kinds
+from studies.config.usage import UsageError, check_choice, check_range, check_threads
 from studies.results.objectives import Goals, goals
 from studies.samplers.registry import AUTO, BLIND, SAMPLERS
 
@@ -34,35 +34,9 @@ MAX_SEED = 2**32 - 1
 """What samplers can tell apart."""
 MAX_SEEDS = 100
 MAX_WORKERS = 64
-MAX_THREADS = 1024
-"""What the device agent takes."""
 MAX_PORT = 2**16 - 1
 TIMINGS = ("auto", "alone", "shared")
 REWRITES = ("all", "none", "own-length")
-
-
-class UsageError(FusionNasError):
-    """A flag or name that cannot be meant; the text names it and what can."""
-
-    exit_code = USAGE
-
-
-def check_choice(flag: str, value: str, known: tuple[str, ...]) -> None:
-    """Raises UsageError for a value that is none of those known."""
-    if value not in known:
-        raise UsageError(f"{flag} {value!r}: choose one of {', '.join(known)}")
-
-
-def check_range(flag: str, value: int, low: int, high: int, meaning: str = "") -> None:
-    """Raises UsageError for a value out of `low` to `high`; `meaning` is that of `low`."""
-    if not low <= value <= high:
-        lowest = f"{low} ({meaning})" if meaning else str(low)
-        raise UsageError(f"{flag} {value}: give {lowest} to {high}")
-
-
-def check_threads(threads: int) -> None:
-    """Raises UsageError for a number of threads that no device takes."""
-    check_range("--threads", threads, 0, MAX_THREADS, "the runtime's choice")
 
 
 @dataclass(frozen=True)

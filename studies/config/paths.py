@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from studies.config.options import UsageError
+from studies.config.usage import UsageError
 
 
 def default_page(study: str) -> Path:

@@ -1,6 +1,5 @@
 """What a run is asked to do: a preset from TOML, overridden by flags."""
 
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -9,9 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
-from evaluators.devices.registry import LOCAL, Devices, DevicesError
+from evaluators.devices.registry import LOCAL, DevicesError
+from studies.config.home import devices
 from studies.config.options import (
     DataOptions,
     DeviceOptions,
@@ -19,8 +17,8 @@ from studies.config.options import (
     SearchOptions,
     SpaceOptions,
     TrainingOptions,
-    UsageError,
 )
+from studies.config.usage import UsageError
 from studies.infra.locations import StorageError, default_url
 from studies.infra.priority import can_give_way
 
@@ -278,14 +276,3 @@ def _check_known(name: str) -> None:
         devices().get(name)
     except DevicesError as error:
         raise UsageError(f"--device {name!r}: {error}") from error
-
-
-def devices() -> Devices:
-    """The devices of this home."""
-    return Devices(home() / "devices.json")
-
-
-def home() -> Path:
-    """Where evaluations, features and weights are kept: FUSION_NAS_HOME, or the user's data."""
-    given = os.environ.get("FUSION_NAS_HOME")
-    return Path(given).expanduser() if given else platformdirs.user_data_path("fusion-nas")

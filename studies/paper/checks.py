@@ -17,8 +17,9 @@ from search_space.design.genotype import MIN_TEXT_TOKENS
 from search_space.network.rewrites import Rewrites
 from search_space.space.paper import SeededDesign
 from search_space.space.space import SearchSpace
+from studies.config.home import home
 from studies.config.options import RUNTIMES
-from studies.config.settings import Settings, home
+from studies.config.settings import Settings
 from studies.paper.accuracy import Line, parted
 from studies.paper.caveats import (
     At,

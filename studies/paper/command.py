@@ -11,8 +11,10 @@ from evaluators.statistics.paired import MIN_SEEDS, paired
 from evaluators.store import EvaluationStore
 from search_space.network.rewrites import NONE
 from search_space.space.paper import SOURCE, SeededDesign, seeded_designs
-from studies.config.options import RUNTIMES, UsageError
-from studies.config.settings import Settings, home
+from studies.config.home import home
+from studies.config.options import RUNTIMES
+from studies.config.settings import Settings
+from studies.config.usage import UsageError
 from studies.paper.accuracy import (
     Line,
     judge_designs,

@@ -9,7 +9,7 @@ from evaluators.store import EvaluationStore, known_or_new
 from search_space.design.genotype import MAX_TEXT_TOKENS, MIN_TEXT_TOKENS
 from search_space.space.paper import SeededDesign
 from search_space.space.space import SearchSpace
-from studies.config.options import UsageError, check_range
+from studies.config.usage import UsageError, check_range
 
 TOKENS = (512, 64)
 """The paper's text length, and one that its sentences fit into."""

@@ -1,11 +1,15 @@
 """What a study came to, as plain values: everything that screen, page and JSON show."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from evaluators.statistics.paired import Paired
 from studies.results.objectives import ACCURACY, LATENCY, Goals, Objective
+
+if TYPE_CHECKING:  # it loads NumPy, and commands that show no study start without
+    from evaluators.statistics.paired import Paired
 
 State = Literal["complete", "stopped", "infeasible", "unstable", "failed"]
 Split = Literal["valid", "test"]
@@ -22,7 +26,7 @@ class Value:
     high: float | None = None
 
     @staticmethod
-    def kept(source: Mapping[str, Any], name: str) -> "Value | None":
+    def kept(source: Mapping[str, Any], name: str) -> Value | None:
         """The figure that is kept under this name as (value, low, high); None where none is."""
         return Value(*source[name]) if name in source else None
 
@@ -49,14 +53,14 @@ class ModalityUse:
     latency_without: Mapping[str, Value] = field(default_factory=dict)
 
     @staticmethod
-    def from_json(fields: Mapping[str, Any]) -> "ModalityUse":
+    def from_json(fields: Mapping[str, Any]) -> ModalityUse:
         """What `dataclasses.asdict` made into `fields`."""
         valued = ("shapley", "dropped", "latency_without")
         values = {n: {m: Value(**v) for m, v in fields[n].items()} for n in valued}
         return ModalityUse(**{**fields, **values})
 
     @staticmethod
-    def kept(figures: Mapping[str, Any] | None) -> "ModalityUse | None":
+    def kept(figures: Mapping[str, Any] | None) -> ModalityUse | None:
         """What is kept as measures by name, each (value, low, high); None where nothing is."""
         if figures is None:
             return None

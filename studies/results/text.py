@@ -1,9 +1,11 @@
 """How a study's values are put into words, alike on screen and page."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from evaluators.statistics.paired import Paired
 from studies.results.outcome import (
     DesignResult,
     FineTuned,
@@ -13,6 +15,9 @@ from studies.results.outcome import (
     Value,
     Verdict,
 )
+
+if TYPE_CHECKING:  # it loads NumPy, and commands that show no study start without
+    from evaluators.statistics.paired import Paired
 
 NEAREST_MISSES = 3
 SOURCE_OF_PUBLISHED = "arXiv 2511.21889"

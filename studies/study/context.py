@@ -40,8 +40,10 @@ from search_space.network.rewrites import BY_NAME
 from search_space.space.named import load_space, names
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import Grid, grid_in
-from studies.config.options import PRECISIONS_OF, RUNTIMES, UsageError
-from studies.config.settings import Settings, devices, home
+from studies.config.home import devices, home
+from studies.config.options import PRECISIONS_OF, RUNTIMES
+from studies.config.settings import Settings
+from studies.config.usage import UsageError
 from studies.infra.priority import at_first_priority, give_way
 from studies.results.ablation import TRIMODAL
 from studies.results.objectives import FoundBy

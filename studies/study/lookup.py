@@ -6,7 +6,7 @@ from typing import Any
 
 import optuna
 
-from studies.config.options import UsageError
+from studies.config.usage import UsageError
 from studies.infra.locations import StorageError, default_url
 from studies.infra.storage import open_storage, quiet_optuna
 from studies.results.study_outcome import IDENTITY, PROTOCOL, SUBJECT

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from evaluators.quality.probe import ProbeEvaluator
 from search_space.space.paper import SeededDesign, seeded_designs
-from studies.config.options import UsageError
 from studies.config.paths import check_page, default_page
 from studies.config.settings import Settings
+from studies.config.usage import UsageError
 from studies.infra.signals import take_interrupts
 from studies.infra.storage import quiet_optuna
 from studies.infra.worker_processes import more_workers

@@ -36,10 +36,11 @@ from evaluators.training.config import TrainingProtocol
 from search_space.design.encoder import EncoderSpec
 from search_space.modality import Modality
 from search_space.space.space import SearchSpace
-from studies.config.options import UsageError
+from studies.config.home import home
 from studies.config.paths import check_page, default_page
-from studies.config.settings import Settings, home
+from studies.config.settings import Settings
 from studies.config.superfuse import Superfuse
+from studies.config.usage import UsageError
 from studies.infra.signals import take_interrupts
 from studies.report import terminal
 from studies.report.progress import Reporter

@@ -16,8 +16,8 @@ from search_space.design.encoder import SOUND_HZ
 from search_space.design.genotype import Genotype
 from search_space.encoders.pixels import normalisation
 from search_space.encoders.sounds import sound_input
-from studies.config.options import UsageError
 from studies.config.paths import check_folder
+from studies.config.usage import UsageError
 from studies.report import terminal
 from studies.report.progress import Reporter
 from studies.results.fine_tuned import ATTRIBUTE, RIGHTS, TEST

@@ -12,7 +12,7 @@ from evaluators.features.corruptions import CORRUPTIONS
 from evaluators.quality.stress import SEVERITIES, StressEvaluator, reads
 from evaluators.statistics.paired import Paired, correct_of, paired
 from evaluators.store import known_or_new
-from studies.config.options import UsageError
+from studies.config.usage import UsageError
 from studies.report import terminal
 from studies.report.json_output import paired_as_json
 from studies.results import text as result_text

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import optuna
 from optuna.trial import FrozenTrial
 
-from studies.config.options import UsageError
 from studies.config.settings import Settings
+from studies.config.usage import UsageError
 from studies.report.progress import Reporter
 from studies.results.study_outcome import PROTOCOL, SETTINGS
 from studies.results.trial_record import TrialRecord

@@ -32,8 +32,9 @@ from search_space.network.network import build
 from search_space.network.rewrites import ALL, BY_NAME, NONE, OWN_LENGTH, Rewrites, fold, rewrite
 from search_space.space.named import load_space
 from search_space.space.space import SearchSpace
-from studies.config.options import REWRITES, UsageError
+from studies.config.options import REWRITES
 from studies.config.settings import load_settings
+from studies.config.usage import UsageError
 from studies.report import page, terminal
 from studies.report.json_output import as_json
 from studies.results.study_outcome import outcome_of, reference_row

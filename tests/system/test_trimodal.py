@@ -14,8 +14,8 @@ from tiny import SPACE, Place, new_place, tiny_space, write_space
 
 from search_space.space.named import SpaceError, load_space
 from studies.ablations.designs import READ, grid_in
-from studies.config.options import UsageError
 from studies.config.settings import load_settings
+from studies.config.usage import UsageError
 from studies.results.ablation import TRIMODAL
 from studies.study.context import _check_asked
 

@@ -27,8 +27,9 @@ from evaluators.data.folds import fold
 from evaluators.data.generative.statements import SIDE, TOPICS, ceilings, draw, outcomes
 from evaluators.data.synthetic.shape_set import shapes as shapes_module
 from evaluators.data.synthetic.shape_set.pictures import PAINTS, SIZE
-from studies.config.options import DataOptions, Preset, UsageError
+from studies.config.options import DataOptions, Preset
 from studies.config.settings import Settings
+from studies.config.usage import UsageError
 
 SMALL: Mapping[Split, int] = {"train": 200, "valid": 40, "test": 60}
 COUNTED = {"circle", "square", "triangle"}

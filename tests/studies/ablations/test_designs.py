@@ -22,8 +22,8 @@ from search_space.space.paper import seeded_designs
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import grid_in, grid_on, kinds
 from studies.cli.app import app
-from studies.config.options import UsageError
 from studies.config.settings import load_settings, preset_names
+from studies.config.usage import UsageError
 from studies.infra.workers import Workers
 from studies.report import page, terminal
 from studies.report.ablation import plots as ablation_plots

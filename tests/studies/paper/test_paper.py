@@ -22,8 +22,8 @@ from search_space.space.named import load_space
 from search_space.space.paper import DESIGNS, SeededDesign, seeded_designs
 from search_space.space.space import SearchSpace
 from studies.cli.app import app
-from studies.config.options import UsageError
 from studies.config.settings import load_settings
+from studies.config.usage import UsageError
 from studies.paper.accuracy import is_published, lines_of, named_in, parted, verdicts_among
 from studies.paper.caveats import (
     At,

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import Place, new_place
 
-from studies.config.options import UsageError
 from studies.config.settings import load_settings
+from studies.config.usage import UsageError
 from studies.report import page
 from studies.results.objectives import BY_NAME, Limit, goals
 from studies.results.outcome import DesignResult, Value

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import Place, finished_place, new_place
 
-from studies.config.options import UsageError
 from studies.config.settings import load_settings
+from studies.config.usage import UsageError
 from studies.report import page
 from studies.results import text as result_text
 from studies.results.fine_tuned import ATTRIBUTE, earn_it

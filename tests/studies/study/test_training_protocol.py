@@ -17,8 +17,8 @@ from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.training.config import named_protocol
 from evaluators.training.loop import TrainingConfig, TrainingProtocol, Trunks, affordable_epochs
 from evaluators.training.plan import ON_FROZEN
-from studies.config.options import UsageError
 from studies.config.settings import Settings, load_settings
+from studies.config.usage import UsageError
 from studies.results.cautions import cautions_of
 from studies.results.outcome import DesignResult
 from studies.results.study_outcome import figures_of
