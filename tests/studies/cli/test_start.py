@@ -19,6 +19,7 @@ try:
 except SystemExit as end:
     print("ended with", end.code, file=sys.stderr)
 print("imported", *sorted(set(sys.modules) & set({EXPENSIVE + OF_PAGES!r})), file=sys.stderr)
+print("numpy" in sys.modules, file=sys.stderr)
 """
 
 
@@ -27,7 +28,7 @@ def imported_by(folder: Path, *words: str) -> tuple[int, str]:
     environment = os.environ | {"FUSION_NAS_HOME": str(folder / "home")}
     command = [sys.executable, "-c", PROGRAM, *words]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
-    *_, ended, imported = done.stderr.strip().splitlines()
+    *_, ended, imported, _ = done.stderr.strip().splitlines()
     return int(ended.removeprefix("ended with ")), imported.removeprefix("imported").strip()
 
 
@@ -55,6 +56,13 @@ def test_what_needs_no_network_and_no_page_imports_neither(
     tmp_path: Path, words: str, code: int
 ) -> None:
     assert imported_by(tmp_path, *words.split()) == (code, "")
+
+
+def test_the_list_of_devices_comes_without_numpy(tmp_path: Path) -> None:
+    environment = os.environ | {"FUSION_NAS_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", PROGRAM, "device", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.stderr.splitlines()[-1] == "False", done.stderr
 
 
 def test_a_report_makes_a_page_and_imports_no_network(tmp_path: Path) -> None:
