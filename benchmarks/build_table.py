@@ -100,12 +100,12 @@ def train(space: SearchSpace, rows: Path, data: str, part: str) -> None:
         if order[genotype.key] % of != at:
             continue
         line: dict[str, Any] = {**row, "valid_accuracy": [], "test_accuracy": [], "training_s": []}
-        for trial_runner in judges:
+        for judge in judges:
             begun = time.perf_counter()
-            line["valid_accuracy"].append(percent(trial_runner.evaluate(genotype)))
+            line["valid_accuracy"].append(percent(judge.evaluate(genotype)))
             line["training_s"].append(round(time.perf_counter() - begun, 4))
-            line["test_accuracy"].append(percent(trial_runner.test(genotype)))
-            trial_runner.trainer.forget_weights(genotype)
+            line["test_accuracy"].append(percent(judge.test(genotype)))
+            judge.trainer.forget_weights(genotype)
         keep(file, line)
 
 
@@ -115,12 +115,12 @@ def probe(space: SearchSpace, rows: Path, data: str) -> None:
     file, encoders = rows / "probed.jsonl", {spec.name: spec for spec in space.encoders}
     loaded = load(Path(data), cache=rows / "data")
     protocol = TrainingProtocol(trunks="frozen")
-    trial_runner = ProbeEvaluator(
+    judge = ProbeEvaluator(
         new_trainer(Preprocessing(loaded, space.shapes), encoders, protocol, rows)
     )
     for row, genotype in todo(space, lines(file)):
         begun = time.perf_counter()
-        reached = trial_runner.evaluate(genotype)["probe_r2"].value
+        reached = judge.evaluate(genotype)["probe_r2"].value
         seconds = round(time.perf_counter() - begun, 4)
         keep(file, {**row, "probe_r2": round(reached, 4), "probe_s": seconds})
 

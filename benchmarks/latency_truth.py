@@ -195,7 +195,7 @@ def compared(name: str, runs: int, blocks: Sequence[tuple[Ours, Theirs, Theirs, 
     """What the A B B A blocks of one network come to."""
     a = [one for first, _, _, last in blocks for one in (first, last)]
     b = [one for _, first, last, _ in blocks for one in (first, last)]
-    judged = [trial_runner(block) for block in blocks]
+    judged = [judge(block) for block in blocks]
     our_ms, their_ms = mean(x.median_ms for x in a), mean(x.mean_ms for x in b)
     width = median((x.high_ms - x.low_ms) / x.median_ms for x in a)
     deviation = median(x.deviation_ms for x in a) / our_ms
@@ -232,7 +232,7 @@ def compared(name: str, runs: int, blocks: Sequence[tuple[Ours, Theirs, Theirs, 
     }
 
 
-def trial_runner(block: tuple[Ours, Theirs, Theirs, Ours]) -> dict[str, Any]:
+def judge(block: tuple[Ours, Theirs, Theirs, Ours]) -> dict[str, Any]:
     """Hold one A B B A against the goal."""
     first, one, other, last = block
     apart = max(one.mean_ms, other.mean_ms) / min(one.mean_ms, other.mean_ms) - 1

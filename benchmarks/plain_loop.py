@@ -103,14 +103,12 @@ def drawn(space: SearchSpace, count: int) -> list[Genotype]:
     return list(found.values())
 
 
-def study(
-    space: SearchSpace, designs: list[Genotype], trial_runner: Callable[[Genotype], float]
-) -> None:
+def study(space: SearchSpace, designs: list[Genotype], judge: Callable[[Genotype], float]) -> None:
     """An Optuna study in memory of these designs."""
 
     def objective(trial: optuna.Trial) -> float:
         asked = [trial.suggest_categorical(d.name, d.choices) for d in space.decisions]
-        return trial_runner(space.decode(asked))
+        return judge(space.decode(asked))
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     made = optuna.create_study(direction="maximize")
@@ -151,7 +149,7 @@ def run_plain(
     inputs = plain_inputs(data, space)
     epochs = EPOCHS_ON_ALL if full else PROTOCOL.fusion_pretrained.epochs
 
-    def trial_runner(design: Genotype) -> float:
+    def judge(design: Genotype) -> float:
         started = clocks()
         found = plain_trial(design, space, inputs, tuned, epochs)
         wall, cpu = clocks() - started
@@ -160,7 +158,7 @@ def run_plain(
         return float(found["accuracy"])
 
     done = {line["key"] for line in lines(file)}
-    study(space, [design for design in designs if design.key not in done], trial_runner)
+    study(space, [design for design in designs if design.key not in done], judge)
 
 
 def turned(get: Callable[..., dict[Feature, Rows]], by: float) -> Callable[..., Any]:
@@ -195,7 +193,7 @@ def run_ours(
             features = ours.trainer.inputs._features
             vars(features)["get"] = turned(features.get, by)
 
-        def trial_runner(design: Genotype) -> float:
+        def judge(design: Genotype) -> float:
             started = clocks()
             told = ours.evaluate(design)
             wall, cpu = clocks() - started
@@ -203,7 +201,7 @@ def run_ours(
             trials.append({"key": design.key, "wall_s": wall, "cpu_s": cpu, "accuracy": accuracy})
             return accuracy
 
-        study(space, designs, trial_runner)
+        study(space, designs, judge)
         wall, cpu = clocks() - begun
         for trial, design in zip(trials, designs, strict=True):  # as they were judged
             fusion = ours.trainer.trained_part(design)

@@ -1,8 +1,11 @@
 """Progress bars for a notebook or a terminal."""
 
+import sys
 from types import TracebackType
 
 from tqdm.auto import tqdm
+
+from studies.results.text import clean
 
 
 class Bars:
@@ -32,7 +35,7 @@ class Bars:
         bar = self._opened(total)
         if bar is not None:
             bar.n = done
-            bar.set_postfix_str(text)
+            bar.set_postfix_str(clean(text))
 
     def step(self, what: str, done: int, total: int) -> None:
         """Show how far a step of the trial now running has come."""
@@ -43,7 +46,7 @@ class Bars:
     def line(self, text: str) -> None:
         """Print a line above the bar."""
         if not self._quiet:
-            tqdm.write(text)
+            tqdm.write(clean(text), file=sys.stderr)
 
     def _opened(self, total: int | None) -> "tqdm[None] | None":
         if self._quiet:

@@ -1,9 +1,11 @@
 """Run a study from Python."""
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TypedDict, Unpack, get_args, get_origin, get_type_hints
 
+from evaluators.devices.registry import LOCAL
 from fusion_nas.progress import Bars
 from fusion_nas.study import Study
 from search_space.design.genotype import Precision
@@ -54,6 +56,7 @@ class Options(TypedDict, total=False):
 def search(preset: str = "pareto", *, progress: bool = True, **options: Unpack[Options]) -> Study:
     """Run a study to its total, or go on with it, and return it.
 
+    With `workers` a script needs `if __name__ == "__main__":`, as for `multiprocessing`.
     Does what `fusion-nas run` does: the same options, defaults and storage, so a study can be
     begun by one and continued by the other. Works in a thread and in a notebook cell; when it is
     interrupted, the same call goes on from there.
@@ -64,7 +67,7 @@ def search(preset: str = "pareto", *, progress: bool = True, **options: Unpack[O
         **options: as `Options` lists them. `storage` may also be the path of an SQLite file.
 
     Raises:
-        TypeError: for an option that there is not.
+        TypeError: for an option that there is not, or a value of another type.
         FusionNasError: for what a user can resolve, see its subclasses.
 
     Example:
@@ -77,7 +80,7 @@ def search(preset: str = "pareto", *, progress: bool = True, **options: Unpack[O
     for name in options:
         if name not in option_names():
             raise TypeError(unknown_option(name))
-    given: dict[str, object] = {name: _plain(value) for name, value in options.items()}
+    given = {name: _checked(name, value) for name, value in options.items()}
     if isinstance(storage := options.get("storage"), str | Path):
         given["storage"] = sqlite_url(storage)
     settings = load_settings(preset, given)
@@ -85,21 +88,31 @@ def search(preset: str = "pareto", *, progress: bool = True, **options: Unpack[O
         raise UsageError(
             f"{preset}: run this study by the command, fusion-nas run --study {preset}"
         )
+    if settings.search.workers > 1 and LOCAL in settings.device.names:
+        raise UsageError(
+            f"workers={settings.search.workers} on {LOCAL}: it lowers the priority of the whole "
+            "process; run this study by the command, or on a board"
+        )
     # These load PyTorch: importing the package does not.
+    from studies.infra.signals import interrupts_taken
     from studies.infra.storage import quiet_optuna
     from studies.study.run import check_useful, run_to_end
 
     check_useful(settings)
     quiet_optuna()
-    with Bars(quiet=not progress) as reporter:
-        study, _ = run_to_end(settings, reporter, None)
-    return Study(study)
+    with interrupts_taken(signal.SIGINT), Bars(quiet=not progress) as reporter:
+        return Study(run_to_end(settings, reporter))
 
 
-def _plain(value: object) -> object:
+def _checked(name: str, value: object) -> object:
     """Return a value as the command line gives it: paths as text, sequences as tuples."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_plain(each) for each in value)
-    return value
+    kind = get_type_hints(Options)[name]
+    if get_origin(kind) is Sequence:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise TypeError(f"{name}={value!r}: give a list")
+        return tuple(str(each) if isinstance(each, Path) else each for each in value)
+    takes = (int, float) if kind is float else get_args(kind) or (kind,)
+    if not isinstance(value, takes) or (isinstance(value, bool) and kind is not bool):
+        names = " or ".join(each.__name__ for each in takes)
+        raise TypeError(f"{name}={value!r}: give {names}")
+    return str(value) if isinstance(value, Path) else value

@@ -11,7 +11,7 @@ from search_space.design.genotype import Genotype
 from studies.infra.locations import sqlite_url
 from studies.results.outcome import DesignResult, Outcome, Value
 from studies.results.study_outcome import outcome_of
-from studies.results.trial_record import genotype_of
+from studies.results.trial_record import TrialRecord
 from studies.study.lookup import find_study
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def load(storage: str | Path | None = None, name: str | None = None) -> "Study":
         name: the study's; may be left out where the storage holds one study.
 
     Raises:
-        FusionNasError: where there is no such study.
+        FusionNasError: where there is no such study, or a record in it is damaged.
     """
     return Study(find_study(None if storage is None else sqlite_url(storage), name))
 
@@ -49,7 +49,7 @@ class Study:
         self._predictor: Predictor | None = None
         trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
         self._designs = tuple(
-            Design(row, None if row.state == "failed" else genotype_of(trials[row.number]), self)
+            Design(row, TrialRecord.of(trials[row.number]).result.genotype, self)
             for row in self._outcome.rows
             if row.number is not None
         )
@@ -114,7 +114,10 @@ class Study:
         return target
 
     def predictor(self) -> "Predictor":
-        """Return what runs this study's trained networks; data and encoders are loaded once.
+        """Return what runs this study's trained networks.
+
+        Data and encoders are loaded once. Where trained weights are missing, as in another
+        FUSION_NAS_HOME, they are trained again, which takes as long as it did then.
 
         Raises:
             FusionNasError: where the data or encoders are gone, or have changed since.
@@ -145,24 +148,26 @@ class Designs(Sequence["Design"]):
     def __repr__(self) -> str:
         return "\n".join(map(repr, self._designs)) or "no designs"
 
-    def to_frame(self) -> Any:
+    def to_frame(self, columns: Sequence[str] | None = None) -> Any:
         """Return a table, a row per design: a `pandas.DataFrame` where pandas is installed, else a
         `pyarrow.Table`.
 
-        Columns: number, name, state, design, accuracy with its 95 % interval (percent, on
-        validation), latency_ms with its interval, test_accuracy, parameters, macs, onnx_bytes,
+        `columns` chooses some. There are: number, name, state, design, accuracy with its 95 %
+        interval (percent, on validation), latency_ms with its interval, test_accuracy, parameters, macs, onnx_bytes,
         device, reason, further objectives by name, and `params_NAME` for every decision.
         """
         rows = [design.as_row() for design in self._designs]
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        columns = {name: [row.get(name) for row in rows] for name in names}
+        names = list(dict.fromkeys(name for row in rows for name in row)) or list(_COLUMNS)
+        if unknown := [name for name in columns or () if name not in names]:
+            raise ValueError(f"no column {unknown[0]!r}: there are {', '.join(names)}")
+        values = {name: [row.get(name) for row in rows] for name in columns or names}
         try:
             import pandas
         except ModuleNotFoundError:
             import pyarrow
 
-            return pyarrow.table(columns)
-        return pandas.DataFrame(columns)
+            return pyarrow.table(values)
+        return pandas.DataFrame(values)
 
 
 @dataclass(frozen=True, repr=False)
@@ -268,6 +273,10 @@ class Design:
         with Bars(quiet=True) as reporter:
             write_export(self.study.optuna, self.number, target, fine_tuned, reporter)
         return target
+
+
+_COLUMNS = ("number", "name", "state", "design", "accuracy", "latency_ms", "test_accuracy")
+"""Of a table without rows."""
 
 
 def _with_interval(name: str, value: Value | None) -> dict[str, float | None]:

@@ -16,6 +16,8 @@ class FusionNasError(Exception):
     """
 
     exit_code: ClassVar[int | None] = None
+    is_block: ClassVar[bool] = False
+    """Whether the text is a block of lines, each shown as it is."""
 
     def __init__(self, message: str = "", hint: str = "") -> None:
         super().__init__(message, hint)

@@ -17,6 +17,7 @@ class DataError(FusionNasError):
     """
 
     exit_code = DATA
+    is_block = True
 
     def __init__(self, heading: str, problems: Sequence[str] = (), advice: str = "") -> None:
         lines = [heading, *(f"  {problem}" for problem in problems[:SHOWN])]

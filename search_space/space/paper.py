@@ -114,7 +114,7 @@ DESIGNS: tuple[PaperDesign, ...] = (
 class SeededDesign:
     """A published design as it stands in a search space.
 
-    `carried_over` says in words what was brought into proportion; empty for the paper's own
+    `adapted` says in words what was brought into proportion; empty for the paper's own
     encoders at the paper's own length.
     """
 

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class GridDesign:
-    """One design of the list. `carried_over` as in `SeededDesign`, for the paper's own designs."""
+    """One design of the list. `adapted` as in `SeededDesign`, for the paper's own designs."""
 
     name: str
     genotype: Genotype

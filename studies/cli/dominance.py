@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from evaluators.statistics.paired import Paired
+from studies.config.paths import check_page, default_page
 from studies.config.settings import Settings
 from studies.report import page as pages
 from studies.report.json_output import as_json, paired_as_json
@@ -85,7 +86,8 @@ def run_side_by_side(settings: Settings, reporter: Reporter) -> SideBySide:
     )
     outcomes = []
     for each in (first, second):
-        study, target = run_to_end(each, reporter, None)
+        study = run_to_end(each, reporter, lambda name: check_page(default_page(name)))
+        target = default_page(study.study_name)
         outcome = outcome_of(study)
         pages.write(outcome, target)
         reporter.line(f"page: {target}")

@@ -72,7 +72,7 @@ def as_reported(error: Exception) -> tuple[str, int] | None:
         return None
     if full:
         hint, code = f"the disk is full; make room, and {RESUMES}", DISK_FULL
-    if "\n" in text:
+    if isinstance(error, FusionNasError) and error.is_block and not full:
         return text, code
     text = " ".join(text.split())
     # What a device or a file says may hold what a terminal obeys.

@@ -38,8 +38,8 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
     from studies.study.run import run_to_end, running
 
     with running(settings, page, json_only) as reporter:
-        study, target = run_to_end(settings, reporter, page)
-    _show(study, target, json_only)
+        study = run_to_end(settings, reporter, lambda name: check_page(page or default_page(name)))
+    _show(study, page or default_page(study.study_name), json_only)
 
 
 def _run_side_by_side(settings: Settings, page: Path | None, json_only: bool) -> None:

@@ -21,6 +21,21 @@ def take_interrupts(*signals: int) -> None:
 
 
 @contextmanager
+def interrupts_taken(*signals: int) -> Iterator[None]:
+    """Take interrupts for the time of a block; elsewhere than in the main thread do nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.getsignal(each) for each in signals}
+    take_interrupts(*signals)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
 def whole() -> Iterator[None]:
     """A step that an interrupt waits for; the second one does not wait.
 

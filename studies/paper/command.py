@@ -87,7 +87,8 @@ def show_paper(settings: Settings, tokens: tuple[int, ...], json_only: bool) -> 
     """Times the fused designs at each text length; with data, trains and judges all nine too.
 
     No length stands for TOKENS without data, and for the designs' own with them. Everything is
-    kept, so an interrupted table goes on where it was. Raises what `open_lab` raises, UsageError.
+    kept, so an interrupted table goes on where it was. Raises UsageError, and what
+    `open_context` raises.
     """
     console = Console(stderr=json_only)
     with terminal.progress(console) as reporter:

@@ -86,7 +86,7 @@ class DesignResult:
     accuracy, accuracy_nonzero, test_accuracy, test_accuracy_nonzero: percent of samples, the
     first two on validation; the last two are means over `test_seeds`, the percentages that the
     trainings of each seed reached. latency: ms of one inference. `name` is that of a seeded
-    design or reference, else empty. `carried_over` says how a published design was brought onto
+    design or reference, else empty. `adapted` says how a published design was brought onto
     these encoders. `reason` says why a trial is infeasible, unstable (its latency could not be read
     well enough to be compared), stopped (before it was trained or timed, since
     others promise more) or failed. probe_r2: percent of the spread that the probe explains.

@@ -55,7 +55,7 @@ class _Test:
 class Reference:
     """A design outside the search that its front is held against, with what was published of it.
 
-    Accuracy in percent, latency in ms; None where nothing was. `carried_over` as in `SeededDesign`.
+    Accuracy in percent, latency in ms; None where nothing was. `adapted` as in `SeededDesign`.
     """
 
     name: str
@@ -197,16 +197,16 @@ class _TimedWithout:
     """The latency of a trained design's graph that runs without one modality."""
 
     def __init__(self, context: StudyContext, absent: Modality) -> None:
-        self._lab, self._absent = context, absent
+        self._context, self._absent = context, absent
 
     def key(self, genotype: Genotype) -> str:
-        whole = self._lab.latency.key(genotype)
+        whole = self._context.latency.key(genotype)
         return content_key("latency without", {"latency": whole, "absent": self._absent})
 
     def evaluate(self, genotype: Genotype) -> Evaluation:
-        artifact = self._lab.quality.exporter.artifact_without(genotype, self._absent)
+        artifact = self._context.quality.exporter.artifact_without(genotype, self._absent)
         try:
-            found = self._lab.latency.time(genotype, artifact)
+            found = self._context.latency.time(genotype, artifact)
         finally:
             artifact.discard()
         return replace(found, key=self.key(genotype), kind="latency without")

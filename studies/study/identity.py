@@ -95,10 +95,16 @@ def note_search(study: optuna.Study, settings: Settings) -> None:
     if own in known:
         return
     said = dict(study.user_attrs[CONDITIONS])
+    began_listed = SEARCHES in study.user_attrs
     if own["sampler"] not in [each["sampler"] for each in known]:
-        said["sampler"] += f", then {own['sampler']}"
+        phrase = f", then {own['sampler']}"
+        # Version 0.1.0 listed no searches: what it resumed is told by its words alone.
+        if began_listed or phrase not in said["sampler"]:
+            said["sampler"] += phrase
     if not any(all(own[name] == each[name] for name in STAGES) for each in known):
-        said["stages"] = f"{said.get('stages', EVERY_STAGE)}; then {_stages(settings)}"
+        phrase = f"; then {_stages(settings)}"
+        if began_listed or phrase not in said.get("stages", ""):
+            said["stages"] = said.get("stages", EVERY_STAGE) + phrase
     if said != study.user_attrs[CONDITIONS]:
         study.set_user_attr(CONDITIONS, said)
     study.set_user_attr(SEARCHES, [*known, own])

@@ -1,7 +1,7 @@
 """One study, run to its end: search, fine-tuning, the one look at test."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -50,17 +50,19 @@ def running(settings: Settings, page: Path | None, json_only: bool) -> Iterator[
 
 
 def run_to_end(
-    settings: Settings, reporter: Reporter, page: Path | None
-) -> tuple[optuna.Study, Path]:
-    """The study at its total, and where its page goes.
+    settings: Settings, reporter: Reporter, check_name: Callable[[str], None] | None = None
+) -> optuna.Study:
+    """Run a study to its total and return it.
 
-    Raises UsageError for flags that this space or this study has no use for, and what `open_lab`,
-    `open_study` and `Search.run` raise.
+    `check_name` is called with the study's name before anything is run, and may raise.
+
+    Raises UsageError for flags that this space or this study has no use for, and what
+    `open_context`, `open_study` and `Search.run` raise.
     """
     context = open_context(settings, reporter.step, partial(stored_protocol, settings.storage))
     try:
-        target = page or default_page(study_name(settings, context.data, context.space))
-        check_page(target)
+        if check_name is not None:
+            check_name(study_name(settings, context.data, context.space))
         if settings.search.seed_paper and not _seeds(context):
             raise UsageError(
                 "--seed-paper: no published design is one of search space "
@@ -88,7 +90,7 @@ def run_to_end(
         context.latency.settle()
     finally:
         context.close()
-    return study, target
+    return study
 
 
 def _seeds(context: StudyContext) -> list[SeededDesign]:

@@ -58,13 +58,20 @@ class Predictor:
         where the trial has no trained network.
         """
         genotype = genotype_of(trained_trial(self._study, number))
-        given = {"text": texts, "vision": images, "audio": sounds}
-        for modality in genotype.encoders:
-            inputs = given[modality]
-            if inputs is None:
+        if isinstance(texts, str):
+            raise ValueError("texts is one text: give a list of texts")
+        texts = list(texts)
+        given = {
+            "text": texts,
+            "vision": None if images is None else list(images),
+            "audio": None if sounds is None else list(sounds),
+        }
+        for modality, inputs in given.items():
+            if inputs is None and modality in genotype.encoders:
                 raise ValueError(f"trial {number} reads {modality}: give it too")
-            if len(inputs) != len(texts):
+            if inputs is not None and len(inputs) != len(texts):
                 raise ValueError(f"{len(inputs)} inputs of {modality} for {len(texts)} texts")
+        pictures, recordings = given["vision"], given["audio"]
         if not texts:
             return np.zeros((0, len(self.classes)), np.float32)
         if number not in self._networks:
@@ -77,8 +84,8 @@ class Predictor:
                 label=0,
                 score=None,
                 split="test",
-                image=None if images is None else Path(images[k]).expanduser(),
-                sound=None if sounds is None else Path(sounds[k]).expanduser(),
+                image=None if pictures is None else Path(pictures[k]).expanduser(),
+                sound=None if recordings is None else Path(recordings[k]).expanduser(),
             )
             for k, text in enumerate(texts)
         ]

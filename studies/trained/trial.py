@@ -35,7 +35,7 @@ def trained_trial(study: optuna.Study, number: int) -> FrozenTrial:
 def context_of(study: optuna.Study, reporter: Reporter) -> Iterator[StudyContext]:
     """Data, encoders and evaluators as the study had them, on this machine.
 
-    Raises what `open_lab` raises, and StorageError where they have changed since.
+    Raises what `open_context` raises, and StorageError where they have changed since.
     """
     settings = _elsewhere(study)
     context = open_context(settings, reporter.step, lambda _: study.user_attrs[PROTOCOL])

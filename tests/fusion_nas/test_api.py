@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -108,6 +109,37 @@ def test_a_value_out_of_its_range_is_an_error_of_the_toolkit(tmp_path: Path) -> 
         fn.search("superfuse")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"devices": "local"}, "devices='local': give a list"),
+        ({"trials": "3"}, "trials='3': give int"),
+        ({"probe": "no"}, "probe='no': give bool"),
+        ({"trials": True}, "trials=True: give int"),
+        ({"latency_limit_ms": "2"}, "latency_limit_ms='2': give int or float"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_value_of_another_type_is_named(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        fn.search(**wrong)  # type: ignore[arg-type]
+
+
+def test_workers_on_this_machine_are_for_the_command() -> None:
+    with pytest.raises(fn.FusionNasError, match="workers=2 on local: it lowers the priority"):
+        fn.search(workers=2)
+
+
+def test_columns_can_be_chosen(searched: fn.Study) -> None:
+    assert list(searched.front.to_frame(["design", "accuracy"]).columns) == ["design", "accuracy"]
+    with pytest.raises(ValueError, match="no column 'colour': there are number, name"):
+        searched.front.to_frame(["colour"])
+
+
+def test_handlers_of_signals_are_as_before(searched: fn.Study) -> None:
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_table_has_a_row_for_every_trial(searched: fn.Study) -> None:
     pandas = pytest.importorskip("pandas")
     table = searched.trials.to_frame()
@@ -178,6 +210,8 @@ def test_missing_inputs_are_named(searched: fn.Study) -> None:
         design.predict(["a text"])
     with pytest.raises(ValueError, match="0 inputs of vision for 1 texts"):
         design.predict(["a text"], [])
+    with pytest.raises(ValueError, match="texts is one text"):
+        design.predict("a text")
 
 
 def test_an_exported_design_is_timed_by_its_file(searched: fn.Study, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import studies
 from evaluators.data.errors import DataError
 from evaluators.devices.link import DeviceRefused
 from evaluators.devices.ssh.host_key import HostKeyChanged
-from search_space.errors import DEVICE, DISK_FULL, HOST_KEY, STORAGE, FusionNasError
+from search_space.errors import DATA, DEVICE, DISK_FULL, HOST_KEY, STORAGE, FusionNasError
 from studies.cli.exits import errors
 from studies.search.trial_runner import SearchStopped
 
@@ -89,3 +89,10 @@ def test_a_fault_of_the_toolkit_keeps_its_traceback() -> None:
 def test_errors_cross_a_process_boundary_as_they_are(error: FusionNasError) -> None:
     other = pickle.loads(pickle.dumps(error))
     assert (str(other), other.hint, other.args) == (str(error), error.hint, error.args)
+
+
+def test_only_data_are_told_in_several_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(HostKeyChanged("a\nb \x1b]0;title\x07")) == HOST_KEY
+    assert capsys.readouterr().err.count("\n") == 1
+    assert ended(DataError("folder", ["row 1: no text", "row 2: no text"])) == DATA
+    assert capsys.readouterr().err.count("\n") == 3
