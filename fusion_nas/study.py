@@ -153,8 +153,9 @@ class Designs(Sequence["Design"]):
         `pyarrow.Table`.
 
         `columns` chooses some. There are: number, name, state, design, accuracy with its 95 %
-        interval (percent, on validation), latency_ms with its interval, test_accuracy, parameters, macs, onnx_bytes,
-        device, reason, further objectives by name, and `params_NAME` for every decision.
+        interval (percent, on validation), latency_ms with its interval, test_accuracy, parameters,
+        macs, onnx_bytes, device, reason, further objectives by name, and `params_NAME` for every
+        decision.
         """
         rows = [design.as_row() for design in self._designs]
         names = list(dict.fromkeys(name for row in rows for name in row)) or list(_COLUMNS)
