@@ -57,14 +57,13 @@ def measure(
     options = DeviceOptions((device,), threads, timing, runtime=runtime)
     path = Path(onnx_file).expanduser()
     inputs: tuple[TensorSpec, ...] = input_specs(path, shapes or {})
-    alone = timing == "alone" or (timing == "auto" and device != LOCAL)
     kind, provider = RUNTIMES[options.runtime]
     request = MeasureRequest(
         hashlib.sha256(path.read_bytes()).hexdigest(),
         inputs,
         kind,
         provider,
-        BOARD_TIMING if alone else LOCAL_TIMING,
+        BOARD_TIMING if options.alone else LOCAL_TIMING,
         threads=threads,
         deadline_s=deadline_of(kind),
     )

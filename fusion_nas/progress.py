@@ -11,11 +11,10 @@ from studies.results.text import clean
 class Bars:
     """Report finished trials as a bar, the step of the trial now running beside it.
 
-    With `quiet` nothing is shown. Implements `studies.report.progress.Reporter`.
+    Implements `studies.report.progress.Reporter`.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
+    def __init__(self) -> None:
         self._bar: tqdm[None] | None = None
 
     def __enter__(self) -> "Bars":
@@ -33,24 +32,19 @@ class Bars:
     def trial(self, done: int, total: int, text: str) -> None:
         """Advance the bar to `done` of `total` trials; `text` says what the last one came to."""
         bar = self._opened(total)
-        if bar is not None:
-            bar.n = done
-            bar.set_postfix_str(clean(text))
+        bar.n = done
+        bar.set_postfix_str(clean(text))
 
     def step(self, what: str, done: int, total: int) -> None:
         """Show how far a step of the trial now running has come."""
         bar = self._opened(None)
-        if bar is not None:
-            bar.set_description(f"{what} {done}/{total}" if total > 1 else what)
+        bar.set_description(f"{what} {done}/{total}" if total > 1 else what)
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""
-        if not self._quiet:
-            tqdm.write(clean(text), file=sys.stderr)
+        tqdm.write(clean(text), file=sys.stderr)
 
-    def _opened(self, total: int | None) -> "tqdm[None] | None":
-        if self._quiet:
-            return None
+    def _opened(self, total: int | None) -> "tqdm[None]":
         if self._bar is None:
             self._bar = tqdm(unit="trial", total=total, leave=True)
         if total is not None and self._bar.total != total:

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypedDict, Unpack, get_args, get_origin, get_type_hints
 
@@ -9,9 +10,10 @@ from evaluators.devices.registry import LOCAL
 from fusion_nas.progress import Bars
 from fusion_nas.study import Study
 from search_space.design.genotype import Precision
-from studies.config.settings import load_settings, option_names, unknown_option
+from studies.config.settings import load_settings, unknown_option
 from studies.config.usage import UsageError
 from studies.infra.locations import sqlite_url
+from studies.report.progress import Reporter, Silent
 
 
 class Options(TypedDict, total=False):
@@ -56,10 +58,10 @@ class Options(TypedDict, total=False):
 def search(preset: str = "pareto", *, progress: bool = True, **options: Unpack[Options]) -> Study:
     """Run a study to its total, or go on with it, and return it.
 
-    With `workers` a script needs `if __name__ == "__main__":`, as for `multiprocessing`.
     Does what `fusion-nas run` does: the same options, defaults and storage, so a study can be
     begun by one and continued by the other. Works in a thread and in a notebook cell; when it is
-    interrupted, the same call goes on from there.
+    interrupted, the same call goes on from there. With `workers`, which need boards, a script has
+    to guard the call by `if __name__ == "__main__":`.
 
     Args:
         preset: a preset by name, or a TOML file.
@@ -78,7 +80,7 @@ def search(preset: str = "pareto", *, progress: bool = True, **options: Unpack[O
         TypeError: trails: there is no such option; did you mean trials?
     """
     for name in options:
-        if name not in option_names():
+        if name not in get_type_hints(Options):
             raise TypeError(unknown_option(name))
     given = {name: _checked(name, value) for name, value in options.items()}
     if isinstance(storage := options.get("storage"), str | Path):
@@ -100,7 +102,8 @@ def search(preset: str = "pareto", *, progress: bool = True, **options: Unpack[O
 
     check_useful(settings)
     quiet_optuna()
-    with interrupts_taken(signal.SIGINT), Bars(quiet=not progress) as reporter:
+    with interrupts_taken(signal.SIGINT), ExitStack() as stack:
+        reporter: Reporter = stack.enter_context(Bars()) if progress else Silent()
         return Study(run_to_end(settings, reporter))
 
 

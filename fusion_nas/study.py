@@ -177,7 +177,7 @@ class Design:
 
     Attributes:
         result: all that the study knows of it.
-        genotype: the design; None where the trial failed before it had one.
+        genotype: the design; None where the trial ended before it had one.
     """
 
     result: DesignResult
@@ -241,7 +241,8 @@ class Design:
     ) -> "npt.NDArray[np.float32]":
         """Return class probabilities of the trained network, (N, classes).
 
-        Inputs are prepared as in training. `study.predictor().classes` names the classes.
+        Inputs are prepared as in training; the network runs in fp32, also where the design is timed
+        in another precision. `study.predictor().classes` names the classes.
 
         Args:
             texts: N texts.
@@ -267,12 +268,11 @@ class Design:
         Raises:
             FusionNasError: where the trial has no trained network, or its data have changed.
         """
-        from fusion_nas.progress import Bars
+        from studies.report.progress import Silent
         from studies.trained.export import write_export
 
         target = Path(folder).expanduser()
-        with Bars(quiet=True) as reporter:
-            write_export(self.study.optuna, self.number, target, fine_tuned, reporter)
+        write_export(self.study.optuna, self.number, target, fine_tuned, Silent())
         return target
 
 

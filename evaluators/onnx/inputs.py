@@ -21,8 +21,6 @@ def input_specs(path: Path, shapes: Mapping[str, Sequence[int]]) -> tuple[Tensor
     """
     try:
         graph = onnx.load(str(path), load_external_data=False).graph
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: cannot be read as ONNX ({error})") from error
     except Exception as error:  # protobuf's own error has no public base class
         raise ValueError(f"{path}: cannot be read as ONNX ({error})") from error
     weights = {each.name for each in graph.initializer}

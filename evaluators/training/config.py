@@ -114,7 +114,7 @@ class TrainingProtocol:
     not wash those weights out. `arithmetic` is that of training trunks: "bf16" and "fp16" are
     autocast with weights and optimiser in fp32; evaluation is always fp32.
 
-    `by_stage`, where given, stands in place of the common configurations. Then designs that are
+    `by_stage`, where given, replaces the common configurations. Then designs that are
     trained whole, and unimodal ones are too, start from the trunks as they were loaded.
     """
 

@@ -3,7 +3,7 @@
 Each takes the padding of its tokens first: a modality (B, S), True where a token is padding, which
 is read by none, and None where all are real (text alone is padded). Then, in the order of the
 design's encoders, each modality as tokens (B, S, N) or as a vector (B, N). Whose tokens each gives,
-in the order of the tuple, stands in its signature.
+in the order of the tuple, is in its signature.
 """
 
 from collections.abc import Sequence

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table as Grid
 
-from studies.config.options import MAX_SEEDS
-from studies.config.usage import UsageError, check_choice, check_range
+from studies.config.usage import MAX_SEEDS, UsageError, check_choice, check_range
 from studies.infra.storage import quiet_optuna
 from studies.samplers.registry import SAMPLERS, sampler_maker
 from studies.table.table import Table, card, load_table

@@ -9,7 +9,7 @@ from evaluators.data import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.devices.registry import LOCAL
 from search_space.design.genotype import PRECISIONS, Precision
 from studies.ablations.designs import kinds
-from studies.config.usage import UsageError, check_choice, check_range, check_threads
+from studies.config.usage import MAX_SEEDS, UsageError, check_choice, check_range, check_threads
 from studies.results.objectives import Goals, goals
 from studies.samplers.registry import AUTO, BLIND, SAMPLERS
 
@@ -32,7 +32,6 @@ PRECISIONS_OF: dict[str, tuple[Precision, ...]] = {
 """What the spaces that come with the toolkit, made for a CPU, hold for other runtimes."""
 MAX_SEED = 2**32 - 1
 """What samplers can tell apart."""
-MAX_SEEDS = 100
 MAX_WORKERS = 64
 MAX_PORT = 2**16 - 1
 TIMINGS = ("auto", "alone", "shared")
@@ -114,6 +113,11 @@ class DeviceOptions:
     timing: str = "auto"
     rewrites: str = "all"
     runtime: str = "cpu"
+
+    @property
+    def alone(self) -> bool:
+        """Whether timing takes the device to do nothing else."""
+        return self.timing == "alone" or (self.timing == "auto" and self.names != (LOCAL,))
 
     def __post_init__(self) -> None:
         check_choice("--timing", self.timing, TIMINGS)

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.superfuse.names import ACTIVATIONS
-from studies.config.options import MAX_SEEDS
-from studies.config.usage import UsageError, check_choice, check_range
+from studies.config.usage import MAX_SEEDS, UsageError, check_choice, check_range
 
 KEYS = {"title": str, "about": str, "seed": int, "superfuse": dict}
 """What a preset of this kind says."""

@@ -2,6 +2,7 @@
 
 from search_space.errors import USAGE, FusionNasError
 
+MAX_SEEDS = 100
 MAX_THREADS = 1024
 """What the device agent takes."""
 

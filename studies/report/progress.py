@@ -17,3 +17,16 @@ class Reporter(Protocol):
     def line(self, text: str) -> None:
         """A line that stays readable afterwards."""
         ...
+
+
+class Silent:
+    """A reporter that reports nothing."""
+
+    def trial(self, done: int, total: int, text: str) -> None:
+        """Ignore it."""
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Ignore it."""
+
+    def line(self, text: str) -> None:
+        """Ignore it."""

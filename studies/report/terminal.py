@@ -12,7 +12,7 @@ from rich.table import Column
 from rich.text import Text
 
 from studies.report.ablation import text as ablation_text
-from studies.report.progress import Reporter
+from studies.report.progress import Reporter, Silent
 from studies.results import text as result_text
 from studies.results.outcome import DesignResult, Outcome
 from studies.results.text import clean
@@ -170,20 +170,12 @@ def progress(
     Elsewhere a trial takes one line, and so does a step once it has gone on for LONG_STEP_S.
     """
     if quiet:
-        yield _Silent()
+        yield Silent()
     elif console.is_terminal and not console.is_dumb_terminal:
         with _bars(console) as bars:
             yield _Live(bars)
     else:
         yield _Lines(console, clock_s)
-
-
-class _Silent:
-    def trial(self, done: int, total: int, text: str) -> None: ...
-
-    def step(self, what: str, done: int, total: int) -> None: ...
-
-    def line(self, text: str) -> None: ...
 
 
 class _Lines:

@@ -259,8 +259,7 @@ def open_latency(
 ) -> tuple[LatencyEvaluator, FileLock | None]:
     """Where designs are timed, and the lock on the local agent's home where that is here."""
     local = settings.device.names == (LOCAL,)
-    alone = settings.device.timing == "alone" or (settings.device.timing == "auto" and not local)
-    timing = BOARD_TIMING if alone else LOCAL_TIMING
+    timing = BOARD_TIMING if settings.device.alone else LOCAL_TIMING
     runs = Runs(*RUNTIMES[settings.device.runtime], settings.device.threads, timing)
     if not local:
         boards = _boards(settings, where, step)

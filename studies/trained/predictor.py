@@ -11,22 +11,9 @@ import torch
 from evaluators.data import Sample
 from evaluators.quality.trainer import DesignTrainer
 from search_space.network.network import FusionNetwork
-from studies.report.progress import Reporter
+from studies.report.progress import Silent
 from studies.results.trial_record import genotype_of
 from studies.trained.trial import context_of, trained_trial
-
-
-class _Silent:
-    """A reporter that reports nothing."""
-
-    def trial(self, done: int, total: int, text: str) -> None:
-        """Ignore it."""
-
-    def step(self, what: str, done: int, total: int) -> None:
-        """Ignore it."""
-
-    def line(self, text: str) -> None:
-        """Ignore it."""
 
 
 class Predictor:
@@ -36,10 +23,10 @@ class Predictor:
         classes: names of the classes, in the order of the probabilities.
     """
 
-    def __init__(self, study: optuna.Study, reporter: Reporter | None = None) -> None:
+    def __init__(self, study: optuna.Study) -> None:
         """Load the study's data and encoders. Raises what `context_of` raises."""
         self._study = study
-        with context_of(study, reporter or _Silent()) as context:
+        with context_of(study, Silent()) as context:
             context.quality.prepare()
             self._trainer: DesignTrainer = context.quality.trainer
             self.classes: tuple[str, ...] = tuple(context.data.classes)

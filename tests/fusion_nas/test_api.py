@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 import fusion_nas as fn
 from fusion_nas import measuring, progress, searching, study
 from studies.cli.app import app
+from studies.config.settings import option_names
 
 TRIALS = 4
 
@@ -78,9 +80,9 @@ def test_the_same_call_goes_on_where_an_interrupted_kernel_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(progress.Bars, "trial", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            fn.search(trials=3, progress=False, **own)
+            fn.search(trials=3, **own)
     assert len(fn.load(place.folder / "interrupted.db").trials) == 2
-    again = fn.search(trials=3, progress=False, **own)
+    again = fn.search(trials=3, **own)
     assert [design.state for design in again.trials].count("complete") == 3
 
 
@@ -98,6 +100,13 @@ def test_an_unknown_option_is_named_with_those_like_it() -> None:
         fn.search(trails=3)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="about: there is no such option"):
         fn.search(about="x")  # type: ignore[call-arg]
+
+
+def test_options_lists_every_option_but_those_of_the_command_alone() -> None:
+    assert set(option_names()) - set(get_type_hints(fn.Options)) == {"beside"}
+    assert set(get_type_hints(fn.Options)) <= set(option_names())
+    with pytest.raises(TypeError, match="beside: there is no such option"):
+        fn.search(beside="built-in:shapes")  # type: ignore[call-arg]
 
 
 def test_a_value_out_of_its_range_is_an_error_of_the_toolkit(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -115,3 +117,11 @@ def test_nothing_of_the_search_takes_more_than_eight_parameters(file: Path) -> N
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             taken = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
             assert len([each for each in taken if each.arg != "self"]) <= 8, node.name
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = grimp.build_graph(*ROOMS)
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    assert len(imports) > 250
+    order = list(TopologicalSorter(imports).static_order())  # CycleError names a circle
+    assert set(order) == set(imports)
