@@ -37,13 +37,16 @@ class FusionInputs:
         return FusionInputs(features, None if self.mask is None else self.mask.expand(count, -1))
 
 
-def batches_of(network: FusionNetwork | None, examples: Examples) -> Iterator[FusionInputs]:
-    """What the network's fusion reads of all samples in order, a batch at a time, on the host.
+def batches_of(
+    network: FusionNetwork | None, examples: Examples, order: Tensor | None = None
+) -> Iterator[FusionInputs]:
+    """What the network's fusion reads of the samples at `order`, a batch at a time, on the host.
 
-    Of kept features it is those, and no network is needed; of raw inputs the network's trunks are
-    run, where they are.
+    Without `order`, of all samples in theirs. Of cached features it is those, and no network is
+    needed; of raw inputs the network's trunks are run, where they are.
     """
-    order = torch.arange(len(examples.labels))
+    if order is None:
+        order = torch.arange(len(examples.labels))
     noted: list[FusionInputs] = []
     with torch.inference_mode():
         for at in order.split(BATCH):  # type: ignore[no-untyped-call]

@@ -103,6 +103,10 @@ class QualityEvaluator:
             "fusion_epochs": [trained.fusion_epochs, plan.fusion_config(genotype).epochs],
             "seconds": round(done.seconds, 3),
             "waited_s": round(done.waited_s, 3),
+            "attempts": trained.attempts,
+            "probe_percent": trained.check.probe,
+            "constant": trained.check.constant,
+            "did_not_train": trained.check.reason,
             "right": correct_rows(correct),
             **told,
         }

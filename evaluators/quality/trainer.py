@@ -1,6 +1,7 @@
 """Trains designs by one plan and keeps their weights."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from evaluators.data import DataSet, Split
 from evaluators.features.design_inputs import DesignInputs
 from evaluators.features.examples import CachedFeatures
 from evaluators.features.preprocessing import Preprocessing
+from evaluators.features.scales import feature_scales
 from evaluators.features.taps import TapFeatures
 from evaluators.features.trunk_weights import TrunkWeights, WeightsError, load_prefix, save_state
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.onnx.quantisation import For
 from evaluators.quality.keys import TrainingKeys
+from evaluators.training.check import TrainingCheck, check_training, probe_accuracy
 from evaluators.training.config import TrainingConfig, TrainingProtocol
 from evaluators.training.execution import Execution, execution_on, place
 from evaluators.training.loop import Examples, Fit, fit
@@ -24,6 +27,7 @@ from search_space.design.encoder import EncoderSpec
 from search_space.design.genotype import Genotype
 from search_space.network.network import Fusion, FusionNetwork, new_fusion
 from search_space.network.rewrites import NONE, Rewrites
+from search_space.network.training_form import TrainingForm
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps at most)."""
@@ -34,13 +38,20 @@ class Trained:
     """What one training left: the fusion or the whole network, on the compute device.
 
     valid: the validation examples as it reads them. fit: how the last training went, with the
-    seconds of all. fusion_epochs: those that the protocol's bound left to the fusion.
+    seconds of all. fusion_epochs: those that the protocol's bound left to the fusion. check: what
+    it answers on validation. attempts: how often it was trained.
     """
 
     module: nn.Module
     valid: Examples
     fit: Fit
     fusion_epochs: int
+    check: TrainingCheck
+    attempts: int = 1
+
+    def rank(self) -> tuple[bool, float, float]:
+        """Return what the better of two trainings is greater in."""
+        return not self.check.constant, self.fit.valid_accuracy, -self.fit.valid_loss
 
 
 class DesignTrainer:
@@ -118,28 +129,61 @@ class DesignTrainer:
             self._trunks.use_tuned(spec, key)
 
     def train(self, genotype: Genotype) -> Trained:
-        """Trains the design anew and keeps its weights.
+        """Train the design anew and save its weights.
 
-        Raises NotFiniteError where training diverges, OSError where weights cannot be kept.
+        A design that fails `check_training` is trained once more, with a lower rate and for more
+        epochs; the better of the two on validation is saved. Designs that are trained as published
+        are trained once.
+
+        Raises:
+            NotFiniteError: Training diverges, or features are not finite.
+            OSError: The weights cannot be saved.
         """
         self.prepare()
-        module: nn.Module = self._new_fusion(genotype)
-        config, fits = self.plan.fusion_config(genotype), []
+        trained = self._trained_once(genotype, lambda config: config)
+        if trained.check.failed and self.plan.protocol.by_stage is None:
+            first, again = trained, self._trained_once(genotype, TrainingConfig.second_attempt)
+            both = (first.fit, again.fit)
+            trained = max(first, again, key=Trained.rank)
+            seconds, waited = sum(f.seconds for f in both), sum(f.waited_s for f in both)
+            fit = replace(trained.fit, seconds=seconds, waited_s=waited)
+            trained = replace(trained, fit=fit, attempts=2)
+        save_state(trained.module.cpu(), self._weights_file(genotype))
+        trained.module.to(self.compute_device)
+        return trained
+
+    def _trained_once(
+        self, genotype: Genotype, adapted: Callable[[TrainingConfig], TrainingConfig]
+    ) -> Trained:
+        """Train by the plan's configurations as `adapted` changes them."""
+        fusion = self._new_fusion(genotype)
+        module: nn.Module = fusion
+        config, fits = adapted(self.plan.fusion_config(genotype)), []
         allowed, whole = config.epochs, self.plan.trains_whole(genotype)
-        if self.plan.protocol.starts_on_features or not whole:
+        on_features, probe = self.plan.protocol.starts_on_features or not whole, None
+        form: TrainingForm | None = None
+        if on_features:
             train, valid = self._train_and_valid(genotype, kept=True)
+            form = self._training_form(fusion, train)
             fits.append(self._fit(module, train, valid, config, "training fusion"))
             allowed = fits[0].epochs_allowed
+            probe = probe_accuracy(train, valid, len(self.data.classes))
         if whole:
-            network = self.untrained(genotype)
-            network.fusion.load_state_dict(module.cpu().state_dict())
+            module = network = self.untrained(genotype)
+            network.fusion = fusion.cpu()
             train, valid = self._train_and_valid(genotype, kept=False)
-            config, module = self.plan.whole_config(genotype), network
+            if not on_features:
+                form = self._training_form(fusion, train, network)
+            config = adapted(self.plan.whole_config(genotype))
             fits.append(self._fit(network, train, valid, config, "training whole"))
-        save_state(module.cpu(), self._weights_file(genotype))
+        fusion.cpu()
+        if form is not None:
+            form.deploy()
+        module.to(self.compute_device)
         seconds, waited = sum(f.seconds for f in fits), sum(f.waited_s for f in fits)
         done = replace(fits[-1], seconds=seconds, waited_s=waited)
-        return Trained(module.to(self.compute_device), valid, done, allowed)
+        check = check_training(module, valid, probe, self._execution)
+        return Trained(module, valid, done, allowed, check)
 
     def trained(self, genotype: Genotype) -> FusionNetwork:
         """The whole network with its trained weights; trained again where they are not kept."""
@@ -201,8 +245,25 @@ class DesignTrainer:
         network = self.untrained(genotype)
         train, valid = self._train_and_valid(genotype, kept=False)
         config = self.plan.alone_config(spec)
+        self._training_form(network.fusion, train, network)
         self._fit(network, train, valid, config, f"tuning {spec.name} alone")
         self._trunks.keep_tuned(key, network.trunks[spec.modality].cpu())
+
+    def _training_form(
+        self, fusion: Fusion, train: Examples, network: FusionNetwork | None = None
+    ) -> TrainingForm | None:
+        """Bring the fusion into its training form; None where it is trained as published.
+
+        `network` is the fusion's, whose trunks read raw inputs; without it `train` are features.
+        """
+        if self.plan.protocol.by_stage is not None:
+            return None
+        if network is not None:
+            place(network, self.compute_device)
+            if any(spec.weights == "random" for spec in self.plan.encoders.values()):
+                # BatchNorm of new trunks has no statistics yet: training reads each batch's own.
+                network = deepcopy(network).train()
+        return TrainingForm(fusion, feature_scales(train, network))
 
     def _train_and_valid(self, genotype: Genotype, kept: bool) -> tuple[Examples, Examples]:
         read = self.inputs.examples

@@ -92,6 +92,29 @@ def projects_result(genotype: Genotype, point: FusionPoint) -> bool:
     return after and point.width > 0 and not genotype.attends_over_tokens(point)
 
 
+def keeps_scaling(
+    genotype: Genotype, point: FusionPoint, modality: Modality, shapes: Shapes
+) -> bool:
+    """Whether standardising what this point reads of a modality is a part of the built network.
+
+    It is where no linear layer follows the feature that could take up its factor and offset:
+    before a residual connection over tokens, an elementwise operator or a ReLU.
+    """
+    as_tokens = fuses_tokens(genotype, point, modality)
+    if modality == "vision" and genotype.vision_pooling == "conv-max" and not as_tokens:
+        return False
+    if genotype.is_fused:
+        own = own_widths(genotype, point, shapes)[modality]
+        width = branch_widths(genotype, point, shapes)[modality]
+        if projects_inputs(genotype, point) or own != width:
+            return False
+        if as_tokens or point.operator != "concatenation":
+            return as_tokens or not FUSION_OPERATORS[point.operator].starts_linear
+    last = point == genotype.points[-1]
+    followed = point.width > 0 or (last and genotype.attention_blocks > 0)
+    return not followed and len(genotype.points) > 1
+
+
 def canonical(genotype: Genotype, shapes: Shapes) -> Genotype:
     """The one spelling of this network: points in order and once each, dead choices at rest.
 

@@ -11,6 +11,7 @@ from search_space.design.rules import (
     Shapes,
     branch_widths,
     fused_width,
+    keeps_scaling,
     own_widths,
     projects_inputs,
     projects_result,
@@ -40,21 +41,51 @@ class AttentionBlock(nn.Module):
 
     def forward(self, states: Tensor, padding: Tensor | None = None) -> Tensor:
         """(B, S, C) to (B, S, C); `padding` (B, S) is True where a token is not to be read."""
-        attended, _ = self.attention(
-            states, states, states, key_padding_mask=padding, need_weights=False
-        )
+        if self.training and states.shape[1] == 1 and padding is None:
+            attended = self._attended_alone(states)
+        else:
+            attended, _ = self.attention(
+                states, states, states, key_padding_mask=padding, need_weights=False
+            )
         mixed = self.linear(attended)
         normed: Tensor = self.norm(states + mixed if self.residual else mixed)
         return normed
+
+    def _attended_alone(self, states: Tensor) -> Tensor:
+        """Attend over one key: its softmax is 1, so queries and keys have no effect or gradient."""
+        width = states.shape[2]
+        weight, bias = self.attention.in_proj_weight[-width:], self.attention.in_proj_bias[-width:]
+        value = nn.functional.linear(states, weight, bias)
+        return cast(Tensor, self.attention.out_proj(value))
+
+
+class FeatureScaling(nn.Module):
+    """A fixed factor and offset for each channel of a feature; the identity when it is made."""
+
+    factor: Tensor
+    offset: Tensor
+
+    def __init__(self, width: int, over_map: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.ones(width))
+        self.register_buffer("offset", torch.zeros(width))
+        self._over_map = over_map
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(B, C) or (B, S, C), or a map (B, C, H, W), to the same size."""
+        if self._over_map:
+            return states * self.factor[:, None, None] + self.offset[:, None, None]
+        return states * self.factor + self.offset
 
 
 class Branch(nn.Module):
     """One fusion point: features of the trunks to one vector.
 
-    Order of operations: pooling (where nothing below meets the tokens) and projection of each side,
-    attention over tokens (if asked here) and pooling of what the operator takes as a vector,
-    operator, pooling of the tokens that it gives, projection of a concatenation, attention over the
-    vector (if asked here), ReLU where the branch is projected or one of several.
+    Order of operations: scaling (where `keeps_scaling` says so), pooling (where nothing below meets
+    the tokens) and projection of each side, attention over tokens (if asked here) and pooling of
+    what the operator takes as a vector, operator, pooling of the tokens that it gives, projection
+    of a concatenation, attention over the vector (if asked here), ReLU where the branch is
+    projected or one of several.
     """
 
     def __init__(self, genotype: Genotype, point: FusionPoint, shapes: Shapes) -> None:
@@ -67,8 +98,10 @@ class Branch(nn.Module):
         self.given = given(genotype, point)
         self.fused_as_tokens = [m for m in self.features if fuses_tokens(genotype, point, m)]
         own = own_widths(genotype, point, shapes)
-        widths = branch_widths(genotype, point, shapes)
+        self.widths = widths = branch_widths(genotype, point, shapes)
         first, fused = next(iter(widths.values())), fused_width(genotype, point, shapes)
+        self.keeps_scaling = [m for m in self.features if keeps_scaling(genotype, point, m, shapes)]
+        self.scalings = nn.ModuleDict({m: FeatureScaling(own[m]) for m in self.keeps_scaling})
         self.conv_max = None
         if genotype.vision_encoder and self.features["vision"].form == "grid":
             self.conv_max = ConvMax(shapes[genotype.vision_encoder].widths[point.vision_tap - 1])
@@ -125,6 +158,8 @@ class Branch(nn.Module):
         """A modality as it reaches the attention or the operator: tokens or a vector."""
         feature = self.features[modality]
         states = features[feature]
+        if modality in self.scalings:
+            states = self.scalings[modality](states)
         if self.conv_max is not None and feature.form == "grid":
             states = self.conv_max(states)
         elif feature.form == "tokens" and modality not in self.fused_as_tokens:

@@ -163,6 +163,7 @@ class LowRankTensor(FusionOperator):
     """
 
     signature = Signature(equal_widths=True)
+    starts_linear = True
     rank: ClassVar = 4
 
     def work(self, lengths: Sequence[int], width: int) -> Iterable[tuple[On, Work]]:

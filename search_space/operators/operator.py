@@ -49,6 +49,8 @@ class FusionOperator(ABC):
     """
 
     signature: ClassVar[Signature]
+    starts_linear: ClassVar[bool] = False
+    """Whether its module begins with a linear map, with bias, of each modality."""
 
     def output_width(self, widths: Mapping[Modality, int]) -> int:
         """Return how many features it gives, pooled, of modalities that are so wide."""

@@ -118,6 +118,7 @@ def row_as_json(row: DesignResult) -> dict[str, Any]:
         "carried_over": row.adapted,
         "fidelity": row.fidelity,
         "shortened": row.shortened,
+        **({"did_not_train": row.did_not_train} if row.did_not_train else {}),
         "folded": row.folded,
         "device": row.device,
         "valid_accuracy_percent": _value(row.accuracy),

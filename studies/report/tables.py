@@ -167,7 +167,8 @@ def _size(row: DesignResult) -> Cell:
 
 
 def _design(row: DesignResult) -> Cell:
-    notes = (row.fidelity, row.shortened, row.folded, row.adapted)
+    untrained = row.did_not_train if row.state != "untrained" else ""
+    notes = (row.fidelity, row.shortened, untrained, row.folded, row.adapted)
     return Cell(result_text.arrows(row.design), notes)
 
 

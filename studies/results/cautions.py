@@ -66,6 +66,13 @@ def _without_figures(rows: Sequence[DesignResult]) -> list[str]:
             f"{len(failed)} trials failed and are on no front; trial {failed[0].number}: "
             f"{failed[0].reason or 'no reason was kept'}"
         )
+    untrained = [row for row in rows if row.state == "untrained"]
+    if untrained:
+        found.append(
+            f"{counted(len(untrained), 'trial')} did not train, in two attempts, and "
+            f"{'is' if len(untrained) == 1 else 'are'} on no front: they give every sample the "
+            f"same class. {untrained[0].label}: {untrained[0].reason}"
+        )
     unstable = [row for row in rows if row.state == "unstable"]
     if unstable:
         found.append(
@@ -79,6 +86,8 @@ def _without_figures(rows: Sequence[DesignResult]) -> list[str]:
 def _of_reference(row: DesignResult, front: Sequence[DesignResult], correct: CorrectAnswers) -> str:
     if row.state == "unstable":
         return f"The latency of {row.label} is not stable: {row.reason}"
+    if row.state == "untrained":
+        return f"{row.label} {row.reason}: no comparison with it means anything"
     if row.state == "infeasible":
         return f"{row.label} has an accuracy and no latency: {row.reason}"
     beaten = [other for other in front if dominates(row, other)]
@@ -108,6 +117,14 @@ def _of_training(rows: Sequence[DesignResult]) -> list[str]:
     if len({row.fidelity for row in rows if row.fidelity}) > 1:
         found.append(
             "Late designs train fusion and head on frozen trunks, all others are trained whole."
+        )
+    below = [row for row in rows if row.did_not_train and row.state == "complete"]
+    if below:
+        first = "; ".join(f"{row.label} {row.did_not_train}" for row in below[:3])
+        found.append(
+            f"{counted(len(below), 'design')} stayed below a linear probe of the same features in "
+            f"two attempts: the recipe, not the design, may limit them. {first}"
+            f"{'; ...' if len(below) > 3 else ''}."
         )
     shortened = [row for row in rows if row.shortened]
     if shortened:

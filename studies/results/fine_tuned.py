@@ -77,6 +77,7 @@ def _tuned(row: DesignResult, kept: Mapping[str, Any]) -> DesignResult:
         use=ModalityUse.kept(tests.get(USE)),
         fidelity=kept["fidelity"],
         shortened="",
+        did_not_train="",
     )
 
 

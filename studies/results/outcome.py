@@ -11,7 +11,7 @@ from studies.results.objectives import ACCURACY, LATENCY, Goals, Objective
 if TYPE_CHECKING:  # it loads NumPy, and commands that show no study start without
     from evaluators.statistics.paired import Paired
 
-State = Literal["complete", "stopped", "infeasible", "unstable", "failed"]
+State = Literal["complete", "stopped", "infeasible", "unstable", "untrained", "failed"]
 Split = Literal["valid", "test"]
 Timing = Literal["alone", "shared"]
 Kind = Literal["on the front", "dominated", "not decidable"]
@@ -88,8 +88,10 @@ class DesignResult:
     trainings of each seed reached. latency: ms of one inference. `name` is that of a seeded
     design or reference, else empty. `adapted` says how a published design was brought onto
     these encoders. `reason` says why a trial is infeasible, unstable (its latency could not be read
-    well enough to be compared), stopped (before it was trained or timed, since
-    others promise more) or failed. probe_r2: percent of the spread that the probe explains.
+    well enough to be compared), stopped (before it was trained or timed, since others promise
+    more), untrained (it gives one class to every sample) or failed. did_not_train: why its accuracy
+    says little of the design; empty where training worked. probe_r2: percent of the spread that the
+    probe explains.
     predicted_latency: ms that a design was taken to need before it was timed, if it was.
     `fidelity` says how it was trained, `shortened` what a bound on training took from it, `folded`
     which attention blocks cannot attend and were timed in a simpler form, `device` by which device
@@ -119,6 +121,7 @@ class DesignResult:
     onnx_bytes: int | None = None
     fidelity: str = ""
     shortened: str = ""
+    did_not_train: str = ""
     folded: str = ""
     duplicate_of: int | None = None
     timed_as: int | None = None

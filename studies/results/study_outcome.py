@@ -87,6 +87,7 @@ def figures_of(result: TrialResult, tests: Mapping[str, Any] | None = None) -> d
         "onnx_bytes": whole("onnx_bytes"),
         "fidelity": training.fidelity,
         "shortened": training.shortened,
+        "did_not_train": training.did_not_train,
         "folded": timing.folded,
         "device": timing.device,
         "timing": timing.timing,
@@ -120,6 +121,7 @@ def row_of(trial: FrozenTrial, record: TrialRecord, tests: Mapping[str, Any]) ->
     """One finished trial as a row; `tests` holds the test figures by trial number."""
     result = record.result
     pruned = "stopped" if result.stopped else "infeasible"
+    pruned = "untrained" if result.untrained else pruned
     pruned = "unstable" if result.unstable else pruned
     states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: pruned}
     return DesignResult(
@@ -144,6 +146,8 @@ def reference_row(
     state: State = "complete" if result.latency else "infeasible"
     if result.unstable:
         state = "unstable"
+    elif result.untrained:
+        state = "untrained"
     figures = figures_of(result, tests)
     return DesignResult(None, state, design, name=name, adapted=adapted, **figures)
 

@@ -151,6 +151,8 @@ def standing_of(row: DesignResult, outcome: Outcome) -> str:
         return "on the front"
     if row.duplicate_of is not None:
         return f"same design as trial {row.duplicate_of}"
+    if row.state == "untrained":
+        return clean(row.reason)
     return "" if row.state == "complete" else f"{row.state}: {clean(row.reason)}"
 
 
@@ -159,7 +161,7 @@ def tally(outcome: Outcome) -> str:
     states = [row.state for row in outcome.rows if row.timed_as is None]
     parts = [
         f"{states.count(state)} {state}"
-        for state in ("complete", "stopped", "infeasible", "unstable", "failed")
+        for state in ("complete", "stopped", "infeasible", "unstable", "untrained", "failed")
         if state in states
     ]
     trials = counted(len(states), "trial")

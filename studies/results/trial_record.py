@@ -24,7 +24,7 @@ _NAME, _ADAPTED, _AGAIN, _WORKER = "name", "carried_over", "again", "worker"
 _ATTEMPTS, _DESIGN, _RECORD = "attempts", "design", "record"
 _EVALUATION = "_key"
 _PUBLISHED = ("published_accuracy", "published_latency_ms")
-_TRAINING = ("fidelity", "right", "shortened")
+_TRAINING = ("fidelity", "right", "shortened", "did_not_train", "constant")
 _TIMING = ("onnx_sha256", "device", "timing", "folded", "unstable")
 _BEFORE_0_1_0 = ("duplicate_of",)  # now seen when trials are read
 _OTHERS = ("genotype", "key", "reason", "stopped", "predicted_ms", *_BEFORE_0_1_0)
@@ -59,12 +59,16 @@ class TrainingRecord:
     """How a design was trained.
 
     correct: which samples it was right about, a string of digits a seed; None where it is not kept.
-    shortened: in words, what a bound took from training; empty for nothing.
+    shortened: in words, what a bound took from training; empty for nothing. did_not_train: why its
+    accuracy says little of the design, with what a linear probe of its features reaches; empty
+    where training worked. constant: whether it gives one class to every sample.
     """
 
     fidelity: str
     correct: tuple[str, ...] | None = None
     shortened: str = ""
+    did_not_train: str = ""
+    constant: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,11 @@ class TrialResult:
     def probe(self) -> Value | None:
         """Percent that the probe explains; None for a design that was not probed."""
         return self.measures.get("probe_r2")
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the trained design gives one class to every sample."""
+        return self.training is not None and self.training.constant
 
     @property
     def unstable(self) -> str:
@@ -230,7 +239,8 @@ def _training_of(quality: Evaluation) -> TrainingRecord:
     bound = f"fusion trained for at most {allowed} of {asked} epochs" if allowed < asked else ""
     correct = details.get("right")
     kept = None if correct is None else tuple(correct)
-    return TrainingRecord(details["fidelity"], kept, bound)
+    failed, constant = details.get("did_not_train", ""), details.get("constant", False)
+    return TrainingRecord(details["fidelity"], kept, bound, failed, constant)
 
 
 def _timing_of(latency: Evaluation) -> TimingRecord:
@@ -317,7 +327,13 @@ def _from_fields(fields: _Fields) -> TrialResult:
         published = PublishedFigures(*map(fields.number, _PUBLISHED))
     if "fidelity" in values:
         correct = fields.correct("right")
-        training = TrainingRecord(fields.text("fidelity"), correct, fields.text("shortened"))
+        training = TrainingRecord(
+            fields.text("fidelity"),
+            correct,
+            fields.text("shortened"),
+            fields.text("did_not_train"),
+            fields.flag("constant"),
+        )
     if not values.keys().isdisjoint(_TIMING):
         care: Any = fields.text("timing") or "shared"
         if care not in get_args(Timing):
@@ -390,6 +406,10 @@ def _to_fields(result: TrialResult) -> dict[str, Any]:
         fields["right"] = None if training.correct is None else list(training.correct)
         if training.shortened:
             fields["shortened"] = training.shortened
+        if training.did_not_train:
+            fields["did_not_train"] = training.did_not_train
+        if training.constant:
+            fields["constant"] = True
     if (timing := result.timing) is not None:
         fields["onnx_sha256"], fields["device"] = timing.onnx_sha256, timing.device
         fields["timing"] = timing.timing

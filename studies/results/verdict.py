@@ -152,7 +152,11 @@ def verdict(own: Judged, others: Sequence[Judged], split: Split) -> Verdict:
     then names one rival that stays open, and roughly how many more samples would tell the two
     apart if their difference stayed as it is.
     """
-    running = [other for other in others if other.row.latency is not None]
+    running = [
+        other
+        for other in others
+        if other.row.latency is not None and other.row.state != "untrained"
+    ]
     missing = _missing(own)
     if missing:
         return Verdict("not decidable", split, len(running), why=missing)
@@ -281,6 +285,8 @@ def _missing(judged: Judged) -> str:
     row = judged.row
     if row.state == "unstable":
         return f"the latency of {row.label} is not stable"
+    if row.state == "untrained":
+        return f"{row.label} {row.reason}"
     if row.latency is None:
         return f"{row.label} has no latency" + (f": {row.reason}" if row.reason else "")
     if row.latency.low is None or row.latency.high is None:

@@ -146,6 +146,11 @@ class TrialRunner:
             stopped = replace(result, reason=why, stopped=True)
             self._pruned(trial, stopped.with_evaluations(None, quality, probe))
             return
+        if quality.details.get("constant"):
+            _constrain(trial, "did_not_train", 1.0)
+            untrained = replace(result, reason=quality.details["did_not_train"])
+            self._pruned(trial, untrained.with_evaluations(latency, quality, probe))
+            return
         found = {"timing": latency, "training": quality}
         for name, evaluator in self._further.items():
             found[name], _ = known_or_new(self._store, evaluator, genotype)

@@ -125,7 +125,9 @@ def reference_rows(
         quality, _ = known_or_new(context.store, context.selection, reference.genotype)
         result = TrialResult(
             reference.genotype,
-            reason=latency.infeasible or latency.unstable,
+            reason=latency.infeasible
+            or latency.unstable
+            or (quality.details["did_not_train"] if quality.details.get("constant") else ""),
             published=PublishedFigures(
                 reference.published_accuracy, reference.published_latency_ms
             ),

@@ -376,7 +376,7 @@ def test_a_last_batch_of_one_does_not_reach_batch_norm(
 ) -> None:
     assert SPLITS["train"] % QUICK.fusion.batch_size == 1
     normed = design(vision_pooling="conv-max")
-    assert frozen.evaluate(normed).details["epochs"] == 3
+    assert frozen.evaluate(normed).details["epochs"] in (3, 6)  # in a second attempt twice as many
     flat = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     fit(flat, Line(9), Line(4), TrainingConfig(2, 2, 8, 0.1, 0.1), seed=0)
 

@@ -10,7 +10,8 @@ from test_evaluators_contract import BY_STAGE, QUICK, demo, design, image_folder
 
 from evaluators.data import DataSet
 from evaluators.quality import trainer as trainer_module
-from evaluators.quality.probe import ProbeEvaluator, ridge
+from evaluators.quality.probe import ProbeEvaluator
+from evaluators.training.linear_probe import ridge
 from search_space.design.genotype import ATTENTION_OVER
 from search_space.design.rules import violations
 from search_space.operators.definitions import OPERATORS

@@ -1,0 +1,80 @@
+"""Whether a training worked: a design is held to what a linear probe reads from its features."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from evaluators.features.examples import Examples
+from evaluators.training.execution import PLAIN, Execution
+from evaluators.training.linear_probe import probe_scores
+from evaluators.training.loop import predict
+
+PROBE_STRENGTH = 0.1
+"""Ridge penalty of the probe; its accuracy is within a point of a logistic probe's on tweets."""
+MARGIN_POINTS = 2.0
+"""How far below the probe a design may be on validation before it is trained once more."""
+FLAT_LOGITS = 1e-3
+"""Greatest deviation of a logit between samples below which a network ignores its input."""
+
+
+@dataclass(frozen=True)
+class TrainingCheck:
+    """What a trained design answers on validation.
+
+    Attributes:
+        accuracy: Percent right.
+        probe: Percent right of a linear probe of the same features; None where the trunks were
+            trained with the design, so that there are no fixed features to probe.
+        constant: Whether it gives one class to every sample of several classes, or logits that
+            hardly vary.
+    """
+
+    accuracy: float
+    probe: float | None
+    constant: bool
+
+    @property
+    def below_probe(self) -> bool:
+        """Whether it is further below the probe than MARGIN_POINTS."""
+        return self.probe is not None and self.accuracy < self.probe - MARGIN_POINTS
+
+    @property
+    def failed(self) -> bool:
+        """Whether the design is to be trained once more."""
+        return self.constant or self.below_probe
+
+    @property
+    def reason(self) -> str:
+        """Why the training failed, in words; empty where it did not."""
+        if not self.failed:
+            return ""
+        beside = (
+            "" if self.probe is None else f"; a linear probe of its features {self.probe:.1f} %"
+        )
+        what = "the same class for every sample, " if self.constant else ""
+        return f"did not train: {what}{self.accuracy:.1f} % on validation{beside}"
+
+
+def probe_accuracy(train: Examples, valid: Examples, classes: int) -> float:
+    """Return the percent of validation samples that a linear probe of cached features gets right.
+
+    Raises:
+        NotFiniteError: A feature has NaN or infinite values.
+    """
+    scores = probe_scores(train, valid, classes, PROBE_STRENGTH)
+    return 100 * float((scores.argmax(1) == valid.labels.numpy()).mean())
+
+
+def check_training(
+    module: nn.Module, valid: Examples, probe: float | None, execution: Execution = PLAIN
+) -> TrainingCheck:
+    """Check a trained module on validation; `probe` as in `TrainingCheck`."""
+    logits = predict(module, valid, execution).cpu()
+    answers = logits.argmax(1)
+    # A shift that all classes share changes no answer.
+    spread = (logits - logits.mean(1, keepdim=True)).std(0, correction=0).max()
+    several = len(torch.unique(valid.labels)) > 1
+    constant = several and (len(torch.unique(answers)) == 1 or float(spread) < FLAT_LOGITS)
+    right = (answers == valid.labels).double().mean()
+    return TrainingCheck(100 * float(right), probe, constant)
