@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from evaluators.cached_files import UNVERIFIED, fault_of, sha256_of, write_cached
 from evaluators.data.errors import DataError
-from evaluators.data.files import FileIndex, sha256_of, write_whole
+from evaluators.data.files import FileIndex
 from evaluators.data.layouts.entries import Entry, Layout
 from evaluators.data.layouts.meld import CLIP_FOLDERS, clip_paths
 
@@ -29,8 +30,9 @@ class Finder(ABC):
 
     A file of its own is preferred to the clip. What is made of clips is kept under
     `cache/<kind>s/<rule>/<SHA-256 of the clip's whole content>`, so the same clip is decoded once,
-    wherever it lies and however often a run was broken off. A kept file that is not whole is made
-    again, and named in `mended`.
+    wherever it lies and however often a run was broken off. A kept file that is not as it was
+    written is made again, and named in `mended`; those of earlier versions, which have no
+    checksum, are made again too, and counted in `unverified`.
     """
 
     kind: ClassVar[str]
@@ -45,6 +47,7 @@ class Finder(ABC):
         self._folder = cache / f"{self.kind}s" / self.rule
         self._index = index
         self.mended: list[str] = []
+        self.unverified = 0
 
     def find(self, entry: Entry) -> Found:
         """Raises DataError if the entry has no such file, or a broken one.
@@ -84,10 +87,6 @@ class Finder(ABC):
     @abstractmethod
     def _made(self, source: Path) -> bytes:
         """The content that is kept of a clip or another source. Raises DataError."""
-
-    @abstractmethod
-    def _check(self, kept: Path) -> None:
-        """Raises DataError for a kept file that is not whole."""
 
     def _name(self, entry: Entry) -> str:
         """The path, in the data folder, of an entry's file without suffix."""
@@ -129,27 +128,18 @@ class Finder(ABC):
         """What is made of a source, once, and kept; `word` says what the source is."""
         key = self._index.key(source) or _key(source)
         path = self._folder / f"{key}{self.suffix}"
-        kept = path.is_file()
-        if not kept or not self._whole(path):
-            write_whole(path, self._made(source))
-            if kept:
+        fault = fault_of(path)
+        if fault is not None:
+            write_cached(path, self._made(source))
+            if fault == UNVERIFIED:
+                self.unverified += 1
+            elif fault:
                 self.mended.append(
                     f"{entry.where}: {entry.id}: the kept {self.kind} {path} was not whole and has "
                     f"been made again from its {word}"
                 )
         self._index.remember(source, key)
         return Found(path, f"{self.rule}:{key}")
-
-    def _whole(self, kept: Path) -> bool:
-        """Whether a kept file is whole; looked into once while it stays unchanged."""
-        if self._index.key(kept) is not None:
-            return True
-        try:
-            self._check(kept)
-        except DataError:
-            return False
-        self._index.remember(kept, kept.stem)
-        return True
 
 
 def clip_folders(layout: Layout) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -244,8 +245,11 @@ def test_a_damaged_index_costs_time_and_nothing_else(tmp_path: Path) -> None:
     for path in (root / "images").iterdir():
         os.utime(path, (1_000_000, 1_000_000))
     first = loaded(root)
-    (index,) = (tmp_path / "cache" / "index").iterdir()
-    for content in (b"", b"[]", b'{"version": 1, "files": {"a": 3}}', b"\xff"):
+    (index,) = (tmp_path / "cache" / "index").glob("*.json")
+    whole = index.read_text()
+    key = next(iter(json.loads(whole)["files"].values()))[2]
+    altered = whole.replace(key, key[::-1]).encode()
+    for content in (b"", b"[]", b'{"version": 1, "files": {"a": 3}}', b"\xff", altered):
         index.write_bytes(content)
         assert loaded(root) == first
 
