@@ -7,10 +7,16 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from search_space.design.encoder import EncoderError, EncoderShape, EncoderSpec, UnknownEncoderError
+from search_space.design.encoder import (
+    EncoderError,
+    EncoderShape,
+    EncoderSpec,
+    UnknownEncoderError,
+    is_timm_folder,
+)
 from search_space.design.genotype import MIN_TEXT_TOKENS
-from search_space.encoders.configs import config_of, first_line
-from search_space.encoders.libraries import import_timm, import_transformers
+from search_space.encoders.configs import check_folder, config_of, first_line
+from search_space.encoders.libraries import from_pretrained, import_timm, import_transformers
 from search_space.encoders.pixels import image_size
 from search_space.encoders.sounds import sound_input
 from search_space.encoders.trunks import (
@@ -26,6 +32,7 @@ from search_space.encoders.trunks import (
 
 _UNREAD = ("pooler.", "masked_spec_embed")
 """Weights that need not be there: no trunk reads them, or it is told that they are missing."""
+FETCH = "fetch them into the hub's cache on a machine with a network"
 MIN_VOCABULARY = 4
 """Token ids that mark padding, unknown words, the start and the end of a text."""
 
@@ -91,7 +98,9 @@ def _load_timm(spec: EncoderSpec) -> nn.Module:
     if spec.modality == "text":
         raise EncoderError(f"text encoder {spec.source!r}: timm has no encoders of text")
     timm = import_timm()
-    if spec.source not in timm.list_models() and spec.source not in timm.list_pretrained():
+    folder = is_timm_folder(spec.source)
+    check_folder(spec)
+    if not (folder or spec.source in timm.list_models() or spec.source in timm.list_pretrained()):
         raise UnknownEncoderError(
             f"{spec.modality} encoder {spec.source!r}: timm has no such model; "
             "`python -c 'import timm; print(timm.list_models())'` lists them"
@@ -99,7 +108,7 @@ def _load_timm(spec: EncoderSpec) -> nn.Module:
     channels = {"in_chans": 1} if spec.modality == "audio" else {}
     try:
         model = timm.create_model(
-            spec.source,
+            f"local-dir:{spec.source}" if folder else spec.source,
             pretrained=spec.weights == "pretrained",
             num_classes=0,
             **channels,
@@ -113,7 +122,8 @@ def _load_timm(spec: EncoderSpec) -> nn.Module:
             ) from error
         raise EncoderError(
             f"{spec.modality} encoder {spec.source}: no pretrained weights ({first_line(error)}); "
-            "fetch them into the hub's cache on a machine with a network, or pass --weights random"
+            f"{'give a folder that holds model.safetensors' if folder else FETCH}, or pass "
+            "--weights random"
         ) from error
     if not hasattr(model, "forward_intermediates"):
         raise EncoderError(
@@ -126,7 +136,9 @@ def _from_config(spec: EncoderSpec) -> nn.Module:
     transformers = import_transformers()
     config = config_of(spec)
     try:  # a configuration may ask for half precision, which the fusion does not compute in
-        model = transformers.AutoModel.from_config(config, dtype=torch.float32)
+        model = transformers.AutoModel.from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        )
     except Exception as error:
         raise EncoderError(
             f"{spec.modality} encoder {spec.source}: transformers cannot build it "
@@ -147,9 +159,11 @@ def _load_transformers(spec: EncoderSpec) -> nn.Module:
     config_of(spec)
     here = f"{spec.modality} encoder {spec.source}"
     try:
-        model, report = import_transformers().AutoModel.from_pretrained(
-            spec.source, local_files_only=True, output_loading_info=True, dtype=torch.float32
+        model, report = from_pretrained(
+            "AutoModel", spec.source, output_loading_info=True, dtype=torch.float32
         )
+    except EncoderError:
+        raise
     except OSError as error:
         raise EncoderError(
             f"{here}: no weights there ({first_line(error)}); "
