@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +17,20 @@ from evaluators.data.layouts.entries import Entry, Layout
 from evaluators.data.layouts.meld import CLIP_FOLDERS, clip_paths
 
 CLIP_SUFFIX = ".mp4"
+_STATED = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".wav",
+    ".flac",
+    ".mp3",
+    ".ogg",
+    ".m4a",
+    ".mp4",
+)
+"""Suffixes that a label file may state behind an id."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,7 @@ class Finder(ABC):
         self._layout = layout
         self._folder = cache / f"{self.kind}s" / self.rule
         self._index = index
+        self._listings: dict[Path, dict[str, str]] = {}
         self.mended: list[str] = []
         self.unverified = 0
 
@@ -98,10 +115,54 @@ class Finder(ABC):
                 path = self._root / (self._name(entry) + written)
                 if path.is_file():
                     return path
-        return None
+        return self._spelled_otherwise(self._root / self._name(entry), self._suffixes())
 
     def _clip(self, entry: Entry) -> Path | None:
-        return next((clip for clip in self._clips(entry) if clip.is_file()), None)
+        for clip in self._clips(entry):
+            if clip.is_file():
+                return clip
+            other = self._spelled_otherwise(clip.with_suffix(""), (CLIP_SUFFIX,))
+            if other is not None:
+                return other
+        return None
+
+    def _spelled_otherwise(self, path: Path, suffixes: Sequence[str]) -> Path | None:
+        """A file that `path` means with any of the suffixes, which no exact name has led to.
+
+        Names may differ in Unicode form, in spaces about them and in the case of the suffix, and
+        the label file may state a suffix.
+        """
+        folder = self._listed(path.parent)
+        if folder is None:
+            return None
+        names = self._listing(folder)
+        stem, stated = unicodedata.normalize("NFC", path.name).strip(), ""
+        for suffix in (*suffixes, *_STATED):
+            if stem.lower().endswith(suffix):
+                stem, stated = stem[: -len(suffix)].strip(), suffix
+                break
+        for suffix in dict.fromkeys((stated, *suffixes)):
+            name = names.get(stem + suffix) if suffix in suffixes else None
+            if name is not None and (folder / name).is_file():
+                return folder / name
+        return None
+
+    def _listed(self, folder: Path) -> Path | None:
+        """A folder below the root as the disk spells it; None where there is none."""
+        if folder.is_dir():
+            return folder
+        if folder == self._root or self._root not in folder.parents:
+            return None
+        parent = self._listed(folder.parent)
+        name = None if parent is None else self._listing(parent).get(_plain(folder.name))
+        return None if parent is None or name is None else parent / name
+
+    def _listing(self, folder: Path) -> dict[str, str]:
+        """The names in a folder by their plain spelling; read once."""
+        if folder not in self._listings:
+            found = sorted(os.listdir(folder), reverse=True)  # of two alike the first one counts
+            self._listings[folder] = {_plain(name): name for name in found}
+        return self._listings[folder]
 
     def _clips(self, entry: Entry) -> tuple[Path, ...]:
         """Where the clip of an entry may lie; nowhere in a folder of images."""
@@ -140,6 +201,12 @@ class Finder(ABC):
                 )
         self._index.remember(source, key)
         return Found(path, f"{self.rule}:{key}")
+
+
+def _plain(name: str) -> str:
+    """A name in one Unicode form, without spaces about its stem, its suffix in lower case."""
+    stem, dot, suffix = unicodedata.normalize("NFC", name).strip().rpartition(".")
+    return stem.strip() + dot + suffix.lower() if dot else suffix
 
 
 def clip_folders(layout: Layout) -> tuple[str, ...]:
