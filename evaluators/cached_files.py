@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
@@ -55,7 +56,7 @@ def write_whole(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with naming(path), os.fdopen(handle, "wb") as file:
             file.write(data)
         move_whole(Path(temporary), path)
     except BaseException:
@@ -66,10 +67,19 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def move_whole(temporary: Path, path: Path) -> None:
     """Bring a finished temporary file to stable storage, then rename it to `path`."""
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    set_folder_aside(path)
-    os.replace(temporary, path)
+    with naming(path):
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an OSError name this path: a full disk names none, a rename a temporary file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def set_folder_aside(path: Path) -> None:
@@ -83,12 +93,14 @@ def set_folder_aside(path: Path) -> None:
 def write_cached(path: Path, data: bytes) -> None:
     """Write a file whole, with its checksum beside it. Raises OSError."""
     _write_checksum(path, hashlib.sha256(data).hexdigest())
+    set_folder_aside(path)
     write_whole(path, data)
 
 
 def move_cached(temporary: Path, path: Path) -> None:
     """Move a finished temporary file to its place, with its checksum beside it. Raises OSError."""
     _write_checksum(path, sha256_of(temporary))
+    set_folder_aside(path)
     move_whole(temporary, path)
 
 
@@ -98,7 +110,8 @@ def _write_checksum(path: Path, digest: str) -> None:
     part = beside.with_name(f".tmp-{uuid4().hex}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        part.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+        with naming(beside):
+            part.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
         set_folder_aside(beside)
         os.replace(part, beside)
     finally:

@@ -227,6 +227,7 @@ class FeatureWriter:
             "shard_rows": self._shard_rows,
             "shards": {name: asdict(shard) for name, shard in sorted(self._whole.items())},
         }
+        set_folder_aside(folder / MANIFEST)
         try:
             write_whole(folder / MANIFEST, json.dumps(said, indent=1).encode())
         except OSError as error:

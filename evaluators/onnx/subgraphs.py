@@ -18,7 +18,7 @@ import onnxruntime
 from filelock import FileLock
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from evaluators.cached_files import ALTERED, move_whole, report
+from evaluators.cached_files import ALTERED, move_whole, report, set_folder_aside
 from evaluators.onnx.stripped import fill_for, without_values
 from evaluators.onnx.versions import IR_VERSION, OPSET
 
@@ -247,6 +247,7 @@ class SubgraphStore:
             with open(whole, "wb") as out:
                 out.write(hashlib.sha256(content).hexdigest().encode())
                 out.write(content)
+            set_folder_aside(file)
             move_whole(whole, file)
 
 

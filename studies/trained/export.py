@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import optuna
-from rich.console import Console
 
-from evaluators.cached_files import ALTERED, sha256_of
+from evaluators.cached_files import ALTERED, naming, sha256_of
 from evaluators.onnx.artifacts import Artifact, ParityError
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.exporter import NetworkExporter
@@ -66,7 +65,7 @@ def export_trial(
     study: optuna.Study, number: int, out: Path | None, fine_tuned: bool = False
 ) -> None:
     """Write an export and print what it is. Raises what `write_export` raises."""
-    console = Console()
+    console = terminal.open_console()
     with terminal.progress(console) as reporter:
         done = write_export(study, number, out or Path(f"export-{number}"), fine_tuned, reporter)
     graphs = "".join(f"{file}, " for file in done.without)
@@ -158,7 +157,8 @@ def write_export(
 def _write_graph(artifact: Artifact, file: Path) -> None:
     """Copies a graph and discards its artifact. Raises OSError where the copy is another file."""
     try:
-        copyfile(artifact.path, file)
+        with naming(file):
+            copyfile(artifact.path, file)
     finally:
         artifact.discard()
     if sha256_of(file) != artifact.sha256:

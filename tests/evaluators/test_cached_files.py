@@ -79,8 +79,9 @@ def test_a_write_that_breaks_off_leaves_no_file_that_passes(
 
     with monkeypatch.context() as patched:
         patched.setattr("evaluators.cached_files.os.fsync", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="No space left") as told:
             write_cached(file, CONTENT)
+        assert told.value.filename == str(file)
     assert not is_whole(file) and not list(tmp_path.glob(".tmp-*"))
 
 
