@@ -89,6 +89,7 @@ class EncoderShape:
     band where it has none); empty for text.
     max_tokens: the longest text in tokens; 0 for the others.
     has_class_token, has_pooler: whether the poolings "cls" (vision) and "pooler" (text) exist.
+    is_causal: of text: no token reads those after it, so the pooling "cls" says nothing.
     sound_size: extents of a sound as it is read: samples, or bands and frames in the encoder's
     order; empty for the others.
     """
@@ -102,6 +103,7 @@ class EncoderShape:
     has_pooler: bool = False
     image_size: int = 0
     sound_size: tuple[int, ...] = ()
+    is_causal: bool = False
 
     @property
     def input_size(self) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from search_space.encoders.configs import check_folder, config_of, first_line
 from search_space.encoders.libraries import from_pretrained, import_timm, import_transformers
 from search_space.encoders.pixels import image_size
 from search_space.encoders.sounds import sound_input
+from search_space.encoders.tap_check import check_text_taps
 from search_space.encoders.trunks import (
     MapTrunk,
     MobileNetV2Trunk,
@@ -33,6 +34,8 @@ from search_space.encoders.trunks import (
 _UNREAD = ("pooler.", "masked_spec_embed")
 """Weights that need not be there: no trunk reads them, or it is told that they are missing."""
 FETCH = "fetch them into the hub's cache on a machine with a network"
+SMALL_WEIGHTS = 5_000_000
+"""Random weights of a text encoder that are drawn only to describe it, at most."""
 MIN_VOCABULARY = 4
 """Token ids that mark padding, unknown words, the start and the end of a text."""
 
@@ -57,6 +60,8 @@ def _load(spec: EncoderSpec, seed: int = 0) -> nn.Module:
         torch.random.set_rng_state(state)
     if spec.weights == "pretrained":
         _check_finite(spec, model)
+    if spec.modality == "text":
+        check_text_taps(spec, model)
     return model
 
 
@@ -186,16 +191,17 @@ def _load_transformers(spec: EncoderSpec) -> nn.Module:
 
 
 def _encoder_of(spec: EncoderSpec, model: Any) -> nn.Module:
-    """The model, or that part of a speech recogniser which reads the sound."""
-    speaks = spec.modality == "audio" and model.config.is_encoder_decoder
-    return cast(nn.Module, model.get_encoder() if speaks else model)
+    """The model, or that part of it which reads the sound or text where another one writes."""
+    writes = spec.modality in ("audio", "text") and model.config.is_encoder_decoder
+    return cast(nn.Module, model.get_encoder() if writes else model)
 
 
 @lru_cache(maxsize=64)
 def describe(spec: EncoderSpec) -> EncoderShape:
     """Depth, widths and limits of an encoder, found by running its shape alone.
 
-    Weights are loaded only to tell whether a text encoder's pooler is among them.
+    Weights are loaded of text encoders alone, but for large random ones: to tell whether a pooler
+    is among them, whether the first token reads the others, and that taps are hidden states.
     Raises EncoderError where the encoder cannot be had.
     """
     model = _without_weights(spec)
@@ -220,12 +226,16 @@ def _text_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
             raise EncoderError(
                 f"{here}: it has {found} {what}, at least {least} are needed: choose another"
             )
+    small = sum(weight.numel() for weight in model.parameters()) <= SMALL_WEIGHTS
+    loaded = _load(spec) if small or spec.weights == "pretrained" else None
+    with_pooler = model if spec.weights == "random" else loaded
     return EncoderShape(
         spec.name,
         "text",
         (config.hidden_size,) * depth,
         max_tokens=longest,
-        has_pooler=_has_pooler(spec, model),
+        has_pooler=getattr(with_pooler, "pooler", None) is not None,
+        is_causal=loaded is not None and check_text_taps(spec, loaded),
     )
 
 
@@ -279,13 +289,6 @@ def _longest_text(spec: EncoderSpec, model: nn.Module) -> int:
             # RoBERTa's first padding_idx + 1 rows stand for no position.
             return int(longest) - (0 if table.padding_idx is None else table.padding_idx + 1)
     return int(longest)
-
-
-def _has_pooler(spec: EncoderSpec, model: nn.Module) -> bool:
-    """Whether a pooler is there and was trained, which only the loading of its weights tells."""
-    if getattr(model, "pooler", None) is None:
-        return False
-    return spec.weights == "random" or getattr(_load(spec), "pooler", None) is not None
 
 
 def _without_weights(spec: EncoderSpec) -> nn.Module:

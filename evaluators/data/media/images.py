@@ -96,7 +96,7 @@ def _decoded(path: Path) -> Iterator[Image]:
                 ImageOps.exif_transpose(opened, in_place=True)
                 picture = _in_bands(opened)
                 if picture is not opened:
-                    opened.im = None  # its pixels would otherwise stay as long as this frame
+                    opened.im = None  # type: ignore[assignment]  # its pixels would otherwise stay as long as this frame
     except DataError:
         held.close()
         raise
