@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from evaluators.cached_files import report, set_folder_aside
 from evaluators.evaluation import Evaluation, Evaluator, NotFiniteError
 from search_space.design.genotype import Genotype
 from search_space.errors import STORAGE, FusionNasError
@@ -27,12 +28,13 @@ class EvaluationStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.damaged_lines = 0
+        self.damaged_lines, self._reported = 0, False
         self._places: dict[str, int] = {}  # where in the file: what is known may outgrow memory
         self._read_to = 0
         self._lock = FileLock(f"{path}.lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            set_folder_aside(path)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -126,6 +128,10 @@ class EvaluationStore:
                 self._places.setdefault(evaluation.key, self._read_to)
         elif line.strip():
             self.damaged_lines += 1
+            if not self._reported:
+                self._reported = True
+                place = f"has a damaged line at byte {self._read_to:,}"
+                report(self.path, place, "what it held is evaluated again where it is needed")
         self._read_to += len(line)
 
 

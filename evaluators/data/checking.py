@@ -120,8 +120,19 @@ def check(
             Dropped(name, "; ".join(dict.fromkeys(reasons.values())))
             for name, reasons in lacks.items()
         ),
-        mended=tuple(text for finder in finders.values() for text in finder.mended),
+        mended=tuple(text for finder in finders.values() for text in _mended(finder)),
     )
+
+
+def _mended(finder: Finder) -> list[str]:
+    """What a finder has made again, in words."""
+    found = list(finder.mended)
+    if finder.unverified:
+        found.append(
+            f"{finder.unverified:,} cached {finder.kind}s of an earlier version have no checksum "
+            "and have been made again"
+        )
+    return found
 
 
 _Lacks = Mapping[str, Mapping[Modality, str]]

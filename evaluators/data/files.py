@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and a memory of files already read."""
+"""A memory of files already read."""
 
 from __future__ import annotations
 
@@ -6,34 +6,13 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 
+from evaluators.cached_files import is_whole, write_cached
+
 _SETTLED_NS = 2_000_000_000
 _INDEX_VERSION = 1
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write by a temporary neighbour, fsync and rename: no reader ever sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of the whole content; raises OSError."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class FileIndex:
@@ -71,7 +50,7 @@ class FileIndex:
         if self._changed:
             content = {"version": _INDEX_VERSION, "files": self._known}
             with contextlib.suppress(OSError):
-                write_whole(self._path, json.dumps(content).encode())
+                write_cached(self._path, json.dumps(content).encode())
             self._changed = False
 
     def _name(self, path: Path) -> str:
@@ -89,6 +68,8 @@ def _state(path: Path) -> tuple[int, int]:
 
 def _read_index(path: Path) -> dict[str, tuple[int, int, str]]:
     try:
+        if not is_whole(path):
+            return {}
         content = json.loads(path.read_bytes())
         if content["version"] != _INDEX_VERSION:
             return {}

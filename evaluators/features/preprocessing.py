@@ -36,16 +36,21 @@ class Preprocessing:
         self._lengths: dict[str, tuple[int, ...]] = {}
 
     def tokenizer(self, spec: EncoderSpec) -> Tokenizer:
-        """The encoder's own tokenizer; for random weights without one, learned from train."""
+        """The encoder's own tokenizer; for random weights without one, learned from train.
+
+        Raises EncoderError for one that is missing, or does not read the training texts.
+        """
         if spec.name not in self._tokenizers:
             has_own = (
                 spec.weights == "pretrained" or (Path(spec.source) / "tokenizer.json").is_file()
             )
+            texts = (sample.text for sample in self.data.split("train"))
             if has_own:
-                self._tokenizers[spec.name] = PretrainedTokenizer(spec)
+                own = PretrainedTokenizer(spec)
+                own.check(texts)
+                self._tokenizers[spec.name] = own
             else:
                 size = describe_vocabulary(spec)
-                texts = (sample.text for sample in self.data.split("train"))
                 self._tokenizers[spec.name] = LearnedTokenizer(texts, size)
         return self._tokenizers[spec.name]
 

@@ -11,7 +11,6 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from filelock import FileLock
 from safetensors import safe_open
 from torch import Tensor
 
-from evaluators.data.files import sha256_of, write_whole
+from evaluators.cached_files import report, set_folder_aside, sha256_once, write_whole
 from evaluators.features.trunk_weights import write_tensors
 
 SHARD_BYTES = 64 * 2**20
@@ -176,7 +175,7 @@ class FeatureWriter:
         left = store.folder.iterdir() if store.folder.is_dir() else ()
         for file in left:  # damaged, of something else, or of a worker that was killed
             if file.name not in (MANIFEST, *self._whole):
-                file.unlink()
+                _clear(file)
 
     def put(self, at: Tensor, tensors: Mapping[str, Tensor]) -> None:
         """Takes the rows `at` (B,) of every tensor, (B, ...) float32 each, in any order.
@@ -216,7 +215,7 @@ class FeatureWriter:
         self._whole[name] = Shard(
             rows=len(next(iter(kept.values()))),
             bytes=(folder / name).stat().st_size,
-            sha256=_sha256(folder / name),
+            sha256=sha256_once(folder / name),
             tensors={
                 key: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
                 for key, tensor in kept.items()
@@ -228,6 +227,7 @@ class FeatureWriter:
             "shard_rows": self._shard_rows,
             "shards": {name: asdict(shard) for name, shard in sorted(self._whole.items())},
         }
+        set_folder_aside(folder / MANIFEST)
         try:
             write_whole(folder / MANIFEST, json.dumps(said, indent=1).encode())
         except OSError as error:
@@ -237,20 +237,17 @@ class FeatureWriter:
 
 def _is_whole(file: Path, shard: Shard) -> bool:
     try:
-        return file.stat().st_size == shard.bytes and _sha256(file) == shard.sha256
+        return file.stat().st_size == shard.bytes and sha256_once(file) == shard.sha256
     except OSError:
         return False
 
 
-def _sha256(file: Path) -> str:
-    found = file.stat()
-    return _sha256_once(file, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-@cache
-def _sha256_once(file: Path, inode: int, size: int, changed_ns: int) -> str:
-    """Read once a process, as long as it is the same file."""
-    return sha256_of(file)
+def _clear(file: Path) -> None:
+    """Removes what is no whole shard of the manifest."""
+    if file.suffix == ".safetensors" and not file.is_dir():
+        report(file, "is not as its manifest says")
+    set_folder_aside(file)
+    file.unlink(missing_ok=True)
 
 
 def halved(tensor: Tensor) -> Tensor:

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -10,9 +13,16 @@ import torch
 from torch import Tensor
 
 from search_space.design.encoder import EncoderError, EncoderSpec
-from search_space.encoders.libraries import import_transformers
+from search_space.encoders.configs import first_line
+from search_space.encoders.libraries import from_pretrained
 
+CHECKED_TEXTS = 1000
+MOST_UNKNOWN, MANY_UNKNOWN = 0.5, 0.05
+"""Shares of the data's tokens unknown to a pretrained tokenizer: more is refused, warned of."""
 PAD, UNKNOWN, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
+
+
+_log = logging.getLogger("fusion_nas.encoders")
 
 
 class Tokenizer(Protocol):
@@ -33,14 +43,15 @@ class PretrainedTokenizer:
     """The tokenizer that comes with an encoder, from its folder or the hub's cache."""
 
     def __init__(self, spec: EncoderSpec) -> None:
-        transformers = import_transformers()
+        self._source = spec.source
         try:
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(
-                spec.source, local_files_only=True
-            )
+            self._tokenizer = from_pretrained("AutoTokenizer", spec.source)
+        except EncoderError:
+            raise
         except Exception as error:  # tokenizers raises nothing narrower for a torn file
             raise EncoderError(
-                f"text encoder {spec.source}: no usable tokenizer there; give a folder that holds "
+                f"text encoder {spec.source}: no usable tokenizer there "
+                f"({first_line(error)}); give a folder that holds "
                 "tokenizer.json as save_pretrained wrote it, or fetch the encoder into the hub's "
                 "cache"
             ) from error
@@ -57,6 +68,40 @@ class PretrainedTokenizer:
         vocabulary = json.dumps([self._tokenizer.get_vocab(), rules], sort_keys=True)
         self.fingerprint = hashlib.sha256(vocabulary.encode()).hexdigest()
 
+    def check(self, texts: Iterable[str]) -> None:
+        """Hold the tokenizer against the texts that it is to read, or `CHECKED_TEXTS` of them.
+
+        An encoder that was saved without its tokenizer gets an empty one, which reads every text
+        alike. Raises EncoderError where all texts have the same ids, or over `MOST_UNKNOWN` of the
+        tokens are unknown; warns over `MANY_UNKNOWN`.
+        """
+        given = list(islice(dict.fromkeys(text for text in texts if text.strip()), CHECKED_TEXTS))
+        try:
+            ids = [self._tokenizer(text)["input_ids"] for text in given]
+        except Exception as error:  # an empty vocabulary is found out when it is first used
+            why = f"it cannot read the data's texts ({first_line(error)})"
+            raise self._unusable(why) from error
+        if len(given) > 1 and all(row == ids[0] for row in ids):
+            raise self._unusable("it gives all of the data's texts the same token ids")
+        unknown = self._tokenizer.unk_token_id
+        marks = {*self._tokenizer.all_special_ids} - {unknown}
+        words = [token for row in ids for token in row if token not in marks]
+        share = words.count(unknown) / len(words) if words and unknown is not None else 0.0
+        if share > MOST_UNKNOWN:
+            raise self._unusable(f"{100 * share:.0f} % of the data's tokens are unknown to it")
+        if share > MANY_UNKNOWN:
+            _warn_once(
+                f"text encoder {self._source}: {100 * share:.0f} % of the data's tokens are "
+                "unknown to its tokenizer: is it made for texts in this language?"
+            )
+
+    def _unusable(self, why: str) -> EncoderError:
+        return EncoderError(
+            f"text encoder {self._source}: its tokenizer is of no use here: {why}; give a folder "
+            "that holds the encoder's own tokenizer.json, as save_pretrained of the tokenizer "
+            "writes it, and an encoder made for these texts"
+        )
+
     def encode(self, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
         """Ids and mask, each (N, L') int64, with L' = min(length, longest of the texts)."""
         found = self._tokenizer(
@@ -67,6 +112,11 @@ class PretrainedTokenizer:
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and its settings."""
         self._tokenizer.save_pretrained(str(folder))
+
+
+@cache
+def _warn_once(text: str) -> None:
+    _log.warning(text)
 
 
 class LearnedTokenizer:

@@ -5,16 +5,17 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from evaluators.cached_files import fault_of, is_whole, move_cached, move_whole
 from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.encoders.loading import load_trunk
 from search_space.errors import STORAGE, FusionNasError
@@ -48,12 +49,8 @@ class TrunkWeights:
         return self._folder / f"{key}.safetensors"
 
     def has_tuned(self, key: str) -> bool:
-        """Whether whole fine-tuned weights are kept under this content key."""
-        try:
-            with safe_open(str(self.tuned_file(key)), "pt"):
-                return True
-        except (OSError, SafetensorError):
-            return False
+        """Whether whole fine-tuned weights are cached under this content key."""
+        return is_whole(self.tuned_file(key), quiet=True)
 
     def keep_tuned(self, key: str, trunk: nn.Module) -> None:
         """Keeps the weights of a whole fine-tuned trunk."""
@@ -105,17 +102,24 @@ def architecture(spec: EncoderSpec) -> dict[str, Any]:
 
 
 def save_state(module: nn.Module, path: Path) -> None:
-    """Writes a module's weights whole or not at all. Raises OSError."""
-    write_tensors(module.state_dict(), path)
+    """Writes a module's weights whole or not at all, with their checksum. Raises OSError."""
+    write_tensors(module.state_dict(), path, move_cached)
 
 
-def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Writes a safetensors file whole or not at all. Raises OSError."""
+def write_tensors(
+    tensors: Mapping[str, torch.Tensor],
+    path: Path,
+    move: Callable[[Path, Path], None] = move_whole,
+) -> None:
+    """Writes a safetensors file whole or not at all; `move` brings it to its place.
+
+    Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.partial")
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-        temporary.replace(path)
+        move(temporary, path)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         code = int(number[1]) if number else errno.EIO
@@ -127,9 +131,12 @@ def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
 def load_prefix(trunk: nn.Module, path: Path) -> None:
     """Loads a trunk's weights from those of a trunk at least as deep.
 
-    Raises WeightsError where the file is damaged, lacks a weight or has it in another size;
-    OSError where it cannot be read.
+    Raises WeightsError where the file is damaged, has no checksum, lacks a weight or has it in
+    another size; FileNotFoundError where there is none.
     """
+    fault = fault_of(path)
+    if fault:
+        raise WeightsError(f"{path}: {fault}: remove it and run again")
     try:
         whole = load_file(path)
         trunk.load_state_dict({name: whole[name] for name in trunk.state_dict()})

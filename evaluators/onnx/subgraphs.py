@@ -6,7 +6,6 @@ concatenation of its fields: no weight is copied or encoded a second time.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import onnxruntime
 from filelock import FileLock
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from evaluators.cached_files import ALTERED, move_whole, report, set_folder_aside
 from evaluators.onnx.stripped import fill_for, without_values
 from evaluators.onnx.versions import IR_VERSION, OPSET
 
@@ -231,6 +231,8 @@ class SubgraphStore:
             with FileLock(f"{file}.lock"):  # a second worker waits and finds it done
                 model = _read(file)
                 if model is None:
+                    if file.exists():
+                        report(file, ALTERED if file.is_file() else "is no file")
                     self._make(file, make)
                     model = _read(file)
         assert model is not None, f"{file} was written a moment ago"
@@ -245,16 +247,15 @@ class SubgraphStore:
             with open(whole, "wb") as out:
                 out.write(hashlib.sha256(content).hexdigest().encode())
                 out.write(content)
-                out.flush()
-                os.fsync(out.fileno())
-            whole.replace(file)
+            set_folder_aside(file)
+            move_whole(whole, file)
 
 
 def _read(file: Path) -> onnx.ModelProto | None:
     """The kept model; None where there is none or it is not what was written."""
     try:
         content = file.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return None
     told, model = content[:DIGEST_CHARACTERS], memoryview(content)[DIGEST_CHARACTERS:]
     if hashlib.sha256(model).hexdigest().encode() != told:

@@ -1,6 +1,7 @@
 """Exports designs as ONNX with the weights that they were trained to."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -43,9 +44,26 @@ class NetworkExporter:
         """Logits (N, classes) of the exported network, run in its precision on this CPU."""
         artifact = self.artifact(genotype)
         try:
-            return run_onnx(artifact.path, self._fed(genotype, samples))
+            return self.logits_of(artifact.path, genotype, samples)
         finally:
             artifact.discard()
+
+    def logits_of(
+        self,
+        file: Path,
+        genotype: Genotype,
+        samples: Sequence[Sample],
+        progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
+        """The same of a file that holds the design's network; `progress` is told samples done."""
+
+        def fed() -> Iterator[tuple[Tensor, ...]]:
+            for done, row in enumerate(self._fed(genotype, samples), 1):
+                yield row
+                if progress is not None:
+                    progress(done)
+
+        return run_onnx(file, fed())
 
     def inputs(self, genotype: Genotype, samples: Sequence[Sample]) -> list[tuple[Tensor, ...]]:
         """What the exported network reads: a tuple of inputs of batch 1, a sample."""

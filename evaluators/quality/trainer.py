@@ -8,13 +8,14 @@ from pathlib import Path
 from filelock import FileLock
 from torch import nn
 
+from evaluators.cached_files import is_whole, remove_cached
 from evaluators.data import DataSet, Split
 from evaluators.features.design_inputs import DesignInputs
 from evaluators.features.examples import CachedFeatures
 from evaluators.features.preprocessing import Preprocessing
 from evaluators.features.scales import feature_scales
 from evaluators.features.taps import TapFeatures
-from evaluators.features.trunk_weights import TrunkWeights, WeightsError, load_prefix, save_state
+from evaluators.features.trunk_weights import TrunkWeights, load_prefix, save_state
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.onnx.quantisation import For
 from evaluators.quality.keys import TrainingKeys
@@ -124,7 +125,7 @@ class DesignTrainer:
             if not self._trunks.has_tuned(key):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with FileLock(f"{file}.lock"):  # a second worker waits and finds it done
-                    if not self._trunks.has_tuned(key):
+                    if not is_whole(file):
                         self._tune(spec, key)
             self._trunks.use_tuned(spec, key)
 
@@ -213,11 +214,9 @@ class DesignTrainer:
         whole = self.plan.trains_whole(genotype)
         part = self.untrained(genotype) if whole else self._new_fusion(genotype)
         file = self._weights_file(genotype)
-        try:
-            load_prefix(part, file)
-        except (FileNotFoundError, WeightsError):
+        if not is_whole(file):
             self.train(genotype)
-            load_prefix(part, file)
+        load_prefix(part, file)
         return part.eval()
 
     def untrained(self, genotype: Genotype) -> FusionNetwork:
@@ -238,7 +237,7 @@ class DesignTrainer:
 
     def forget_weights(self, genotype: Genotype) -> None:
         """Removes what is kept of the design's training; asked for again, it is trained again."""
-        self._weights_file(genotype).unlink(missing_ok=True)
+        remove_cached(self._weights_file(genotype))
 
     def _tune(self, spec: EncoderSpec, key: str) -> None:
         genotype = self.plan.unimodal(spec)

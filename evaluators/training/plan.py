@@ -47,7 +47,7 @@ class TrainingPlan:
             point = FusionPoint(0, 0, audio_tap=shape.depth)
             return Genotype(None, None, 0, (point,), audio_encoder=spec.name)
         point = FusionPoint(shape.depth, 0)
-        pooling = "pooler" if shape.has_pooler else "cls"
+        pooling = "pooler" if shape.has_pooler else "mean" if shape.is_causal else "cls"
         if spec.weights == "pretrained" and self.protocol.by_stage is None:
             pooling = "mean"
         return Genotype(spec.name, None, min(512, shape.max_tokens), (point,), text_pooling=pooling)  # type: ignore[arg-type]

@@ -89,6 +89,7 @@ class EncoderShape:
     band where it has none); empty for text.
     max_tokens: the longest text in tokens; 0 for the others.
     has_class_token, has_pooler: whether the poolings "cls" (vision) and "pooler" (text) exist.
+    is_causal: of text: no token reads those after it, so the pooling "cls" says nothing.
     sound_size: extents of a sound as it is read: samples, or bands and frames in the encoder's
     order; empty for the others.
     """
@@ -102,6 +103,7 @@ class EncoderShape:
     has_pooler: bool = False
     image_size: int = 0
     sound_size: tuple[int, ...] = ()
+    is_causal: bool = False
 
     @property
     def input_size(self) -> tuple[int, ...]:
@@ -114,11 +116,23 @@ class EncoderShape:
         return len(self.widths)
 
 
+def is_timm_folder(source: str) -> bool:
+    """Whether this is a folder with a configuration of timm, as the hub has it."""
+    try:
+        settings = json.loads(Path(source, "config.json").expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return (
+        isinstance(settings, dict) and "architecture" in settings and "model_type" not in settings
+    )
+
+
 def spec_for(modality: Modality, source: str, weights: Weights) -> EncoderSpec:
     """The encoder that a user names on the command line: a folder, a timm model or a hub id.
 
     A folder's name carries the first eight digits of its configuration's SHA-256, so that two
-    folders of one name are two encoders. `timm/NAME` means timm, which as an audio encoder reads
+    folders of one name are two encoders. `timm/NAME` means timm, as does a folder
+    downloaded for it, which as an audio encoder reads
     log-mel bands as a picture; a bare NAME of a vision encoder without a slash means it too. Raises
     EncoderError where the folder holds no model.
     """
@@ -132,7 +146,8 @@ def spec_for(modality: Modality, source: str, weights: Weights) -> EncoderSpec:
             )
         digest = hashlib.sha256(config.read_bytes()).hexdigest()[:8]
         name = f"{folder.resolve().name}@{digest}"
-        return EncoderSpec(name, modality, "transformers", str(folder.resolve()), weights)
+        library: Library = "timm" if is_timm_folder(source) else "transformers"
+        return EncoderSpec(name, modality, library, str(folder.resolve()), weights)
     if source.startswith((".", "/", "~")):
         raise UnknownEncoderError(f"{modality} encoder {source}: there is no such folder")
     if source.startswith("timm/"):

@@ -139,14 +139,17 @@ def _text_pooling(genotype: Genotype, shapes: Shapes) -> TextPooling:
     pooled = [point for point in genotype.points if pools(point, "text")]
     if genotype.text_encoder is None or not pooled:
         return "cls"
+    shape = shapes[genotype.text_encoder]
+    without_pooler: TextPooling = "mean" if shape.is_causal else "cls"
+    if genotype.text_pooling == "cls":
+        return without_pooler
     if genotype.text_pooling != "pooler":
         return genotype.text_pooling
-    shape = shapes[genotype.text_encoder]
     reads_pooler = shape.has_pooler and any(
         point.text_tap == shape.depth and not fuses_tokens(genotype, point, "text")
         for point in pooled
     )
-    return "pooler" if reads_pooler else "cls"
+    return "pooler" if reads_pooler else without_pooler
 
 
 def _vision_pooling(genotype: Genotype, shapes: Shapes) -> VisionPooling:
@@ -282,6 +285,9 @@ def _pooling_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) 
         shape = shapes[name]
         if point.text_tap == shape.depth and not shape.has_pooler:
             found.append(f"text pooling 'pooler': {name} has no pooler")
+    first = genotype.text_pooling == "cls" and pools(point, "text")
+    if name and first and shapes[name].is_causal:
+        found.append(f"text pooling 'cls': the first token of {name} reads no other (it is causal)")
     name = genotype.vision_encoder
     reads_cls = genotype.vision_pooling == "cls" and pools(point, "vision")
     if name and reads_cls and not shapes[name].has_class_token:

@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from search_space.design.encoder import EncoderError, EncoderSpec
-from search_space.encoders.libraries import import_transformers
+from search_space.encoders.libraries import from_pretrained, import_transformers
+from search_space.lfs import advice, pointer_in
 
 
 def config_of(spec: EncoderSpec) -> Any:
     """The configuration of an encoder of transformers. Raises EncoderError where there is none."""
     transformers = import_transformers()
     here = f"{spec.modality} encoder {spec.source}"
+    check_folder(spec)
     if spec.model_type is not None and not (
         spec.weights == "pretrained" or Path(spec.source).is_dir()
     ):
@@ -28,7 +30,9 @@ def config_of(spec: EncoderSpec) -> Any:
         except Exception as error:  # each configuration checks itself in its own way
             raise EncoderError(f"{here}: {' '.join(str(error).split())}") from error
     try:
-        return transformers.AutoConfig.from_pretrained(spec.source, local_files_only=True)
+        return from_pretrained("AutoConfig", spec.source)
+    except EncoderError:
+        raise
     except Exception as error:
         if Path(spec.source).is_dir():
             raise EncoderError(
@@ -39,6 +43,14 @@ def config_of(spec: EncoderSpec) -> Any:
             f"{here}: neither a folder nor in the hub's cache; "
             f"run `hf download {spec.source}` or give a local folder"
         ) from error
+
+
+def check_folder(spec: EncoderSpec) -> None:
+    """Raises EncoderError for a folder that holds Git-LFS pointers in place of its files."""
+    folder = Path(spec.source)
+    pointer = pointer_in(folder) if folder.is_dir() else None
+    if pointer is not None:
+        raise EncoderError(f"{spec.modality} encoder {spec.source}: {advice(pointer)}")
 
 
 def first_line(error: Exception) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from search_space.design.encoder import EncoderError
+
 _kept: list[Any] = []
 """Operator schemas live as long as the library object that defined them."""
 
@@ -40,6 +42,26 @@ def import_timm() -> ModuleType:
     """The timm package."""
     _import_torchvision()
     return importlib.import_module("timm")
+
+
+def from_pretrained(kind: str, source: str, **options: Any) -> Any:
+    """Load what an auto class of transformers (`kind`) finds at `source`, and run none of its code.
+
+    Raises EncoderError where the folder asks for code of its own to be run, and whatever the
+    library raises for files that are missing or unusable.
+    """
+    loader = getattr(import_transformers(), kind)
+    try:
+        return loader.from_pretrained(
+            source, local_files_only=True, trust_remote_code=False, **options
+        )
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise EncoderError(
+            f"encoder {source}: its configuration names Python code of its own (auto_map), which "
+            "is never run; choose an encoder that transformers knows by itself"
+        ) from error
 
 
 def import_transformers() -> ModuleType:

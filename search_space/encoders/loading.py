@@ -7,12 +7,19 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from search_space.design.encoder import EncoderError, EncoderShape, EncoderSpec, UnknownEncoderError
+from search_space.design.encoder import (
+    EncoderError,
+    EncoderShape,
+    EncoderSpec,
+    UnknownEncoderError,
+    is_timm_folder,
+)
 from search_space.design.genotype import MIN_TEXT_TOKENS
-from search_space.encoders.configs import config_of, first_line
-from search_space.encoders.libraries import import_timm, import_transformers
+from search_space.encoders.configs import check_folder, config_of, first_line
+from search_space.encoders.libraries import from_pretrained, import_timm, import_transformers
 from search_space.encoders.pixels import image_size
 from search_space.encoders.sounds import sound_input
+from search_space.encoders.tap_check import check_text_taps
 from search_space.encoders.trunks import (
     MapTrunk,
     MobileNetV2Trunk,
@@ -26,6 +33,9 @@ from search_space.encoders.trunks import (
 
 _UNREAD = ("pooler.", "masked_spec_embed")
 """Weights that need not be there: no trunk reads them, or it is told that they are missing."""
+FETCH = "fetch them into the hub's cache on a machine with a network"
+SMALL_WEIGHTS = 5_000_000
+"""Random weights of a text encoder that are drawn only to describe it, at most."""
 MIN_VOCABULARY = 4
 """Token ids that mark padding, unknown words, the start and the end of a text."""
 
@@ -50,6 +60,8 @@ def _load(spec: EncoderSpec, seed: int = 0) -> nn.Module:
         torch.random.set_rng_state(state)
     if spec.weights == "pretrained":
         _check_finite(spec, model)
+    if spec.modality == "text":
+        check_text_taps(spec, model)
     return model
 
 
@@ -91,7 +103,9 @@ def _load_timm(spec: EncoderSpec) -> nn.Module:
     if spec.modality == "text":
         raise EncoderError(f"text encoder {spec.source!r}: timm has no encoders of text")
     timm = import_timm()
-    if spec.source not in timm.list_models() and spec.source not in timm.list_pretrained():
+    folder = is_timm_folder(spec.source)
+    check_folder(spec)
+    if not (folder or spec.source in timm.list_models() or spec.source in timm.list_pretrained()):
         raise UnknownEncoderError(
             f"{spec.modality} encoder {spec.source!r}: timm has no such model; "
             "`python -c 'import timm; print(timm.list_models())'` lists them"
@@ -99,7 +113,7 @@ def _load_timm(spec: EncoderSpec) -> nn.Module:
     channels = {"in_chans": 1} if spec.modality == "audio" else {}
     try:
         model = timm.create_model(
-            spec.source,
+            f"local-dir:{spec.source}" if folder else spec.source,
             pretrained=spec.weights == "pretrained",
             num_classes=0,
             **channels,
@@ -113,7 +127,8 @@ def _load_timm(spec: EncoderSpec) -> nn.Module:
             ) from error
         raise EncoderError(
             f"{spec.modality} encoder {spec.source}: no pretrained weights ({first_line(error)}); "
-            "fetch them into the hub's cache on a machine with a network, or pass --weights random"
+            f"{'give a folder that holds model.safetensors' if folder else FETCH}, or pass "
+            "--weights random"
         ) from error
     if not hasattr(model, "forward_intermediates"):
         raise EncoderError(
@@ -126,7 +141,9 @@ def _from_config(spec: EncoderSpec) -> nn.Module:
     transformers = import_transformers()
     config = config_of(spec)
     try:  # a configuration may ask for half precision, which the fusion does not compute in
-        model = transformers.AutoModel.from_config(config, dtype=torch.float32)
+        model = transformers.AutoModel.from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        )
     except Exception as error:
         raise EncoderError(
             f"{spec.modality} encoder {spec.source}: transformers cannot build it "
@@ -147,9 +164,11 @@ def _load_transformers(spec: EncoderSpec) -> nn.Module:
     config_of(spec)
     here = f"{spec.modality} encoder {spec.source}"
     try:
-        model, report = import_transformers().AutoModel.from_pretrained(
-            spec.source, local_files_only=True, output_loading_info=True, dtype=torch.float32
+        model, report = from_pretrained(
+            "AutoModel", spec.source, output_loading_info=True, dtype=torch.float32
         )
+    except EncoderError:
+        raise
     except OSError as error:
         raise EncoderError(
             f"{here}: no weights there ({first_line(error)}); "
@@ -172,16 +191,17 @@ def _load_transformers(spec: EncoderSpec) -> nn.Module:
 
 
 def _encoder_of(spec: EncoderSpec, model: Any) -> nn.Module:
-    """The model, or that part of a speech recogniser which reads the sound."""
-    speaks = spec.modality == "audio" and model.config.is_encoder_decoder
-    return cast(nn.Module, model.get_encoder() if speaks else model)
+    """The model, or that part of it which reads the sound or text where another one writes."""
+    writes = spec.modality in ("audio", "text") and model.config.is_encoder_decoder
+    return cast(nn.Module, model.get_encoder() if writes else model)
 
 
 @lru_cache(maxsize=64)
 def describe(spec: EncoderSpec) -> EncoderShape:
     """Depth, widths and limits of an encoder, found by running its shape alone.
 
-    Weights are loaded only to tell whether a text encoder's pooler is among them.
+    Weights are loaded of text encoders alone, but for large random ones: to tell whether a pooler
+    is among them, whether the first token reads the others, and that taps are hidden states.
     Raises EncoderError where the encoder cannot be had.
     """
     model = _without_weights(spec)
@@ -206,12 +226,16 @@ def _text_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
             raise EncoderError(
                 f"{here}: it has {found} {what}, at least {least} are needed: choose another"
             )
+    small = sum(weight.numel() for weight in model.parameters()) <= SMALL_WEIGHTS
+    loaded = _load(spec) if small or spec.weights == "pretrained" else None
+    with_pooler = model if spec.weights == "random" else loaded
     return EncoderShape(
         spec.name,
         "text",
         (config.hidden_size,) * depth,
         max_tokens=longest,
-        has_pooler=_has_pooler(spec, model),
+        has_pooler=getattr(with_pooler, "pooler", None) is not None,
+        is_causal=loaded is not None and check_text_taps(spec, loaded),
     )
 
 
@@ -265,13 +289,6 @@ def _longest_text(spec: EncoderSpec, model: nn.Module) -> int:
             # RoBERTa's first padding_idx + 1 rows stand for no position.
             return int(longest) - (0 if table.padding_idx is None else table.padding_idx + 1)
     return int(longest)
-
-
-def _has_pooler(spec: EncoderSpec, model: nn.Module) -> bool:
-    """Whether a pooler is there and was trained, which only the loading of its weights tells."""
-    if getattr(model, "pooler", None) is None:
-        return False
-    return spec.weights == "random" or getattr(_load(spec), "pooler", None) is not None
 
 
 def _without_weights(spec: EncoderSpec) -> nn.Module:

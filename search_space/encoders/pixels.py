@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from search_space.design.encoder import EncoderError, EncoderSpec
+from search_space.design.encoder import EncoderError, EncoderSpec, is_timm_folder
 from search_space.encoders.libraries import import_timm, import_transformers
 
 _FILE = "preprocessor_config.json"
@@ -39,15 +39,28 @@ def normalisation(spec: EncoderSpec) -> tuple[Channels, Channels]:
     EncoderError where that file cannot be read or holds no such numbers.
     """
     if spec.library == "timm":
+        if spec.weights != "pretrained":
+            return _NO_WISH, _NO_WISH
+        if is_timm_folder(spec.source):
+            settings = _timm_settings(spec)
+            mean, std = (_channels(spec, settings, key) for key in ("mean", "std"))
+            if min(std) < _LEAST_DEVIATION:
+                raise _refused(spec, "std", settings["std"])
+            return mean, std
         cfg = import_timm().models.get_pretrained_cfg(spec.source)
-        if cfg is not None and spec.weights == "pretrained":
-            return tuple(cfg.mean), tuple(cfg.std)
-        return _NO_WISH, _NO_WISH
+        return (_NO_WISH, _NO_WISH) if cfg is None else (tuple(cfg.mean), tuple(cfg.std))
     settings = _settings(spec)
     mean, std = (_channels(spec, settings, key) for key in ("image_mean", "image_std"))
     if min(std) < _LEAST_DEVIATION:
         raise _refused(spec, "image_std", settings["image_std"])
     return mean, std
+
+
+def _timm_settings(spec: EncoderSpec) -> dict[str, Any]:
+    """What a downloaded folder of timm says of the pixels that its weights were trained on."""
+    config = json.loads(Path(spec.source, "config.json").read_text(encoding="utf-8"))
+    settings = config.get("pretrained_cfg", config)
+    return settings if isinstance(settings, dict) else {}
 
 
 def _settings(spec: EncoderSpec) -> dict[str, Any]:
@@ -90,8 +103,9 @@ def _channels(spec: EncoderSpec, settings: dict[str, Any], key: str) -> Channels
 
 
 def _refused(spec: EncoderSpec, key: str, said: Any) -> EncoderError:
-    above = " above 0" if key == "image_std" else ""
+    above = " above 0" if key.endswith("std") else ""
+    file = "config.json" if spec.library == "timm" else _FILE
     return EncoderError(
-        f"vision encoder {spec.source}: {key} = {said!r} in its {_FILE}: give one number{above}, "
+        f"vision encoder {spec.source}: {key} = {said!r} in its {file}: give one number{above}, "
         "or three, one a channel"
     )

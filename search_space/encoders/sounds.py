@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from search_space.design.encoder import SOUND_HZ, EncoderError, EncoderSpec
 from search_space.encoders.configs import config_of, first_line
-from search_space.encoders.libraries import import_transformers
+from search_space.encoders.libraries import from_pretrained, import_transformers
 
 Floats = NDArray[np.float32]
 
@@ -85,16 +85,16 @@ def sound_input(spec: EncoderSpec) -> SoundInput:
 
 def _extractor(spec: EncoderSpec) -> Any:
     """The feature extractor in the encoder's folder; for random weights its kind's own."""
-    transformers = import_transformers()
+    import_transformers()
     from transformers.models.auto import feature_extraction_auto
 
     known: Any = feature_extraction_auto
 
     if spec.weights == "pretrained":
         try:
-            return transformers.AutoFeatureExtractor.from_pretrained(
-                spec.source, local_files_only=True
-            )
+            return from_pretrained("AutoFeatureExtractor", spec.source)
+        except EncoderError:
+            raise
         except Exception as error:  # no such file, a torn one, or one of another kind of encoder
             raise EncoderError(
                 f"audio encoder {spec.source}: no usable preprocessor_config.json there "

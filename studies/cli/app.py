@@ -458,12 +458,15 @@ def data_check(
     path: Annotated[str, typer.Argument(help="A data folder, its label.csv, or a built-in set.")],
     text_only: TextOnly = False,
     sound: Annotated[bool, typer.Option("--sound", help="Check the sounds too.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Print every fault, not ten of a kind.")
+    ] = False,
 ) -> None:
     """Read a data folder as a study would, and say everything that is wrong with it."""
     with errors():
         from studies.cli.data import show_data
 
-        show_data(path, text_only, sound)
+        show_data(path, text_only, sound, everything)
 
 
 def _misread(error: Any) -> str:
@@ -488,6 +491,8 @@ def _given(error: Any) -> list[str]:
 def main() -> None:
     """The command `fusion-nas`; every known error is one line and an exit code of its own."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if os.environ.get("COLUMNS", "").strip("0") == "":
+        os.environ.pop("COLUMNS", None)  # a width of 0, as some job runners set it, prints nothing
     try:
         code = app(standalone_mode=False, prog_name="fusion-nas")
     except KeyboardInterrupt:

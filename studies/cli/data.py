@@ -21,10 +21,15 @@ from studies.config.options import DataOptions
 from studies.report import terminal
 from studies.results.text import clean
 
+_OTHER_COLUMNS = 45
+"""Characters of the columns that tell of a whole split, with their borders."""
+EXAMPLES = 10
+"""Faults of a kind that are printed where not all are asked for."""
 
-def show_data(path: str, text_only: bool, sound: bool = False) -> None:
+
+def show_data(path: str, text_only: bool, sound: bool = False, everything: bool = False) -> None:
     """Looks through a data folder, or a built-in set, as a run would, with `sound` for its sounds
-    too; prints what it holds and each fault.
+    too; prints what it holds, and of each kind of fault ten examples, or all of them.
 
     Raises UsageError where there is no such folder, DataError for data that a run would refuse.
     """
@@ -38,7 +43,7 @@ def show_data(path: str, text_only: bool, sound: bool = False) -> None:
         options.built_in.draw(cache, modalities=modalities)
         folder = options.built_in.folder(cache)
     sought = [*([] if text_only else ["frames"]), *(["sounds"] if sound else [])]
-    console = Console()
+    console = terminal.open_console()
     with terminal.progress(console) as reporter:
         checked = check(
             folder,
@@ -50,24 +55,34 @@ def show_data(path: str, text_only: bool, sound: bool = False) -> None:
         _say(console, f"found / {checked.known.name} as published; ! where they differ:")
         console.print(_beside_known(checked))
     odd = checked.known.odd if checked.known else {}
-    for text in checked.mended:
-        _say(console, f"mended: {text}")
+    _say_some(console, "mended", list(checked.mended), everything)
     for dropped in checked.dropped:
         if dropped.id in odd:
             _say(console, f"left out of every copy: {dropped.id}: {dropped.why}")
-    for fault in checked.faults:
-        _say(console, f"fault: {fault.text}")
+    for kind in dict.fromkeys(fault.kind for fault in checked.faults):
+        texts = [fault.text for fault in checked.faults if fault.kind == kind]
+        _say_some(console, "fault", texts, everything)
     if checked.faults:
         raise DataError(
             f"{path}: the data fail the check: {summary(checked.faults)}; {checked.advice()}"
         )
     data = data_set(checked)
-    console.print(_as_used(data))
+    for table in _as_used(data, console.width):
+        console.print(table)
     _say(console, f"{data.note} The data pass the check.")
 
 
 def _say(console: Console, text: str) -> None:
     console.print(clean(text), highlight=False, soft_wrap=True, markup=False)
+
+
+def _say_some(console: Console, word: str, texts: list[str], everything: bool) -> None:
+    """A line for each text, or for the first of them and how many there are more."""
+    shown = texts if everything else texts[:EXAMPLES]
+    for text in shown:
+        _say(console, f"{word}: {text}")
+    if len(shown) < len(texts):
+        _say(console, f"and {len(texts) - len(shown):,} more of the kind: --all prints them")
 
 
 def _beside_known(checked: Checked) -> Table:
@@ -86,11 +101,24 @@ def _beside_known(checked: Checked) -> Table:
     return table
 
 
-def _as_used(data: DataSet) -> Table:
-    """Samples, classes, groups and majority of each split as a study would use them."""
-    table = Table("split", "samples", *data.classes, "groups", "majority %", title=data.name)
+def _as_used(data: DataSet, width: int) -> list[Table]:
+    """Samples, groups and majority of each split as a study would use them, and of each class.
+
+    Classes are columns where they fit in `width`, else rows of a table of their own.
+    """
+    names = [clean(name) for name in data.classes]
+    cells = {split: [f"{n:,}" for n in data.counts(split)] for split in SPLITS}
+    wide = sum(max(len(name), len(cells["train"][k])) + 3 for k, name in enumerate(names))
+    columns = wide + _OTHER_COLUMNS <= width
+    table = Table("split", "samples", *(names if columns else ()), "groups", "majority %")
+    table.title = clean(data.name)
     for split in SPLITS:
-        counts = [str(n) for n in data.counts(split)]
         total, share = len(data.split(split)), 100 * data.majority(split)[1]
-        table.add_row(split, str(total), *counts, str(len(data.groups(split))), f"{share:.1f}")
-    return table
+        counts = cells[split] if columns else []
+        table.add_row(split, f"{total:,}", *counts, f"{len(data.groups(split)):,}", f"{share:.1f}")
+    if columns:
+        return [table]
+    by_class = Table("class", *SPLITS)
+    for k, name in enumerate(names):
+        by_class.add_row(name, *(cells[split][k] for split in SPLITS))
+    return [table, by_class]

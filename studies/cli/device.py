@@ -11,6 +11,7 @@ from evaluators.devices.registry import LOCAL, parse_device
 from search_space.errors import DEVICE
 from studies.config.home import devices, home
 from studies.config.usage import UsageError
+from studies.report.progress import open_console
 from studies.results.text import clean
 
 MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "problem": ("PROBLEM", "red")}
@@ -113,7 +114,7 @@ def check_device(name: str) -> None:
             findings = [Finding("problem", "agent", str(error), install)]
     else:
         findings = check_ssh(devices().get(name), _Waiting().say)
-    console = Console()
+    console = open_console()
     widest = max(len(finding.what) for finding in findings)
     for finding in findings:
         mark, style = MARKS[finding.level]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from rich.console import Console
 from rich.table import Table
 
 from studies.config.home import home
@@ -55,7 +54,7 @@ def _run_side_by_side(settings: Settings, page: Path | None, json_only: bool) ->
     if json_only:
         print(json.dumps(side_by_side_json(found), allow_nan=False))
         return
-    console = Console()
+    console = terminal.open_console()
     console.print(found.first.title, style="bold", highlight=False)
     for line in told(found):
         console.print(line, highlight=False, markup=False)
@@ -70,7 +69,7 @@ def _show(study: optuna.Study, page: Path | None, json_only: bool) -> None:
     if json_only:
         print(json.dumps(as_json(outcome), allow_nan=False))
         return
-    console = Console()
+    console = terminal.open_console()
     terminal.show(outcome, console)
     console.print(f"page: {page}", soft_wrap=True, highlight=False)
 
@@ -100,7 +99,7 @@ def show_space(
 
     check_choice("--weights", weights or "random", WEIGHTS)
     space = load_space(name, text_encoders, vision_encoders, audio_encoders, weights)
-    console = Console()
+    console = terminal.open_console()
     console.print(f"{space.name}: {space.size:.3g} vectors of {len(space.decisions)} choices")
     encoders = Table("encoder", "taps", "widths", "takes", title="Encoders", title_justify="left")
     for spec in space.encoders:
@@ -149,7 +148,9 @@ def serve_dashboard(storage: str | None, host: str, port: int) -> None:
     folder = home() / ARTIFACTS
     folder.mkdir(parents=True, exist_ok=True)
     opened = open_storage(url)
-    Console().print(f"dashboard of {url} on http://{host}:{port}", highlight=False, soft_wrap=True)
+    terminal.open_console().print(
+        f"dashboard of {url} on http://{host}:{port}", highlight=False, soft_wrap=True
+    )
     artifacts = FileSystemArtifactStore(str(folder))
     try:
         socket.create_server((host, port)).close()  # the server's own error comes too late

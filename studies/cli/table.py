@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table as Grid
 
 from studies.config.usage import MAX_SEEDS, UsageError, check_choice, check_range
 from studies.infra.storage import quiet_optuna
+from studies.report.progress import open_console
 from studies.samplers.registry import SAMPLERS, sampler_maker
 from studies.table.table import Table, card, load_table
 
@@ -58,7 +58,7 @@ def _show_replays(
     check_range("--trials", trials, LEAST_TRIALS, len(table.genotypes))
     at = (trials // 3, 2 * trials // 3, trials)
     jobs = [(name, seed) for seed in range(seeds) for name in dict.fromkeys(samplers)]
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     from studies.table.replay import OptunaProposer, Replay, as_text, replay, summary
 
     runs: list[Replay] = []
@@ -78,7 +78,7 @@ def _show_front(table: Table, as_json: bool) -> None:
         about = {"space": table.space.name, "designs": len(table.genotypes), "seeds": seeds}
         print(json.dumps({**about, "front": front}))
         return
-    console = Console()
+    console = open_console()
     console.print(
         f"{table.space.name}: {len(table.genotypes):,} designs, each trained {seeds} times and "
         f"timed; {len(front)} on the front",

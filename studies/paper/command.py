@@ -90,7 +90,7 @@ def show_paper(settings: Settings, tokens: tuple[int, ...], json_only: bool) -> 
     kept, so an interrupted table goes on where it was. Raises UsageError, and what
     `open_context` raises.
     """
-    console = Console(stderr=json_only)
+    console = terminal.open_console(stderr=json_only)
     with terminal.progress(console) as reporter:
         if settings.data.source is None:
             shown = _timed(settings, tokens, reporter)
@@ -138,7 +138,7 @@ def show_paper_of_study(storage: str | None, name: str | None, json_only: bool) 
             majority_percent=outcome.majority[split == "test"],
             split=split,
         ),
-        Console(stderr=json_only),
+        terminal.open_console(stderr=json_only),
         json_only,
     )
 

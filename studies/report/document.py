@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.offline
 
+from evaluators.cached_files import move_whole, naming
 from studies.report.plotting import Plot
 from studies.results.text import clean
 
@@ -38,12 +39,13 @@ def render(template: str, plots: Sequence[Plot], **values: Any) -> str:
 
 
 def write_whole(text: str, path: Path) -> None:
-    """Write a page whole or not at all; folders on the way are made."""
+    """Write a page whole or not at all; folders on the way are made. Raises OSError, naming it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".page-{os.getpid()}.tmp")
     try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        unfinished.replace(path)
+        with naming(path):
+            unfinished.write_text(text, encoding="utf-8", newline="\n")
+        move_whole(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 

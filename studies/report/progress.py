@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from rich.console import Console
+
 
 class Reporter(Protocol):
     """Where a run reports its progress: the terminal, a log, or a notebook."""
@@ -30,3 +32,8 @@ class Silent:
 
     def line(self, text: str) -> None:
         """Ignore it."""
+
+
+def open_console(stderr: bool = False) -> Console:
+    """Return a console that prints texts as they are: names and paths may look like markup."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)

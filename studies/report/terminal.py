@@ -13,6 +13,7 @@ from rich.text import Text
 
 from studies.report.ablation import text as ablation_text
 from studies.report.progress import Reporter, Silent
+from studies.report.progress import open_console as open_console
 from studies.results import text as result_text
 from studies.results.outcome import DesignResult, Outcome
 from studies.results.text import clean

@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
+from evaluators.cached_files import verify_copy
 from evaluators.evaluation import Evaluation, content_key
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.exporter import NetworkExporter
@@ -311,6 +312,7 @@ def attach(
             mimetype="application/onnx",
         )
         file.unlink()
+        verify_copy(folder / done[kept_as], artifact.sha256)
         if not suffix:
             save_note(trial_of(study, trial), note_of(row))
         study.set_user_attr("artifacts", done)

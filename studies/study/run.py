@@ -10,7 +10,6 @@ from typing import Any
 import optuna
 import torch
 from filelock import FileLock
-from rich.console import Console
 
 from evaluators.quality.probe import ProbeEvaluator
 from search_space.space.paper import SeededDesign, seeded_designs
@@ -45,7 +44,7 @@ def running(settings: Settings, page: Path | None, json_only: bool) -> Iterator[
     quiet_optuna()
     check_page(page or default_page(settings.name or settings.preset.name))
     take_interrupts(signal.SIGINT, signal.SIGTERM)
-    with terminal.progress(Console(stderr=json_only)) as reporter:
+    with terminal.progress(terminal.open_console(stderr=json_only)) as reporter:
         yield reporter
 
 

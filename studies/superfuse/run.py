@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from evaluators.data import DataError, summary
 from evaluators.evaluation import Evaluation, Measure, content_key
@@ -99,7 +98,7 @@ def run_superfuse(settings: Settings, page: Path | None, json_only: bool) -> Non
     check_page(target)
     take_interrupts(signal.SIGINT, signal.SIGTERM)
     config = SuperfuseConfig(epochs=told.epochs, activation=told.activation)  # type: ignore[arg-type]
-    console = Console(stderr=json_only)
+    console = terminal.open_console(stderr=json_only)
     with terminal.progress(console) as reporter:
         subject = _subject(settings, told, reporter)
         for line in (f"embeddings: {subject.name}", subject.note, *subject.notes):
@@ -134,7 +133,7 @@ def run_superfuse(settings: Settings, page: Path | None, json_only: bool) -> Non
     if json_only:
         print(json.dumps(superfuse_screen.as_json(outcome), allow_nan=False))
         return
-    console = Console()
+    console = terminal.open_console()
     superfuse_screen.show(outcome, console)
     console.print(f"page: {target}", soft_wrap=True, highlight=False)
 

@@ -1,5 +1,6 @@
 """A trial's trained network as a folder that can be carried to a device."""
 
+import errno
 import json
 import platform
 from dataclasses import dataclass
@@ -8,9 +9,12 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
+import numpy as np
 import optuna
-from rich.console import Console
 
+from evaluators.cached_files import ALTERED, naming, sha256_of
+from evaluators.onnx.artifacts import Artifact, ParityError
+from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.exporter import NetworkExporter
 from search_space.design.encoder import SOUND_HZ
 from search_space.design.genotype import Genotype
@@ -24,9 +28,15 @@ from studies.results.fine_tuned import ATTRIBUTE, RIGHTS, TEST
 from studies.results.study_outcome import CONDITIONS, TESTS
 from studies.results.trial_record import TrialRecord, genotype_of
 from studies.study.context import StudyContext
+from studies.trained.export_folder import CARD, filled
 from studies.trained.trial import context_of, trained_trial
 
 PACKAGES = ("fusion-nas", "torch", "transformers", "timm", "onnx", "onnxruntime", "optuna", "numpy")
+NETWORK = "network.onnx"
+ACCURACY_POINTS, ACCURACY_SAMPLES = 2.0, 1.5
+"""How far an exported network's accuracy on validation may be from its trial's: the larger of so
+many percent points and so many samples. Rounding turns the answers that were nearly undecided, and
+a network that is trained again on another machine may differ in a few."""
 LOOKED_AT = "test data were looked at once, at the study's end"
 NOT_LOOKED_AT = (
     "no figures of test: the study looks at it once, at its end, for the front and the named "
@@ -55,15 +65,16 @@ def export_trial(
     study: optuna.Study, number: int, out: Path | None, fine_tuned: bool = False
 ) -> None:
     """Write an export and print what it is. Raises what `write_export` raises."""
-    console = Console()
+    console = terminal.open_console()
     with terminal.progress(console) as reporter:
         done = write_export(study, number, out or Path(f"export-{number}"), fine_tuned, reporter)
     graphs = "".join(f"{file}, " for file in done.without)
-    megabytes = (done.folder / "network.onnx").stat().st_size / 1e6
+    megabytes = (done.folder / NETWORK).stat().st_size / 1e6
     console.print(
         f"{done.folder}: network.onnx ({megabytes:.1f} MB, differs from torch by "
         f"{done.max_difference:.1e}), {graphs}card.json, environment.txt",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     if not done.has_test_figures:
@@ -78,11 +89,14 @@ def write_export(
     Of a fused design also `without-text.onnx` and `without-vision.onnx`, which take the inputs of
     the other modality alone and do none of the absent one's work.
 
-    The ONNX is built anew from the trained weights and compared with torch before it is written.
+    The ONNX is built anew from the trained weights, compared with torch, and judged on validation
+    before it is written: it has to be as accurate as its trial. Everything is written aside and
+    moved to `folder` at the end.
     The card holds the test figures that the study has, and none are made for it: whoever chooses
     among trials by test figures has no test left. `fine_tuned` takes the weights and figures that
     fine-tuning the whole network left.
-    Raises UsageError for a trial that cannot be exported, ParityError where ONNX differs.
+    Raises UsageError for a trial that cannot be exported, ParityError where ONNX differs, in
+    its numbers or in what it is right about.
     """
     trial = trained_trial(study, number)
     record, tests = TrialRecord.of(trial), study.user_attrs.get(TESTS, {}).get(str(number))
@@ -102,39 +116,80 @@ def write_export(
         if genotype.text_encoder:
             spec = context.space.encoder(genotype.text_encoder)
             tokenizer = context.quality.trainer.preprocessing.tokenizer(spec)
-        folder.mkdir(parents=True, exist_ok=True)
-        copyfile(artifact.path, folder / "network.onnx")
-        artifact.discard()
-        without = _without_each(quality.exporter, genotype, folder)
-        if tokenizer is not None:
-            tokenizer.save(folder)
-        card = {
-            "design": genotype.describe(),
-            "genotype": genotype.as_json(),
-            "encoders": [spec.as_json() for spec in context.space.encoders],
-            "study": study.study_name,
-            "trial": number,
-            "name": record.name,
-            "classes": list(context.data.classes),
-            "data": context.data.note,
-            "conditions": study.user_attrs[CONDITIONS],
-            "fine_tuned_whole": fine_tuned,
-            "valid": figures,
-            "test": tests and _figures(tests),
-            "test_note": LOOKED_AT if tests else NOT_LOOKED_AT,
-            "sha256": artifact.sha256,
-            "greatest_difference_from_torch": artifact.max_difference,
-            "rewritten": list(artifact.rewritten),
-            "without_a_modality": without,
-            "inputs": [input_.as_json() for input_ in artifact.inputs],
-            "pixels": _pixel_rule(context, genotype),
-            "sound": _sound_rule(context, genotype),
-        }
-        text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
-        (folder / "card.json").write_text(text + "\n", encoding="utf-8")
-        (folder / "environment.txt").write_text(_environment(), encoding="utf-8")
+        with filled(folder) as made:
+            _write_graph(artifact, made / NETWORK)
+            judged = _judged(quality, genotype, made / NETWORK, reporter)
+            stated = None if context.settings.training.cv else figures.get("accuracy")
+            _check_accuracy(number, judged, stated, len(context.data.split("valid")))
+            without = _without_each(quality.exporter, genotype, made)
+            if tokenizer is not None:
+                tokenizer.save(made)
+            card = {
+                "design": genotype.describe(),
+                "genotype": genotype.as_json(),
+                "encoders": [spec.as_json() for spec in context.space.encoders],
+                "study": study.study_name,
+                "trial": number,
+                "name": record.name,
+                "classes": list(context.data.classes),
+                "data": context.data.note,
+                "conditions": study.user_attrs[CONDITIONS],
+                "fine_tuned_whole": fine_tuned,
+                "valid": figures,
+                "exported_valid_accuracy": judged,
+                "test": tests and _figures(tests),
+                "test_note": LOOKED_AT if tests else NOT_LOOKED_AT,
+                "sha256": artifact.sha256,
+                "greatest_difference_from_torch": artifact.max_difference,
+                "rewritten": list(artifact.rewritten),
+                "without_a_modality": without,
+                "inputs": [input_.as_json() for input_ in artifact.inputs],
+                "pixels": _pixel_rule(context, genotype),
+                "sound": _sound_rule(context, genotype),
+            }
+            text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
+            (made / CARD).write_text(text + "\n", encoding="utf-8")
+            (made / "environment.txt").write_text(_environment(), encoding="utf-8")
     files = tuple(str(each["file"]) for each in without.values())
     return Exported(folder, artifact.max_difference, files, bool(tests))
+
+
+def _write_graph(artifact: Artifact, file: Path) -> None:
+    """Copies a graph and discards its artifact. Raises OSError where the copy is another file."""
+    try:
+        with naming(file):
+            copyfile(artifact.path, file)
+    finally:
+        artifact.discard()
+    if sha256_of(file) != artifact.sha256:
+        raise OSError(errno.EIO, ALTERED, str(file))
+
+
+def _judged(quality: QualityEvaluator, genotype: Genotype, file: Path, reporter: Reporter) -> float:
+    """Percent of the validation split that a written graph is right about, run on this CPU."""
+    samples = quality.data.split("valid")
+    logits = quality.exporter.logits_of(
+        file,
+        genotype,
+        samples,
+        lambda done: reporter.step("judging the exported network", done, len(samples)),
+    )
+    labels = np.array([sample.label for sample in samples])
+    return 100 * float((logits.argmax(1) == labels).mean())
+
+
+def _check_accuracy(number: int, judged: float, stated: list[float] | None, samples: int) -> None:
+    """Raises ParityError where an exported network is not as accurate as its trial."""
+    if stated is None:
+        return
+    allowed = max(ACCURACY_POINTS, 100 * ACCURACY_SAMPLES / samples)
+    if abs(judged - stated[0]) > allowed:
+        raise ParityError(
+            f"trial {number}: its exported network is right about {judged:.1f} % of validation, "
+            f"where the trial has {stated[0]:.1f} %; nothing was written. data, encoders and "
+            "weights are as the study had them, so the training came out otherwise on this "
+            "machine: export on the one that ran the study"
+        )
 
 
 def _without_each(
@@ -145,8 +200,7 @@ def _without_each(
     for absent in genotype.encoders if genotype.is_fused else ():
         artifact = exporter.artifact_without(genotype, absent)
         file = f"without-{absent}.onnx"
-        copyfile(artifact.path, folder / file)
-        artifact.discard()
+        _write_graph(artifact, folder / file)
         found[absent] = {
             "file": file,
             "sha256": artifact.sha256,

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import optuna
-from rich.console import Console
 from rich.table import Table
 
 from evaluators.evaluation import Evaluation
@@ -51,7 +50,7 @@ def stress_trial(
     if not listed:
         raise UsageError(f"trial {number} reads nothing of what {', '.join(corruptions)} spoils")
     levels = sorted(set(severities or USUAL))
-    console = Console(stderr=as_json)
+    console = terminal.open_console(stderr=as_json)
     with terminal.progress(console) as reporter, context_of(study, reporter) as context:
         quality = context.quality.other(whole=True) if fine_tuned else context.quality
         quality.prepare()
@@ -90,7 +89,7 @@ def _as_json(number: int, design: str, clean: float, found: Drops) -> dict[str, 
 
 
 def _show(number: int, design: str, clean: float, found: Drops, levels: list[int]) -> None:
-    console = Console()
+    console = terminal.open_console()
     console.print(f"trial {number}: {design}", highlight=False)
     console.print(f"{clean:.1f} % of validation on inputs as they are, in fp32", highlight=False)
     heads = [f"severity {level}, %" for level in levels]

@@ -417,7 +417,7 @@ class TestEncodersThatCannotBeHad:
             ("bert", {"hidden_size": "wide"}, "'hidden_size' expected int, got str"),
             ("bert", {"hidden_size": 10}, "not a multiple of the number of attention heads"),
             ("albert", {}, "shared layers, as in ALBERT"),
-            ("t5", {}, "T5Model names no longest text|keeps no list"),
+            ("t5", {}, "T5Stack names no longest text|keeps no list"),
             ("xlnet", {}, "XLNetModel names no longest text"),
             ("clip", {}, "CLIPModel names no hidden_size.*choose a BERT-like"),
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -72,10 +73,13 @@ def duplicates(entries: Sequence[Entry]) -> list[str]:
     first: dict[tuple[str, ...], Entry] = {}
     problems: list[str] = []
     for entry in entries:
-        known = first.setdefault(entry.names, entry)
+        # Names in two Unicode forms, or with spaces about them, are those of one file.
+        key = tuple(unicodedata.normalize("NFC", name.strip()) for name in entry.names)
+        known = first.setdefault(key, entry)
         if known is not entry and all(entry.names):
+            same = "" if known.names == entry.names else f" (there it is {ascii(known.id)[:60]})"
             problems.append(
-                f"{entry.where}: id {short(entry.id)} is already in row {known.row}; "
+                f"{entry.where}: id {short(entry.id)} is already in row {known.row}{same}; "
                 "remove or rename one"
             )
     return problems

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from evaluators.cached_files import UNVERIFIED, fault_of, sha256_of, write_cached
 from evaluators.data.errors import DataError
-from evaluators.data.files import FileIndex, sha256_of, write_whole
+from evaluators.data.files import FileIndex
 from evaluators.data.layouts.entries import Entry, Layout
 from evaluators.data.layouts.meld import CLIP_FOLDERS, clip_paths
 
 CLIP_SUFFIX = ".mp4"
+_STATED = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".wav",
+    ".flac",
+    ".mp3",
+    ".ogg",
+    ".m4a",
+    ".mp4",
+)
+"""Suffixes that a label file may state behind an id."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +46,9 @@ class Finder(ABC):
 
     A file of its own is preferred to the clip. What is made of clips is kept under
     `cache/<kind>s/<rule>/<SHA-256 of the clip's whole content>`, so the same clip is decoded once,
-    wherever it lies and however often a run was broken off. A kept file that is not whole is made
-    again, and named in `mended`.
+    wherever it lies and however often a run was broken off. A kept file that is not as it was
+    written is made again, and named in `mended`; those of earlier versions, which have no
+    checksum, are made again too, and counted in `unverified`.
     """
 
     kind: ClassVar[str]
@@ -44,7 +62,9 @@ class Finder(ABC):
         self._layout = layout
         self._folder = cache / f"{self.kind}s" / self.rule
         self._index = index
+        self._listings: dict[Path, dict[str, str]] = {}
         self.mended: list[str] = []
+        self.unverified = 0
 
     def find(self, entry: Entry) -> Found:
         """Raises DataError if the entry has no such file, or a broken one.
@@ -85,10 +105,6 @@ class Finder(ABC):
     def _made(self, source: Path) -> bytes:
         """The content that is kept of a clip or another source. Raises DataError."""
 
-    @abstractmethod
-    def _check(self, kept: Path) -> None:
-        """Raises DataError for a kept file that is not whole."""
-
     def _name(self, entry: Entry) -> str:
         """The path, in the data folder, of an entry's file without suffix."""
         return f"{self.home(self._layout)}/{entry.id}"
@@ -99,10 +115,54 @@ class Finder(ABC):
                 path = self._root / (self._name(entry) + written)
                 if path.is_file():
                     return path
-        return None
+        return self._spelled_otherwise(self._root / self._name(entry), self._suffixes())
 
     def _clip(self, entry: Entry) -> Path | None:
-        return next((clip for clip in self._clips(entry) if clip.is_file()), None)
+        for clip in self._clips(entry):
+            if clip.is_file():
+                return clip
+            other = self._spelled_otherwise(clip.with_suffix(""), (CLIP_SUFFIX,))
+            if other is not None:
+                return other
+        return None
+
+    def _spelled_otherwise(self, path: Path, suffixes: Sequence[str]) -> Path | None:
+        """A file that `path` means with any of the suffixes, which no exact name has led to.
+
+        Names may differ in Unicode form, in spaces about them and in the case of the suffix, and
+        the label file may state a suffix.
+        """
+        folder = self._listed(path.parent)
+        if folder is None:
+            return None
+        names = self._listing(folder)
+        stem, stated = unicodedata.normalize("NFC", path.name).strip(), ""
+        for suffix in (*suffixes, *_STATED):
+            if stem.lower().endswith(suffix):
+                stem, stated = stem[: -len(suffix)].strip(), suffix
+                break
+        for suffix in dict.fromkeys((stated, *suffixes)):
+            name = names.get(stem + suffix) if suffix in suffixes else None
+            if name is not None and (folder / name).is_file():
+                return folder / name
+        return None
+
+    def _listed(self, folder: Path) -> Path | None:
+        """A folder below the root as the disk spells it; None where there is none."""
+        if folder.is_dir():
+            return folder
+        if folder == self._root or self._root not in folder.parents:
+            return None
+        parent = self._listed(folder.parent)
+        name = None if parent is None else self._listing(parent).get(_plain(folder.name))
+        return None if parent is None or name is None else parent / name
+
+    def _listing(self, folder: Path) -> dict[str, str]:
+        """The names in a folder by their plain spelling; read once."""
+        if folder not in self._listings:
+            found = sorted(os.listdir(folder), reverse=True)  # of two alike the first one counts
+            self._listings[folder] = {_plain(name): name for name in found}
+        return self._listings[folder]
 
     def _clips(self, entry: Entry) -> tuple[Path, ...]:
         """Where the clip of an entry may lie; nowhere in a folder of images."""
@@ -129,10 +189,12 @@ class Finder(ABC):
         """What is made of a source, once, and kept; `word` says what the source is."""
         key = self._index.key(source) or _key(source)
         path = self._folder / f"{key}{self.suffix}"
-        kept = path.is_file()
-        if not kept or not self._whole(path):
-            write_whole(path, self._made(source))
-            if kept:
+        fault = fault_of(path)
+        if fault is not None:
+            write_cached(path, self._made(source))
+            if fault == UNVERIFIED:
+                self.unverified += 1
+            elif fault:
                 self.mended.append(
                     f"{entry.where}: {entry.id}: the kept {self.kind} {path} was not whole and has "
                     f"been made again from its {word}"
@@ -140,16 +202,11 @@ class Finder(ABC):
         self._index.remember(source, key)
         return Found(path, f"{self.rule}:{key}")
 
-    def _whole(self, kept: Path) -> bool:
-        """Whether a kept file is whole; looked into once while it stays unchanged."""
-        if self._index.key(kept) is not None:
-            return True
-        try:
-            self._check(kept)
-        except DataError:
-            return False
-        self._index.remember(kept, kept.stem)
-        return True
+
+def _plain(name: str) -> str:
+    """A name in one Unicode form, without spaces about its stem, its suffix in lower case."""
+    stem, dot, suffix = unicodedata.normalize("NFC", name).strip().rpartition(".")
+    return stem.strip() + dot + suffix.lower() if dot else suffix
 
 
 def clip_folders(layout: Layout) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from evaluators.data.errors import DataError, short
@@ -28,6 +29,8 @@ CLIP_CLASSES = ("negative", "non-negative")
 LOWEST, HIGHEST = -3.0, 3.0
 
 _NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
+
+_IMAGES = re.compile(r"\A\s*(?:\.[/\\])?images[/\\]")
 
 _Value = TypeVar("_Value")
 
@@ -95,7 +98,8 @@ def _entry(
             return stand_in
 
     key_columns = ("video_id", "clip_id") if layout == "clips" else ("id",)
-    names = tuple(checked(file_name, column, "") for column in key_columns)
+    plain = file_name if layout == "clips" else _in_images
+    names = tuple(checked(plain, column, "") for column in key_columns)
     split: Split = checked(_split, "mode", SPLITS[0])
     if layout == "clips":
         score = checked(_score, "label", 0.0)
@@ -103,9 +107,14 @@ def _entry(
             name, row.number, names, names[0], row.cells["text"], int(score >= 0), score, split
         )
     label = checked(lambda text: _class(text, classes), "label", 0)
-    image = checked(file_name, IMAGE, "") if IMAGE in row.cells else ""
+    image = checked(plain, IMAGE, "") if IMAGE in row.cells else ""
     group = image or names[0]
     return Entry(name, row.number, names, group, row.cells["text"], label, None, split, image)
+
+
+def _in_images(text: str) -> str:
+    """An id that may be written as a path into the folder of images. Raises ValueError."""
+    return file_name(_IMAGES.sub("", text))
 
 
 def _split(text: str) -> Split:
@@ -129,18 +138,40 @@ def _class(text: str, classes: tuple[str, ...]) -> int:
 
 
 def _alike_classes(table: Table) -> list[str]:
-    """Labels that differ in upper and lower case alone: hardly two classes, and read as one."""
+    """Labels that a reader takes for one class: by case, number, Unicode form or hidden marks."""
     first: dict[str, dict[str, int]] = {}
     for row in table.rows:
         label = row.cells["label"].strip()
-        first.setdefault(label.casefold(), {}).setdefault(label, row.number)
+        first.setdefault(_to_the_eye(label), {}).setdefault(label, row.number)
     return [
-        f"{table.name}: labels "
-        + ", ".join(f"{short(label)} (row {number})" for label, number in alike.items())
-        + " differ in upper and lower case alone; spell them alike, or give other names"
+        f"{table.name}: labels {_listed(alike)} {_how_alike(list(alike))}; spell them alike, or "
+        "give other names"
         for alike in first.values()
         if len(alike) > 1
     ]
+
+
+def _to_the_eye(label: str) -> str:
+    """A label without what a reader does not see: case, Unicode form, hidden marks, zeros."""
+    if _NUMBER.fullmatch(label):
+        return repr(float(label) + 0.0)
+    shown = "".join(c for c in label if unicodedata.category(c) not in ("Cf", "Cc"))
+    return " ".join(unicodedata.normalize("NFKC", shown).casefold().split())
+
+
+def _listed(alike: Mapping[str, int]) -> str:
+    """Labels with their first rows, escaped where they would otherwise be printed alike."""
+    by_case = len({label.casefold() for label in alike}) == 1
+    quoted = short if by_case else (lambda label: ascii(label)[:60])
+    return ", ".join(f"{quoted(label)} (row {number})" for label, number in alike.items())
+
+
+def _how_alike(labels: Sequence[str]) -> str:
+    if len({label.casefold() for label in labels}) == 1:
+        return "differ in upper and lower case alone"
+    if all(map(_NUMBER.fullmatch, labels)):
+        return "are one number"
+    return "look alike and differ in hidden characters or Unicode form"
 
 
 def _empty_splits(entries: Sequence[Entry], name: str) -> list[str]:

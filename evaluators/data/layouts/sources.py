@@ -9,6 +9,7 @@ from evaluators.data.errors import DataError
 from evaluators.data.layouts.entries import Labels
 from evaluators.data.layouts.labels import read_labels
 from evaluators.data.layouts.meld import FILES, label_files, read_meld
+from search_space.lfs import advice, is_pointer
 
 LABELS = "label.csv"
 PICKLES = (".pkl", ".pickle", ".pk", ".p")
@@ -42,6 +43,8 @@ def find_labels(path: Path) -> tuple[Path, Labels]:
 
 
 def _label_csv(file: Path) -> Labels:
+    if is_pointer(file):
+        raise DataError(f"{file}: {advice(file)}")
     data = _content(file)
     if file.suffix.lower() in PICKLES or data.startswith(_PICKLE_STARTS):
         raise DataError(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluators.data.errors import DataError
+from search_space.lfs import advice, is_pointer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels = npt.NDArray[np.uint8]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-_JPEG_END = b"\xff\xd9"
+MOST_PIXELS = 64_000_000
+"""Of a picture that is decoded as it is: half a gigabyte with its copy in RGB."""
+MOST_JPEG_PIXELS = 250_000_000
+"""Of a larger JPEG, which is decoded at a half, a quarter or an eighth of its sides."""
+_LARGE_PIXELS = 4_000_000
+"""Pictures of more are decoded one at a time, however many threads there are."""
+_METADATA_BYTES = 16 * 2**20
+"""Of a PNG's text or colour profile; Pillow reads 1 MB by itself."""
+_one_large = threading.Lock()
 
 
 def read_image(path: Path, size: int, change: Callable[[Pixels], Pixels] | None = None) -> Pixels:
@@ -26,8 +36,9 @@ def read_image(path: Path, size: int, change: Callable[[Pixels], Pixels] | None 
 
     Turned upright by its EXIF orientation, laid on white where transparent, and resized to a
     square by antialiased bilinear filtering; the aspect ratio is not kept and nothing is cut off.
-    `change` is done to the picture (H, W, 3) before it is resized. Raises DataError, naming the
-    file, if it is missing or broken; ValueError if size < 1.
+    `change` is done to the picture (H, W, 3) before it is resized. A JPEG of more than
+    `MOST_PIXELS` is decoded at a fraction of its size. Raises DataError, naming the file, if it is
+    missing, broken or larger than that; ValueError if size < 1.
     """
     if size < 1:
         raise ValueError(f"size {size} is no number of pixels; give 1 or more")
@@ -50,14 +61,6 @@ def check_image(path: Path) -> None:
         pass
 
 
-def check_jpeg(path: Path) -> None:
-    """`check_image`, and that the file goes on to JPEG's end mark: a decoder fills in what is
-    missing at the end. Raises DataError, naming the file."""
-    check_image(path)
-    if not path.read_bytes().endswith(_JPEG_END):
-        raise DataError(f"{path}: breaks off before its end; replace the file")
-
-
 def _bilinear() -> int:
     from PIL import Image
 
@@ -67,22 +70,74 @@ def _bilinear() -> int:
 @contextmanager
 def _decoded(path: Path) -> Iterator[Image]:
     """The picture upright and in RGB; every way of being unreadable becomes a DataError."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, PngImagePlugin
 
+    Image.MAX_IMAGE_PIXELS = MOST_JPEG_PIXELS // 2  # twice as many are an error of Pillow's
+    PngImagePlugin.MAX_TEXT_CHUNK = _METADATA_BYTES
+    PngImagePlugin.MAX_TEXT_MEMORY = 4 * _METADATA_BYTES
+    held = ExitStack()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as opened:
+                _bound(path, opened)
+                if opened.width * opened.height > _LARGE_PIXELS:
+                    held.enter_context(_one_large)
                 opened.load()
-                picture = _rgb(ImageOps.exif_transpose(opened))
+                ImageOps.exif_transpose(opened, in_place=True)
+                picture = _in_bands(opened)
+                if picture is not opened:
+                    opened.im = None  # type: ignore[assignment]  # its pixels would otherwise stay as long as this frame
+    except DataError:
+        held.close()
+        raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such image; load the data set again") from error
     # Pillow's decoders raise many types on hostile bytes, among them SyntaxError and struct.error.
     except Exception as error:
+        held.close()
+        why = advice(path) if is_pointer(path) else str(error)
         raise DataError(
-            f"{path}: not a readable image ({error}); replace the file or remove its row"
+            f"{path}: not a readable image ({why}); replace the file or remove its row"
         ) from error
-    yield picture
+    with held:
+        try:
+            yield picture
+        finally:
+            picture.close()  # before the next large one is decoded
+
+
+def _bound(path: Path, opened: Image) -> None:
+    """Has a JPEG that is too large decoded smaller; raises DataError for any other."""
+    pixels = opened.width * opened.height
+    if pixels <= MOST_PIXELS:
+        return
+    reducible = opened.format == "JPEG" and not opened.info.get("progressive")
+    fitting = (k for k in (2, 4, 8) if pixels <= MOST_PIXELS * k**2)
+    scale = next(fitting, None) if reducible and pixels <= MOST_JPEG_PIXELS else None
+    if scale is None:
+        raise DataError(
+            f"{path}: {opened.width:,} x {opened.height:,} pixels; at most "
+            f"{MOST_PIXELS / 1e6:.0f} million are decoded, of a JPEG that is not progressive "
+            f"{MOST_JPEG_PIXELS / 1e6:.0f} million: make it smaller"
+        )
+    opened.draft("RGB", (opened.width // scale, opened.height // scale))
+
+
+def _in_bands(picture: Image) -> Image:
+    """`_rgb`, of a few rows at a time where the picture, and so each copy of it, is large."""
+    from PIL import Image
+
+    width, height = picture.size
+    is_rgb = picture.mode == "RGB" and not picture.has_transparency_data
+    if width * height <= _LARGE_PIXELS or is_rgb:
+        return _rgb(picture)
+    whole = Image.new("RGB", picture.size)
+    rows = max(1, _LARGE_PIXELS // width)
+    for top in range(0, height, rows):
+        band = picture.crop((0, top, width, min(height, top + rows)))
+        whole.paste(_rgb(band), (0, top))
+    return whole
 
 
 def _rgb(picture: Image) -> Image:
@@ -95,4 +150,4 @@ def _rgb(picture: Image) -> Image:
         layered = picture.convert("RGBA")
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layered).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")

@@ -7,7 +7,7 @@ from pathlib import Path
 from evaluators.data.layouts.entries import Entry, Layout
 from evaluators.data.layouts.finding import Finder, Found
 from evaluators.data.media.clips import RULE, middle_jpeg
-from evaluators.data.media.images import SUFFIXES, check_image, check_jpeg
+from evaluators.data.media.images import SUFFIXES, check_image
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -34,6 +34,3 @@ class Pictures(Finder):
 
     def _made(self, source: Path) -> bytes:
         return middle_jpeg(source)
-
-    def _check(self, kept: Path) -> None:
-        check_jpeg(kept)

@@ -45,6 +45,3 @@ class Sounds(Finder):
 
     def _made(self, source: Path) -> bytes:
         return sound_wav(source)
-
-    def _check(self, kept: Path) -> None:
-        check_sound(kept)

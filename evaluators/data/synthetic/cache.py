@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from evaluators.cached_files import folder_faults, report, write_sums
 from evaluators.data.errors import DataError
 from evaluators.data.loading import load
 from evaluators.data.samples import BOTH, DataSet
@@ -45,11 +46,12 @@ def drawn(
 def made(folder: Path, mark: str, write: Callable[[Path], None]) -> None:
     """Has `folder` filled by `write` where the file `mark`, written last, is not in it yet.
 
-    That happens under a file lock, in a temporary folder that is then renamed. Raises DataError
-    where it cannot be written.
+    That happens under a file lock, in a temporary folder that is then renamed. A folder whose files
+    are not as they were drawn is drawn again, with a line. Raises DataError where it cannot be
+    written.
     """
     try:
-        if not (folder / mark).is_file():
+        if not _is_whole(folder, mark):
             _make(folder, mark, write)
     except OSError as error:
         raise DataError(
@@ -66,17 +68,31 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes
     return text.getvalue().encode()
 
 
+def _is_whole(folder: Path, mark: str, quiet: bool = True) -> bool:
+    if not (folder / mark).is_file():
+        return False
+    faults = folder_faults(folder)
+    if faults is None:  # the same seed may give other bytes today, which a study would not know
+        report(folder, "has no checksums, as an earlier version drew it", "used as it is")
+        write_sums(folder)
+    elif faults and not quiet:
+        more = f" and {len(faults) - 1:,} more" if len(faults) > 1 else ""
+        report(folder, f"is not as it was drawn ({faults[0]}{more})", "drawn again")
+    return not faults
+
+
 def _make(folder: Path, mark: str, write: Callable[[Path], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if (folder / mark).is_file():
+        if _is_whole(folder, mark, quiet=False):
             return
         for left in folder.parent.glob(f".tmp-{folder.name}-*"):
             shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".tmp-{folder.name}-"))
         try:
             write(temporary)
-            if folder.exists():
+            write_sums(temporary)
+            if folder.is_dir():
                 shutil.rmtree(folder)
             os.replace(temporary, folder)
         finally:

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given, settings
@@ -167,6 +168,57 @@ def test_bad_files_are_refused(text: str, told: str) -> None:
     assert any(told in problem for problem in problems(text))
 
 
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ("1", "1.0", "are one number"),
+        ("01", "1", "are one number"),
+        ("-0", "0", "are one number"),
+        (COMPOSED, DECOMPOSED, r"'caf\xe9' (row 2), 'cafe\u0301' (row 3) look alike"),
+        ("yes", "yes\u200b", "look alike"),
+        ("a b", "a\u00a0b", "look alike"),
+        ("\ufb01t", "fit", "alike"),
+        ("Yes", "yes", "differ in upper and lower case alone"),
+    ],
+)
+def test_labels_alike_to_the_eye_are_refused(one: str, other: str, told: str) -> None:
+    labels = [one, other, "else", "else", "else"]
+    modes = ["train", "train", "train", "valid", "test"]
+    rows = [
+        (f"p{k}", "words", label, mode)
+        for k, (label, mode) in enumerate(zip(labels, modes, strict=True))
+    ]
+    found = problems(as_csv([("id", "text", "label", "mode"), *rows]).decode())
+    assert any(told in problem for problem in found), found
+
+
+def test_numbers_that_differ_are_classes() -> None:
+    rows = [("a", "t", "1", "train"), ("b", "t", "-1", "train"), ("c", "t", "1", "valid"),
+            ("d", "t", "1.5", "train"), ("e", "t", "1", "test")]  # fmt: skip
+    read = read_labels(as_csv([("id", "text", "label", "mode"), *rows]))
+    assert read.classes == ("-1", "1", "1.5")
+
+
+@pytest.mark.parametrize("other", ["a ", " a", DECOMPOSED])
+def test_ids_that_name_one_file_are_duplicates(other: str) -> None:
+    first = COMPOSED if other == DECOMPOSED else "a"
+    text = GOOD_FOLDER + f"{first},w,no,train\n{other},w,yes,train\n"
+    assert any("is already in row" in problem for problem in problems(text))
+
+
+def test_a_path_into_the_folder_of_images_is_the_name_of_its_file() -> None:
+    rows = [("images/a.png", "t", "no", "train"), ("./images/b.png", "t", "yes", "train"),
+            ("images\\c.png", "t", "no", "valid"), ("d", "t", "no", "test")]  # fmt: skip
+    read = read_labels(as_csv([("id", "text", "label", "mode"), *rows]))
+    assert [entry.id for entry in read.entries] == ["a.png", "b.png", "c.png", "d"]
+    for path in ("x/images/a", "images/../a", "images/x/a"):
+        text = GOOD_FOLDER.replace("b,y", f"{path},y")
+        assert any("leads out of its folder" in problem for problem in problems(text))
+
+
 SAFE = st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/\\:")
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
 
@@ -178,7 +230,7 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
         TEXTS,
         min_size=4,
         max_size=12,
-    )
+    ).filter(lambda found: len({normalize("NFC", name.strip()) for name in found}) == len(found))
 )
 def test_any_ids_and_texts_survive_the_round_trip(texts: dict[str, str]) -> None:
     modes = ["train", "train", "valid", "test"] * 3

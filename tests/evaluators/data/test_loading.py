@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -244,8 +245,11 @@ def test_a_damaged_index_costs_time_and_nothing_else(tmp_path: Path) -> None:
     for path in (root / "images").iterdir():
         os.utime(path, (1_000_000, 1_000_000))
     first = loaded(root)
-    (index,) = (tmp_path / "cache" / "index").iterdir()
-    for content in (b"", b"[]", b'{"version": 1, "files": {"a": 3}}', b"\xff"):
+    (index,) = (tmp_path / "cache" / "index").glob("*.json")
+    whole = index.read_text()
+    key = next(iter(json.loads(whole)["files"].values()))[2]
+    altered = whole.replace(key, key[::-1]).encode()
+    for content in (b"", b"[]", b'{"version": 1, "files": {"a": 3}}', b"\xff", altered):
         index.write_bytes(content)
         assert loaded(root) == first
 
@@ -274,3 +278,54 @@ def test_real_folders_load_whole(
     assert [len(data.split(split)) for split in ("train", "valid", "test")] == counts
     assert data.classes == classes and data.kind == "folder"
     assert read_image(data.samples[0].image, 16).dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("name", "on_disk"),
+    [
+        ("p0.png", "p0.png"),
+        ("p0.jpg", "p0.jpg"),
+        ("images/p0.png", "p0.png"),
+        ("p0", "p0.Png"),
+        ("p0.PNG", "p0.png"),
+        ("p0 ", "p0.png"),
+        ("caf\u00e9", "cafe\u0301.png"),
+        ("cafe\u0301", "caf\u00e9.png"),
+        ("v1.2", "v1.2.png"),
+    ],
+)
+def test_pictures_are_found_as_people_name_them(tmp_path: Path, name: str, on_disk: str) -> None:
+    root = tmp_path / "set"
+    rows = [f"{name},t,no,train", "q,t,yes,train", "r,t,no,valid", "s,t,yes,test"]
+    for each in ("q", "r", "s"):
+        picture(root / "images" / f"{each}.png", 7)
+    Image.new("RGB", (8, 6)).save(root / "images" / on_disk, "JPEG" if "jpg" in on_disk else "PNG")
+    (root / "label.csv").write_text("\n".join(["id,text,label,mode", *rows]))
+    data = loaded(root)
+    assert data.samples[0].picture.name == on_disk
+    assert data.samples[0].id == name.removeprefix("images/")
+
+
+def test_clips_are_found_in_another_unicode_form_and_case(tmp_path: Path) -> None:
+    from evaluators.data.files import FileIndex
+    from evaluators.data.layouts.entries import Entry
+    from evaluators.data.media.pictures import Pictures
+
+    root = tmp_path / "set"
+    clip = root / "Raw" / "cafe\u0301" / "1.MP4"
+    clip.parent.mkdir(parents=True)
+    clip.write_bytes(b"film")
+    finder = Pictures(root, "clips", tmp_path / "cache", FileIndex(tmp_path / "cache", root))
+    entry = Entry("label.csv", 2, ("caf\u00e9", "1"), "caf\u00e9", "t", 0, 0.0, "train")
+    assert finder._clip(entry) == clip
+
+
+def test_a_git_lfs_pointer_is_named_in_place_of_labels_and_pictures(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 99\n"
+    root = folder(tmp_path / "set", ["train", "train", "valid", "test"])
+    (root / "images" / "0000.png").write_text(pointer)
+    with pytest.raises(DataError, match="Git-LFS pointer: run `git lfs pull`"):
+        loaded(root)
+    (root / "label.csv").write_text(pointer)
+    with pytest.raises(DataError, match=r"label.csv is a Git-LFS pointer"):
+        loaded(root)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import DAMAGE
 
 from evaluators.data import (
     SPLITS,
-    DataError,
     DataSet,
     load,
     measured_ceilings,
@@ -147,13 +147,31 @@ def test_the_same_seed_draws_the_same_set(tmp_path: Path, monkeypatch: pytest.Mo
         rendered(tmp_path, -1)
 
 
-def test_a_set_that_lost_a_file_says_how_to_get_it_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        ("label.csv", "byte flipped"),
+        ("Frames/speaker001/1.jpg", "tail zeroed"),
+        ("Frames/speaker001/1.jpg", "a directory"),
+        ("checksums.sha256", "emptied"),
+        ("checksums.sha256", "removed"),
+    ],
+)
+def test_a_set_with_a_damaged_file_is_drawn_again_with_a_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    harm: str,
 ) -> None:
     data = small(tmp_path, monkeypatch)
-    data.samples[0].picture.unlink()
-    with pytest.raises(DataError, match=r"remove the folder .* to have it drawn again"):
-        rendered(tmp_path)
+    folder = rendered_folder(tmp_path)
+    whole = (folder / name).read_bytes()
+    DAMAGE[harm](folder / name)
+    assert rendered(tmp_path) == data
+    assert (folder / name).read_bytes() == whole
+    said = "used as it is" if (name, harm) == ("checksums.sha256", "removed") else "drawn again"
+    assert caplog.text.count(said) == 1
 
 
 def test_an_interrupted_drawing_leaves_nothing_behind(

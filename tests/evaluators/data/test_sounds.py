@@ -304,7 +304,7 @@ def test_a_full_disk_is_not_taken_for_clips_without_sound(
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("evaluators.data.layouts.finding.write_whole", full)
+    monkeypatch.setattr("evaluators.data.layouts.finding.write_cached", full)
     with pytest.raises(DataError, match=r"cache.*cannot be written .*No space left"):
         loaded(clip_folder(tmp_path / "set"), HEARD, accept_faults=True)
 

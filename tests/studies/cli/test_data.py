@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -67,7 +68,7 @@ def test_the_check_puts_what_is_found_beside_what_is_known(place: Place, command
 def test_the_check_names_every_fault_in_a_row_of_its_own(place: Place, command: Command) -> None:
     rows = [(*row[:3], "valid") if row[0] == "03bSnISJMiM" else row for row in mosi_rows()]
     clips(place.folder / "MOSI", rows)
-    code, out, err = command("data", "check", "MOSI", "--text-only")
+    code, out, err = command("data", "check", "MOSI", "--text-only", "--all")
     assert code == codes.DATA
     moved = sum(row[0] == "03bSnISJMiM" for row in rows)
     assert out.count("fault: label.csv row ") == moved > 20
@@ -77,6 +78,10 @@ def test_the_check_names_every_fault_in_a_row_of_its_own(place: Place, command: 
     # Without --text-only, each row lacks its clip as well.
     code, out, err = command("data", "check", "MOSI")
     assert code == codes.DATA and "rows without a usable picture" in err
+    assert out.count("\nfault: label.csv row ") == 10 and len(out.splitlines()) < 45
+    assert f"and {moved - 10} more of the kind: --all prints them" in out
+    lacking = int(re.search(r"([\d,]+) rows without a usable picture", err)[1].replace(",", ""))  # type: ignore[index]
+    assert f"and {lacking - 10:,} more of the kind: --all prints them" in out
     assert "there is no folder Raw or Frames in it" in err
 
 
@@ -189,3 +194,46 @@ def test_the_demo_space_is_the_default_for_every_built_in_set() -> None:
     for data in (None, "built-in:faces", "built-in:shapes"):
         given = Settings(Preset("pareto"), data=DataOptions(data))
         assert load_space_of(given).name == "demo"
+
+
+def classes_of(folder: Path, count: int) -> None:
+    rows = ["id,text,label,mode"]
+    for split in ("train", "valid", "test"):
+        for k in range(count):
+            rows.append(f"{split}{k},words,a class of number {k},{split}")
+    folder.mkdir()
+    (folder / "label.csv").write_text("\n".join(rows))
+
+
+def test_the_check_of_many_classes_is_readable_at_80_columns(
+    place: Place, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    classes_of(place.folder / "many", 12)
+    code, out, err = command("data", "check", "many", "--text-only")
+    assert code == 0, err
+    assert max(map(len, out.split("Texts alone")[0].splitlines())) <= 80
+    for k in range(12):
+        (line,) = [line for line in out.splitlines() if f"a class of number {k} " in line]
+        assert [cell.strip() for cell in line.split("│")[2:5]] == ["1", "1", "1"]
+
+
+def test_a_width_of_no_columns_prints_all_the_same(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    code, out, err = command("data", "check", "data")
+    assert code == 0 and "The data pass the check." in out and "majority" in out, err
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(
+    place: Place, command: Command
+) -> None:
+    text = (place.folder / "tiny.toml").read_text().replace('name = "tiny', 'name = "[/b]:ok:tiny')
+    (place.folder / "tiny.toml").write_text(text)
+    code, out, err = command("space", "tiny.toml")
+    assert code == 0 and "[/b]:ok:tiny" in out and "[/b]:ok:tiny-bert" in out, err
+    label = place.data / "label.csv"
+    label.write_text(label.read_text().replace("dark", "[/b]"))
+    code, out, err = command("data", "check", "data")
+    assert code == 0 and "[/b]" in out, err

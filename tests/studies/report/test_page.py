@@ -234,3 +234,20 @@ def test_pages_with_little_to_show_open(
 ) -> None:
     browser.open(page.render(make()), tmp_path)
     assert browser.complaints() == []
+
+
+def test_a_page_on_a_full_disk_names_its_path_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from studies.report.document import write_whole
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left") as told:
+        write_whole("page", tmp_path / "page.html")
+    assert told.value.filename == str(tmp_path / "page.html")
+    assert told.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())

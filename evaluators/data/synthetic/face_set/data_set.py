@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluators.data.files import write_whole
+from evaluators.cached_files import write_whole
 from evaluators.data.generative.scenes import Scene, decisions, draw, score, views
 from evaluators.data.loading import MARK
 from evaluators.data.measures import Share, wilson

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluators.data.files import write_whole
+from evaluators.cached_files import write_whole
 from evaluators.data.generative.scenes import Tone, draw_tones
 from evaluators.data.media.waves import wav_bytes
 from evaluators.data.synthetic.cache import csv_bytes, made

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluators.cached_files import write_whole
 from evaluators.data.errors import DataError
-from evaluators.data.files import write_whole
 from evaluators.data.generative.statements import Shown, draw
 from evaluators.data.loading import SHAPES_MARK
 from evaluators.data.samples import BOTH, SPLITS, DataSet, Split
