@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from filelock import FileLock
 
 from search_space.errors import USAGE, FusionNasError
+from search_space.redaction import redacted_url
 
 SSH_PORT = 22
 LOCAL = "local"
@@ -103,12 +104,12 @@ def parse_device(name: str, url: str, key_file: str | None = None) -> Device:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise DevicesError(f"device {name}: {_shown(url)}: {error}; {shape}") from None
+    except ValueError:  # its text may hold a part of a password
+        raise DevicesError(f"device {name}: {redacted_url(url)}: {shape}") from None
     if parts.password is not None:
         raise DevicesError(f"device {name}: the URL holds a password; only keys are used: {shape}")
     if parts.scheme != "ssh" or not parts.hostname or not parts.username or _tail(parts):
-        raise DevicesError(f"device {name}: {_shown(url)}: {shape}")
+        raise DevicesError(f"device {name}: {redacted_url(url)}: {shape}")
     return Device(
         name, parts.hostname, SSH_PORT if port is None else port, parts.username, key_file
     )
@@ -217,8 +218,3 @@ class Devices:
 
 def _tail(parts: SplitResult) -> bool:
     return parts.path not in ("", "/") or bool(parts.query or parts.fragment)
-
-
-def _shown(url: str) -> str:
-    """A URL for an error text, without what may be a password."""
-    return re.sub(r":[^:@/]*@", ":…@", url)

@@ -9,6 +9,7 @@ import optuna
 from rich.console import Console
 from rich.table import Table
 
+from search_space.redaction import redacted_url
 from studies.config.home import home
 from studies.config.options import MAX_PORT, WEIGHTS
 from studies.config.paths import check_page, default_page
@@ -19,7 +20,7 @@ from studies.infra.storage import open_storage, quiet_optuna
 from studies.report import terminal
 from studies.report.json_output import as_json
 from studies.results.study_outcome import outcome_of
-from studies.study.lookup import find_study
+from studies.study.lookup import find_study, remove_stored_passwords
 
 
 def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
@@ -145,11 +146,13 @@ def serve_dashboard(storage: str | None, host: str, port: int) -> None:
     check_range("--port", port, 1, MAX_PORT)
     url = storage or default_url()
     if url.startswith("sqlite") and not Path(url.partition(":///")[2]).is_file():
-        raise StorageError(f"storage {url}: there is no such file; run a study first")
+        raise StorageError(f"storage {redacted_url(url)}: there is no such file; run a study first")
     folder = home() / ARTIFACTS
     folder.mkdir(parents=True, exist_ok=True)
     opened = open_storage(url)
-    Console().print(f"dashboard of {url} on http://{host}:{port}", highlight=False, soft_wrap=True)
+    remove_stored_passwords(opened)
+    said = f"dashboard of {redacted_url(url)} on http://{host}:{port}"
+    Console().print(said, highlight=False, soft_wrap=True)
     artifacts = FileSystemArtifactStore(str(folder))
     try:
         socket.create_server((host, port)).close()  # the server's own error comes too late

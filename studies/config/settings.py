@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.devices.registry import LOCAL, DevicesError
+from search_space.redaction import redacted_url
 from studies.config.home import devices
 from studies.config.options import (
     DataOptions,
@@ -134,8 +135,12 @@ class Settings:
         return cls.from_options(found)
 
     def to_stored(self) -> dict[str, Any]:
-        """Return what a study stores: every option under the name of version 0.1.0."""
-        return {_STORED_NAMES.get(name, name): value for name, value in self.to_options().items()}
+        """Return what a study stores: every option under the name of version 0.1.0.
+
+        The storage is stored without its password: whoever reads the study would read it.
+        """
+        options = {**self.to_options(), "storage": redacted_url(self.storage)}
+        return {_STORED_NAMES.get(name, name): value for name, value in options.items()}
 
     def to_options(self) -> dict[str, Any]:
         """Return every option by name."""

@@ -13,6 +13,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from evaluators.quality.probe import ProbeEvaluator
+from search_space.redaction import redacted_url
 from search_space.space.paper import SeededDesign, seeded_designs
 from studies.config.paths import check_page, default_page
 from studies.config.settings import Settings
@@ -172,7 +173,7 @@ def check_useful(settings: Settings) -> None:
 def _announce(reporter: Any, context: StudyContext, study: optuna.Study) -> None:
     """Says what will be done on what, before anything takes long."""
     conditions = study.user_attrs["conditions"]
-    reporter.line(f"study {study.study_name} in {context.settings.storage}")
+    reporter.line(f"study {study.study_name} in {redacted_url(context.settings.storage)}")
     for label in ("data", "encoders", "training", "device"):
         reporter.line(f"{label}: {conditions[label]}")
     if context.grid is not None:

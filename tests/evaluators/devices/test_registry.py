@@ -64,9 +64,10 @@ def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
     with pytest.raises(DevicesError, match="only keys are used") as raised:
         parse_device("orin", "ssh://jetson:geheim@orin.local")
     assert "geheim" not in str(raised.value)
-    with pytest.raises(DevicesError) as raised:
-        parse_device("orin", "ssh://jetson:geheim@orin.local:x")
-    assert "geheim" not in str(raised.value)
+    for url in ("jetson:geheim@orin.local:x", "jetson:geheim/x@orin.local", "a:b:geheim@x:y"):
+        with pytest.raises(DevicesError) as raised:
+            parse_device("orin", f"ssh://{url}")
+        assert "geheim" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["", "local", "../x", "a b", "-x", "a/b", "é", "x" * 65, "a\n"])

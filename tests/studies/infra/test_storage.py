@@ -116,6 +116,25 @@ def test_a_storage_that_cannot_be_opened_is_named_with_a_way_out(url: str) -> No
     assert "--storage" in str(raised.value) or "write sqlite:///" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "tester:S3cr3t!x@localhost:1/studies",
+        "tester:S3cr3t@x@localhost:1/studies",
+        "tester:S3cr3t/x@localhost:1/studies",
+        "tester:S3cr3t x@localhost:1/studies",
+        "tester:S3cr3t!x@localhost:port/studies",
+        "tester:S3cr3t!x@localhost:1/studies?bogus=1",
+        "localhost:1/studies?user=tester&password=S3cr3t!x",
+    ],
+)
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg", "mysql+nodriver", "nonsense", "sqlite"])
+def test_no_error_of_a_storage_holds_its_password(scheme: str, rest: str) -> None:
+    with pytest.raises(StorageError) as raised:
+        open_storage(f"{scheme}://{rest}")
+    assert "S3cr3t" not in str(raised.value) and "***" in str(raised.value)
+
+
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
 def test_a_storage_in_memory_is_refused_by_name(url: str) -> None:
     with pytest.raises(StorageError, match=r"in memory.*write sqlite:///FILE\.db") as raised:
