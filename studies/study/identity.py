@@ -158,9 +158,9 @@ def check_identity(
     other = sorted(key for key in parts or identity if identity[key] != known.get(key))
     if other:
         raise StorageError(
-            f"study {study.study_name!r} in {redacted_url(context.settings.storage)} was made with "
-            f"another {', '.join(other)}: repeat its command to go on with it, or give a new --name or "
-            "--storage"
+            f"study {study.study_name!r} in {redacted_url(context.settings.storage)} was made "
+            f"with another {', '.join(other)}: repeat its command to go on with it, or give a "
+            "new --name or --storage"
         )
 
 
