@@ -185,11 +185,14 @@ class Agent:
 
     def _kept(self, job_id: str) -> tuple[MeasureRequest, MeasureResult] | None:
         kept = self._store.load_result(job_id)
+        if kept is None:
+            return None
         try:
             both = take("a kept result", kept, ("request", "result"))
             request = MeasureRequest.from_json(both["request"])
             return request, MeasureResult.from_json(both["result"])
         except ProtocolError:
+            self._store.discard_result(job_id)
             return None
 
     def _state(self, frame: wire.Frame) -> Answer:
