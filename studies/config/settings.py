@@ -140,7 +140,11 @@ class Settings:
         The storage is stored without its password: whoever reads the study would read it.
         """
         options = {**self.to_options(), "storage": redacted_url(self.storage)}
-        return {_STORED_NAMES.get(name, name): value for name, value in options.items()}
+        return {
+            _STORED_NAMES.get(name, name): value
+            for name, value in options.items()
+            if name not in _OF_ONE_COMMAND
+        }
 
     def to_options(self) -> dict[str, Any]:
         """Return every option by name."""
@@ -177,6 +181,8 @@ _PLACES = {
 """Part and field of every option."""
 _STORED_NAMES = {"deferred_timing": "few_readings"}
 _STORED_NAMES_READ = {stored: name for name, stored in _STORED_NAMES.items()}
+_OF_ONE_COMMAND = ("take_over",)
+"""Not stored: it says nothing of the study."""
 _NO_LONGER = ("missing",)
 """Stored by earlier versions, without meaning now."""
 
