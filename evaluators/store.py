@@ -9,11 +9,10 @@ import json
 import os
 from pathlib import Path
 
-from filelock import FileLock
-
 from evaluators.evaluation import Evaluation, Evaluator, NotFiniteError
 from search_space.design.genotype import Genotype
 from search_space.errors import STORAGE, FusionNasError
+from search_space.locks import NamedLock
 
 
 class StoreError(FusionNasError):
@@ -30,7 +29,7 @@ class EvaluationStore:
         self.damaged_lines = 0
         self._places: dict[str, int] = {}  # where in the file: what is known may outgrow memory
         self._read_to = 0
-        self._lock = FileLock(f"{path}.lock")
+        self._lock = NamedLock(f"{path}.lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -14,9 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from filelock import FileLock
-
 from search_space.errors import USAGE, FusionNasError
+from search_space.locks import NamedLock
 from search_space.redaction import redacted_url
 
 SSH_PORT = 22
@@ -164,7 +163,7 @@ class Devices:
     @contextmanager
     def _changed(self) -> Iterator[dict[str, Device]]:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self._file}.lock"):
+        with NamedLock(f"{self._file}.lock"):
             found = self._read()
             yield found
             self._write(found)

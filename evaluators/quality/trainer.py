@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock
 from torch import nn
 
 from evaluators.data import DataSet, Split
@@ -22,6 +21,7 @@ from evaluators.training.loop import Examples, Fit, fit
 from evaluators.training.plan import TrainingPlan
 from search_space.design.encoder import EncoderSpec
 from search_space.design.genotype import Genotype
+from search_space.locks import NamedLock
 from search_space.network.network import Fusion, FusionNetwork, new_fusion
 from search_space.network.rewrites import NONE, Rewrites
 
@@ -112,7 +112,7 @@ class DesignTrainer:
             file = self._trunks.tuned_file(key)
             if not self._trunks.has_tuned(key):
                 file.parent.mkdir(parents=True, exist_ok=True)
-                with FileLock(f"{file}.lock"):  # a second worker waits and finds it done
+                with NamedLock(f"{file}.lock"):  # a second worker waits and finds it done
                     if not self._trunks.has_tuned(key):
                         self._tune(spec, key)
             self._trunks.use_tuned(spec, key)

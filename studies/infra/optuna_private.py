@@ -1,6 +1,8 @@
 """What Optuna 5 can do and offers under private names alone; nothing else here uses those."""
 
 import json
+from collections.abc import Sequence
+from datetime import datetime
 
 import optuna
 from optuna.storages import RDBStorage
@@ -10,9 +12,10 @@ from optuna.storages._rdb.models import (
     TrialUserAttributeModel,
 )
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy import Row, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from studies.infra.patience import patiently
 from studies.infra.signals import whole
 
 
@@ -60,9 +63,14 @@ def heartbeat_ages_s(study: optuna.Study) -> dict[int, float]:
         .join(TrialHeartbeatModel, TrialHeartbeatModel.trial_id == TrialModel.trial_id)
         .where(TrialModel.study_id == study._study_id, TrialModel.state == TrialState.RUNNING)
     )
-    with whole(), backend.engine.begin() as connection:
-        rows = connection.execute(found).all()
-        now = connection.execute(select(func.now())).scalar_one().replace(tzinfo=None)
+    engine = backend.engine
+
+    def read() -> tuple[Sequence[Row[tuple[int, datetime]]], datetime]:
+        with whole(), engine.begin() as connection:
+            rows = connection.execute(found).all()
+            return rows, connection.execute(select(func.now())).scalar_one().replace(tzinfo=None)
+
+    rows, now = patiently(read)
     return {number: (now - heartbeat).total_seconds() for number, heartbeat in rows}
 
 
@@ -82,9 +90,11 @@ def replace_attribute(
         TrialModel.trial_id == stored._trial_id, TrialModel.state == TrialState.RUNNING
     )
     of_trial = (attribute.trial_id == stored._trial_id, attribute.key == key)
-    with whole():
+    engine = backend.engine
+
+    def replace() -> bool:
         try:
-            with backend.engine.begin() as connection:
+            with whole(), engine.begin() as connection:
                 if old is None:
                     values = {
                         "trial_id": stored._trial_id,
@@ -99,6 +109,8 @@ def replace_attribute(
                 return bool(done.rowcount == 1)
         except IntegrityError:
             return False
+
+    return patiently(replace)
 
 
 def _backend(study: optuna.Study) -> RDBStorage | None:

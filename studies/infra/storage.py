@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import Engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from search_space.redaction import redacted, redacted_url
 from studies.infra.locations import StorageError
+from studies.infra.patience import patiently
 from studies.infra.signals import whole
 
 BUSY_TIMEOUT_S = 60
@@ -26,14 +28,27 @@ IN_MEMORY = ("", ":memory:")
 
 
 class _WholeSteps(RDBStorage):
-    """Optuna's storage, each of whose methods an interrupt waits for."""
+    """Optuna's storage: an interrupt waits for each of its methods, and each for the server."""
 
 
 def _whole(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def step(*args: Any, **kwargs: Any) -> Any:
-        with whole():
-            return method(*args, **kwargs)
+        tries = 0
+
+        def once() -> Any:
+            nonlocal tries
+            tries += 1
+            try:
+                with whole():
+                    return method(*args, **kwargs)
+            except UpdateFinishedTrialError:
+                # The server went away after it had taken the end of the trial.
+                if tries == 1 or method.__name__ != "set_trial_state_values":
+                    raise
+                return True
+
+        return patiently(once)
 
     return step
 

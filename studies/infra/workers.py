@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from search_space.locks import NamedLock
 from studies.infra.leases import LEASE_S
 
 RELEASED = "released:"
@@ -35,7 +36,7 @@ class Workers:
         self._host_name = socket.gethostname()
         self.host = f"{self._host_name}-{home}"
         self.name = f"{self.host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.turn = FileLock(folder / "turn.lock")
+        self.turn = NamedLock(folder / "turn.lock")
         self.asking = folder / "asking"
         self._sweep()
         self._lock = FileLock(self._file(self.name))

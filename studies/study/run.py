@@ -9,10 +9,10 @@ from typing import Any
 
 import optuna
 import torch
-from filelock import FileLock
 from rich.console import Console
 
 from evaluators.quality.probe import ProbeEvaluator
+from search_space.locks import NamedLock
 from search_space.redaction import redacted_url
 from search_space.space.paper import SeededDesign, seeded_designs
 from studies.config.paths import check_page, default_page
@@ -108,7 +108,7 @@ def run_to_end(
         finally:
             workers.close()
         reporter.line("looking at the test split, once")
-        with FileLock(context.home / "workers" / "finish.lock"):  # workers may end together
+        with NamedLock(context.home / "workers" / "finish.lock"):  # workers may end together
             finish(context, study)
         context.latency.settle()
     finally:

@@ -10,11 +10,10 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from filelock import FileLock
-
 from evaluators.data.errors import DataError
 from evaluators.data.loading import load
 from evaluators.data.samples import BOTH, DataSet
+from search_space.locks import NamedLock
 from search_space.modality import Modality
 
 
@@ -68,7 +67,7 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes
 
 def _make(folder: Path, mark: str, write: Callable[[Path], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with NamedLock(f"{folder}.lock"):
         if (folder / mark).is_file():
             return
         for left in folder.parent.glob(f".tmp-{folder.name}-*"):
