@@ -12,23 +12,25 @@ _LOCKS = Path("/proc/locks")
 _STOPPED = ("T", "t")
 
 
-class NamedLock(FileLock):  # type: ignore[misc]
+class NamedLock(FileLock):
     """A file lock; after five seconds of waiting for it, it says once on stderr who holds it.
 
     The kernel gives the lock of a dead process up, so what is waited for is alive or stopped.
     """
 
-    def acquire(self, timeout: float | None = None, **options: Any) -> AcquireReturnProxy:
+    def acquire(
+        self, timeout: float | None = None, *arguments: Any, **options: Any
+    ) -> AcquireReturnProxy[Any]:
         """Acquire the lock, as `FileLock.acquire` does."""
         wait_s = self.timeout if timeout is None else timeout
-        if 0 <= wait_s <= SAID_AFTER_S:
-            return super().acquire(timeout, **options)
+        if 0 <= wait_s <= SAID_AFTER_S or options.get("blocking") is False:
+            return super().acquire(timeout, *arguments, **options)
         try:
-            return super().acquire(SAID_AFTER_S, **options)
+            return super().acquire(SAID_AFTER_S, *arguments, **options)
         except Timeout:
             print(f"waiting for {self.lock_file}: {holder_of(self.lock_file)}", file=sys.stderr)
         left_s = wait_s if wait_s < 0 else wait_s - SAID_AFTER_S
-        return super().acquire(left_s, **options)
+        return super().acquire(left_s, *arguments, **options)
 
 
 def holder_of(file: str | Path) -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from search_space.errors import USAGE, FusionNasError
 from search_space.locks import NamedLock
@@ -21,7 +21,8 @@ from search_space.redaction import redacted_url
 SSH_PORT = 22
 LOCAL = "local"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._\\-]{0,63}")
+"""`DOMAIN\\user` is how Windows and Active Directory name users."""
 _HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:%_-]{0,254}")
 _VERSION = 1
 
@@ -109,9 +110,9 @@ def parse_device(name: str, url: str, key_file: str | None = None) -> Device:
         raise DevicesError(f"device {name}: the URL holds a password; only keys are used: {shape}")
     if parts.scheme != "ssh" or not parts.hostname or not parts.username or _tail(parts):
         raise DevicesError(f"device {name}: {redacted_url(url)}: {shape}")
-    return Device(
-        name, parts.hostname, SSH_PORT if port is None else port, parts.username, key_file
-    )
+    host = parts.hostname.replace("%25", "%")  # of an IPv6 zone, as RFC 6874 writes it
+    user = unquote(parts.username)
+    return Device(name, host, SSH_PORT if port is None else port, user, key_file)
 
 
 class Devices:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
@@ -65,13 +66,13 @@ def heartbeat_ages_s(study: optuna.Study) -> dict[int, float]:
     )
     engine = backend.engine
 
-    def read() -> tuple[Sequence[Row[tuple[int, datetime]]], datetime]:
+    def read() -> tuple[Sequence[Row[Any]], datetime]:
         with whole(), engine.begin() as connection:
             rows = connection.execute(found).all()
             return rows, connection.execute(select(func.now())).scalar_one().replace(tzinfo=None)
 
     rows, now = patiently(read)
-    return {number: (now - heartbeat).total_seconds() for number, heartbeat in rows}
+    return {row.number: (now - row.heartbeat).total_seconds() for row in rows}
 
 
 def replace_attribute(
