@@ -13,7 +13,7 @@ from optuna.storages._rdb.models import (
     TrialUserAttributeModel,
 )
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Row, exists, func, insert, select, update
+from sqlalchemy import exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from studies.infra.patience import patiently
@@ -66,7 +66,7 @@ def heartbeat_ages_s(study: optuna.Study) -> dict[int, float]:
     )
     engine = backend.engine
 
-    def read() -> tuple[Sequence[Row[Any]], datetime]:
+    def read() -> tuple[Sequence[Any], datetime]:
         with whole(), engine.begin() as connection:
             rows = connection.execute(found).all()
             return rows, connection.execute(select(func.now())).scalar_one().replace(tzinfo=None)
