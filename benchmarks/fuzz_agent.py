@@ -1,10 +1,12 @@
 """Feeds the agent's readers damaged input for a while: no crash, no hang.
 
-Four readers take turns: of frames, of requests, of results (the host's side), and of ONNX files
-with the guard and the filling of weights behind it. Each starts from valid input, changes it at
-random, and keeps what ended in a way not seen before. A crash is any exception but the one that the
-reader promises; a hang is an input that takes over ten seconds. Prints JSON; exits with 1 after a
-crash or a hang.
+Five readers take turns: of frames, of JSON, of requests, of results (the host's side), and of
+ONNX files with the guard and the filling of weights behind it. Each starts from valid input,
+changes it at random, and keeps what ended in a way not seen before. A crash is any exception but
+the one that the reader promises; a hang is an input that takes over ten seconds. What is parsed on
+the wire, where the interpreter is held, has a bound on its time: no input of up to 1 MiB takes over
+0.2 s of the processor. Inputs for that are pieces of a few bytes repeated up to 1 MiB. Prints JSON;
+exits with 1 after a crash, a hang or a slow input.
 
     python benchmarks/fuzz_agent.py [--minutes 5] [--seed 0] [--out FILE]
 """
@@ -45,6 +47,19 @@ SLICE_S = 1.0
 HANG_S = 10
 MEMORY_BYTES = 6 * 2**30
 MAX_INPUT_BYTES = 2**18
+MAX_REPEATED_BYTES = 2**20
+SLOW_S = 0.2
+PIECES = (
+    b'"\\', b'\\"', b'"', b"[]", b"{}", b"[],", b"{},", b"1,", b"1.0,", b"1e5,", b'"a",', b"9",
+    b"-", b"true,",
+    b'{"a":1},', b'{"a":{"b":1}},', b"[[[[]]]],", b" ", b"\\u0000", b"null,", b"\xff",
+    b'"\\ud83d\\ude00",', b'"\\ud800",', b'"a":', b'"":{},', b"[", b"]", b"}{",
+    b"-1.7976e308,",
+)  # fmt: skip
+AROUND = (
+    (b"", b""), (b"[", b"0]"), (b'"', b'"'), (b'["', b'"]'), (b'{"kind":"a","x":[', b"0]}"),
+    (b'{"kind":"a","x":"', b'"}'), (b'{"kind":"a",', b'"x":1}'),
+)  # fmt: skip
 MAX_FILLED_BYTES = 2**22
 ODD_BYTES = (b"", b"\0", b"\x7f", b"\x80", b"\xff", b"\xff" * 9 + b"\x01", b"\xff" * 10, b"[" * 40)
 ODD_NUMBERS = (0, 1, 127, 128, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64)
@@ -71,14 +86,17 @@ class Target:
     promised: type[Exception]
     valid: list[bytes]
     corpus: list[bytes] = field(default_factory=list)
+    on_wire: bool = True
     inputs: int = 0
     slowest_s: float = 0.0
+    slowest_cpu_s: float = 0.0
     outcomes: dict[str, int] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)
+    slow: list[dict[str, str]] = field(default_factory=list)
 
     def feed(self, data: bytes) -> None:
         """Read one input and note how it ended."""
-        start = time.perf_counter()
+        start, start_s = time.perf_counter(), time.process_time()
         signal.alarm(HANG_S)
         try:
             self.read(data)
@@ -93,6 +111,11 @@ class Target:
         finally:
             signal.alarm(0)
         self.slowest_s = max(self.slowest_s, time.perf_counter() - start)
+        taken_s = time.process_time() - start_s
+        self.slowest_cpu_s = max(self.slowest_cpu_s, taken_s)
+        if self.on_wire and taken_s > SLOW_S:
+            said = f"{taken_s:.2f} s of the processor for {len(data)} bytes, {outcome}"
+            self.slow.append({"input": data[:200].hex(), "took": said})
         self.inputs += 1
         if outcome not in self.outcomes and len(self.corpus) < 2000:
             self.corpus.append(data)
@@ -107,7 +130,13 @@ def read_frames(data: bytes) -> None:
     while (frame := wire.receive(stream)) is not None:
         for _ in wire.payload(stream, frame.payload_bytes):
             pass
-        wire.encode(frame.control)
+        if len(data) <= MAX_INPUT_BYTES:  # of longer input the time of parsing alone is measured
+            wire.encode(frame.control)
+
+
+def read_json(data: bytes) -> None:
+    """Read one JSON text as a message's is read."""
+    wire.parse_json(data)
 
 
 def value_reader(kind: type[MeasureRequest] | type[MeasureResult]) -> Callable[[bytes], None]:
@@ -165,6 +194,20 @@ def changed(rng: random.Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
     return bytes(made[:MAX_INPUT_BYTES])
 
 
+def repeated(rng: random.Random, target: Target) -> bytes:
+    """A piece repeated up to 1 MiB: what takes more than linear time shows in it."""
+    if rng.random() < 0.5:
+        piece = b"".join(rng.choices(PIECES, k=rng.choice((1, 1, 2, 3))))
+    else:
+        other = rng.choice(target.valid)
+        start = rng.randrange(len(other))
+        piece = other[start : start + rng.choice((1, 2, 8, 64, 512))]
+    before, after = rng.choice(AROUND)
+    room = rng.choice((MAX_REPEATED_BYTES, 2**16)) - len(before) - len(after) - wire.HEADER.size
+    text = before + piece * (room // len(piece)) + after
+    return wire.HEADER.pack(len(text), 0) + text if target.name == "frames" else text
+
+
 def changed_value(rng: random.Random, value: Any) -> Any:
     """A JSON value with one part of it replaced, left out or doubled."""
     if isinstance(value, dict) and value and rng.random() < 0.9:
@@ -187,7 +230,7 @@ def next_input(rng: random.Random, target: Target) -> bytes:
     """A changed input, rather a short one; half of those that are JSON are changed as values."""
     start = target.valid if rng.random() < 0.5 else target.corpus
     data = min(rng.choices(start, k=6), key=len)
-    if target.name in ("requests", "results") and rng.random() < 0.5:
+    if target.name in ("json", "requests", "results") and rng.random() < 0.5:
         with suppress(ValueError, RecursionError):
             value = json.loads(data)
             for _ in range(rng.choice((1, 1, 2, 3))):
@@ -263,7 +306,8 @@ def targets(folder: Path) -> list[Target]:
         Target("frames", read_frames, ProtocolError, frames),
         Target("requests", value_reader(MeasureRequest), ProtocolError, [asked]),
         Target("results", value_reader(MeasureResult), ProtocolError, results),
-        Target("networks", network_reader(folder), MalformedFile, networks(folder)),
+        Target("json", read_json, ProtocolError, [asked, *results]),
+        Target("networks", network_reader(folder), MalformedFile, networks(folder), on_wire=False),
     ]
 
 
@@ -275,13 +319,16 @@ def report(found: Sequence[Target], minutes: float, seed: int) -> dict[str, Any]
         "python": platform.python_version(),
         "machine": platform.machine(),
         "crashes_and_hangs": sum(len(target.failures) for target in found),
+        "slow_on_the_wire": sum(len(target.slow) for target in found),
         "readers": {
             target.name: {
                 "inputs": target.inputs,
                 "taken": target.outcomes.get("taken", 0),
                 "ways_to_end": len(target.outcomes),
                 "slowest_ms": round(target.slowest_s * 1000, 1),
+                "slowest_cpu_ms": round(target.slowest_cpu_s * 1000, 1),
                 "failures": target.failures[:10],
+                "slow": target.slow[:10],
             }
             for target in found
         },
@@ -316,14 +363,15 @@ def main() -> int:
             for target in fed:
                 slice_end_s = min(time.monotonic() + SLICE_S, end_s)
                 while time.monotonic() < slice_end_s:
-                    target.feed(next_input(rng, target))
+                    repeats = target.on_wire and rng.random() < 0.05
+                    target.feed(repeated(rng, target) if repeats else next_input(rng, target))
     found = report(fed, asked.minutes, asked.seed)
     text = json.dumps(found, indent=2)
     if asked.out:
         asked.out.write_text(text + "\n", encoding="utf-8")
     else:
         print(text)
-    return 1 if found["crashes_and_hangs"] else 0
+    return 1 if found["crashes_and_hangs"] or found["slow_on_the_wire"] else 0
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from device_agent.storage.store import Store, StoreError, disk_errors
 from device_agent.wire import frames as wire
 from device_agent.wire.request import MeasureRequest
 from device_agent.wire.result import MAX_REASON, MeasureResult, Status
-from device_agent.wire.streams import HostReader
+from device_agent.wire.streams import MESSAGE_S, SLOWEST_BYTES_S, HostReader
 
 DESCRIBE_DEADLINE_S = 120.0
 LEAST_DEADLINE_S = 0.1
@@ -93,6 +93,7 @@ class Agent:
         asked = take("put", frame.control, ("kind", "sha256", "length"))
         check_sha256("put: sha256", asked["sha256"])
         check_int("put: length", asked["length"], 0, self._max_upload_bytes)
+        self._reader.begin(MESSAGE_S + asked["length"] / SLOWEST_BYTES_S)
         chunks = wire.payload(self._reader, frame.payload_bytes)
         self._store.receive(asked["sha256"], asked["length"], chunks)
         return {"kind": "stored", "sha256": asked["sha256"]}
@@ -184,11 +185,14 @@ class Agent:
 
     def _kept(self, job_id: str) -> tuple[MeasureRequest, MeasureResult] | None:
         kept = self._store.load_result(job_id)
+        if kept is None:
+            return None
         try:
             both = take("a kept result", kept, ("request", "result"))
             request = MeasureRequest.from_json(both["request"])
             return request, MeasureResult.from_json(both["result"])
         except ProtocolError:
+            self._store.discard_result(job_id)
             return None
 
     def _state(self, frame: wire.Frame) -> Answer:

@@ -12,9 +12,11 @@ from device_agent.checks import ProtocolError, as_tuple, check_int, check_text, 
 from device_agent.storage.lease import MAX_CLIENT, Queue
 from device_agent.storage.store import MEBI, Store, StoreError
 from device_agent.wire import frames as wire
-from device_agent.wire.streams import HostGone, HostReader, HostWriter, take_streams
+from device_agent.wire.streams import MESSAGE_S, HostGone, HostReader, HostWriter, take_streams
 
 IDLE_S = 60.0
+LEASE_S = 900.0
+"""So long a host may have the device without a job while others wait."""
 DONE_IDLE_S = 2.0
 """So long after a job a host that asks nothing keeps the device while others wait."""
 TICK_S = 0.5
@@ -36,6 +38,7 @@ class HostSession:
         writer: stream to the host; nothing but frames may reach it.
         max_upload_bytes: the largest artifact taken.
         idle_s: how long a host that asks nothing keeps the device while others wait.
+        lease_s: how long a host keeps it without a job while others wait.
     """
 
     def __init__(
@@ -46,12 +49,13 @@ class HostSession:
         writer: HostWriter,
         max_upload_bytes: int,
         idle_s: float = IDLE_S,
+        lease_s: float = LEASE_S,
     ) -> None:
         """Keep the arguments."""
         self._store, self._queue = store, queue
         self._reader, self._writer = reader, writer
         self._max_upload_bytes = max_upload_bytes
-        self._idle_s = idle_s
+        self._idle_s, self._lease_s = idle_s, lease_s
         self._told: tuple[str, int] | None = None
         self._reported_at_s = 0.0
 
@@ -73,7 +77,7 @@ class HostSession:
                 frame = self._converse(device, frame)
             break
         if frame is not None:
-            wire.send(self._writer, {"kind": "bye"})
+            self._send({"kind": "bye"})
 
     def _client_of(self, frame: wire.Frame) -> str | None:
         """Return who says hello; None where it was refused."""
@@ -94,7 +98,7 @@ class HostSession:
         """Tell the host for whom it waits, when that is news and now and then; rest a moment."""
         now_s = time.monotonic()
         if self._told != (holder, place) or now_s - self._reported_at_s >= WAITING_EVERY_S:
-            wire.send(self._writer, {"kind": "waiting", "holder": holder, "place": place})
+            self._send({"kind": "waiting", "holder": holder, "place": place})
             self._told, self._reported_at_s = (holder, place), now_s
         if self._reader.ready(TICK_S):
             raise HostGone("the host ended the link or spoke out of turn while it waited")
@@ -104,9 +108,13 @@ class HostSession:
         agent = Agent(self._store, self._reader, device, self._max_upload_bytes)
         frame: wire.Frame | None = hello
         done = False
+        lease_end_s = time.monotonic() + self._lease_s
         while frame is not None and frame.kind != "bye":
             if done and frame.kind in ("have", "measure") and self._queue.others_wait():
                 self._give_way("a job was done and another client waits")
+                return None
+            if not done and time.monotonic() > lease_end_s and self._queue.others_wait():
+                self._give_way(f"no job in {self._lease_s:g} s while another client waited")
                 return None
             if frame.kind == "hello":
                 self._answer_hello(agent, frame)
@@ -120,7 +128,7 @@ class HostSession:
         if self._client_of(frame) is not None:
             version = _check_versions(frame.control)
             answer: Answer = {"kind": "hello", "version": version, "info": agent.info().as_json()}
-            wire.send(self._writer, answer)
+            self._send(answer)
 
     def _answer(self, agent: Agent, frame: wire.Frame) -> None:
         try:
@@ -133,7 +141,7 @@ class HostSession:
         except StoreError as error:
             self._refuse(error.code, error)
         else:
-            wire.send(self._writer, answer)
+            self._send(answer)
 
     def _next(self, idle_s: float) -> wire.Frame | None:
         """Return the next frame; None at the end of the stream, or when others had to wait."""
@@ -148,6 +156,7 @@ class HostSession:
         self._refuse("gave-way", HostGone(f"{why}: open the device again"))
 
     def _receive(self) -> wire.Frame | None:
+        self._reader.begin(MESSAGE_S)
         try:
             frame = wire.receive(self._reader)
             if frame is not None and frame.payload_bytes and frame.kind != "put":
@@ -159,13 +168,17 @@ class HostSession:
             self._refuse("bad-frame", error)
             raise
 
+    def _send(self, answer: Mapping[str, object]) -> None:
+        self._writer.begin(MESSAGE_S)
+        wire.send(self._writer, answer)
+
     def _skip_payload(self, frame: wire.Frame) -> None:
         for _ in wire.payload(self._reader, frame.payload_bytes):
             pass
 
     def _refuse(self, code: str, error: Exception) -> None:
         message = str(error)[:MAX_MESSAGE]
-        wire.send(self._writer, {"kind": "error", "code": code, "message": message})
+        self._send({"kind": "error", "code": code, "message": message})
 
 
 def serve(home: Path, max_upload_mb: int, keep_mb: int, idle_s: float = IDLE_S) -> int:

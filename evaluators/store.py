@@ -9,12 +9,11 @@ import json
 import os
 from pathlib import Path
 
-from filelock import FileLock
-
 from evaluators.cached_files import report, set_folder_aside
 from evaluators.evaluation import Evaluation, Evaluator, NotFiniteError
 from search_space.design.genotype import Genotype
 from search_space.errors import STORAGE, FusionNasError
+from search_space.locks import NamedLock
 
 
 class StoreError(FusionNasError):
@@ -31,7 +30,7 @@ class EvaluationStore:
         self.damaged_lines, self._reported = 0, False
         self._places: dict[str, int] = {}  # where in the file: what is known may outgrow memory
         self._read_to = 0
-        self._lock = FileLock(f"{path}.lock")
+        self._lock = NamedLock(f"{path}.lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             set_folder_aside(path)

@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     deferred_timing: bool
     time_missing: bool
     workers: int
+    take_over: bool
     protocol: str
     trunks: str
     compile: bool

@@ -2,11 +2,15 @@
 
 from typing import ClassVar
 
+from search_space.redaction import redacted
+
 USAGE, DATA, ENCODER, DEVICE, STORAGE, NUMBERS, DISK_FULL, HOST_KEY = 2, 3, 4, 5, 6, 7, 8, 9
 
 
 class FusionNasError(Exception):
     """Report something that a user can resolve: a value, a file, a device, a full disk.
+
+    Passwords of URLs are left out of both texts.
 
     Attributes:
         exit_code: what the command exits with when nothing handles the error; None for that of
@@ -20,9 +24,8 @@ class FusionNasError(Exception):
     """Whether the text is a block of lines, each shown as it is."""
 
     def __init__(self, message: str = "", hint: str = "") -> None:
-        super().__init__(message, hint)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = redacted(message), redacted(hint)
+        super().__init__(self.message, self.hint)
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message

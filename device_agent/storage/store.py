@@ -1,7 +1,9 @@
 """The agent's home on the device: artifacts and results, named by SHA-256, never half there.
 
 `artifacts/` holds the files sent, `results/` what came of the jobs. A file gets its final name only
-when all of it is on the disk and right; what an interrupted agent left behind is swept out.
+when all of it is on the disk and right; what an interrupted agent left behind is swept out. What is
+read back is checked: an artifact against its name, a result against the checksum in it. What is
+damaged is removed, with a line that begins with `NOTE`.
 """
 
 import errno
@@ -10,8 +12,9 @@ import json
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +23,10 @@ from device_agent.checks import check_sha256
 MAX_RESULTS = 1000
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MEBI = 2**20
+NOTE = "device_agent: damaged: "
+"""How a line on standard error begins that the host shows to its user."""
+CHECKSUM = "sha256"
+"""Field of a stored result; earlier versions stored none."""
 
 
 class StoreError(Exception):
@@ -67,10 +74,17 @@ class Store:
                 left.unlink()
 
     def artifact(self, sha256: str) -> Path | None:
-        """Return the path of an artifact that is here, and note its use; else None."""
+        """Return the path of an artifact that is here and whole, and note its use; else None."""
         check_sha256("sha256", sha256)
         path = self._artifacts / sha256
-        if not _is_file(path):
+        if not os.path.lexists(path):
+            return None
+        try:
+            whole = _is_file(path) and _sha256_of(path) == sha256
+        except OSError:  # a bad block
+            whole = False
+        if not whole:
+            _remove_damaged(path, f"artifact {sha256[:16]} is not what was sent, and is sent again")
             return None
         os.utime(path)
         return path
@@ -106,18 +120,27 @@ class Store:
             for oldest in others[: max(0, len(others) + 1 - MAX_RESULTS)]:
                 oldest.unlink(missing_ok=True)
         with self._written(self._results / job_id) as file:
-            file.write(json.dumps(kept, allow_nan=False).encode())
+            file.write(json.dumps({**kept, CHECKSUM: _checksum(kept)}, allow_nan=False).encode())
 
     def load_result(self, job_id: str) -> dict[str, Any] | None:
-        """Return what came of a job; None when nothing was kept or it is torn."""
+        """Return what came of a job; None when nothing was kept or it is damaged."""
         check_sha256("job_id", job_id)
-        if not _is_file(self._results / job_id):
+        path = self._results / job_id
+        if not os.path.lexists(path):
             return None
-        try:
-            kept = json.loads((self._results / job_id).read_bytes())
-        except ValueError:
-            return None
-        return kept if isinstance(kept, dict) else None
+        with suppress(ValueError, RecursionError, OSError):
+            kept = json.loads(path.read_bytes()) if _is_file(path) else None
+            if isinstance(kept, dict):
+                known = kept.pop(CHECKSUM, None)
+                if known is None or known == _checksum(kept):
+                    return kept
+        self.discard_result(job_id)
+        return None
+
+    def discard_result(self, job_id: str) -> None:
+        """Remove a result that cannot be used, and say so."""
+        said = f"the result of job {job_id[:16]} is not what was stored, and is measured again"
+        _remove_damaged(self._results / job_id, said)
 
     def forget(self, sha256s: Iterable[str], job_ids: Iterable[str]) -> None:
         """Remove artifacts and results; those that are not here are passed over."""
@@ -194,6 +217,29 @@ def disk_errors(doing: str, folder: Path) -> Iterator[None]:
             hint = f"{free_mb} MB are free: make room there or forget artifacts"
             raise StoreError("disk-full", f"{why}; {hint}") from error
         raise StoreError("disk-error", f"{why}; look at the disk") from error
+
+
+def _sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(MEBI):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _checksum(kept: Mapping[str, object]) -> str:
+    """Of a result's JSON in one form, whatever the order in which its fields were written."""
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _remove_damaged(path: Path, said: str) -> None:
+    print(f"{NOTE}{said}", file=sys.stderr, flush=True)
+    with disk_errors(f"removing {path}", path.parent):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _is_file(path: Path) -> bool:

@@ -19,7 +19,9 @@ the agent answers, one frame each, in turn, `hello` first:
 In place of any answer may stand `error` code, message. Names are 64 hexadecimal digits, never
 paths. One client at a time has the device, from its `hello` on: the others wait in the order they
 came. While others wait, one that asks nothing for a minute, or for 2 s after a job, or asks for a
-second job, gets the error `gave-way` and is let go.
+second job, or has had the device for 15 minutes without a job, gets the error `gave-way` and is
+let go. Every message has one deadline as a whole, however its bytes are spread over time: a minute,
+and for a file as long as it takes at 125 kB/s.
 """
 
 import json
@@ -38,9 +40,16 @@ HEADER = struct.Struct("!IQ")
 MAX_SKIPPED_BYTES = 64 * 1024
 MAX_JSON_BYTES = 2**20
 MAX_JSON_DEPTH = 32
+MAX_JSON_CONTAINERS = 2**14
+MAX_JSON_VALUES = 150_000
+"""A mebibyte of result holds some 75,000 samples, each with the number of its block."""
+MAX_JSON_DIGITS = 400
+"""Of one number: Python before 3.11 reads whole numbers in quadratic time."""
 CHUNK_BYTES = 2**20
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+"""A string, or what is left of the text after a quote that is never closed: one scan in all."""
+_LONG_NUMBER = re.compile(rb"(?<![0-9])[0-9]{%d}" % (MAX_JSON_DIGITS + 1))
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _BRACKET = re.compile(rb"[\[\]{}]")
 
@@ -130,13 +139,7 @@ def parse_json(text: bytes) -> object:
         ProtocolError: it is too large or deep, not JSON, or holds NaN, an infinity, a name twice or
             text that is not Unicode.
     """
-    if len(text) > MAX_JSON_BYTES:
-        raise ProtocolError(f"JSON of {len(text)} bytes: at most {MAX_JSON_BYTES} are taken")
-    depth = 0
-    for bracket in _BRACKET.finditer(_STRING.sub(b"", text)):
-        depth += 1 if bracket.group() in b"[{" else -1
-        if depth > MAX_JSON_DEPTH:
-            raise ProtocolError(f"JSON nested over {MAX_JSON_DEPTH} deep: write it flatter")
+    _check_size(text)
     try:
         found: object = json.loads(
             text.decode(), parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once
@@ -146,6 +149,27 @@ def parse_json(text: bytes) -> object:
     except ValueError as error:
         raise ProtocolError(f"bytes that are not valid JSON: {error}") from None
     return found
+
+
+def _check_size(text: bytes) -> None:
+    """Refuse what would take long to parse, in time that is linear in the text.
+
+    The interpreter is held while JSON is parsed: no deadline of another thread would end it.
+    """
+    if len(text) > MAX_JSON_BYTES:
+        raise ProtocolError(f"JSON of {len(text)} bytes: at most {MAX_JSON_BYTES} are taken")
+    bare = _STRING.sub(b"", text)
+    depth = 0
+    for count, bracket in enumerate(_BRACKET.finditer(bare)):
+        depth += 1 if bracket.group() in b"[{" else -1
+        if depth > MAX_JSON_DEPTH:
+            raise ProtocolError(f"JSON nested over {MAX_JSON_DEPTH} deep: write it flatter")
+        if count > 2 * MAX_JSON_CONTAINERS:
+            raise ProtocolError(f"JSON of over {MAX_JSON_CONTAINERS} objects and arrays")
+    if bare.count(b",") > MAX_JSON_VALUES:
+        raise ProtocolError(f"JSON of over {MAX_JSON_VALUES} values")
+    if _LONG_NUMBER.search(bare):
+        raise ProtocolError(f"JSON with a number of over {MAX_JSON_DIGITS} digits")
 
 
 def send(stream: Writer, control: Mapping[str, object], payload_bytes: int = 0) -> None:

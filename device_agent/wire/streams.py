@@ -1,12 +1,18 @@
 """Standard input and output as the host's streams, on which nothing waits without an end."""
 
+import math
 import os
 import select
+import time
 from typing import BinaryIO
 
 from device_agent.wire.frames import TornFrame
 
 STALL_S = 60.0
+MESSAGE_S = 60.0
+"""So long one message may take as a whole, on either way."""
+SLOWEST_BYTES_S = 125_000.0
+"""A file that comes more slowly is given up; the host gives up at twice this speed."""
 ATOMIC_BYTES = 4096
 """A pipe that has room at all takes as much as this at once."""
 
@@ -26,6 +32,11 @@ class HostReader:
     def __init__(self, descriptor: int, stall_s: float = STALL_S) -> None:
         """Keep the arguments."""
         self._descriptor, self._stall_s = descriptor, stall_s
+        self._limit_s = self._end_s = math.inf
+
+    def begin(self, limit_s: float) -> None:
+        """Begin a message, or a file, that has to be here after so long as a whole."""
+        self._limit_s, self._end_s = limit_s, time.monotonic() + limit_s
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -36,8 +47,11 @@ class HostReader:
         return _ready(self._descriptor, select.POLLIN, wait_s)
 
     def read(self, size: int, /) -> bytes:
-        """Return 1 to `size` bytes, none at the end; raises `TornFrame` when it fell silent."""
-        if not self.ready(self._stall_s):
+        """Return 1 to `size` bytes, none at the end; raises `TornFrame` when it is too slow."""
+        left_s = self._end_s - time.monotonic()
+        if left_s <= 0 or not self.ready(min(self._stall_s, left_s)):
+            if left_s < self._stall_s:
+                raise TornFrame(f"the host took over {self._limit_s:g} s for one message")
             raise TornFrame(f"the host sent nothing for {self._stall_s:g} s in mid-message")
         return os.read(self._descriptor, size)
 
@@ -53,10 +67,18 @@ class HostWriter:
     def __init__(self, descriptor: int, stall_s: float = STALL_S) -> None:
         """Keep the arguments."""
         self._descriptor, self._stall_s = descriptor, stall_s
+        self._limit_s = self._end_s = math.inf
+
+    def begin(self, limit_s: float) -> None:
+        """Begin a message that the host has to take within so long as a whole."""
+        self._limit_s, self._end_s = limit_s, time.monotonic() + limit_s
 
     def write(self, data: bytes | memoryview, /) -> int:
-        """Send some of the bytes; raises `HostGone` when it takes none of them."""
-        if not _ready(self._descriptor, select.POLLOUT, self._stall_s):
+        """Send some of the bytes; raises `HostGone` when it takes none of them, or too slowly."""
+        left_s = self._end_s - time.monotonic()
+        if left_s <= 0 or not _ready(self._descriptor, select.POLLOUT, min(self._stall_s, left_s)):
+            if left_s < self._stall_s:
+                raise HostGone(f"the host took over {self._limit_s:g} s to take one message")
             raise HostGone(f"the host took nothing for {self._stall_s:g} s")
         return os.write(self._descriptor, data[:ATOMIC_BYTES])
 

@@ -9,12 +9,13 @@ from device_agent.wire import frames as wire
 from device_agent.wire.request import DeviceInfo, MeasureResult
 
 
-def waiting_of(answer: dict[str, Any]) -> str:
-    """Say in words who has the device, and the place in the queue."""
+def waiting_of(answer: dict[str, Any]) -> tuple[str, int]:
+    """Say in words who has the device, with the place in the queue; and that place."""
     found = take("waiting", answer, ("kind", "holder", "place"))
     check_text("waiting: holder", found["holder"], MAX_CLIENT)
     check_int("waiting: place", found["place"], 1, 2**31)
-    return f"held by {found['holder']}; this client is number {found['place']} in the queue"
+    place: int = found["place"]
+    return f"held by {found['holder']}; this client is number {place} in the queue", place
 
 
 def info_of(answer: dict[str, Any]) -> DeviceInfo:

@@ -5,11 +5,13 @@ is about the agent itself: `DeviceLost`, `DeviceTimeout` and `DeviceRefused`, al
 """
 
 import getpass
+import math
 import os
 import secrets
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +26,7 @@ from device_agent.checks import (
     take,
 )
 from device_agent.storage.lease import MAX_CLIENT
+from device_agent.storage.store import NOTE
 from device_agent.wire import frames as wire
 from device_agent.wire.request import DeviceInfo, MeasureRequest, MeasureResult
 from evaluators.devices.answers import info_of, missing_of, result_of, state_of, waiting_of
@@ -54,6 +57,8 @@ __all__ = [
 
 HELLO_DEADLINE_S = 150.0
 MEASURE_SLACK_S = 30.0
+QUEUE_S = 4 * 3600.0
+"""So long one place in the queue may take: the client before builds and times one network."""
 SLOWEST_UPLOAD_BYTES_S = 250_000.0
 UPLOADS = 2
 DAMAGED = ("wrong-length", "wrong-sha256")
@@ -96,6 +101,7 @@ class DeviceClient:
         self._info: DeviceInfo | None = None
         self._heard = False
         self._ended = ""
+        self._noted: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +112,8 @@ class DeviceClient:
     def hello(self) -> DeviceInfo:
         """Return what the agent says of its device, asked once; raises `DeviceError` as all do.
 
-        It waits, however long, until no client that came before has the device.
+        It waits until no client that came before has the device, as long as the queue moves: a
+        client that is still at the same place after `QUEUE_S` gives up.
         """
         if self._info is None:
             span = list(wire.VERSIONS)
@@ -143,6 +150,7 @@ class DeviceClient:
         deadline_s = request.deadline_s + MEASURE_SLACK_S
         result = self._ask(asked, "result", lambda answer: result_of(answer, name), deadline_s)
         assert result is not None
+        self._tell_notes()
         return result
 
     def result(self, job_id: str) -> MeasureResult | None:
@@ -170,6 +178,14 @@ class DeviceClient:
         with suppress(DeviceError):
             self._ask({"kind": "bye"}, "bye", lambda answer: None, CLOSE_S)
         self._end("it was closed")
+        self._tell_notes()
+
+    def _tell_notes(self) -> None:
+        """Tell once of each thing that the agent found damaged and made anew."""
+        for line in plain_lines(self._transport.stderr_tail()).splitlines():
+            if line.startswith(NOTE) and line not in self._noted and self._waiting is not None:
+                self._noted.add(line)
+                self._waiting(f"{self.name}: {line.removeprefix(NOTE)}")
 
     def _send_if_missing(self, artifact: Path, sha256: str) -> None:
         have = {"kind": "have", "sha256s": [sha256]}
@@ -232,7 +248,11 @@ class DeviceClient:
             raise
 
     def _answer(self, question: str, heard: Heard, deadline_s: float) -> dict[str, Any]:
-        """Return what is heard, `waiting` apart, which has the deadline begin anew."""
+        """Return what is heard, `waiting` apart, which has the deadline begin anew.
+
+        That has an end too: in a queue that moves the place becomes less.
+        """
+        least, moved_s = math.inf, time.monotonic()
         while True:
             try:
                 said = heard.get(timeout=deadline_s)
@@ -242,7 +262,12 @@ class DeviceClient:
                 raise said
             if said["kind"] != "waiting" or question != "hello":
                 return said
-            text = waiting_of(said)
+            text, place = waiting_of(said)
+            if place < least:
+                least, moved_s = place, time.monotonic()
+            elif time.monotonic() - moved_s > QUEUE_S:
+                waited = f"{question}: the queue did not move for {QUEUE_S:g} s, {text}"
+                raise DeviceTimeout(f"{waited}; see who has the device")
             try:
                 if self._waiting is not None:
                     self._waiting(text)

@@ -12,16 +12,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
-
-from filelock import FileLock
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from search_space.errors import USAGE, FusionNasError
+from search_space.locks import NamedLock
+from search_space.redaction import redacted_url
 
 SSH_PORT = 22
 LOCAL = "local"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._\\-]{0,63}")
+"""`DOMAIN\\user` is how Windows and Active Directory name users."""
 _HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:%_-]{0,254}")
 _VERSION = 1
 
@@ -103,15 +104,15 @@ def parse_device(name: str, url: str, key_file: str | None = None) -> Device:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise DevicesError(f"device {name}: {_shown(url)}: {error}; {shape}") from None
+    except ValueError:  # its text may hold a part of a password
+        raise DevicesError(f"device {name}: {redacted_url(url)}: {shape}") from None
     if parts.password is not None:
         raise DevicesError(f"device {name}: the URL holds a password; only keys are used: {shape}")
     if parts.scheme != "ssh" or not parts.hostname or not parts.username or _tail(parts):
-        raise DevicesError(f"device {name}: {_shown(url)}: {shape}")
-    return Device(
-        name, parts.hostname, SSH_PORT if port is None else port, parts.username, key_file
-    )
+        raise DevicesError(f"device {name}: {redacted_url(url)}: {shape}")
+    host = parts.hostname.replace("%25", "%")  # of an IPv6 zone, as RFC 6874 writes it
+    user = unquote(parts.username)
+    return Device(name, host, SSH_PORT if port is None else port, user, key_file)
 
 
 class Devices:
@@ -163,7 +164,7 @@ class Devices:
     @contextmanager
     def _changed(self) -> Iterator[dict[str, Device]]:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self._file}.lock"):
+        with NamedLock(f"{self._file}.lock"):
             found = self._read()
             yield found
             self._write(found)
@@ -217,8 +218,3 @@ class Devices:
 
 def _tail(parts: SplitResult) -> bool:
     return parts.path not in ("", "/") or bool(parts.query or parts.fragment)
-
-
-def _shown(url: str) -> str:
-    """A URL for an error text, without what may be a password."""
-    return re.sub(r":[^:@/]*@", ":…@", url)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors import safe_open
 from torch import Tensor
 
 from evaluators.cached_files import report, set_folder_aside, sha256_once, write_whole
 from evaluators.features.trunk_weights import write_tensors
+from search_space.locks import NamedLock
 
 SHARD_BYTES = 64 * 2**20
 """Of a shard at most, in single precision; a row that is larger has a shard of its own."""
@@ -103,10 +103,10 @@ class FeatureStore:
         self.of = of
         self.rows = rows
 
-    def lock(self) -> FileLock:
+    def lock(self) -> NamedLock:
         """For the one worker that writes; the others wait for it and find the rows written."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(f"{self.folder}.lock")
+        return NamedLock(f"{self.folder}.lock")
 
     def missing(self) -> list[range]:
         """Runs of rows that no whole shard holds, in order."""

@@ -15,12 +15,12 @@ from weakref import WeakValueDictionary
 
 import onnx
 import onnxruntime
-from filelock import FileLock
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from evaluators.cached_files import ALTERED, move_whole, report, set_folder_aside
 from evaluators.onnx.stripped import fill_for, without_values
 from evaluators.onnx.versions import IR_VERSION, OPSET
+from search_space.locks import NamedLock
 
 DIGEST_CHARACTERS = 64
 _NODE, _NAME, _INITIALIZER, _INPUT, _OUTPUT = 1, 2, 5, 11, 12
@@ -228,7 +228,7 @@ class SubgraphStore:
         model = _read(file)
         if model is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{file}.lock"):  # a second worker waits and finds it done
+            with NamedLock(f"{file}.lock"):  # a second worker waits and finds it done
                 model = _read(file)
                 if model is None:
                     if file.exists():

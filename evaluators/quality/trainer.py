@@ -5,7 +5,6 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock
 from torch import nn
 
 from evaluators.cached_files import is_whole, remove_cached
@@ -26,6 +25,7 @@ from evaluators.training.loop import Examples, Fit, fit
 from evaluators.training.plan import TrainingPlan
 from search_space.design.encoder import EncoderSpec
 from search_space.design.genotype import Genotype
+from search_space.locks import NamedLock
 from search_space.network.network import Fusion, FusionNetwork, new_fusion
 from search_space.network.rewrites import NONE, Rewrites
 from search_space.network.training_form import TrainingForm
@@ -124,7 +124,7 @@ class DesignTrainer:
             file = self._trunks.tuned_file(key)
             if not self._trunks.has_tuned(key):
                 file.parent.mkdir(parents=True, exist_ok=True)
-                with FileLock(f"{file}.lock"):  # a second worker waits and finds it done
+                with NamedLock(f"{file}.lock"):  # a second worker waits and finds it done
                     if not is_whole(file):
                         self._tune(spec, key)
             self._trunks.use_tuned(spec, key)

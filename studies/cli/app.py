@@ -194,6 +194,14 @@ def run(
             "built and trained here, on local at the lowest priority.",
         ),
     ] = None,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="Take over trials of workers that show no sign of life and are not known to be "
+            "dead, such as those of version 0.1.0 on another host. Others are taken over anyway.",
+        ),
+    ] = False,
     embeddings: Embeddings = None,
     width: Width = None,
     center: Center = False,

@@ -49,6 +49,7 @@ def as_reported(error: Exception) -> tuple[str, int] | None:
 
     Errors of data come as a block, a problem per line; all others as one line.
     """
+    from search_space.redaction import redacted
     from studies.results.text import clean
 
     full = _disk_is_full(error)
@@ -76,7 +77,7 @@ def as_reported(error: Exception) -> tuple[str, int] | None:
         return text, code
     text = " ".join(text.split())
     # What a device or a file says may hold what a terminal obeys.
-    return clean(text if not hint or hint in text else f"{text}; {hint}"), code
+    return clean(redacted(text if not hint or hint in text else f"{text}; {hint}")), code
 
 
 def _is_of_folders(error: OSError) -> bool:

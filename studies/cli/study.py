@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from rich.table import Table
 
+from search_space.redaction import redacted_url
 from studies.config.home import home
 from studies.config.options import MAX_PORT, WEIGHTS
 from studies.config.paths import check_page, default_page
@@ -18,7 +19,7 @@ from studies.infra.storage import open_storage, quiet_optuna
 from studies.report import terminal
 from studies.report.json_output import as_json
 from studies.results.study_outcome import outcome_of
-from studies.study.lookup import find_study
+from studies.study.lookup import find_study, remove_stored_passwords
 
 
 def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
@@ -34,11 +35,19 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
     if settings.data.beside is not None:
         _run_side_by_side(settings, page, json_only)
         return
-    from studies.study.run import run_to_end, running
+    from studies.study.run import StudyShort, run_to_end, running
 
+    short: StudyShort | None = None
     with running(settings, page, json_only) as reporter:
-        study = run_to_end(settings, reporter, lambda name: check_page(page or default_page(name)))
+        try:
+            study = run_to_end(
+                settings, reporter, lambda name: check_page(page or default_page(name))
+            )
+        except StudyShort as error:
+            study, short = error.study, error
     _show(study, page or default_page(study.study_name), json_only)
+    if short is not None:
+        raise short
 
 
 def _run_side_by_side(settings: Settings, page: Path | None, json_only: bool) -> None:
@@ -144,13 +153,13 @@ def serve_dashboard(storage: str | None, host: str, port: int) -> None:
     check_range("--port", port, 1, MAX_PORT)
     url = storage or default_url()
     if url.startswith("sqlite") and not Path(url.partition(":///")[2]).is_file():
-        raise StorageError(f"storage {url}: there is no such file; run a study first")
+        raise StorageError(f"storage {redacted_url(url)}: there is no such file; run a study first")
     folder = home() / ARTIFACTS
     folder.mkdir(parents=True, exist_ok=True)
     opened = open_storage(url)
-    terminal.open_console().print(
-        f"dashboard of {url} on http://{host}:{port}", highlight=False, soft_wrap=True
-    )
+    remove_stored_passwords(opened)
+    said = f"dashboard of {redacted_url(url)} on http://{host}:{port}"
+    terminal.open_console().print(said, highlight=False, soft_wrap=True)
     artifacts = FileSystemArtifactStore(str(folder))
     try:
         socket.create_server((host, port)).close()  # the server's own error comes too late

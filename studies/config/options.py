@@ -157,6 +157,7 @@ class SearchOptions:
         deferred_timing: train first, and time at the end what may stand on the front.
         time_missing: time each design of the front without each modality too.
         workers: processes that search side by side.
+        take_over: take over trials whose workers never showed a sign of life.
     """
 
     trials: int | None = None
@@ -170,6 +171,7 @@ class SearchOptions:
     deferred_timing: bool = False
     time_missing: bool = False
     workers: int = 1
+    take_over: bool = False
 
     def __post_init__(self) -> None:
         check_choice("--sampler", self.sampler, (AUTO, *SAMPLERS))

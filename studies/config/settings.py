@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.devices.registry import LOCAL, DevicesError
+from search_space.redaction import redacted_url
 from studies.config.home import devices
 from studies.config.options import (
     DataOptions,
@@ -134,8 +135,16 @@ class Settings:
         return cls.from_options(found)
 
     def to_stored(self) -> dict[str, Any]:
-        """Return what a study stores: every option under the name of version 0.1.0."""
-        return {_STORED_NAMES.get(name, name): value for name, value in self.to_options().items()}
+        """Return what a study stores: every option under the name of version 0.1.0.
+
+        The storage is stored without its password: whoever reads the study would read it.
+        """
+        options = {**self.to_options(), "storage": redacted_url(self.storage)}
+        return {
+            _STORED_NAMES.get(name, name): value
+            for name, value in options.items()
+            if name not in _OF_ONE_COMMAND
+        }
 
     def to_options(self) -> dict[str, Any]:
         """Return every option by name."""
@@ -172,6 +181,8 @@ _PLACES = {
 """Part and field of every option."""
 _STORED_NAMES = {"deferred_timing": "few_readings"}
 _STORED_NAMES_READ = {stored: name for name, stored in _STORED_NAMES.items()}
+_OF_ONE_COMMAND = ("take_over",)
+"""Not stored: it says nothing of the study."""
 _NO_LONGER = ("missing",)
 """Stored by earlier versions, without meaning now."""
 

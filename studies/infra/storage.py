@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from search_space.redaction import redacted, redacted_url
 from studies.infra.locations import StorageError
+from studies.infra.patience import patiently
 from studies.infra.signals import whole
 
 BUSY_TIMEOUT_S = 60
@@ -25,14 +28,27 @@ IN_MEMORY = ("", ":memory:")
 
 
 class _WholeSteps(RDBStorage):
-    """Optuna's storage, each of whose methods an interrupt waits for."""
+    """Optuna's storage: an interrupt waits for each of its methods, and each for the server."""
 
 
 def _whole(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def step(*args: Any, **kwargs: Any) -> Any:
-        with whole():
-            return method(*args, **kwargs)
+        tries = 0
+
+        def once() -> Any:
+            nonlocal tries
+            tries += 1
+            try:
+                with whole():
+                    return method(*args, **kwargs)
+            except UpdateFinishedTrialError:
+                # The server went away after it had taken the end of the trial.
+                if tries == 1 or method.__name__ != "set_trial_state_values":
+                    raise
+                return True
+
+        return patiently(once)
 
     return step
 
@@ -44,18 +60,21 @@ for _name in BaseStorage.__dict__:
 
 def open_storage(url: str) -> BaseStorage:
     """The Optuna storage at a URL, as Optuna writes them. Raises StorageError."""
+    shown = redacted_url(url)
     if "://" not in url:
         raise StorageError(
-            f"storage {url!r}: not a URL; write sqlite:///FILE.db or postgresql://USER@HOST/NAME"
+            f"storage {shown!r}: not a URL; write sqlite:///FILE.db or postgresql://USER@HOST/NAME"
         )
     sqlite = url.startswith("sqlite")
     if sqlite:
         if url.partition("://")[2].partition("?")[0].strip("/") in IN_MEMORY:
             raise StorageError(
-                f"storage {url}: this is SQLite in memory, and a study must outlive its command; "
+                f"storage {shown}: this is SQLite in memory, and a study must outlive its command; "
                 "write sqlite:///FILE.db"
             )
         _make_folder(url)
+    else:
+        _check_url(url)
     options: dict[str, Any] = (
         {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if sqlite else {"pool_pre_ping": True}
     )
@@ -70,10 +89,27 @@ def open_storage(url: str) -> BaseStorage:
                 time.sleep(0.1 * attempt)
                 continue
             raise StorageError(
-                f"storage {url}: cannot be opened ({first_line(error)}); "
+                f"storage {shown}: cannot be opened ({first_line(error)}); "
                 "mend it, or give another --storage"
             ) from error
     raise AssertionError("unreachable")
+
+
+def _check_url(url: str) -> None:
+    """Raise StorageError for a URL whose password would be read as part of the host or the port.
+
+    SQLAlchemy and the drivers would print that part.
+    """
+    try:
+        host = make_url(url).host or ""
+    except (SQLAlchemyError, ValueError):
+        host = None
+    if host is None or "@" in host:
+        raise StorageError(
+            f"storage {redacted_url(url)}: not a URL of a database; write "
+            "postgresql://USER@HOST:PORT/NAME, where @ : / ? # % and spaces in a user or password "
+            "are written as %40 %3A %2F %3F %23 %25 %20"
+        )
 
 
 def _make_folder(url: str) -> None:
@@ -82,7 +118,8 @@ def _make_folder(url: str) -> None:
         Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
-            f"storage {url}: no folder for it ({error.strerror}); give another --storage"
+            f"storage {redacted_url(url)}: no folder for it ({error.strerror}); "
+            "give another --storage"
         ) from error
 
 
@@ -109,7 +146,7 @@ def _serialise_writers(engine: Engine) -> None:
 
 def first_line(error: BaseException) -> str:
     """The first line of what an error says; databases append their statements and links."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return redacted((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def quiet_optuna() -> None:

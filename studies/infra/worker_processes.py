@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 
+from search_space.redaction import redacted
 from studies.infra.priority import at_first_priority
 from studies.infra.signals import take_interrupts
 from studies.report.progress import Reporter
@@ -108,7 +109,8 @@ def _work(work: Work, pipe: Connection) -> None:
     except KeyboardInterrupt:
         raise SystemExit(1) from None
     except Exception as error:
-        told.line(f"{name} has ended: {' '.join(str(error).split()) or type(error).__name__}")
+        said = redacted(" ".join(str(error).split())) or type(error).__name__
+        told.line(f"{name} has ended: {said}")
         raise SystemExit(1) from error
 
 

@@ -20,7 +20,7 @@ from studies.results.text import counted
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
-_NAME, _ADAPTED, _AGAIN, _WORKER = "name", "carried_over", "again", "worker"
+_NAME, _ADAPTED, _AGAIN, WORKER = "name", "carried_over", "again", "worker"
 _ATTEMPTS, _DESIGN, _RECORD = "attempts", "design", "record"
 _EVALUATION = "_key"
 _PUBLISHED = ("published_accuracy", "published_latency_ms")
@@ -187,7 +187,7 @@ class TrialRecord:
             name=fields.text(_NAME),
             adapted=fields.text(_ADAPTED),
             again=fields.text(_AGAIN),
-            worker=fields.text(_WORKER),
+            worker=fields.text(WORKER),
             attempts=fields.count(_ATTEMPTS),
             design=fields.text(_DESIGN),
             result=_from_fields(_Fields(result, f"trial {number}: {_RECORD}.")),
@@ -199,7 +199,7 @@ class TrialRecord:
             _NAME: self.name,
             _ADAPTED: self.adapted,
             _AGAIN: self.again,
-            _WORKER: self.worker,
+            WORKER: self.worker,
             _ATTEMPTS: self.attempts,
             _DESIGN: self.design,
             _RECORD: _to_fields(self.result),

@@ -1,5 +1,6 @@
 """The loop: ask, decode, time, train, tell. One trial in one direction, resumable at any point."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -9,13 +10,21 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search_space.design.genotype import Genotype
-from studies.infra.optuna_private import next_waiting, trial_of
-from studies.infra.workers import Workers
+from studies.infra.leases import LEASE_S, LeaseLost, leased
+from studies.infra.optuna_private import (
+    heartbeat_ages_s,
+    next_waiting,
+    record_heartbeat,
+    replace_attribute,
+    stored_attribute,
+    trial_of,
+)
+from studies.infra.workers import RELEASED, Workers
 from studies.report.progress import Reporter
 from studies.results.objectives import Goals
 from studies.results.study_outcome import duplicate_of
 from studies.results.text import counted
-from studies.results.trial_record import TrialRecord, TrialResult
+from studies.results.trial_record import WORKER, TrialRecord, TrialResult
 from studies.samplers.ehvi import EnumeratedEhviSampler, SpaceExhausted
 from studies.samplers.registry import distributions
 from studies.search.early_stopping import trained_and_not_timed
@@ -26,6 +35,8 @@ MAX_ATTEMPTS = 3
 """A trial whose worker ends in the middle of it is taken up again, up to this often."""
 ASKING_AT_MOST = timedelta(minutes=5)
 """A worker of another home that has not signed its trial by then has ended."""
+LOOK_EVERY_S = 1.0
+"""So often the trials of other live workers are looked at when nothing else is left to do."""
 
 
 class Seed(Protocol):
@@ -67,6 +78,9 @@ class Search:
         self._sampler, self._fixed = sampler, fixed
         self._distributions = distributions(self._space)
         self._ledger, self._exhausted = TrialIndex(), False
+        runner.worker = workers.name
+        self.left_to_others: list[str] = []
+        """In words, the trials that were in the hands of others when `run` ended short."""
 
     def seed(self, designs: Sequence[Seed]) -> None:
         """Queues designs as named trials, each once however often it is called.
@@ -93,14 +107,41 @@ class Search:
     def run(self, total: int) -> None:
         """Goes on until the study has `total` finished trials, first with those cut off.
 
-        Ends before the total, and says so, when the sampler has no untried design left. At the end
+        Trials in the hands of other live workers are waited for, and taken over where the worker
+        dies. Ends before the total, and says so, when the sampler has no untried design left, or
+        workers that show no sign of life have trials in hand (`left_to_others`). At the end
         those of the designs that were trained and not timed are timed that may add to the front.
         Raises StoreError, and SearchStopped when several trials in a row fail, many are unstable,
         or the device needs a person.
         """
-        while trial := self._next_or_end(total) or self._next_to_time():
-            self._take(trial, total)
+        told = False
+        while True:
+            if trial := self._next_or_end(total) or self._next_to_time():
+                self._take(trial, total)
+                continue
+            alive, unknown = self._in_other_hands(total)
+            if not alive:
+                break
+            if not told:
+                self._reporter.line(f"waiting for {' and '.join(alive)}")
+                told = True
+            time.sleep(LOOK_EVERY_S)
+        self.left_to_others = unknown
         self._tell_of_waiting()
+
+    def _in_other_hands(self, total: int) -> tuple[list[str], list[str]]:
+        """In words, what others have in hand of a study that is short: leased, and not known."""
+        self._read()
+        if self._count(running=False) >= total or not self._ledger.running:
+            return [], []
+        ages = heartbeat_ages_s(self._study)
+        found: tuple[list[str], list[str]] = [], []
+        for trial in self._ledger.running:
+            worker = TrialRecord.of(trial).worker
+            if worker != self._workers.name:
+                said = f"trial {trial.number} of worker {worker or 'without a name'}"
+                found[trial.number not in ages].append(said)
+        return found
 
     def _next_or_end(self, total: int) -> optuna.Trial | None:
         """As `_next`; None, which is said, also where the sampler has no untried design left."""
@@ -115,13 +156,23 @@ class Search:
     def _take(self, trial: optuna.Trial, total: int) -> None:
         """Sees a trial to its end and tells of it."""
         try:
-            self._runner.finish(trial)
+            with leased(trial):
+                self._runner.finish(trial)
         except KeyboardInterrupt:
             self._leave(trial)
             raise
         except FOR_A_PERSON as error:
             self._leave(trial)
             raise search_stopped("the device needs a person", error) from error
+        except (LeaseLost, optuna.exceptions.UpdateFinishedTrialError):
+            self._reporter.line(
+                f"trial {trial.number} was taken over by another worker: this one stood still for "
+                f"over {LEASE_S:g} s"
+            )
+            return
+        except BaseException:
+            self._release(trial)
+            raise
         told = _told(self._read()[trial.number], self._ledger.first, self._runner.goals)
         self._reporter.trial(self._count(running=False), total, told)
 
@@ -132,7 +183,7 @@ class Search:
             if found is None:
                 return None
             key = TrialRecord.of(found).result.key
-            record = TrialRecord(again=key, worker=self._workers.name)
+            record = TrialRecord(again=key, worker=self._workers.name)  # signed from the start
             made = optuna.trial.create_trial(
                 state=TrialState.RUNNING,
                 params=found.params,
@@ -143,7 +194,9 @@ class Search:
             self._study.add_trial(made)
             self._read()
             mine = [t for t in self._ledger.running if TrialRecord.of(t) == record]
-            return trial_of(self._study, mine[-1])
+            trial = trial_of(self._study, mine[-1])
+            record_heartbeat(trial)
+            return trial
 
     def _read(self) -> list[FrozenTrial]:
         """All trials as they stand now, in order of number, also those of other workers."""
@@ -155,6 +208,13 @@ class Search:
         """Leaves a trial to the next run: being interrupted is no fault of the trial."""
         with suppress(Exception):
             TrialRecord(attempts=0).store(trial)
+        self._release(trial)
+
+    def _release(self, trial: optuna.Trial) -> None:
+        """Gives a trial free: whoever comes next takes it over at once."""
+        with suppress(Exception):
+            if stored_attribute(trial, WORKER) == self._workers.name:
+                TrialRecord(worker=f"{RELEASED}{self._workers.name}").store(trial)
 
     def _tell_of_waiting(self) -> None:
         """Says what is left to do: seeded designs beyond the total, trained ones not timed."""
@@ -197,8 +257,9 @@ class Search:
             self._workers.asking.write_text(self._study.study_name, encoding="utf-8")
             trial = self._queued() if self._fixed else self._study.ask(self._distributions)
             if trial is not None:
+                record_heartbeat(trial)  # before the name: whoever has one has signed
                 TrialRecord(worker=self._workers.name).store(trial)
-            self._workers.asking.unlink()
+            self._workers.asking.unlink(missing_ok=True)
             return trial
 
     def _queued(self) -> optuna.Trial | None:
@@ -235,13 +296,13 @@ class Search:
 
     def _cut_off(self) -> list[FrozenTrial]:
         """Trials whose worker died in the middle, also in the middle of asking for it."""
-        asking = self._workers.asking
-        died_asking = asking.is_file() and asking.read_text("utf-8") == self._study.study_name
+        died_asking = self._workers.is_asking(self._study.study_name)
+        ages = heartbeat_ages_s(self._study) if self._ledger.running else {}
         found = []
         for trial in self._ledger.running:
             worker = TrialRecord.of(trial).worker
             if worker:
-                dead = self._workers.is_dead(worker)
+                dead = self._workers.is_dead(worker, ages.get(trial.number))
             else:
                 begun = trial.datetime_start or datetime.min
                 dead = died_asking or datetime.now() - begun > ASKING_AT_MOST
@@ -251,10 +312,14 @@ class Search:
 
     def _take_over(self, frozen: FrozenTrial) -> optuna.Trial | None:
         """The trial, decided where it was not yet; None, told as failed, after too many attempts
-        and where no design is left for it."""
+        and where no design is left for it, or where another worker was first."""
+        known_worker = frozen.user_attrs.get(WORKER)
+        own = self._workers.name
+        if not replace_attribute(self._study, frozen, WORKER, known_worker, own):
+            return None
         self._study.sampler = self._sampler(frozen.number)
         trial = trial_of(self._study, frozen)
-        TrialRecord(worker=self._workers.name).store(trial)
+        record_heartbeat(trial)
         known = TrialRecord.of(frozen).attempts
         attempts = 1 if known is None else known
         if attempts >= MAX_ATTEMPTS:

@@ -18,9 +18,11 @@ from search_space.design.genotype import Genotype
 from search_space.errors import FusionNasError
 from search_space.space.paper import SeededDesign
 from search_space.space.space import SearchSpace
+from studies.infra.leases import LeaseLost
+from studies.infra.optuna_private import stored_attribute
 from studies.results.objectives import FoundBy, Goals
 from studies.results.outcome import Value
-from studies.results.trial_record import PublishedFigures, TrialRecord, TrialResult
+from studies.results.trial_record import WORKER, PublishedFigures, TrialRecord, TrialResult
 from studies.search.early_stopping import EarlyStopping
 
 FAILURES_IN_A_ROW = 3
@@ -90,12 +92,15 @@ class TrialRunner:
             for s in seeded
         }
         self._failed_in_a_row = self._unstable_in_a_row = 0
+        self.worker = ""
+        """Who has the trials in hand; empty where nobody else can take one over."""
 
     def finish(self, trial: optuna.Trial) -> None:
         """Sees a trial to its end, told in one direction.
 
-        Raises StoreError; the errors of FOR_A_PERSON, the trial then untold; and SearchStopped
-        when several trials in a row fail or many are unstable.
+        Raises StoreError; the errors of FOR_A_PERSON, the trial then untold; LeaseLost where
+        another worker has the trial by now; and SearchStopped when several trials in a row fail or
+        many are unstable.
         """
         params = trial.params  # a copy each time it is asked for
         genotype = self.space.decode([params[d.name] for d in self.space.decisions])
@@ -160,9 +165,8 @@ class TrialRunner:
         if reason:
             self._pruned(trial, replace(result, reason=reason))
             return
-        TrialRecord(result=result).store(trial)
         values = [found[o.found_by][o.measure].value for o in self.goals.objectives]
-        self.study.tell(trial, values)
+        self._end(trial, result, values)
         self._failed_in_a_row = 0
 
     def _timed(
@@ -192,9 +196,21 @@ class TrialRunner:
 
     def _pruned(self, trial: optuna.Trial, result: TrialResult) -> None:
         """Ends a trial that has a reason to be on no front; the sampler is told."""
-        TrialRecord(result=result).store(trial)
-        self.study.tell(trial, state=TrialState.PRUNED)
+        self._end(trial, result, state=TrialState.PRUNED)
         self._failed_in_a_row = 0
+
+    def _end(
+        self,
+        trial: optuna.Trial,
+        result: TrialResult,
+        values: Sequence[float] | None = None,
+        state: TrialState | None = None,
+    ) -> None:
+        """Writes what a trial came to and tells it. Raises LeaseLost."""
+        if self.worker and stored_attribute(trial, WORKER) not in (self.worker, None):
+            raise LeaseLost
+        TrialRecord(result=result).store(trial)
+        self.study.tell(trial, values, state=state)
 
     def _over_limit(self, trial: optuna.Trial, latency: Evaluation) -> str:
         if self._limit is None:
@@ -234,8 +250,7 @@ class TrialRunner:
         """
         _constrain(trial, "unstable", 1.0)
         unstable = replace(result, reason=latency.unstable).with_evaluations(latency)
-        TrialRecord(result=unstable).store(trial)
-        self.study.tell(trial, state=TrialState.PRUNED)
+        self._end(trial, unstable, state=TrialState.PRUNED)
         self._unstable_in_a_row += 1
         if self._unstable_in_a_row >= UNSTABLE_IN_A_ROW:
             hint = "keep other work off the device, cool it, fix its clocks"
@@ -245,8 +260,7 @@ class TrialRunner:
 
     def _failed(self, trial: optuna.Trial, genotype: Genotype, error: Exception) -> None:
         reason = " ".join(str(error).split())
-        TrialRecord(result=TrialResult(genotype, reason=reason)).store(trial)
-        self.study.tell(trial, state=TrialState.FAIL)
+        self._end(trial, TrialResult(genotype, reason=reason), state=TrialState.FAIL)
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= FAILURES_IN_A_ROW:
             row = f"{FAILURES_IN_A_ROW} trials in a row failed, the last"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from device_agent.wire.request import MeasureRequest, MeasureResult
 from evaluators.data import BOTH, DRAWN, DataSet, Modality, load
@@ -35,6 +35,7 @@ from evaluators.quality.trainer import Compute, Target, new_trainer
 from evaluators.store import EvaluationStore
 from evaluators.training.execution import execution_on
 from search_space.design.encoder import Weights
+from search_space.locks import NamedLock
 from search_space.modality import MODALITIES
 from search_space.network.rewrites import BY_NAME
 from search_space.space.named import load_space, names
@@ -67,7 +68,7 @@ class StudyContext:
     store: EvaluationStore
     builder: OnnxBuilder
     home: Path
-    agent_home: FileLock | None
+    agent_home: NamedLock | None
     step: Step
     grid: Grid | None = None
 
@@ -109,7 +110,7 @@ class StudyContext:
 class TimingInTurns:
     """The local device for several workers: each has an agent, one of them times at once."""
 
-    def __init__(self, device: DeviceClient, turn: FileLock) -> None:
+    def __init__(self, device: DeviceClient, turn: NamedLock) -> None:
         self._device, self._turn = device, turn
         self.hello, self.forget, self.close = device.hello, device.forget, device.close
         self.name = device.name
@@ -122,11 +123,11 @@ class TimingInTurns:
             return self._device.measure(artifact, request, job_id=job_id)
 
 
-def _own_agent_home(folder: Path) -> tuple[Path, FileLock]:
+def _own_agent_home(folder: Path) -> tuple[Path, NamedLock]:
     """The first of the agents' homes that no other process holds, and the lock on it."""
     folder.mkdir(parents=True, exist_ok=True)
     for k in count(1):
-        lock = FileLock(folder / f"agent-{k}.lock")
+        lock = NamedLock(folder / f"agent-{k}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -256,7 +257,7 @@ def _check_asked(settings: Settings, space: SearchSpace) -> None:
 
 def open_latency(
     settings: Settings, builder: OnnxBuilder, where: Path, step: Step
-) -> tuple[LatencyEvaluator, FileLock | None]:
+) -> tuple[LatencyEvaluator, NamedLock | None]:
     """Where designs are timed, and the lock on the local agent's home where that is here."""
     local = settings.device.names == (LOCAL,)
     timing = BOARD_TIMING if settings.device.alone else LOCAL_TIMING
@@ -271,11 +272,11 @@ def open_latency(
     return LatencyEvaluator(builder, device, runs), held
 
 
-def local_device(where: Path) -> tuple[Callable[[], TimingDevice], FileLock]:
+def local_device(where: Path) -> tuple[Callable[[], TimingDevice], NamedLock]:
     """Opens this machine as a device that takes turns, and the lock on its agent's home.
 
     Whoever times here has to: two networks timed at once would both be kept as slow.
     """
     agent_home, held = _own_agent_home(where / "device")
-    turn = FileLock(where / "device" / "timing.lock")
+    turn = NamedLock(where / "device" / "timing.lock")
     return lambda: TimingInTurns(open_local_device(agent_home), turn), held

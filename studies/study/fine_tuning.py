@@ -3,10 +3,11 @@
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from evaluators.evaluation import NotFiniteError
 from evaluators.store import known_or_new
+from search_space.locks import NamedLock
 from studies.report.progress import Reporter
 from studies.results.fine_tuned import ATTRIBUTE, RIGHT, RIGHT_BEFORE, earn_it, fine_tuned_of
 from studies.results.outcome import DesignResult
@@ -27,7 +28,7 @@ def fine_tune(context: StudyContext, study: optuna.Study, reporter: Reporter) ->
     folder = context.home / "workers"
     for wait in (False, True):
         for row in chosen:
-            lock = FileLock(folder / f"fine-tune-{study.study_name}-{row.number}.lock")
+            lock = NamedLock(folder / f"fine-tune-{study.study_name}-{row.number}.lock")
             try:
                 with lock.acquire(timeout=-1 if wait else 0):
                     if f"{ATTRIBUTE}{row.number}" not in study.user_attrs:

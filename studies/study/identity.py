@@ -15,6 +15,7 @@ from evaluators.data import DataSet, summary
 from evaluators.data.folds import pool
 from evaluators.quality.cross_validation import FOLDS
 from evaluators.training.loop import TRAINING_VERSION, Trunks
+from search_space.redaction import redacted_url
 from search_space.space.named import names
 from studies.ablations.designs import Grid
 from studies.config.options import RUNTIMES
@@ -25,6 +26,7 @@ from studies.results.objectives import Goals
 from studies.results.study_outcome import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS, SUBJECT, metrics
 from studies.search.early_stopping import PROMISING
 from studies.study.context import StudyContext, data_label, study_name
+from studies.study.lookup import remove_stored_password
 from studies.study.training_protocol import in_words
 
 SAME_RESULTS = ("data", "space", "training protocol or seed")
@@ -61,12 +63,13 @@ def open_study(context: StudyContext) -> optuna.Study:
         directions=directions,
         load_if_exists=True,
     )
+    remove_stored_password(study)
     known = study.user_attrs.get(IDENTITY)
     if known is None:
         # Empty, and nobody's: a trial, a direction or a note of others must not become ours.
         if study.get_trials(deepcopy=False) or study.directions != directions:
             raise StorageError(
-                f"study {name!r} in {settings.storage} was not made by fusion-nas: "
+                f"study {name!r} in {redacted_url(settings.storage)} was not made by fusion-nas: "
                 "give another --storage or --name"
             )
         study.set_metric_names(metrics(settings.search.goals))
@@ -155,9 +158,9 @@ def check_identity(
     other = sorted(key for key in parts or identity if identity[key] != known.get(key))
     if other:
         raise StorageError(
-            f"study {study.study_name!r} in {context.settings.storage} was made with another "
-            f"{', '.join(other)}: repeat its command to go on with it, or give a new --name or "
-            "--storage"
+            f"study {study.study_name!r} in {redacted_url(context.settings.storage)} was made "
+            f"with another {', '.join(other)}: repeat its command to go on with it, or give a "
+            "new --name or --storage"
         )
 
 

@@ -5,38 +5,56 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 
+from search_space.redaction import redacted_url
 from studies.config.usage import UsageError
 from studies.infra.locations import StorageError, default_url
 from studies.infra.storage import open_storage, quiet_optuna
-from studies.results.study_outcome import IDENTITY, PROTOCOL, SUBJECT
+from studies.results.study_outcome import IDENTITY, PROTOCOL, SETTINGS, SUBJECT
 
 
 def find_study(storage: str | None, name: str | None) -> optuna.Study:
     """The study of this name, or the only one there is. Raises StorageError or UsageError."""
     quiet_optuna()
     url = storage or default_url()
+    shown = redacted_url(url)
     if _is_missing(url):
-        raise StorageError(f"storage {url}: there is no such file; run a study first")
+        raise StorageError(f"storage {shown}: there is no such file; run a study first")
     opened = open_storage(url)
     names = optuna.study.get_all_study_names(opened)
     if name is None:
         if len(names) != 1:
             raise UsageError(
-                f"{url} holds {len(names)} studies ({', '.join(sorted(names)) or 'none'}): "
+                f"{shown} holds {len(names)} studies ({', '.join(sorted(names)) or 'none'}): "
                 "name one with --name"
             )
         name = names[0]
     if name not in names:
         raise UsageError(
-            f"no study {name!r} in {url}: it holds {', '.join(sorted(names)) or 'none'}"
+            f"no study {name!r} in {shown}: it holds {', '.join(sorted(names)) or 'none'}"
         )
     study = optuna.load_study(study_name=name, storage=opened)
     if SUBJECT not in study.user_attrs:
         raise StorageError(
-            f"study {name!r} in {url} was not made by fusion-nas: give another --storage or --name"
+            f"study {name!r} in {shown} was not made by fusion-nas: give another --storage or "
+            "--name"
         )
     return study
+
+
+def remove_stored_passwords(storage: BaseStorage) -> None:
+    """Remove the storage's password from the settings of all studies; version 0.1.0 stored it."""
+    for name in optuna.study.get_all_study_names(storage):
+        remove_stored_password(optuna.load_study(study_name=name, storage=storage))
+
+
+def remove_stored_password(study: optuna.Study) -> None:
+    """Remove the storage's password from the settings of a study; version 0.1.0 stored it."""
+    settings: dict[str, Any] = study.user_attrs.get(SETTINGS) or {}
+    url = settings.get("storage")
+    if isinstance(url, str) and redacted_url(url) != url:
+        study.set_user_attr(SETTINGS, {**settings, "storage": redacted_url(url)})
 
 
 def stored_protocol(url: str, name: str) -> Mapping[str, Any] | None:

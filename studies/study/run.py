@@ -1,7 +1,7 @@
 """One study, run to its end: search, fine-tuning, the one look at test."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -9,13 +9,15 @@ from typing import Any
 
 import optuna
 import torch
-from filelock import FileLock
 
 from evaluators.quality.probe import ProbeEvaluator
+from search_space.locks import NamedLock
+from search_space.redaction import redacted_url
 from search_space.space.paper import SeededDesign, seeded_designs
 from studies.config.paths import check_page, default_page
 from studies.config.settings import Settings
 from studies.config.usage import UsageError
+from studies.infra.locations import StorageError
 from studies.infra.signals import take_interrupts
 from studies.infra.storage import quiet_optuna
 from studies.infra.worker_processes import more_workers
@@ -48,6 +50,26 @@ def running(settings: Settings, page: Path | None, json_only: bool) -> Iterator[
         yield reporter
 
 
+class StudyShort(StorageError):
+    """A study ended before its total: other workers have trials in hand and show no sign of life.
+
+    Attributes:
+        study: the study, whose results so far are final but for these trials.
+    """
+
+    study: optuna.Study
+
+
+def _study_short(study: optuna.Study, left: Sequence[str]) -> StudyShort:
+    error = StudyShort(
+        f"study {study.study_name!r} ends short; others have trials in hand and show no sign of "
+        f"life: {'; '.join(left)}",
+        "where these workers have ended, the same command with --take-over goes on from here",
+    )
+    error.study = study
+    return error
+
+
 def run_to_end(
     settings: Settings, reporter: Reporter, check_name: Callable[[str], None] | None = None
 ) -> optuna.Study:
@@ -55,7 +77,8 @@ def run_to_end(
 
     `check_name` is called with the study's name before anything is run, and may raise.
 
-    Raises UsageError for flags that this space or this study has no use for, and what
+    Raises StudyShort at the end where trials are missing, UsageError for flags that this space or
+    this study has no use for, and what
     `open_context`, `open_study` and `Search.run` raise.
     """
     context = open_context(settings, reporter.step, partial(stored_protocol, settings.storage))
@@ -76,19 +99,21 @@ def run_to_end(
             )
         _announce(reporter, context, study)
         context.selection.prepare()
-        workers = Workers(context.home / "workers")
+        workers = Workers(context.home / "workers", settings.search.take_over)
         try:
-            _search(context, study, workers, reporter)
+            left = _search(context, study, workers, reporter)
             if settings.training.fine_tune:
                 fine_tune(context, study, reporter)
         finally:
             workers.close()
         reporter.line("looking at the test split, once")
-        with FileLock(context.home / "workers" / "finish.lock"):  # workers may end together
+        with NamedLock(context.home / "workers" / "finish.lock"):  # workers may end together
             finish(context, study)
         context.latency.settle()
     finally:
         context.close()
+    if left:
+        raise _study_short(study, left)
     return study
 
 
@@ -97,8 +122,13 @@ def _seeds(context: StudyContext) -> list[SeededDesign]:
     return [s for s in seeded_designs(context.space) if is_sought(context.space, s.genotype)]
 
 
-def _search(context: StudyContext, study: optuna.Study, workers: Workers, reporter: Any) -> None:
-    """Searches to the total, with the further workers that the settings ask for."""
+def _search(
+    context: StudyContext, study: optuna.Study, workers: Workers, reporter: Any
+) -> list[str]:
+    """Searches to the total, with the further workers that the settings ask for.
+
+    Returns, in words, the trials that are missing because others have them in hand.
+    """
     settings = context.settings
     search = _new_search(context, study, workers, reporter)
     listed = context.grid.designs if context.grid else ()
@@ -107,7 +137,7 @@ def _search(context: StudyContext, study: optuna.Study, workers: Workers, report
     total = settings.search.trials or len(listed)
     if settings.search.workers == 1:
         search.run(total)
-        return
+        return search.left_to_others
     all_threads = torch.get_num_threads()
     threads = max(1, all_threads // settings.search.workers)  # they train side by side
     torch.set_num_threads(threads)
@@ -117,6 +147,7 @@ def _search(context: StudyContext, study: optuna.Study, workers: Workers, report
         if not more.join():  # what they had in hand is taken over
             search.run(total)
     torch.set_num_threads(all_threads)  # the last look is this one's alone
+    return search.left_to_others
 
 
 def _work_beside(settings: Settings, total: int, threads: int, reporter: Any) -> None:
@@ -128,7 +159,7 @@ def _work_beside(settings: Settings, total: int, threads: int, reporter: Any) ->
     try:
         study = open_study(context)
         context.selection.prepare()
-        workers = Workers(context.home / "workers")
+        workers = Workers(context.home / "workers", settings.search.take_over)
         try:
             _new_search(context, study, workers, reporter).run(total)
         finally:
@@ -171,7 +202,7 @@ def check_useful(settings: Settings) -> None:
 def _announce(reporter: Any, context: StudyContext, study: optuna.Study) -> None:
     """Says what will be done on what, before anything takes long."""
     conditions = study.user_attrs["conditions"]
-    reporter.line(f"study {study.study_name} in {context.settings.storage}")
+    reporter.line(f"study {study.study_name} in {redacted_url(context.settings.storage)}")
     for label in ("data", "encoders", "training", "device"):
         reporter.line(f"{label}: {conditions[label]}")
     if context.grid is not None:

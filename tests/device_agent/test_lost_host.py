@@ -53,3 +53,14 @@ def test_an_agent_that_ends_or_babbles_is_lost(code: str, named: str) -> None:
     with DeviceClient(script(code)) as device, pytest.raises(DeviceLost, match=named) as lost:
         device.hello()
     assert ("no room on this board" in str(lost.value)) == ("no room" in code)
+
+
+def test_a_queue_that_does_not_move_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evaluators.devices.client.QUEUE_S", 0.3)
+    said: list[str] = []
+    waiting = wire.encode({"kind": "waiting", "holder": "another", "place": 2})
+    code = f"while True: say.write({waiting!r}); say.flush(); time.sleep(0.05)"
+    told = pytest.raises(DeviceTimeout, match=r"queue did not move for 0\.3 s, held by another")
+    with DeviceClient(script(code), waiting=said.append) as device, told:
+        device.hello()
+    assert len(said) > 3

@@ -3,13 +3,13 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from device_agent.checks import ProtocolError
-from device_agent.storage.store import Store, StoreError
+from device_agent.storage.store import NOTE, Store, StoreError
 from device_agent.wire.frames import TornFrame
 
 CONTENT = b"network" * 1000
@@ -110,6 +110,63 @@ def test_an_artifact_larger_than_the_home_may_be_is_refused(store: Store, home: 
     with pytest.raises(StoreError, match="this agent takes 1048576"):
         store.receive(JOB, 2**21, iter([]))
     assert files(home) == [SHA]
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "byte flipped": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + CONTENT[1:]),
+    "tail zeroed": lambda path: path.write_bytes(path.read_bytes()[:100] + bytes(6900)),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "a link": lambda path: (path.unlink(), path.symlink_to("/etc/passwd")),
+    "a folder": lambda path: (path.unlink(), path.mkdir(), (path / "x").touch()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_artifact_is_missing_and_can_be_sent_again(
+    store: Store, home: Path, damage: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.receive(SHA, len(CONTENT), iter([CONTENT]))
+    damage(home / "artifacts" / SHA)
+    assert store.artifact(SHA) is None
+    assert capsys.readouterr().err.startswith(f"{NOTE}artifact {SHA[:16]} is not what was sent")
+    store.receive(SHA, len(CONTENT), iter([CONTENT]))
+    path = store.artifact(SHA)
+    assert path is not None and path.read_bytes() == CONTENT
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace(b"0.024854", b"8.024854"),
+        lambda text: text.replace(b'"sha256"', b'"sia256"').replace(b"0.02", b"8.02"),
+        lambda text: text[:-20],
+        lambda text: b"[" * 100_000,
+        lambda text: b"",
+        lambda text: b"\0" * len(text),
+    ],
+    ids=["a figure", "two places", "torn", "brackets", "emptied", "zeroed"],
+)
+def test_a_damaged_result_is_none(
+    store: Store,
+    home: Path,
+    damage: Callable[[bytes], bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store.save_result(JOB, {"median_ms": 0.024854})
+    file = home / "results" / JOB
+    file.write_bytes(damage(file.read_bytes()))
+    found = store.load_result(JOB)
+    # A name that is no checksum's is refused by whoever reads the fields.
+    assert found is None or set(found) - {"median_ms"}
+    assert found is not None or capsys.readouterr().err.startswith(f"{NOTE}the result of job")
+    assert found is not None or not file.exists()
+
+
+def test_a_result_of_an_earlier_version_is_read(store: Store, home: Path) -> None:
+    (home / "results" / JOB).write_text('{"median_ms": 1.5}')
+    assert store.load_result(JOB) == {"median_ms": 1.5}
 
 
 def test_results_are_kept_by_name_and_torn_ones_are_nothing(store: Store, home: Path) -> None:

@@ -110,8 +110,26 @@ def test_a_depth_bomb_is_refused_without_recursing(bomb: bytes) -> None:
         wire.encode({"kind": "a", "deep": deep})
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (b'"' + b'\\"' * 500_000, "not valid JSON"),
+        (b'"\\' * 300_000, "not valid JSON"),
+        (b"[" + b"[]," * 20_000 + b"0]", "over 16384 objects and arrays"),
+        (b'{"a":' + b"{}," * 300_000, "over 16384 objects and arrays"),
+        (b"[" + b"1," * 200_000 + b"0]", "over 150000 values"),
+        (b"9" * 401, "a number of over 400 digits"),
+        (b"[0." + b"0" * 500_000 + b"1]", "a number of over 400 digits"),
+    ],
+    ids=["escaped quotes", "open strings", "arrays", "objects", "values", "whole", "fraction"],
+)
+def test_text_that_would_take_long_to_parse_is_refused(text: bytes, named: str) -> None:
+    with pytest.raises(ProtocolError, match=named):
+        wire.parse_json(text)
+
+
 def test_brackets_inside_text_are_not_depth() -> None:
-    control = {"kind": "a", "text": '\\"[{' * 100}
+    control = {"kind": "a", "text": '\\"[{' * 100, "numbers": "9," * 200_000}
     assert wire.parse(json.dumps(control).encode()) == control
 
 

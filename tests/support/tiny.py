@@ -279,8 +279,9 @@ class Bench:
             self.listed = found.designs
         self.latency, self.quality, self.told = FakeLatency(), FakeQuality(), Quiet()
         self.store = EvaluationStore(folder / "evaluations.jsonl")
+        self.storage: Any = open_storage(self.url)
         self.study = optuna.create_study(
-            storage=open_storage(self.url),
+            storage=self.storage,
             study_name="bench",
             directions=["maximize", "minimize"],
             load_if_exists=True,

@@ -10,12 +10,11 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from filelock import FileLock
-
 from evaluators.cached_files import folder_faults, report, write_sums
 from evaluators.data.errors import DataError
 from evaluators.data.loading import load
 from evaluators.data.samples import BOTH, DataSet
+from search_space.locks import NamedLock
 from search_space.modality import Modality
 
 
@@ -83,7 +82,7 @@ def _is_whole(folder: Path, mark: str, quiet: bool = True) -> bool:
 
 def _make(folder: Path, mark: str, write: Callable[[Path], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with NamedLock(f"{folder}.lock"):
         if _is_whole(folder, mark, quiet=False):
             return
         for left in folder.parent.glob(f".tmp-{folder.name}-*"):

@@ -15,6 +15,7 @@ import paramiko
 
 from evaluators.devices.link import DeviceLost, DeviceTimeout
 from evaluators.devices.registry import Device
+from evaluators.devices.ssh.config import route_to
 from evaluators.devices.ssh.host_key import check_host_key, prefer_trusted
 from evaluators.devices.ssh.login import LogInFailed, candidates, public_text
 from evaluators.devices.text import plain
@@ -90,12 +91,17 @@ def start(link: Link, command: str) -> Any:
 
 def _greet(device: Device) -> Any:
     """An encrypted connection to a server of which nothing is known yet but its key."""
-    where = f"{device.name} ({device.host} port {device.port})"
+    route = route_to(device)
+    where = f"{device.name} ({route.host} port {route.port})"
     logger = logging.getLogger("paramiko")
     if not logger.handlers:  # else its errors are printed beside ours
         logger.addHandler(logging.NullHandler())
     try:
-        link = socket.create_connection((device.host, device.port), CONNECT_S)
+        link: Any = (
+            paramiko.ProxyCommand(route.command)
+            if route.command
+            else socket.create_connection((route.host, route.port), CONNECT_S)
+        )
     except socket.gaierror as error:
         raise DeviceLost(f"{where}: no host of that name ({error.strerror}): is it on?") from error
     except UnicodeError as error:
@@ -126,7 +132,7 @@ def _greet(device: Device) -> Any:
     return transport
 
 
-def _drop(transport: Any, link: socket.socket) -> None:
+def _drop(transport: Any, link: Any) -> None:
     if transport is not None:
         transport.close()
     link.close()
@@ -136,7 +142,7 @@ def _log_in(device: Device, transport: Any) -> str:
     """Log in with the first key that the server takes and return its public part."""
     who = f"{device.user}@{device.host}"
     try:
-        with candidates(device.key_file) as keys:
+        with candidates(device.key_file, route_to(device).key_files) as keys:
             for candidate in keys:
                 if _is_let_in(device, transport, candidate.key):
                     return public_text(candidate.key)

@@ -2,7 +2,7 @@
 
 import base64
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +48,12 @@ def parse_public(text: str) -> Any:
 
 
 @contextmanager
-def candidates(key_file: str | None) -> Iterator[list[Candidate]]:
+def candidates(key_file: str | None, more: Sequence[Path] = ()) -> Iterator[list[Candidate]]:
     """The keys to try, in order; ssh-agent stays open for their use while the block runs.
 
     With a key file it is that key alone: from the file, or from ssh-agent where the file needs a
-    passphrase. Without one, all of ssh-agent and the usual files that need none.
+    passphrase. Without one, all of ssh-agent, then of `more` and the usual files those that need
+    none.
 
     Raises LogInFailed where there is none.
     """
@@ -60,7 +61,7 @@ def candidates(key_file: str | None) -> Iterator[list[Candidate]]:
         yield [given]
         return
     with _ssh_agent() as held:
-        found = _usual(held) if key_file is None else [_held(Path(key_file), held)]
+        found = _usual(held, more) if key_file is None else [_held(Path(key_file), held)]
         if not found:
             raise LogInFailed(
                 "there is no key to log in with, neither in ssh-agent nor as ~/.ssh/id_ed25519: "
@@ -90,13 +91,14 @@ def _ssh_agent() -> Iterator[list[Any]]:
             agent.close()
 
 
-def _usual(held: list[Any]) -> list[Candidate]:
+def _usual(held: list[Any], more: Sequence[Path]) -> list[Candidate]:
     found = [Candidate(key, f"ssh-agent ({key.comment or key.get_name()})") for key in held]
-    for name in USUAL_FILES:
-        file = Path("~/.ssh").expanduser() / name
+    usual = [Path("~/.ssh").expanduser() / name for name in USUAL_FILES]
+    for file in dict.fromkeys((*more, *usual)):
         with suppress(LogInFailed, _Encrypted):
             if file.is_file():
-                found.append(Candidate(_load(file), f"~/.ssh/{name}"))
+                shown = f"~/.ssh/{file.name}" if file in usual else str(file)
+                found.append(Candidate(_load(file), shown))
     return found
 
 

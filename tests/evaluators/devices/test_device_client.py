@@ -304,3 +304,30 @@ def _command(pid: int) -> bytes:
 def test_a_python_that_is_not_there_is_named(home: Path) -> None:
     with pytest.raises(DeviceLost, match="no-such-python"):
         open_local_device(home, "no-such-python")
+
+
+def test_what_is_damaged_on_the_device_is_measured_anew_and_told(tmp_path: Path) -> None:
+    artifact, home, said = network(tmp_path / "n.onnx"), tmp_path / "home", list[str]()
+    asked = request(artifact)
+    job = job_id_of(asked)
+    stored = home / "artifacts" / asked.artifact_sha256
+
+    def figure() -> float:
+        with open_local_device(home) as device:
+            device._waiting = said.append
+            result = device.measure(artifact, asked, job_id=job)
+        assert result.status is Status.OK and result.median_ms is not None
+        return result.median_ms
+
+    first = figure()
+    assert figure() == first and said == []
+    kept = home / "results" / job
+    kept.write_bytes(kept.read_bytes().replace(b'samples_ms": [0.', b'samples_ms": [8.'))
+    assert 0 < figure() < 8
+    assert [line for line in said if f"the result of job {job[:16]}" in line] == said != []
+    said.clear()
+    stored.write_bytes(bytes(stored.stat().st_size))
+    kept.unlink()
+    assert 0 < figure() < 8
+    assert [line for line in said if "is sent again" in line] == said != []
+    assert hashlib.sha256(stored.read_bytes()).hexdigest() == asked.artifact_sha256

@@ -28,6 +28,10 @@ def file_of(tmp_path: Path) -> Path:
         ("ssh://jetson@orin.local:2222", "orin.local", 2222, "jetson"),
         ("ssh://root@192.168.1.5/", "192.168.1.5", 22, "root"),
         ("ssh://a.b-c@[fe80::1]:22", "fe80::1", 22, "a.b-c"),
+        ("ssh://jetson@[fe80::1%eth0]", "fe80::1%eth0", 22, "jetson"),
+        ("ssh://jetson@[fe80::1%25eth0]:2222", "fe80::1%eth0", 2222, "jetson"),
+        ("ssh://LAB\\jetson@orin", "orin", 22, "LAB\\jetson"),
+        ("ssh://LAB%5Cjetson@orin", "orin", 22, "LAB\\jetson"),
     ],
 )
 def test_a_url_names_user_host_and_port(url: str, host: str, port: int, user: str) -> None:
@@ -64,9 +68,10 @@ def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
     with pytest.raises(DevicesError, match="only keys are used") as raised:
         parse_device("orin", "ssh://jetson:geheim@orin.local")
     assert "geheim" not in str(raised.value)
-    with pytest.raises(DevicesError) as raised:
-        parse_device("orin", "ssh://jetson:geheim@orin.local:x")
-    assert "geheim" not in str(raised.value)
+    for url in ("jetson:geheim@orin.local:x", "jetson:geheim/x@orin.local", "a:b:geheim@x:y"):
+        with pytest.raises(DevicesError) as raised:
+            parse_device("orin", f"ssh://{url}")
+        assert "geheim" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["", "local", "../x", "a b", "-x", "a/b", "é", "x" * 65, "a\n"])

@@ -466,3 +466,26 @@ def test_other_commands_given_wrong(
     command: Command, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     one_line(command(*arguments), codes.USAGE, *words)
+
+
+SECRET = "postgresql+psycopg://tester:S3cr3t@localhost:1/studies"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        RUN,
+        ("report",),
+        ("export", "0", "--out", "out"),
+        ("stress", "0"),
+        ("paper", "--name", "x"),
+        ("dashboard",),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_no_command_prints_the_password_of_a_storage(
+    command: Command, arguments: tuple[str, ...]
+) -> None:
+    said = command(*arguments, "--storage", SECRET)
+    one_line(said, codes.STORAGE, "postgresql+psycopg://tester:***@localhost:1/studies")
+    assert "S3cr3t" not in said.out + said.err

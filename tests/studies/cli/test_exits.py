@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from sqlalchemy.exc import OperationalError
 
 import evaluators
 import search_space
@@ -89,6 +90,14 @@ def test_a_fault_of_the_toolkit_keeps_its_traceback() -> None:
 def test_errors_cross_a_process_boundary_as_they_are(error: FusionNasError) -> None:
     other = pickle.loads(pickle.dumps(error))
     assert (str(other), other.hint, other.args) == (str(error), error.hint, error.args)
+
+
+def test_what_a_database_says_is_shown_without_a_password(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = "no such host in postgresql://tester:S3cr3t@host/name"
+    assert ended(OperationalError("INSERT", {}, Exception(said))) == STORAGE
+    assert "postgresql://tester:***@host/name" in capsys.readouterr().err
 
 
 def test_only_data_are_told_in_several_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,14 +9,16 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 from tiny import Bench
 
 from studies.infra.locations import StorageError
@@ -116,6 +118,25 @@ def test_a_storage_that_cannot_be_opened_is_named_with_a_way_out(url: str) -> No
     assert "--storage" in str(raised.value) or "write sqlite:///" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "tester:S3cr3t!x@localhost:1/studies",
+        "tester:S3cr3t@x@localhost:1/studies",
+        "tester:S3cr3t/x@localhost:1/studies",
+        "tester:S3cr3t x@localhost:1/studies",
+        "tester:S3cr3t!x@localhost:port/studies",
+        "tester:S3cr3t!x@localhost:1/studies?bogus=1",
+        "localhost:1/studies?user=tester&password=S3cr3t!x",
+    ],
+)
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg", "mysql+nodriver", "nonsense", "sqlite"])
+def test_no_error_of_a_storage_holds_its_password(scheme: str, rest: str) -> None:
+    with pytest.raises(StorageError) as raised:
+        open_storage(f"{scheme}://{rest}")
+    assert "S3cr3t" not in str(raised.value) and "***" in str(raised.value)
+
+
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
 def test_a_storage_in_memory_is_refused_by_name(url: str) -> None:
     with pytest.raises(StorageError, match=r"in memory.*write sqlite:///FILE\.db") as raised:
@@ -164,9 +185,28 @@ def test_three_workers_on_one_new_sqlite_file_lose_nothing(tmp_path: Path) -> No
     check_workers(tmp_path / "bench", f"sqlite:///{tmp_path / 'studies.db'}")
 
 
+class Postgres:
+    """A server on a Unix socket, run by no superuser; `url` is that of an empty database."""
+
+    def __init__(self, start: Callable[[], subprocess.Popen[bytes]], url: str) -> None:
+        self._start, self.url = start, url
+        self.process = start()
+
+    def start(self) -> None:
+        self.process = self._start()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)  # do not wait for open connections
+        self.process.wait(60)
+
+
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty database of a server on a Unix socket, run by no superuser."""
+def postgres(server: Postgres) -> str:
+    return server.url
+
+
+@pytest.fixture
+def server() -> Iterator[Postgres]:
     pytest.importorskip("psycopg", reason="psycopg, PostgreSQL's driver, is not installed")
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not found:
@@ -189,7 +229,10 @@ def postgres(tmp_path: Path) -> Iterator[str]:
         **user,
     )
     options = ["-D", folder / "db", "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-    server = subprocess.Popen([programs / "postgres", *options], **quiet, **user)
+    made = Postgres(
+        lambda: subprocess.Popen([programs / "postgres", *options], **quiet, **user),
+        f"postgresql+psycopg://tester@/studies?host={folder}",
+    )
     try:
         url = f"postgresql+psycopg://tester@/postgres?host={folder}"
         for _ in range(200):
@@ -201,11 +244,42 @@ def postgres(tmp_path: Path) -> Iterator[str]:
 
         with psycopg.connect(f"host={folder} user=tester dbname=postgres", autocommit=True) as c:
             c.execute("CREATE DATABASE studies")
-        yield f"postgresql+psycopg://tester@/studies?host={folder}"
+        yield made
     finally:
-        server.send_signal(signal.SIGINT)  # do not wait for open connections
-        server.wait(60)
+        made.stop()
         shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_a_database_that_restarts_in_a_trial_is_waited_for_and_every_result_is_there_once(
+    server: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("studies.infra.patience.TRY_EVERY_S", 0.1)
+    bench, restarts = Bench(tmp_path / "bench", server.url), list[threading.Timer]()
+
+    def restart() -> None:
+        if len(bench.trials) == 2 and not restarts:
+            server.stop()
+            restarts.append(threading.Timer(1.0, server.start))
+            restarts[0].start()
+
+    bench.latency.fails = restart
+    bench.search.run(4)
+    restarts[0].join()
+    assert [t.number for t in bench.trials] == list(range(4))
+    assert all(t.state.is_finished() for t in bench.trials)
+    assert len(bench.quality.trained) == 4
+    said = capsys.readouterr().err
+    assert said.count("the storage is away, waiting up to 15 minutes") == 1
+    assert said.count("the storage is back") == 1
+    server.stop()
+    monkeypatch.setattr("studies.infra.patience.PATIENCE_S", 0.5)
+    with pytest.raises((DBAPIError, StorageInternalError)):
+        bench.search.run(5)
+    server.start()
 
 
 @pytest.mark.slow

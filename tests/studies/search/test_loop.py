@@ -1,6 +1,7 @@
 """The loop: what is asked, what is told, what is evaluated, and what a cut-off leaves behind."""
 
 import math
+import os
 import subprocess
 import sys
 import warnings
@@ -20,6 +21,8 @@ from evaluators.evaluation import Measure
 from evaluators.latency.evaluator import MeasureError
 from search_space.errors import DEVICE, HOST_KEY
 from studies.cli.exits import errors
+from studies.infra.leases import LEASE_S
+from studies.infra.optuna_private import record_heartbeat, replace_attribute, trial_of
 from studies.infra.workers import Workers
 from studies.results.cautions import cautions_of
 from studies.results.pareto import pareto_front
@@ -398,6 +401,128 @@ def test_a_trial_in_the_hands_of_another_live_worker_is_left_to_it(bench: Bench)
 def test_workers_of_another_home_count_as_alive(tmp_path: Path) -> None:
     ours, theirs = Workers(tmp_path / "ours"), Workers(tmp_path / "theirs")
     assert not ours.is_dead(theirs.name)
+
+
+ELSEWHERE = "container-0badcafe:7:01234567"
+
+
+def in_other_hands(bench: Bench, age_s: float | None) -> optuna.Trial:
+    """A trial that a worker of another host and home has, which showed life so long ago."""
+    trial = bench.study.ask(distributions(bench.space))
+    if age_s is not None:
+        record_heartbeat(trial)
+        with bench.storage.engine.begin() as connection:
+            back = f"UPDATE trial_heartbeats SET heartbeat = datetime('now', '-{age_s} seconds')"
+            connection.exec_driver_sql(back)
+    TrialRecord(worker=ELSEWHERE).store(trial)
+    return trial
+
+
+def test_a_trial_whose_lease_ran_out_is_taken_over_from_any_host(bench: Bench) -> None:
+    trial = in_other_hands(bench, LEASE_S + 5)
+    bench.search.run(1)
+    assert [t.number for t in bench.trials] == [trial.number]
+    assert bench.trials[0].params == trial.params and bench.trials[0].state.is_finished()
+    assert TrialRecord.of(bench.trials[0]).worker == bench.workers.name
+
+
+def test_a_trial_of_another_live_worker_is_waited_for_and_taken_over_when_it_dies(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = in_other_hands(bench, 0)
+    monkeypatch.setattr("studies.search.loop.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("studies.infra.workers.LEASE_S", 1.0)
+    bench.search.run(1)
+    assert [t.state.is_finished() for t in bench.trials] == [True]
+    assert f"waiting for trial {trial.number} of worker {ELSEWHERE}" in bench.told.lines
+    assert bench.search.left_to_others == []
+
+
+def test_a_study_that_ends_short_says_so_and_take_over_completes_it(bench: Bench) -> None:
+    in_other_hands(bench, None)
+    bench.search.run(1)
+    assert bench.trials[0].state is TrialState.RUNNING and len(bench.trials) == 1
+    assert bench.search.left_to_others == [f"trial 0 of worker {ELSEWHERE}"]
+    person = Workers(bench.home / "workers", take_over=True)
+    search = bench.new_search(person)
+    search.run(1)
+    person.close()
+    assert [t.state.is_finished() for t in bench.trials] == [True] and not search.left_to_others
+
+
+def test_who_stood_still_beyond_its_lease_leaves_the_trial_to_the_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+
+    def taken_meanwhile() -> None:
+        running = trial_of(bench.study, bench.trials[0])
+        if not results:
+            TrialRecord(worker=ELSEWHERE).store(running)
+        results.append(TrialRecord.of(bench.trials[0]).result)
+
+    monkeypatch.setattr("studies.search.loop.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("studies.infra.workers.LEASE_S", 1.0)
+    bench.latency.fails = taken_meanwhile
+    bench.search.run(1)
+    # The other did nothing more, so the trial came back, with nothing told in between.
+    assert results == [TrialResult()] and bench.trials[0].state.is_finished()
+    first, second = bench.told.lines[:2]
+    assert first.startswith("trial 0 was taken over by another worker")
+    assert second == f"waiting for trial 0 of worker {ELSEWHERE}"
+    assert TrialRecord.of(bench.trials[0]).attempts == 2
+
+
+def test_of_two_workers_that_take_a_trial_over_one_gets_it(bench: Bench) -> None:
+    in_other_hands(bench, 0)
+    frozen = bench.trials[0]
+    taken = [
+        replace_attribute(bench.study, frozen, "worker", ELSEWHERE, name) for name in ("a", "b")
+    ]
+    assert taken == [True, False] and bench.trials[0].user_attrs["worker"] == "a"
+    unsigned = [replace_attribute(bench.study, frozen, "x", None, name) for name in ("a", "b")]
+    assert unsigned == [True, False]
+
+
+def test_an_error_that_ends_the_run_gives_its_trial_free(bench: Bench) -> None:
+    bench.latency.fails = lambda: OSError("no such folder")
+    workers = Workers(bench.home / "workers")
+    with pytest.raises(OSError):
+        bench.new_search(workers).run(1)
+    workers.close()
+    bench.latency.fails = lambda: None
+    bench.search.run(1)
+    assert [t.state.is_finished() for t in bench.trials] == [True]
+
+
+def test_a_lock_that_is_deleted_under_a_live_worker_does_not_make_it_dead(bench: Bench) -> None:
+    other = Workers(bench.home / "workers")
+    assert not bench.workers.is_dead(other.name, age_s=1.0)
+    next((bench.home / "workers").glob(f"{other.name.replace(':', '-')}.lock")).unlink()
+    assert not bench.workers.is_dead(other.name, age_s=1.0)
+    assert bench.workers.is_dead(other.name, age_s=LEASE_S + 1)
+    other.close()
+
+
+def test_bytes_that_are_no_text_in_a_workers_file_stop_nobody(bench: Bench) -> None:
+    bench.workers.asking.write_bytes(b"\xff\xfe\0")
+    bench.study.ask(distributions(bench.space))
+    bench.search.run(2)
+    assert sum(t.state.is_finished() for t in bench.trials) == 1
+
+
+def test_locks_of_workers_killed_long_ago_are_swept_and_those_of_live_ones_are_not(
+    bench: Bench,
+) -> None:
+    folder = bench.home / "workers"
+    old = folder / "host-0badcafe-7-01234567.lock"
+    old.touch()
+    for file in folder.glob("*.lock"):
+        os.utime(file, (0, 0))
+    Workers(folder).close()
+    left = {file.name for file in folder.glob("*.lock")}
+    assert old.name not in left
+    assert f"{bench.workers.name.replace(':', '-')}.lock" in left
 
 
 def test_a_trial_that_kills_its_worker_every_time_is_given_up(bench: Bench) -> None:

@@ -10,10 +10,11 @@ import pytest
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.training.config import TrainingProtocol
 from studies.config.settings import Settings, load_settings
+from studies.infra.storage import open_storage
 from studies.results.study_outcome import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS
 from studies.study.context import StudyContext
 from studies.study.identity import EVERY_STAGE, SEARCHES, note_search
-from studies.study.lookup import stored_protocol
+from studies.study.lookup import remove_stored_passwords, stored_protocol
 
 
 def settings(sampler: str, **changes: Any) -> Settings:
@@ -51,6 +52,19 @@ def test_a_study_that_goes_on_as_it_was_stays_as_it_was_stored() -> None:
     before = dict(study.user_attrs)
     note_search(study, settings("tpe"))
     assert study.user_attrs == before
+
+
+def test_a_study_holds_no_password_and_one_of_an_earlier_version_loses_it(tmp_path: Path) -> None:
+    url = "postgresql://tester:S3cr3t@host/name"
+    stored = settings("tpe", storage=url).to_stored()
+    assert stored["storage"] == "postgresql://tester:***@host/name"
+    storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}")
+    for name in ("first", "second"):
+        study = optuna.create_study(storage=storage, study_name=name)
+        study.set_user_attr(SETTINGS, {**stored, "storage": url})
+    remove_stored_passwords(storage)
+    for study in optuna.get_all_study_summaries(storage):
+        assert study.user_attrs[SETTINGS]["storage"] == stored["storage"]
 
 
 def test_the_protocol_of_a_study_is_known_once_the_study_is_made(tmp_path: Path) -> None:
