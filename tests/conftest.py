@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any hub client is imported
+# Before PyTorch is imported, here and in every child process: each worker of pytest-xdist would
+# otherwise start a thread for every core.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from sshd import Sshd, missing, start_sshd
