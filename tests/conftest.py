@@ -13,6 +13,13 @@ import pytest
 from sshd import Sshd, missing, start_sshd
 
 ROOT = Path(__file__).parent.parent
+LONGEST_FIRST = ("system", "studies")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the folders of whole studies, so that no worker ends on a long file alone."""
+    folders = [Path(__file__).parent / name for name in LONGEST_FIRST]
+    items.sort(key=lambda item: [not item.path.is_relative_to(folder) for folder in folders])
 
 
 @pytest.fixture(scope="session")
