@@ -5,6 +5,8 @@ RUNTIME ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A file's tests go to one worker: what a module's fixtures make is made once.
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run test test-fast clean
 
@@ -16,13 +18,13 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest $(WORKERS)
 
 # Without simulations, interrupted runs and several workers, which take most of the time.
 test-fast: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest $(WORKERS) -m "not slow"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fusion-nas needs Python 3.11 or newer: make PYTHON=python3.11")'

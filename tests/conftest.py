@@ -5,11 +5,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any hub client is imported
+# Before PyTorch is imported, here and in every child process: each worker of pytest-xdist would
+# otherwise start a thread for every core.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from sshd import Sshd, missing, start_sshd
 
 ROOT = Path(__file__).parent.parent
+LONGEST_FIRST = ("system", "studies")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the folders of whole studies, so that no worker ends on a long file alone."""
+    folders = [Path(__file__).parent / name for name in LONGEST_FIRST]
+    items.sort(key=lambda item: [not item.path.is_relative_to(folder) for folder in folders])
 
 
 @pytest.fixture(scope="session")

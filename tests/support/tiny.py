@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import optuna
 from PIL import Image
@@ -137,14 +138,7 @@ class Place:
 
     def finish(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-        )
+        return commands.finish(command, self.folder, self.environment(), COMMAND_S)
 
     def start(self, command: Sequence[str]) -> subprocess.Popen[str]:
         """Starts a command in a process group of its own."""

@@ -73,14 +73,14 @@ def gone(group: int) -> bool:
 
 @pytest.mark.slow
 def test_workers_of_one_command_share_its_total(desk: Desk) -> None:
-    done = desk.place.finish(command(desk, 40, "--json"))
+    done = desk.place.finish(command(desk, 20, "--json"))
     assert done.returncode == 0, done.stderr
     found = trials(desk)
-    assert [trial.number for trial in found] == list(range(40))
+    assert [trial.number for trial in found] == list(range(20))
     assert all(trial.state.is_finished() for trial in found)
     assert len({trial.user_attrs["worker"] for trial in found}) == 2
     outcome = json.loads(done.stdout)
-    assert len(outcome["trials"]) == 40 and outcome["front"]
+    assert len(outcome["trials"]) == 20 and outcome["front"]
     assert done.stderr.count("looking at the test split") == 1
     keys = [evaluation["key"] for evaluation in desk.place.kept()]
     assert len(keys) == len(set(keys))
