@@ -226,6 +226,8 @@ class FakeQuality:
         self.percent: Callable[[Genotype], float] = lambda genotype: (
             50.0 + int(genotype.key[:4], 16) % 40
         )
+        self.check: Callable[[Genotype], Mapping[str, Any]] = lambda genotype: {}
+        """What training finds wrong with itself: see `evaluators.training.check`."""
 
     def key(self, genotype: Genotype) -> str:
         return content_key("quality", {"genotype": genotype.key})
@@ -234,7 +236,10 @@ class FakeQuality:
         self.trained.append(genotype.key)
         measure = Measure("accuracy", self.percent(genotype), "%", "higher")
         return Evaluation(
-            self.key(genotype), "quality", (measure,), {"fidelity": "fake", "fusion_epochs": [9, 9]}
+            self.key(genotype),
+            "quality",
+            (measure,),
+            {"fidelity": "fake", "fusion_epochs": [9, 9], **self.check(genotype)},
         )
 
 

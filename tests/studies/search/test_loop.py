@@ -7,6 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 import typer
@@ -24,10 +25,12 @@ from studies.cli.exits import errors
 from studies.infra.leases import LEASE_S
 from studies.infra.optuna_private import record_heartbeat, replace_attribute, trial_of
 from studies.infra.workers import Workers
+from studies.report.json_output import row_as_json
 from studies.results.cautions import cautions_of
 from studies.results.pareto import pareto_front
 from studies.results.study_outcome import reference_row, rows_of
 from studies.results.trial_record import TimingRecord, TrialRecord, TrialResult, genotype_of
+from studies.results.verdict import Judged, verdict
 from studies.samplers.registry import SAMPLERS, distributions, sampler_maker
 from studies.search.loop import MAX_ATTEMPTS
 from studies.search.trial_runner import UNSTABLE_IN_A_ROW, SearchStopped
@@ -550,3 +553,42 @@ def test_being_interrupted_is_no_failed_attempt_of_a_trial(bench: Bench) -> None
     bench.latency.fails = lambda: None
     bench.search.run(1)
     assert [t.state.name for t in bench.trials] == ["COMPLETE"]
+
+
+CONSTANT = (
+    "did not train: the same class for every sample, 58.0 % on validation; "
+    "a linear probe of its features 70.0 %"
+)
+BELOW = "did not train: 61.0 % on validation; a linear probe of its features 70.0 %"
+
+
+def test_a_design_that_gives_every_sample_one_class_is_on_no_front_and_in_no_verdict(
+    bench: Bench,
+) -> None:
+    early = next(seed for seed in bench.seeded if seed.name.startswith("early"))
+    bench.quality.percent = lambda genotype: 99.0 if genotype == early.genotype else 60.0
+    bench.quality.check = lambda genotype: (
+        {"constant": True, "did_not_train": CONSTANT} if genotype == early.genotype else {}
+    )
+    bench.search.seed(bench.seeded)
+    bench.search.run(len(bench.seeded))
+    rows = {row.name: row for row in rows_of(bench.study)}
+    row = rows[early.name]
+    assert (row.state, row.reason) == ("untrained", CONSTANT)
+    assert row not in pareto_front(tuple(rows.values()))
+    assert constraints(bench.trials[row.number or 0])["did_not_train"] > 0
+    others = [Judged(other, np.array([[1.0, 0.0]])) for other in rows.values()]
+    own, held = next(j for j in others if j.row is row), [j for j in others if j.row is not row]
+    assert verdict(own, held, "valid").why == f"{early.name} {CONSTANT}"
+    assert verdict(held[0], others, "valid").held_against == len(others) - 1
+    assert any(CONSTANT in line for line in bench.told.lines)
+    assert any("did not train, in two attempts" in c for c in cautions_of(tuple(rows.values()), {}))
+
+
+def test_a_design_below_its_probe_is_reported_with_the_probe(bench: Bench) -> None:
+    bench.quality.check = lambda genotype: {"constant": False, "did_not_train": BELOW}
+    bench.search.run(1)
+    (row,) = rows_of(bench.study)
+    assert (row.state, row.did_not_train) == ("complete", BELOW)
+    assert any(BELOW in caution for caution in cautions_of((row,), {}))
+    assert row_as_json(row)["did_not_train"] == BELOW
