@@ -18,7 +18,7 @@ def measure(
     device: str = LOCAL,
     *,
     runtime: str = "cpu",
-    threads: int = 0,
+    threads: int | None = None,
     timing: str = "auto",
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> MeasureResult:
@@ -28,7 +28,7 @@ def measure(
         onnx_file: one file with all its weights.
         device: `local`, or the name of a device that `fusion-nas device add` registered.
         runtime: `cpu`, `cuda` or `tensorrt`.
-        threads: of one operator; 0 for the runtime's choice.
+        threads: of one operator; 0 for the runtime's choice, None for 1 on `local`, else 0.
         timing: `alone`, `shared`, or `auto`: `shared` on `local`, else `alone`.
         shapes: extents by input name, for inputs whose extents are not all fixed in the file.
 
@@ -64,7 +64,7 @@ def measure(
         kind,
         provider,
         BOARD_TIMING if options.alone else LOCAL_TIMING,
-        threads=threads,
+        threads=options.runtime_threads,
         deadline_s=deadline_of(kind),
     )
     with ExitStack() as stack:

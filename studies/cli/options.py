@@ -67,7 +67,10 @@ Devices = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", help="Threads of the runtime; 0: its choice.")
+    int | None,
+    typer.Option(
+        "--threads", help="Threads of the runtime; 0: its choice. 1 on local if left out, else 0."
+    ),
 ]
 Timing = Annotated[
     str | None,

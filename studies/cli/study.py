@@ -35,19 +35,19 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
     if settings.data.beside is not None:
         _run_side_by_side(settings, page, json_only)
         return
-    from studies.study.run import StudyShort, run_to_end, running
+    from studies.study.run import StudyIncomplete, run_to_end, running
 
-    short: StudyShort | None = None
+    incomplete: StudyIncomplete | None = None
     with running(settings, page, json_only) as reporter:
         try:
             study = run_to_end(
                 settings, reporter, lambda name: check_page(page or default_page(name))
             )
-        except StudyShort as error:
-            study, short = error.study, error
+        except StudyIncomplete as error:
+            study, incomplete = error.study, error
     _show(study, page or default_page(study.study_name), json_only)
-    if short is not None:
-        raise short
+    if incomplete is not None:
+        raise incomplete
 
 
 def _run_side_by_side(settings: Settings, page: Path | None, json_only: bool) -> None:

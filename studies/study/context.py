@@ -261,7 +261,7 @@ def open_latency(
     """Where designs are timed, and the lock on the local agent's home where that is here."""
     local = settings.device.names == (LOCAL,)
     timing = BOARD_TIMING if settings.device.alone else LOCAL_TIMING
-    runs = Runs(*RUNTIMES[settings.device.runtime], settings.device.threads, timing)
+    runs = Runs(*RUNTIMES[settings.device.runtime], settings.device.runtime_threads, timing)
     if not local:
         boards = _boards(settings, where, step)
         return LatencyEvaluator(builder, lambda: boards, runs), None

@@ -157,10 +157,11 @@ def check_identity(
         identity["timing"] = timing_of_0_1_0(context.latency.protocol)
     other = sorted(key for key in parts or identity if identity[key] != known.get(key))
     if other:
+        stored = f" (--threads {known['threads']})" if other == ["threads"] else ""
         raise StorageError(
             f"study {study.study_name!r} in {redacted_url(context.settings.storage)} was made "
-            f"with another {', '.join(other)}: repeat its command to go on with it, or give a "
-            "new --name or --storage"
+            f"with another {', '.join(other)}: repeat its command{stored} to go on with it, or "
+            "give a new --name or --storage"
         )
 
 
@@ -200,7 +201,7 @@ def _identity(context: StudyContext) -> dict[str, Any]:
         "space": _digest(space),
         "training protocol or seed": _digest([TRAINING_VERSION, asdict(context.quality.protocol)]),
         "device": context.latency.device().fingerprint,
-        "threads": context.settings.device.threads,
+        "threads": context.settings.device.runtime_threads,
         "runtime": context.settings.device.runtime,
         "timing": context.latency.protocol.as_json(),
         "rewrites": context.settings.device.rewrites,
@@ -261,7 +262,7 @@ def conditions(context: StudyContext) -> dict[str, str]:
         "device": f"{', '.join(context.settings.device.names)}: {board}",
         "runtime": f"{runtime} {version or '?'}, {provider}, batch 1"
         + (
-            f", {context.settings.device.threads or 'all'} threads"
+            f", {context.settings.device.runtime_threads or 'all'} threads"
             if context.settings.device.runtime == "cpu"
             else ""
         ),

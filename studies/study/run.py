@@ -11,19 +11,21 @@ import optuna
 import torch
 
 from evaluators.quality.probe import ProbeEvaluator
+from search_space.errors import DEVICE, STORAGE, FusionNasError
 from search_space.locks import NamedLock
 from search_space.redaction import redacted_url
 from search_space.space.paper import SeededDesign, seeded_designs
 from studies.config.paths import check_page, default_page
 from studies.config.settings import Settings
 from studies.config.usage import UsageError
-from studies.infra.locations import StorageError
 from studies.infra.signals import take_interrupts
 from studies.infra.storage import quiet_optuna
 from studies.infra.worker_processes import more_workers
 from studies.infra.workers import Workers
 from studies.report import terminal
 from studies.report.progress import Reporter
+from studies.results.study_outcome import rows_of
+from studies.results.text import counted
 from studies.samplers.registry import sampler_maker
 from studies.search.early_stopping import EarlyStopping
 from studies.search.latency_prediction import LearnedLatency
@@ -50,24 +52,58 @@ def running(settings: Settings, page: Path | None, json_only: bool) -> Iterator[
         yield reporter
 
 
-class StudyShort(StorageError):
-    """A study ended before its total: other workers have trials in hand and show no sign of life.
+class StudyIncomplete(FusionNasError):
+    """A study ended without all that was asked for.
 
     Attributes:
-        study: the study, whose results so far are final but for these trials.
+        study: the study, to be shown as far as it came.
     """
 
-    study: optuna.Study
+    def __init__(self, study: optuna.Study, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.study = study
 
 
-def _study_short(study: optuna.Study, left: Sequence[str]) -> StudyShort:
-    error = StudyShort(
-        f"study {study.study_name!r} ends short; others have trials in hand and show no sign of "
-        f"life: {'; '.join(left)}",
-        "where these workers have ended, the same command with --take-over goes on from here",
+class StudyShort(StudyIncomplete):
+    """A study ended before its total: other workers have trials in hand and show no sign of life.
+
+    Its results so far are final but for these trials.
+    """
+
+    exit_code = STORAGE
+
+
+class NoStableReading(StudyIncomplete):
+    """No design has a latency that can be compared: every reading was unstable."""
+
+    exit_code = DEVICE
+
+
+def _check_complete(study: optuna.Study, left: Sequence[str]) -> None:
+    """Raise StudyShort for trials that others have in hand, and as `check_readings`."""
+    if left:
+        raise StudyShort(
+            study,
+            f"study {study.study_name!r} ends short; others have trials in hand and show no sign "
+            f"of life: {'; '.join(left)}",
+            "where these workers have ended, the same command with --take-over goes on from here",
+        )
+    check_readings(study)
+
+
+def check_readings(study: optuna.Study) -> None:
+    """Raise NoStableReading for a study without a front because its readings were unstable."""
+    rows = rows_of(study)
+    unstable = [row for row in rows if row.state == "unstable"]
+    if not unstable or any(row.state == "complete" for row in rows):
+        return
+    raise NoStableReading(
+        study,
+        f"study {study.study_name!r} has no front: {counted(len(unstable), 'reading')} of "
+        f"{counted(len(rows), 'trial')} unstable, none stable; the last: {unstable[-1].reason}",
+        "stop other work on the device or use --threads 1; --timing shared, with a new --name, "
+        "allows for other work; with more --trials the same command goes on from here",
     )
-    error.study = study
-    return error
 
 
 def run_to_end(
@@ -77,9 +113,9 @@ def run_to_end(
 
     `check_name` is called with the study's name before anything is run, and may raise.
 
-    Raises StudyShort at the end where trials are missing, UsageError for flags that this space or
-    this study has no use for, and what
-    `open_context`, `open_study` and `Search.run` raise.
+    Raises StudyIncomplete at the end where trials are missing or all readings were unstable,
+    UsageError for flags that this space or this study has no use for, and what `open_context`,
+    `open_study` and `Search.run` raise.
     """
     context = open_context(settings, reporter.step, partial(stored_protocol, settings.storage))
     try:
@@ -112,8 +148,7 @@ def run_to_end(
         context.latency.settle()
     finally:
         context.close()
-    if left:
-        raise _study_short(study, left)
+    _check_complete(study, left)
     return study
 
 
@@ -142,11 +177,13 @@ def _search(
     threads = max(1, all_threads // settings.search.workers)  # they train side by side
     torch.set_num_threads(threads)
     beside = partial(_work_beside, settings, total, threads)
-    with more_workers(beside, settings.search.workers - 1, reporter) as more:
-        search.run(total)
-        if not more.join():  # what they had in hand is taken over
+    try:
+        with more_workers(beside, settings.search.workers - 1, reporter) as more:
             search.run(total)
-    torch.set_num_threads(all_threads)  # the last look is this one's alone
+            if not more.join():  # what they had in hand is taken over
+                search.run(total)
+    finally:
+        torch.set_num_threads(all_threads)  # the last look is this one's alone
     return search.left_to_others
 
 

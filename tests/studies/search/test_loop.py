@@ -34,6 +34,7 @@ from studies.results.verdict import Judged, verdict
 from studies.samplers.registry import SAMPLERS, distributions, sampler_maker
 from studies.search.loop import MAX_ATTEMPTS
 from studies.search.trial_runner import UNSTABLE_IN_A_ROW, SearchStopped
+from studies.study.run import NoStableReading, check_readings
 
 
 @pytest.fixture
@@ -247,6 +248,21 @@ def test_a_device_on_which_nothing_is_stable_ends_the_run_and_says_what_to_do(
         bench.search.run(60)
     assert not bench.quality.trained
     assert sum(row.state == "unstable" for row in rows_of(bench.study)) == UNSTABLE_IN_A_ROW
+
+
+def test_a_study_whose_readings_were_all_unstable_says_what_to_do_and_does_not_end_well(
+    bench: Bench,
+) -> None:
+    bench.latency.unstable = lambda genotype: SHAKY
+    bench.search.run(4)
+    with pytest.raises(NoStableReading) as raised:
+        check_readings(bench.study)
+    assert raised.value.exit_code == DEVICE and raised.value.study is bench.study
+    assert "4 readings of 4 trials unstable, none stable" in str(raised.value)
+    assert SHAKY in str(raised.value) and "--timing shared" in str(raised.value)
+    bench.latency.unstable = lambda genotype: ""
+    bench.search.run(5)
+    check_readings(bench.study)
 
 
 def test_some_unstable_readings_in_a_row_end_no_run(bench: Bench) -> None:
