@@ -29,7 +29,8 @@ from studies.study.context import StudyContext, data_label, study_name
 from studies.study.lookup import remove_stored_password
 from studies.study.training_protocol import in_words
 
-SAME_RESULTS = ("data", "space", "training protocol or seed")
+TRAINING = "training protocol or seed"
+SAME_RESULTS = ("data", "space", TRAINING)
 """The parts of a study's identity that trained networks depend on."""
 
 SEARCHES = "searches"
@@ -158,6 +159,8 @@ def check_identity(
     other = sorted(key for key in parts or identity if identity[key] != known.get(key))
     if other:
         stored = f" (--threads {known['threads']})" if other == ["threads"] else ""
+        if other == [TRAINING]:
+            stored = " (studies of versions that trained by another recipe cannot be resumed)"
         raise StorageError(
             f"study {study.study_name!r} in {redacted_url(context.settings.storage)} was made "
             f"with another {', '.join(other)}: repeat its command{stored} to go on with it, or "
@@ -199,7 +202,7 @@ def _identity(context: StudyContext) -> dict[str, Any]:
     return {
         "data": context.data.fingerprint,
         "space": _digest(space),
-        "training protocol or seed": _digest([TRAINING_VERSION, asdict(context.quality.protocol)]),
+        TRAINING: _digest([TRAINING_VERSION, asdict(context.quality.protocol)]),
         "device": context.latency.device().fingerprint,
         "threads": context.settings.device.runtime_threads,
         "runtime": context.settings.device.runtime,

@@ -85,3 +85,13 @@ def test_neither_a_context_nor_the_protocol_of_its_evaluator_can_be_changed() ->
     evaluator = QualityEvaluator.__new__(QualityEvaluator)
     with pytest.raises(AttributeError):
         evaluator.protocol = TrainingProtocol()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("options", "threads"),
+    [({}, 1), ({"threads": 0}, 0), ({"devices": ("orin",)}, 0), ({"threads": 4}, 4)],
+)
+def test_this_machine_times_with_one_thread_unless_another_number_is_given(
+    options: dict[str, Any], threads: int
+) -> None:
+    assert settings("ehvi", **options).device.runtime_threads == threads
