@@ -9,6 +9,7 @@ import pytest
 
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.training.config import TrainingProtocol
+from studies.config.options import DeviceOptions
 from studies.config.settings import Settings, load_settings
 from studies.infra.storage import open_storage
 from studies.results.study_outcome import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS
@@ -89,9 +90,14 @@ def test_neither_a_context_nor_the_protocol_of_its_evaluator_can_be_changed() ->
 
 @pytest.mark.parametrize(
     ("options", "threads"),
-    [({}, 1), ({"threads": 0}, 0), ({"devices": ("orin",)}, 0), ({"threads": 4}, 4)],
+    [
+        (DeviceOptions(), 1),
+        (DeviceOptions(threads=0), 0),
+        (DeviceOptions(threads=4), 4),
+        (DeviceOptions(("orin",)), 0),
+    ],
 )
 def test_this_machine_times_with_one_thread_unless_another_number_is_given(
-    options: dict[str, Any], threads: int
+    options: DeviceOptions, threads: int
 ) -> None:
-    assert settings("ehvi", **options).device.runtime_threads == threads
+    assert options.runtime_threads == threads
