@@ -32,6 +32,7 @@ TEXTS_SORTED = 256
 trunk then reads 6 % more tokens than if all were sorted."""
 PADDED = 1.25
 """How much longer than its shortest text a batch may become, once it is worth its while."""
+COPIED_ROWS = 256
 SMALL_MAP_BYTES = 128 * 1024
 Progress = Callable[[str, int, int], None]
 
@@ -54,6 +55,8 @@ class TapFeatures:
         self._progress = progress
         self._device = compute_device
         self._shard_bytes = shard_bytes
+        self._text_lengths: dict[str, set[int]] = {}
+        """Lengths that texts were read at so far, by encoder."""
 
     def get(
         self,
@@ -81,7 +84,9 @@ class TapFeatures:
                 # Another worker may have made them meanwhile.
                 lacking = {store: group for store, group in lacking.items() if store.missing()}
                 if lacking:
-                    self._make(lacking, spec, samples, length)
+                    self._make(lacking, spec, shape, samples, length)
+        if spec.modality == "text":
+            self._text_lengths.setdefault(spec.name, set()).add(length)
         found: dict[Feature, Rows] = {}
         for store, group in stores.items():
             asked = {feature.name: feature for feature in group if feature in wanted}
@@ -106,10 +111,14 @@ class TapFeatures:
         self,
         stores: Mapping[FeatureStore, Sequence[Feature]],
         spec: EncoderSpec,
+        shape: EncoderShape,
         samples: Sequence[Sample],
         length: int,
     ) -> None:
-        """Fills all of these in one pass over the samples that any of them lacks."""
+        """Fills all of these in one pass over the samples that any of them lacks.
+
+        Texts that neither this length nor another one cuts are copied from there, if it is cached.
+        """
         features = tuple(feature for group in stores.values() for feature in group)
         missing = torch.zeros(len(samples), dtype=torch.bool)
         for store in stores:
@@ -121,6 +130,10 @@ class TapFeatures:
             FeatureWriter(store, halvable, self._shard_bytes): group
             for store, group in stores.items()
         }
+        if spec.modality == "text":
+            rows = self._copy_uncut(writers, spec, shape, samples, length, rows)
+            if not len(rows):
+                return
         trunk = self._trunks.trunk(spec, max(feature.tap for feature in features))
         trunk = trunk.to(self._device)
         done = 0
@@ -136,6 +149,37 @@ class TapFeatures:
                 done += len(at)
                 if self._progress:
                     self._progress(f"features of {spec.name}", done, len(rows))
+
+    def _copy_uncut(
+        self,
+        writers: Mapping[FeatureWriter, Sequence[Feature]],
+        spec: EncoderSpec,
+        shape: EncoderShape,
+        samples: Sequence[Sample],
+        length: int,
+        rows: Tensor,
+    ) -> Tensor:
+        """Copy the texts among `rows` that another length holds whole; return the other rows.
+
+        What a trunk makes of a text depends on its tokens, not on the padding after them.
+        """
+        for other in sorted(self._text_lengths.get(spec.name, set()) - {length}, reverse=True):
+            kept = {
+                writer: self._store(spec, group, samples, other)
+                for writer, group in writers.items()
+            }
+            if any(store.missing() for store in kept.values()):
+                continue
+            tokens = self._preprocessing.text(spec, samples, shape.max_tokens)[1].sum(1)
+            uncut = tokens[rows] <= min(length, other)
+            for at in rows[uncut].split(COPIED_ROWS):  # type: ignore[no-untyped-call]
+                for writer, group in writers.items():
+                    found = kept[writer].read([feature.name for feature in group])
+                    writer.put(
+                        at, {f.name: _at_length(f, found[f.name], at, length) for f in group}
+                    )
+            return rows[~uncut]
+        return rows
 
     def _inputs(
         self, spec: EncoderSpec, samples: Sequence[Sample], length: int, rows: Tensor
@@ -176,6 +220,14 @@ def _padded(tokens: Tensor, mask: Tensor, length: int) -> Tensor:
     """(B, L, C) under a mask (B, L) to (B, length, C), zero beyond each text."""
     own = tokens.masked_fill(mask.unsqueeze(2) == 0, 0.0)
     return functional.pad(own, (0, 0, 0, length - tokens.shape[1]))
+
+
+def _at_length(feature: Feature, kept: Rows, at: Tensor, length: int) -> Tensor:
+    """The rows `at` of a feature of texts, tokens cut or padded to a length; float32."""
+    taken = kept.take(at, None).float()
+    if not feature.over_text:
+        return taken
+    return functional.pad(taken[:, :length], (0, 0, 0, max(0, length - taken.shape[1])))
 
 
 def _groups(

@@ -336,11 +336,13 @@ def of_pictures(features: TapFeatures, data: DataSet) -> Rows:
     return features.get(spec, shape, [asked], data.split("train"), 0)[asked]
 
 
-def of_texts(features: TapFeatures, data: DataSet, *forms: Any) -> dict[str, Tensor]:
+def of_texts(
+    features: TapFeatures, data: DataSet, *forms: Any, length: int = 16
+) -> dict[str, Tensor]:
     """Features of the texts' second tap, over the training split."""
     asked = [Feature("text", 2, form) for form in forms]
     spec, shape = demo().encoder("small-bert"), demo().shapes["small-bert"]
-    found = features.get(spec, shape, asked, data.split("train"), 16)
+    found = features.get(spec, shape, asked, data.split("train"), length)
     return {feature.form: rows.whole() for feature, rows in found.items()}
 
 
@@ -370,6 +372,35 @@ def test_tokens_are_a_text_s_own_and_zero_beyond_it(data: DataSet, tmp_path: Pat
     assert not tokens[:, longest:].any()
     assert (tokens[:, 0] - found["cls"]).abs().max() < 4e-3
     assert (tokens.sum(1) / mask.sum(1, keepdim=True) - found["mean"]).abs().max() < 4e-3
+
+
+@pytest.mark.parametrize("form", ["cls", "tokens"])
+@pytest.mark.parametrize(("first", "second"), [(9, 16), (16, 9)])
+def test_only_texts_that_a_length_cuts_pass_the_trunk_again(
+    data: DataSet, tmp_path: Path, form: str, first: int, second: int
+) -> None:
+    passed: list[int] = []
+
+    def features(folder: Path) -> TapFeatures:
+        found = taps(data, folder)
+        found._progress = lambda what, done, total: passed.append(total)
+        return found
+
+    def read(found: TapFeatures, length: int) -> Tensor:
+        return of_texts(found, data, form, length=length)[form].float()
+
+    shared = features(tmp_path / "shared")
+    read(shared, first)
+    passed.clear()
+    copied = read(shared, second)
+    longest = demo().shapes["small-bert"].max_tokens
+    spec = demo().encoder("small-bert")
+    _, mask = Preprocessing(data, demo().shapes).text(spec, data.split("train"), longest)
+    cut = int((mask.sum(1) > 9).sum())
+    assert 0 < cut < PICTURES
+    assert set(passed) == {cut}
+    alone = read(features(tmp_path / "alone"), second)
+    assert (copied - alone).abs().max() < (4e-3 if form == "tokens" else 1e-5)
 
 
 def test_only_the_pictures_of_a_damaged_shard_pass_the_trunk_again(
