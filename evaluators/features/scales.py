@@ -21,9 +21,9 @@ OUTLIERS = 0.002
 outlier does not flatten the other samples."""
 LEAST_CLIPPED = 50
 """Of fewer values none is clipped."""
-LEAST_OF_MEAN, LEAST_OF_TAP = 1e-3, 1e-2
-"""Least deviation of a channel: relative to its own mean, below which rounding is amplified, and to
-the deviation of the whole feature, below which a channel holds next to nothing."""
+LEAST_OF_SIZE, LEAST_OF_DEVIATION = 1e-2, 1e-2
+"""Least deviation of a channel, relative to the root mean square of the whole feature, since rounding
+errors of that size would be amplified, and to its deviation, below which a channel holds little."""
 
 
 def feature_scales(
@@ -66,8 +66,9 @@ def _affine(feature: Feature, values: Tensor) -> Affine:
     ordered = values.sort(0).values
     values = values.clamp(ordered[cut], ordered[len(values) - 1 - cut])
     mean, deviation = values.mean(0), values.std(0, correction=0)
+    size = values.square().mean().sqrt()
     typical = deviation.square().mean().sqrt()
-    least = torch.maximum(LEAST_OF_MEAN * mean.abs(), LEAST_OF_TAP * typical)
+    least = torch.maximum(LEAST_OF_SIZE * size, LEAST_OF_DEVIATION * typical)
     deviation = torch.maximum(deviation, least)
     deviation = torch.where(deviation > 0, deviation, 1.0)
     return (1 / deviation).float(), (CENTRE - mean / deviation).float()
