@@ -22,8 +22,9 @@ outlier does not flatten the other samples."""
 LEAST_CLIPPED = 50
 """Of fewer values none is clipped."""
 LEAST_OF_SIZE, LEAST_OF_DEVIATION = 1e-2, 1e-2
-"""Least deviation of a channel, relative to the root mean square of the whole feature, since rounding
-errors of that size would be amplified, and to its deviation, below which a channel holds little."""
+"""Least deviation of a channel: relative to the root mean square of the whole feature, since
+rounding errors of that size would be amplified, and to the feature's own deviation, below which a
+channel holds little."""
 
 
 def feature_scales(
