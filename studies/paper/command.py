@@ -277,7 +277,8 @@ def _seeds(settings: Settings) -> str:
     over = "samples and seeds" if settings.training.seeds >= MIN_SEEDS else "the samples alone"
     return (
         f"Accuracies are means over {seeds} on all of test, with intervals over the samples; "
-        f"paired intervals are over {over}. No order is claimed where one holds zero."
+        f"paired intervals are over {over}. Differences whose interval includes 0 are not "
+        "significant."
     )
 
 

@@ -171,7 +171,7 @@ def _of_order(front: Sequence[DesignResult], correct: CorrectAnswers) -> list[st
         return [
             f"{open_} of the {len(pairs)} other designs on the front cannot be told from "
             f"{top.label}, the most accurate by the means: over the same {known[0].count} samples "
-            "the paired 95 % interval holds zero."
+            "the difference is not significant (the paired 95 % CI includes 0)."
         ]
     if top.accuracy is None or top.accuracy.low is None:
         return []

@@ -107,27 +107,31 @@ def _verdict(found: Verdict) -> str:
         if found.held_against == 0:
             return "on the front: there is no other design to hold it against"
         if found.held_against == 1:
-            return "on the front: the one other is decidedly slower or less accurate"
+            return "on the front: the one other is significantly slower or less accurate"
         return (
-            f"on the front: of {found.held_against} others, each is decidedly slower or less "
+            f"on the front: each of {found.held_against} others is significantly slower or less "
             "accurate"
         )
     if found.rival is None:
         return f"not decidable: {clean(found.why)}"
     rival = clean(found.rival.label)
-    said = f"dominated by {rival}: " if found.kind == "dominated" else f"not decidable: {rival} "
-    said += ", ".join(part for part in (_points(found.points), _times(found.times_faster)) if part)
+    figures = [part for part in (_points(found), _times(found.times_faster)) if part]
     if found.kind == "dominated":
-        return said
-    said += f"; {clean(found.why)}"
+        return f"dominated by {rival}: {', '.join(figures)}"
+    said = f"not decidable against {rival}: {'; '.join([*figures, clean(found.why)])}"
     if found.more_samples is not None:
-        said += f"; about {found.more_samples:,} more samples would tell the two apart"
+        more = f"{found.more_samples:,} more samples"
+        said += f"; {more if found.more_samples > 1 else 'one more sample'} may decide"
     return said
 
 
-def _points(points: Paired | None) -> str:
-    """`+1.3 points (+0.1 to +2.5)`."""
-    return "" if points is None else difference(points)
+def _points(found: Verdict) -> str:
+    """`+1.3 points (+0.1 to +2.5)`; that alone decides of accuracy, whatever of latency."""
+    points = found.points
+    if points is None:
+        return ""
+    significant = found.kind == "not decidable" and points.decided
+    return difference(points) + ", significant" * significant
 
 
 def difference(pair: Paired) -> str:

@@ -270,14 +270,14 @@ def _why(comparison: Comparison) -> str:
         return comparison.missing
     reasons = []
     if not comparison.no_slower:
-        reasons.append("the two latencies are no further apart than readings of one network")
+        reasons.append("latencies differ no more than two readings of one network")
     if comparison.alike:
         reasons.append("both were right on the same samples")
     elif comparison.points is not None and not comparison.points.decided:
         by_seeds = comparison.points.seeds_half >= abs(comparison.points.points) > 0
-        alone = ", for the spread between seeds alone" if by_seeds else ""
-        reasons.append("the paired interval holds zero" + alone)
-    return ", and ".join(reasons)
+        alone = " because of the spread between seeds" if by_seeds else ""
+        reasons.append("accuracy not significant (95 % CI includes 0)" + alone)
+    return "; ".join(reasons)
 
 
 def _missing(judged: Judged) -> str:

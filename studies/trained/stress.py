@@ -103,7 +103,7 @@ def _show(number: int, design: str, clean: float, found: Drops, levels: list[int
         table.add_row(name, *cells)
     console.print(table)
     if any(not drop.decided for _, drop in found.values()):
-        console.print("?: not decided, the paired 95 % interval holds zero")
+        console.print("?: not significant, the paired 95 % CI includes 0")
     worst = min(found.items(), key=lambda item: item[1][1].points)
     (name, level), (_, drop) = worst
     console.print(

@@ -101,7 +101,7 @@ def _difference(outcome: Outcome, point: GridPoint, named: bool) -> Cell:
         return Cell("held against" if lone else "")
     return tables.figure(
         (f"{pair.points:+.1f}", f"({pair.low:+.1f} to {pair.high:+.1f})"),
-        "" if pair.decided else "not decided",
+        "" if pair.decided else "not significant",
         f"to {point.against}" if named else "",
     )
 

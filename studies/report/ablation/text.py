@@ -32,7 +32,7 @@ def told(outcome: Outcome) -> Iterator[str]:
         parts = [f"{result_text.percent(accuracy_of(row, split), '-')} %"]
         pair = difference_of(outcome, point)
         if pair is not None:
-            undecided = "" if pair.decided else ", not decided"
+            undecided = "" if pair.decided else ", not significant"
             parts.append(f"{result_text.difference(pair)} to {point.against}{undecided}")
         parts.append(f"{result_text.milliseconds(row.latency, '-')} ms")
         yield f"{place(outcome, point)}: {'; '.join(parts)}"
@@ -63,9 +63,9 @@ def readings(outcome: Outcome) -> Iterator[str]:
     held = {(p.design, p.against) for p in outcome.grid.points} & known.keys()
     decided = sum(known[pair].decided for pair in held)
     yield (
-        f"Differences are over the same {next(iter(known.values())).count} test samples; one whose "
-        f"95 % interval holds zero is not decided: {decided} of {len(held)} are. Each interval is "
-        "for one comparison: of 20 designs that differ in nothing, about one leaves zero out by "
+        f"Differences are over the same {next(iter(known.values())).count} test samples; {decided} "
+        f"of {len(held)} are significant (their 95 % CI excludes 0). Intervals are not corrected "
+        "for several comparisons: of 20 designs that do not differ, about one is significant by "
         "chance."
     )
     if outcome.grid.kind == CELLS:
@@ -83,5 +83,5 @@ def _which(grid: GridOutcome) -> Iterator[str]:
     for words, design, against in asked:
         pair = grid.paired.get((design, against))
         if pair is not None:
-            said = result_text.difference(pair) + ("" if pair.decided else ", not decided")
+            said = result_text.difference(pair) + ("" if pair.decided else ", not significant")
             yield f"{words}: {said} ({design}; held against {against})."

@@ -210,8 +210,8 @@ class TestAccuracies:
     ) -> None:
         said = dict(line.split(": ", 1) for line in verdict_lines(self.lines, 55.2, "test"))
         assert said["late-mobilenetv2"] == (
-            "on the front: of 8 others, each is decidedly slower or less accurate; other seeds of "
-            "training are not covered"
+            "on the front: each of 8 others is significantly slower or less accurate; other seeds "
+            "of training are not covered"
         )
         assert said["intermediate-vit"].startswith("dominated by text-only: +8.0 points (+")
         assert said["vision-only-vit"].endswith(

@@ -77,7 +77,7 @@ class TestRules:
         assert found.kind == "not decidable"
         assert found.rival == rival.row
         assert found.points is not None and not found.points.decided
-        assert found.why == "the paired interval holds zero"
+        assert found.why == "accuracy not significant (95 % CI includes 0)"
 
     def test_latencies_that_are_not_apart_decide_nothing_however_far_accuracies_are(self) -> None:
         own = design("mine", right(0.70), 10.0, spread=0.1)
@@ -85,7 +85,7 @@ class TestRules:
         found = verdict(own, [rival], "test")
         assert (found.kind, found.why) == (
             "not decidable",
-            "the two latencies are no further apart than readings of one network",
+            "latencies differ no more than two readings of one network",
         )
         assert found.more_samples is None, "more samples are not what is missing"
 
@@ -130,7 +130,7 @@ class TestRules:
         )
         beside = verdict(design("mine", right(0.5), 1.0), [design("s", None, 9.0)], "valid")
         assert result_text.verdict(beside) == (
-            "on the front: the one other is decidedly slower or less accurate"
+            "on the front: the one other is significantly slower or less accurate"
         )
 
 
@@ -159,7 +159,10 @@ class TestSeeds:
         seeds = [right(share, seeds=1)[0] for share in (0.70, 0.80, 0.81)]
         found = verdict(own, [design("trial", np.array(seeds), 10.0)], "test")
         assert found.kind == "not decidable" and found.more_samples is None
-        assert found.why == "the paired interval holds zero, for the spread between seeds alone"
+        assert (
+            found.why
+            == "accuracy not significant (95 % CI includes 0) because of the spread between seeds"
+        )
 
 
 class TestMissing:
@@ -397,8 +400,8 @@ class TestOfAStudy:
         rival = design("text-only", right(0.77, noise=0.25), 10.0)
         found = verdict(own, [rival], "test")
         said = result_text.verdict(found)
-        assert said.startswith("not decidable: text-only ")
-        assert "more samples would tell the two apart" in said
+        assert said.startswith("not decidable against text-only: ")
+        assert "more samples may decide" in said
         told = verdict_as_json(found)
         assert told is not None
         assert told["rival"] == {"name": "text-only", "number": None}
