@@ -59,6 +59,8 @@ class StudyIncomplete(FusionNasError):
         study: the study, to be shown as far as it came.
     """
 
+    exit_code = STORAGE
+
     def __init__(self, study: optuna.Study, message: str, hint: str) -> None:
         super().__init__(message, hint)
         self.study = study
@@ -69,8 +71,6 @@ class StudyShort(StudyIncomplete):
 
     Its results so far are final but for these trials.
     """
-
-    exit_code = STORAGE
 
 
 class NoStableReading(StudyIncomplete):

@@ -14,9 +14,10 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tiny import SPACE, Place, finished_place
 
+from evaluators.cached_files import write_cached
 from evaluators.evaluation import NotFiniteError
 from evaluators.latency.evaluator import LatencyEvaluator, MeasureError
 from evaluators.quality.evaluator import QualityEvaluator
@@ -381,7 +382,7 @@ def test_tuned_weights_of_another_network(command: Command, place: Place) -> Non
     tuned = (*RUN, "--trunks", "text-tuned", "--name", "tuned")
     assert command(*tuned, "--trials", "1").code == 0
     for file in (place.home / "trunks").glob("*.safetensors"):
-        save_file({"x": torch.zeros(1)}, file)
+        write_cached(file, save({"x": torch.zeros(1)}))  # whole, with its checksum
     shutil.rmtree(place.home / "features")
     said = command(*tuned, "--trials", "9")
     last_line(said, codes.STORAGE, "trunks", "weights of another network", "remove it")
