@@ -12,8 +12,9 @@ from evaluators.training.loop import predict
 
 PROBE_STRENGTH = 0.1
 """Ridge penalty of the probe; its accuracy is within a point of a logistic probe's on tweets."""
-MARGIN_POINTS = 2.0
-"""How far below the probe a design may be on validation before it is trained once more."""
+MARGIN_POINTS, MARGIN_SAMPLES = 2.0, 1.5
+"""How far below the probe a design may be on validation before it is trained once more: the greater
+of the two."""
 FLAT_LOGITS = 1e-3
 """Greatest deviation of a logit between samples below which a network ignores its input."""
 
@@ -26,18 +27,21 @@ class TrainingCheck:
         accuracy: Percent right.
         probe: Percent right of a linear probe of the same features; None where the trunks were
             trained with the design, so that there are no fixed features to probe.
+        samples: How many validation samples there are.
         constant: Whether it gives one class to every sample of several classes, or logits that
             hardly vary.
     """
 
     accuracy: float
     probe: float | None
+    samples: int
     constant: bool
 
     @property
     def below_probe(self) -> bool:
-        """Whether it is further below the probe than MARGIN_POINTS."""
-        return self.probe is not None and self.accuracy < self.probe - MARGIN_POINTS
+        """Whether it is further below the probe than the margin."""
+        margin = max(MARGIN_POINTS, 100 * MARGIN_SAMPLES / self.samples)
+        return self.probe is not None and self.accuracy < self.probe - margin
 
     @property
     def failed(self) -> bool:
@@ -77,4 +81,4 @@ def check_training(
     several = len(torch.unique(valid.labels)) > 1
     constant = several and (len(torch.unique(answers)) == 1 or float(spread) < FLAT_LOGITS)
     right = (answers == valid.labels).double().mean()
-    return TrainingCheck(100 * float(right), probe, constant)
+    return TrainingCheck(100 * float(right), probe, len(answers), constant)

@@ -58,8 +58,13 @@ def test_validation_of_one_class_is_no_failure() -> None:
 def test_two_points_below_the_probe_are_within_the_margin(
     probe: float | None, failed: bool
 ) -> None:
-    check = TrainingCheck(75.0, probe, constant=False)
+    check = TrainingCheck(75.0, probe, samples=200, constant=False)
     assert check.failed is failed
+
+
+def test_one_sample_below_the_probe_is_within_the_margin() -> None:
+    assert not TrainingCheck(75.0, 75.0 + 100 / 12, samples=12, constant=False).failed
+    assert TrainingCheck(75.0, 75.0 + 200 / 12, samples=12, constant=False).failed
 
 
 @pytest.mark.parametrize("config", [ALONE_PRETRAINED, FUSION_PRETRAINED])

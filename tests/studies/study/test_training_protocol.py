@@ -177,7 +177,7 @@ def test_a_design_that_a_bound_cut_short_is_named(tmp_path: Path) -> None:
     rows = [DesignResult(0, "complete", "", **figures_of(result))]
     assert rows[0].shortened == "fusion trained for at most 1 of 3 epochs"
     assert [said for said in cautions_of(rows, {}) if "1 trial (trial 0) had a fusion so" in said]
-    assert not cautions_of([replace(rows[0], shortened="")], {})
+    assert not cautions_of([replace(rows[0], shortened="", did_not_train="")], {})
 
 
 def test_whole_training_in_bf16_is_judged_in_fp32_and_kept_apart(tmp_path: Path) -> None:
