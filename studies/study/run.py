@@ -95,7 +95,7 @@ def check_readings(study: optuna.Study) -> None:
     """Raise NoStableReading for a study without a front because its readings were unstable."""
     rows = rows_of(study)
     unstable = [row for row in rows if row.state == "unstable"]
-    if not unstable or any(row.state == "complete" for row in rows):
+    if not unstable or any(row.latency and row.state != "unstable" for row in rows):
         return
     raise NoStableReading(
         study,

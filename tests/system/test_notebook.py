@@ -11,7 +11,7 @@ NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "first_front.ipynb
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(540)  # below faulthandler_timeout, which ends the whole worker
+@pytest.mark.timeout(840)  # below faulthandler_timeout, which ends the whole worker
 def test_the_first_front_is_found_in_at_most_thirty_lines_of_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -22,7 +22,7 @@ def test_the_first_front_is_found_in_at_most_thirty_lines_of_code(
     assert sum(len(cell.source.splitlines()) for cell in code) <= 30
     assert not any(cell.outputs for cell in code), "keep the notebook without outputs"
     NotebookClient(
-        notebook, timeout=480, resources={"metadata": {"path": os.fspath(tmp_path)}}
+        notebook, timeout=780, resources={"metadata": {"path": os.fspath(tmp_path)}}
     ).execute()
     plot = next(cell for cell in code if "plot_front" in cell.source).outputs[0]
     assert "application/vnd.plotly.v1+json" in plot.data

@@ -1,5 +1,6 @@
 """The loop: what is asked, what is told, what is evaluated, and what a cut-off leaves behind."""
 
+import itertools
 import math
 import os
 import subprocess
@@ -262,6 +263,15 @@ def test_a_study_whose_readings_were_all_unstable_says_what_to_do_and_does_not_e
     assert SHAKY in str(raised.value) and "--timing shared" in str(raised.value)
     bench.latency.unstable = lambda genotype: ""
     bench.search.run(5)
+    check_readings(bench.study)
+
+
+def test_stable_readings_over_a_limit_are_no_fault_of_the_device(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "limited", limit_ms=0.1)
+    calls = itertools.count()
+    bench.latency.unstable = lambda genotype: SHAKY if next(calls) == 0 else ""
+    bench.search.run(3)
+    assert {row.state for row in rows_of(bench.study)} == {"unstable", "infeasible"}
     check_readings(bench.study)
 
 
