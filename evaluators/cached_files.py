@@ -153,7 +153,7 @@ def fault_of(path: Path) -> str | None:
 def is_whole(path: Path, quiet: bool = False) -> bool:
     """Whether a cached file is there and as it was written; reports one that is not, but `quiet`.
 
-    A file without a checksum is not: nothing tells whether it is whole.
+    A file without a checksum counts as damaged, since nothing verifies it.
     """
     fault = fault_of(path)
     if fault and not quiet:

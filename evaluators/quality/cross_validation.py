@@ -64,6 +64,9 @@ class CrossValidatedEvaluator:
             "seconds": round(sum(part["seconds"] for part in told), 3),
             "percent": [100 * float(part.mean()) for part, _ in found],
             "right": correct_rows(correct),
+            "attempts": max(part["attempts"] for part in told),
+            "constant": all(part["constant"] for part in told),
+            "did_not_train": _failures([part["did_not_train"] for part in told]),
         }
         if "torch_distance_max" in told[0]:  # of a reduced precision
             details["torch_distance_max"] = max(part["torch_distance_max"] for part in told)
@@ -78,6 +81,12 @@ class CrossValidatedEvaluator:
             judged = evaluator.data.split("test")
             by_id |= {s.id: float(hit) for s, hit in zip(judged, correct[0], strict=True)}
         return np.array([[by_id[sample.id] for sample in self.samples]])
+
+
+def _failures(reasons: Sequence[str]) -> str:
+    """In how many folds training failed, and how in the first of them; empty for none."""
+    failed = [reason for reason in reasons if reason]
+    return f"in {len(failed)} of {len(reasons)} folds {failed[0]}" if failed else ""
 
 
 def _in_fold(progress: Progress | None, k: int, folds: int) -> Progress | None:

@@ -55,7 +55,7 @@ class NetworkExporter:
         samples: Sequence[Sample],
         progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """The same of a file that holds the design's network; `progress` is told samples done."""
+        """Return logits of a network in a file; `progress` is called with the samples done."""
 
         def fed() -> Iterator[tuple[Tensor, ...]]:
             for done, row in enumerate(self._fed(genotype, samples), 1):

@@ -165,7 +165,7 @@ class DesignTrainer:
         form: TrainingForm | None = None
         if on_features:
             train, valid = self._train_and_valid(genotype, kept=True)
-            form = self._training_form(fusion, train)
+            form = self._training_form(genotype, fusion, train)
             fits.append(self._fit(module, train, valid, config, "training fusion"))
             allowed = fits[0].epochs_allowed
             probe = probe_accuracy(train, valid, len(self.data.classes))
@@ -174,7 +174,7 @@ class DesignTrainer:
             network.fusion = fusion.cpu()
             train, valid = self._train_and_valid(genotype, kept=False)
             if not on_features:
-                form = self._training_form(fusion, train, network)
+                form = self._training_form(genotype, fusion, train, network)
             config = adapted(self.plan.whole_config(genotype))
             fits.append(self._fit(network, train, valid, config, "training whole"))
         fusion.cpu()
@@ -244,12 +244,16 @@ class DesignTrainer:
         network = self.untrained(genotype)
         train, valid = self._train_and_valid(genotype, kept=False)
         config = self.plan.alone_config(spec)
-        self._training_form(network.fusion, train, network)
+        self._training_form(genotype, network.fusion, train, network)
         self._fit(network, train, valid, config, f"tuning {spec.name} alone")
         self._trunks.keep_tuned(key, network.trunks[spec.modality].cpu())
 
     def _training_form(
-        self, fusion: Fusion, train: Examples, network: FusionNetwork | None = None
+        self,
+        genotype: Genotype,
+        fusion: Fusion,
+        train: Examples,
+        network: FusionNetwork | None = None,
     ) -> TrainingForm | None:
         """Bring the fusion into its training form; None where it is trained as published.
 
@@ -259,7 +263,7 @@ class DesignTrainer:
             return None
         if network is not None:
             place(network, self.compute_device)
-            if any(spec.weights == "random" for spec in self.plan.encoders.values()):
+            if any(spec.weights == "random" for spec in self.plan.specs(genotype)):
                 # BatchNorm of new trunks has no statistics yet: training reads each batch's own.
                 network = deepcopy(network).train()
         return TrainingForm(fusion, feature_scales(train, network))

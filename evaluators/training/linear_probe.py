@@ -1,4 +1,4 @@
-"""What a linear model tells of the classes from a design's taps, in closed form."""
+"""Linear probe: ridge regression from the taps of a design to classes, in closed form."""
 
 from collections.abc import Mapping
 

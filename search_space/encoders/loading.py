@@ -200,8 +200,8 @@ def _encoder_of(spec: EncoderSpec, model: Any) -> nn.Module:
 def describe(spec: EncoderSpec) -> EncoderShape:
     """Depth, widths and limits of an encoder, found by running its shape alone.
 
-    Weights are loaded of text encoders alone, but for large random ones: to tell whether a pooler
-    is among them, whether the first token reads the others, and that taps are hidden states.
+    Only text encoders have their weights loaded, and large random ones do not: to see whether there
+    is a pooler, whether the encoder is causal, and that its taps are hidden states.
     Raises EncoderError where the encoder cannot be had.
     """
     model = _without_weights(spec)

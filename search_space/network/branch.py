@@ -41,22 +41,12 @@ class AttentionBlock(nn.Module):
 
     def forward(self, states: Tensor, padding: Tensor | None = None) -> Tensor:
         """(B, S, C) to (B, S, C); `padding` (B, S) is True where a token is not to be read."""
-        if self.training and states.shape[1] == 1 and padding is None:
-            attended = self._attended_alone(states)
-        else:
-            attended, _ = self.attention(
-                states, states, states, key_padding_mask=padding, need_weights=False
-            )
+        attended, _ = self.attention(
+            states, states, states, key_padding_mask=padding, need_weights=False
+        )
         mixed = self.linear(attended)
         normed: Tensor = self.norm(states + mixed if self.residual else mixed)
         return normed
-
-    def _attended_alone(self, states: Tensor) -> Tensor:
-        """Attend over one key: its softmax is 1, so queries and keys have no effect or gradient."""
-        width = states.shape[2]
-        weight, bias = self.attention.in_proj_weight[-width:], self.attention.in_proj_bias[-width:]
-        value = nn.functional.linear(states, weight, bias)
-        return cast(Tensor, self.attention.out_proj(value))
 
 
 class FeatureScaling(nn.Module):

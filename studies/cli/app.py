@@ -198,8 +198,8 @@ def run(
         bool,
         typer.Option(
             "--take-over",
-            help="Take over trials of workers that show no sign of life and are not known to be "
-            "dead, such as those of version 0.1.0 on another host. Others are taken over anyway.",
+            help="Take over running trials whose workers never sent a heartbeat and are on another "
+            "host. Those whose heartbeat stopped are taken over anyway.",
         ),
     ] = False,
     embeddings: Embeddings = None,

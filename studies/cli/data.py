@@ -22,7 +22,7 @@ from studies.report import terminal
 from studies.results.text import clean
 
 _OTHER_COLUMNS = 45
-"""Characters of the columns that tell of a whole split, with their borders."""
+"""Width in characters of the columns other than classes, with their borders."""
 EXAMPLES = 10
 """Faults of a kind that are printed where not all are asked for."""
 

@@ -69,9 +69,9 @@ def _without_figures(rows: Sequence[DesignResult]) -> list[str]:
     untrained = [row for row in rows if row.state == "untrained"]
     if untrained:
         found.append(
-            f"{counted(len(untrained), 'trial')} did not train, in two attempts, and "
-            f"{'is' if len(untrained) == 1 else 'are'} on no front: they give every sample the "
-            f"same class. {untrained[0].label}: {untrained[0].reason}"
+            f"{counted(len(untrained), 'trial')} did not train and "
+            f"{'is' if len(untrained) == 1 else 'are'} on no front: the same class for every "
+            f"sample. {untrained[0].label}: {untrained[0].reason}"
         )
     unstable = [row for row in rows if row.state == "unstable"]
     if unstable:
@@ -122,8 +122,8 @@ def _of_training(rows: Sequence[DesignResult]) -> list[str]:
     if below:
         first = "; ".join(f"{row.label} {row.did_not_train}" for row in below[:3])
         found.append(
-            f"{counted(len(below), 'design')} stayed below a linear probe of the same features in "
-            f"two attempts: the recipe, not the design, may limit them. {first}"
+            f"{counted(len(below), 'design')} stayed below a linear probe of the same features: "
+            f"the recipe, not the design, may limit them. {first}"
             f"{'; ...' if len(below) > 3 else ''}."
         )
     shortened = [row for row in rows if row.shortened]

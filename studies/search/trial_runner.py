@@ -146,15 +146,15 @@ class TrialRunner:
                 self._pruned(trial, stopped.with_evaluations(latency, probe=probe))
                 return
         quality, _ = known_or_new(self._store, self._quality, genotype)
-        if latency is None:
-            why = f"not timed: a predicted {ms:.3g} ms has not been worth a reading"
-            stopped = replace(result, reason=why, stopped=True)
-            self._pruned(trial, stopped.with_evaluations(None, quality, probe))
-            return
         if quality.details.get("constant"):
             _constrain(trial, "did_not_train", 1.0)
             untrained = replace(result, reason=quality.details["did_not_train"])
             self._pruned(trial, untrained.with_evaluations(latency, quality, probe))
+            return
+        if latency is None:
+            why = f"not timed: a predicted {ms:.3g} ms has not been worth a reading"
+            stopped = replace(result, reason=why, stopped=True)
+            self._pruned(trial, stopped.with_evaluations(None, quality, probe))
             return
         found = {"timing": latency, "training": quality}
         for name, evaluator in self._further.items():

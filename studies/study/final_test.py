@@ -323,6 +323,8 @@ def note_of(row: DesignResult) -> str:
     lines = [f"## {row.label}", "", row.design]
     if row.adapted:
         lines += ["", row.adapted]
+    if row.did_not_train:
+        lines += ["", row.did_not_train]
     if row.accuracy and row.latency:
         lines += ["", f"{row.accuracy.value:.1f} % in selection, {row.latency.value:.3g} ms"]
     return "\n".join(lines)

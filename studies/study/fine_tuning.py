@@ -46,9 +46,12 @@ def _fine_tune(
     kept: dict[str, Any]
     try:
         found, _ = known_or_new(context.store, context.fine_tuned, genotype_of(trial))
+        failed = found.details["did_not_train"] if found.details.get("constant") else ""
     except NotFiniteError as error:
-        kept = {"reason": " ".join(str(error).split())}
-        reporter.line(f"{row.label}: not fine-tuned: {kept['reason']}")
+        failed = " ".join(str(error).split())
+    if failed:
+        kept = {"reason": failed}
+        reporter.line(f"{row.label}: not fine-tuned: {failed}")
     else:
         kept = {m.name: [m.value, m.low, m.high] for m in found.measures}
         kept |= {"fidelity": found.details["fidelity"], RIGHT: found.details[RIGHT]}

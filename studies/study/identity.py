@@ -159,8 +159,8 @@ def check_identity(
     other = sorted(key for key in parts or identity if identity[key] != known.get(key))
     if other:
         stored = f" (--threads {known['threads']})" if other == ["threads"] else ""
-        if other == [TRAINING]:
-            stored = " (studies of versions that trained by another recipe cannot be resumed)"
+        if TRAINING in other:
+            stored = " (one of a version that trained by another recipe cannot be resumed)"
         raise StorageError(
             f"study {study.study_name!r} in {redacted_url(context.settings.storage)} was made "
             f"with another {', '.join(other)}: repeat its command{stored} to go on with it, or "

@@ -1,6 +1,7 @@
 """Cross-validated selection: pooled over train and valid, and nothing leaks between folds."""
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from evaluators.data import DataSet, Sample
 from evaluators.data.folds import fold
 from evaluators.evaluation import Evaluation, Evaluator
 from evaluators.features import preprocessing
+from evaluators.quality import trainer as trainer_module
 from evaluators.quality.cross_validation import CrossValidatedEvaluator
 from evaluators.statistics.paired import correct_of
+from evaluators.training.check import TrainingCheck
 from evaluators.training.loop import TrainingProtocol
 from search_space.design.genotype import FusionPoint, Genotype
 
@@ -177,3 +180,26 @@ def test_a_design_is_worth_the_same_again(data: DataSet, tmp_path: Path) -> None
     first = evaluator.evaluate(design())
     assert comparable(crossed(data, tmp_path / "two").evaluate(design())) == comparable(first)
     assert {what.split(":")[0] for what in told} == {f"fold {k} of 3" for k in (1, 2, 3)}
+
+
+@pytest.mark.parametrize(("stuck", "constant"), [(1, False), (FOLDS, True)])
+def test_folds_that_did_not_train_are_reported_and_all_of_them_make_a_design_constant(
+    data: DataSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stuck: int,
+    constant: bool,
+) -> None:
+    attempts = count()
+
+    def check(*_: object) -> TrainingCheck:
+        fold = next(attempts) // 2 if stuck == FOLDS else next(attempts) - 1  # two where it fails
+        return TrainingCheck(50.0, 50.0, 6, constant=fold < stuck)
+
+    monkeypatch.setattr(trainer_module, "check_training", check)
+    details = crossed(data, tmp_path).evaluate(design()).details
+    assert (details["constant"], details["attempts"]) == (constant, 2)
+    assert details["did_not_train"] == (
+        f"in {stuck} of {FOLDS} folds did not train: the same class for every sample, "
+        "50.0 % on validation; a linear probe of its features 50.0 %"
+    )
