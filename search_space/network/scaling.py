@@ -1,7 +1,7 @@
 """Standardised features: a fixed affine map per channel before the layers that are trained.
 
-Features of frozen trunks differ in scale by orders of magnitude (the first token of MiniLM's middle
-layers deviates by 0.012 around a mean of norm 9.7), and a fusion trained on them as they are often
+Features of frozen trunks differ in scale by orders of magnitude (the first token of MiniLM's third
+layer deviates by a thousandth of its size), and a fusion trained on them as they are often
 never leaves the majority class. During training every feature is brought to the mean and deviation
 that its `FeatureScaling` was made for. Afterwards `fold_scaling` multiplies the map into the linear
 layer that follows, so that the deployed graph has no trace of it. Where none follows, as before a
