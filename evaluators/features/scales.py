@@ -23,10 +23,10 @@ LEAST_CLIPPED = 50
 """Of fewer values none is clipped."""
 LEAST_OF_SIZE, LEAST_OF_DEVIATION = 1e-3, 1e-2
 """Least deviation of a channel: relative to the root mean square of the whole feature, since
-rounding errors of that size are amplified, and to the feature's own deviation, below which a channel
-holds little. The first token of MiniLM's third layer deviates by 1.2e-3 of that size: with 1e-2 a
-text-only design on it stays at the majority class of tweets (58.7 % on validation), with 1e-3 it
-reaches 64.4 %."""
+rounding errors of that size are amplified, and to the feature's own deviation, below which a
+channel holds little. The first token of MiniLM's third layer deviates by 1.2e-3 of that size: with
+1e-2 a text-only design on it stays at the majority class of tweets (58.7 % on validation), with
+1e-3 it reaches 64.4 %."""
 
 
 def feature_scales(

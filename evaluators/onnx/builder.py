@@ -39,8 +39,8 @@ from search_space.network.rewrites import NONE, Rewrites, rewrite
 PARITY_TOLERANCE = 1e-4
 """Greatest difference from torch, relative to the larger of 1 and the largest logit."""
 TRAINED_TOLERANCE = 1e-3
-"""The same for trained weights. Training standardises features, so a network may amplify the rounding
-of its trunks up to a thousandfold (`evaluators.features.scales`)."""
+"""The same for trained weights. Training standardises features, so a network may amplify rounding
+errors of its trunks up to a thousandfold (`evaluators.features.scales`)."""
 PARITY_SAMPLES = 3
 COMPOSED_TOLERANCE = 1e-5
 """The same for a composed graph."""
