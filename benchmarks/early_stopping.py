@@ -66,7 +66,7 @@ class FromTable:
         if self._kind == "latency":
             low, high = float(self._table.latency_low[at]), float(self._table.latency_high[at])
         measure = Measure(self._measure, value, "", "neither", low, high)
-        details = {"fidelity": "fusion on frozen trunks", "fusion_epochs": [1, 1]}
+        details = {"fidelity": "fusion on frozen trunks"}
         return Evaluation(self.key(genotype), self._kind, (measure,), details)
 
 

@@ -64,7 +64,6 @@ class Free:
         measure = Measure(self._measure, value, self._unit)
         details = {
             "fidelity": "none",
-            "fusion_epochs": [1, 1],
             "right": ["01" * 114 + "0"],
             "samples_ms": [value + k / 3 for k in range(self._readings)],
         }

@@ -8,7 +8,7 @@ from evaluators.features.examples import Examples
 from evaluators.features.fusion_inputs import FusionInputs, batches_of
 from search_space.encoders.features import Feature
 from search_space.network.network import FusionNetwork
-from search_space.network.scaling import Affine
+from search_space.network.scaling import Affine, Scales
 
 SAMPLES = 512
 """Training samples that scales are estimated from, evenly spaced; all where there are fewer."""
@@ -29,10 +29,8 @@ channel holds little. The first token of MiniLM's third layer deviates by 1.2e-3
 1e-3 it reaches 64.4 %."""
 
 
-def feature_scales(
-    examples: Examples, network: FusionNetwork | None = None
-) -> dict[Feature, Affine]:
-    """Return factor and offset (C,) by feature: x * factor + offset has mean 1, deviation 1.
+def feature_scales(examples: Examples, network: FusionNetwork | None = None) -> Scales:
+    """Return the scales by which x * factor + offset has mean 1 and deviation 1.
 
     Args:
         examples: The training split, as cached features or, with `network`, as raw inputs.
@@ -44,10 +42,17 @@ def feature_scales(
     count = len(examples.labels)
     at = torch.arange(0, count, -(-count // SAMPLES))
     values: dict[Feature, list[Tensor]] = {}
+    firsts: dict[Feature, list[Tensor]] = {}
     for batch in batches_of(network, examples, at):
         for feature, tensor in batch.features.items():
             values.setdefault(feature, []).append(_channels(feature, tensor, batch))
-    return {feature: _affine(feature, torch.cat(parts)) for feature, parts in values.items()}
+            if feature.form == "tokens":
+                firsts.setdefault(feature, []).append(tensor[:, 0])
+    features, first_tokens = (
+        {feature: _affine(feature, torch.cat(parts)) for feature, parts in read.items()}
+        for read in (values, firsts)
+    )
+    return Scales(features, first_tokens)
 
 
 def _channels(feature: Feature, tensor: Tensor, batch: FusionInputs) -> Tensor:
@@ -74,4 +79,4 @@ def _affine(feature: Feature, values: Tensor) -> Affine:
     least = torch.maximum(LEAST_OF_SIZE * size, LEAST_OF_DEVIATION * typical)
     deviation = torch.maximum(deviation, least)
     deviation = torch.where(deviation > 0, deviation, 1.0)
-    return (1 / deviation).float(), (CENTRE - mean / deviation).float()
+    return Affine((1 / deviation).float(), (CENTRE - mean / deviation).float())

@@ -60,7 +60,6 @@ class CrossValidatedEvaluator:
             "split": f"{len(told)}-fold cross-validation over train and valid",
             "epochs": [part["epochs"] for part in told],
             "best_epoch": [part["best_epoch"] for part in told],
-            "fusion_epochs": min(part["fusion_epochs"] for part in told),
             "seconds": round(sum(part["seconds"] for part in told), 3),
             "percent": [100 * float(part.mean()) for part, _ in found],
             "right": correct_rows(correct),

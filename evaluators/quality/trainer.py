@@ -39,14 +39,12 @@ class Trained:
     """What one training left: the fusion or the whole network, on the compute device.
 
     valid: the validation examples as it reads them. fit: how the last training went, with the
-    seconds of all. fusion_epochs: those that the protocol's bound left to the fusion. check: what
-    it answers on validation. attempts: how often it was trained.
+    seconds of all. check: what it answers on validation. attempts: how often it was trained.
     """
 
     module: nn.Module
     valid: Examples
     fit: Fit
-    fusion_epochs: int
     check: TrainingCheck
     attempts: int = 1
 
@@ -160,14 +158,13 @@ class DesignTrainer:
         fusion = self._new_fusion(genotype)
         module: nn.Module = fusion
         config, fits = adapted(self.plan.fusion_config(genotype)), []
-        allowed, whole = config.epochs, self.plan.trains_whole(genotype)
+        whole = self.plan.trains_whole(genotype)
         on_features, probe = self.plan.protocol.starts_on_features or not whole, None
         form: TrainingForm | None = None
         if on_features:
             train, valid = self._train_and_valid(genotype, kept=True)
             form = self._training_form(genotype, fusion, train)
             fits.append(self._fit(module, train, valid, config, "training fusion"))
-            allowed = fits[0].epochs_allowed
             probe = probe_accuracy(train, valid, len(self.data.classes))
         if whole:
             module = network = self.untrained(genotype)
@@ -184,7 +181,7 @@ class DesignTrainer:
         seconds, waited = sum(f.seconds for f in fits), sum(f.waited_s for f in fits)
         done = replace(fits[-1], seconds=seconds, waited_s=waited)
         check = check_training(module, valid, probe, self._execution)
-        return Trained(module, valid, done, allowed, check)
+        return Trained(module, valid, done, check)
 
     def trained(self, genotype: Genotype) -> FusionNetwork:
         """The whole network with its trained weights; trained again where they are not kept."""

@@ -42,9 +42,6 @@ class TrainingConfig:
     stays. `momentum` is that of "sgd". Gradients are clipped to the norm `clip_norm`, if any.
     From epoch `average_from` on, if any, what is validated and kept is the mean of the weights at
     the ends of the epochs since.
-    `max_macs` bounds the multiply-accumulates of one training: an expensive module gets fewer
-    epochs, at least one. It depends on shapes and on how long the texts are, so the bound is the
-    same everywhere.
     """
 
     epochs: int
@@ -53,7 +50,6 @@ class TrainingConfig:
     learning_rate: float
     trunk_learning_rate: float
     weight_decay: float = 0.1
-    max_macs: float | None = None
     optimizer: Optimizer = "adamw"
     schedule: Schedule = "one-cycle"
     momentum: float = 0.0
@@ -155,14 +151,6 @@ class TrainingProtocol:
             return self.by_stage.late
         return self.fusion_pretrained if pretrained else self.fusion
 
-    def bounded(self, max_macs: float) -> "TrainingProtocol":
-        """The same with a bound on every training of a fusion; published ones have none."""
-        return replace(
-            self,
-            fusion=replace(self.fusion, max_macs=max_macs),
-            fusion_pretrained=replace(self.fusion_pretrained, max_macs=max_macs),
-        )
-
     def whole_config(self, stage: Stage, pretrained: bool) -> TrainingConfig:
         """How a design of this stage is trained whole."""
         if self.by_stage is not None:
@@ -231,8 +219,13 @@ def _from_json(name: str, value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     if name == "by_stage":
-        return StageConfigs(**{stage: TrainingConfig(**config) for stage, config in value.items()})
-    return TrainingConfig(**value)
+        return StageConfigs(**{stage: _config_from_json(config) for stage, config in value.items()})
+    return _config_from_json(value)
+
+
+def _config_from_json(fields: Mapping[str, Any]) -> TrainingConfig:
+    known = {name: value for name, value in fields.items() if name != "max_macs"}  # of 0.1.0
+    return TrainingConfig(**known)
 
 
 def native_arithmetic(compute_device: str) -> Arithmetic:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evaluators.costs import count_macs
 from evaluators.evaluation import NotFiniteError
 from evaluators.features.examples import (
     Batch,
@@ -41,7 +40,6 @@ __all__ = [
     "TrainingConfig",
     "TrainingProtocol",
     "Trunks",
-    "affordable_epochs",
     "fit",
     "predict",
     "score",
@@ -49,8 +47,7 @@ __all__ = [
 ]
 
 EVALUATION_BATCH = 128
-MIN_EPOCHS = 1
-TRAINING_VERSION = 4
+TRAINING_VERSION = 5
 """Part of every quality key: raise it when the same protocol comes to train another network."""
 
 WAY_OUT = "try --trunks frozen or another --seed (with a new --name), or another encoder"
@@ -66,7 +63,6 @@ class Fit:
     """
 
     epochs: int
-    epochs_allowed: int
     best_epoch: int
     seconds: float
     valid_accuracy: float
@@ -96,7 +92,7 @@ def fit(
     Raises NotFiniteError after an epoch in which the loss was not a finite number.
     """
     started = time.perf_counter()
-    epochs = affordable_epochs(module, train, config)
+    epochs = config.epochs
     part = part_size(module, train, config, arithmetic, execution)
     torch.manual_seed(seed)
     order = torch.Generator().manual_seed(seed)
@@ -123,7 +119,7 @@ def fit(
     module.eval()
     seconds = time.perf_counter() - started
     waited = trainer.waited.seconds
-    return Fit(epoch, epochs, best_epoch, seconds, best[0], -best[1], waited, part, compiled)
+    return Fit(epoch, best_epoch, seconds, best[0], -best[1], waited, part, compiled)
 
 
 class _Trainer:
@@ -199,22 +195,6 @@ def _parts(indices: Tensor, size: int) -> Iterable[tuple[Tensor, float, bool]]:
     parts: Sequence[Tensor] = indices.tensor_split(count)
     for k, part in enumerate(parts, start=1):
         yield part, len(part) / len(indices), k == count
-
-
-def affordable_epochs(module: nn.Module, train: Examples, config: TrainingConfig) -> int:
-    """Epochs that the configuration's bound leaves this module; a step counts as three forward
-    passes."""
-    if config.max_macs is None:
-        return config.epochs
-    module.eval()
-    indices = torch.arange(len(train.labels))
-    if train.lengths is not None:  # batches hold texts of like length: the mean is what they cost
-        mean = train.lengths.float().mean()
-        indices = (train.lengths - mean).abs().argsort(stable=True)
-    batch = train.batch(indices[: config.batch_size])
-    forward = count_macs(lambda: batch.logits(module)) / len(batch.labels)
-    within = int(config.max_macs / (3 * max(1, forward) * len(train.labels)))
-    return min(config.epochs, max(MIN_EPOCHS, within))
 
 
 def score(

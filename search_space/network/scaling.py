@@ -9,30 +9,54 @@ residual connection or an elementwise product, the map is part of the network.
 """
 
 from collections.abc import Mapping
-from typing import cast
+from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from search_space.encoders.features import Feature
 from search_space.modality import Modality
-from search_space.network.branch import Branch, FeatureScaling
+from search_space.network.branch import Branch, FeatureScaling, FirstTokenScaling
 from search_space.network.network import Fusion
 from search_space.network.poolings import TokenPooling
 from search_space.operators.vectors import LowRankTensor
 
-Affine = tuple[Tensor, Tensor]
-"""Factor and offset of each channel, (C,) both."""
+
+class Affine(NamedTuple):
+    """Factor and offset of each channel, (C,) both."""
+
+    factor: Tensor
+    offset: Tensor
 
 
-def set_scaling(fusion: Fusion, scales: Mapping[Feature, Affine]) -> None:
+@dataclass(frozen=True)
+class Scales:
+    """How features are scaled.
+
+    Attributes:
+        features: By feature.
+        first_tokens: For the first token alone, by feature of tokens.
+    """
+
+    features: Mapping[Feature, Affine]
+    first_tokens: Mapping[Feature, Affine]
+
+
+def set_scaling(fusion: Fusion, scales: Scales) -> None:
     """Scale every feature that the fusion reads, in place; to be called before training.
 
     Feature maps get no offset: the convolution that reads them pads with zeros.
     """
     for branch in _branches(fusion):
         for modality, feature in branch.features.items():
-            factor, offset = scales[feature]
+            factor, offset = scales.features[feature]
+            if modality in branch.first_tokens:
+                # The scaling of all tokens follows: what is set here is what it lacks.
+                own = scales.first_tokens[feature]
+                first = cast(FirstTokenScaling, branch.first_tokens[modality])
+                first.factor.copy_(own.factor / factor)
+                first.offset.copy_((own.offset - offset) / factor)
             if feature.form == "grid":
                 offset = torch.zeros_like(offset)
             scaling = FeatureScaling(len(factor), over_map=feature.form == "grid")

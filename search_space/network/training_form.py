@@ -8,22 +8,21 @@ Both compute the same functions. Two things make training depend less on the des
   the identity; afterwards it is written back as three.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from search_space.encoders.features import Feature
 from search_space.network.branch import AttentionBlock, Branch
 from search_space.network.network import Fusion
-from search_space.network.scaling import Affine, fold_scaling, set_scaling
+from search_space.network.scaling import Scales, fold_scaling, set_scaling
 
 
 class TrainingForm:
     """A fusion brought into its training form, in place, until `deploy` brings it back."""
 
-    def __init__(self, fusion: Fusion, scales: Mapping[Feature, Affine]) -> None:
+    def __init__(self, fusion: Fusion, scales: Scales) -> None:
         """`scales` as `set_scaling` takes them."""
         self._fusion = fusion
         self._blocks: list[tuple[Branch, nn.ModuleList]] = []

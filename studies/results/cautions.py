@@ -131,7 +131,7 @@ def _of_training(rows: Sequence[DesignResult]) -> list[str]:
         first = ", ".join(row.label for row in shortened[:5])
         found.append(
             f"{counted(len(shortened), 'trial')} ({first}{', ...' if len(shortened) > 5 else ''}) "
-            "had a fusion so dear that it got fewer epochs than the others: their accuracy is "
+            "had a fusion so expensive that it got fewer epochs than the others: their accuracy is "
             "what this bound allows."
         )
     return found

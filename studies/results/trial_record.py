@@ -59,9 +59,10 @@ class TrainingRecord:
     """How a design was trained.
 
     correct: which samples it was right about, a string of digits a seed; None where it is not kept.
-    shortened: in words, what a bound took from training; empty for nothing. did_not_train: why its
-    accuracy says little of the design, with what a linear probe of its features reaches; empty
-    where training worked. constant: whether it gives one class to every sample.
+    shortened: in words, what a bound took from training in studies of 0.1.0; empty for nothing.
+    did_not_train: why its accuracy says little of the design, with what a linear probe of its
+    features reaches; empty where training worked. constant: whether it gives one class to every
+    sample.
     """
 
     fidelity: str
@@ -235,12 +236,10 @@ def _without_samples(found: Evaluation) -> StoredEvaluation:
 
 def _training_of(quality: Evaluation) -> TrainingRecord:
     details = quality.details
-    allowed, asked = details["fusion_epochs"]
-    bound = f"fusion trained for at most {allowed} of {asked} epochs" if allowed < asked else ""
     correct = details.get("right")
     kept = None if correct is None else tuple(correct)
     failed, constant = details.get("did_not_train", ""), details.get("constant", False)
-    return TrainingRecord(details["fidelity"], kept, bound, failed, constant)
+    return TrainingRecord(details["fidelity"], kept, did_not_train=failed, constant=constant)
 
 
 def _timing_of(latency: Evaluation) -> TimingRecord:

@@ -346,13 +346,6 @@ def _subject(context: StudyContext) -> dict[str, Any]:
             "Designs are trained as published, each stage by settings of its own: differences "
             "between stages are differences of training too. --protocol fair trains all alike."
         )
-    bound = context.quality.protocol.fusion_config(pretrained=True).max_macs
-    if bound is not None:
-        cautions.append(
-            f"On a CPU the training of one design's fusion is bounded at {bound:.0e} "
-            "multiply-accumulates, so designs with an expensive fusion (attention over many "
-            "tokens) get fewer epochs, at least one."
-        )
     return {
         "title": context.settings.preset.title,
         "data_name": data_label(data),

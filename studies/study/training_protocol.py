@@ -28,15 +28,6 @@ WHOLE_TRAINING_MACS = 1e12
 TEXT_TUNING_MACS = 1e13
 """The same of the most expensive text encoder, up to which a CPU fine-tunes text encoders alone.
 Each is fine-tuned once. A sentence costs it a fraction of what a picture does."""
-CPU_FUSION_MACS: dict[Trunks, float] = {
-    "frozen": 5e11,
-    "text-tuned": 5e11,
-    "tuned": 5e11,
-    "by-stage": 2e10,
-    "whole": 2e10,
-}
-"""Multiply-accumulates that training fusion and head of one design may take on a CPU: little where
-it is only the start of training whole, more where it is all."""
 BACKWARD = 3
 """A step costs about three forward passes."""
 
@@ -71,8 +62,7 @@ def chosen_protocol(
     affordable: Trunks = "text-tuned" if epoch["text"] <= TEXT_TUNING_MACS else "frozen"
     trunks = given or (whole if small or published else affordable)
     arithmetic: Arithmetic = "fp32" if small or trunks == "frozen" else native
-    bounded = named.bounded(CPU_FUSION_MACS[trunks])
-    return replace(bounded, trunks=trunks, arithmetic=arithmetic)
+    return replace(named, trunks=trunks, arithmetic=arithmetic)
 
 
 def _tells_alone(data: DataSet) -> bool:

@@ -2,14 +2,17 @@
 
 import random
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor
 
-from search_space.design.genotype import Genotype
+from search_space.design.genotype import FusionPoint, Genotype
 from search_space.encoders.features import Feature, features_of, map_tokens
+from search_space.network.branch import Branch
 from search_space.network.network import Fusion, new_fusion
+from search_space.network.scaling import Affine, Scales, set_scaling
 from search_space.network.training_form import TrainingForm
 from search_space.space.named import load_space
 from search_space.space.paper import DESIGNS
@@ -42,15 +45,14 @@ def features(
     return made, mask if genotype.text_encoder else None
 
 
-def scales(
-    read: dict[Feature, Tensor], generator: torch.Generator
-) -> dict[Feature, tuple[Tensor, Tensor]]:
-    found = {}
-    for feature, tensor in read.items():
-        width = tensor.shape[1 if feature.form == "grid" else -1]
+def scales(read: dict[Feature, Tensor], generator: torch.Generator) -> Scales:
+    def drawn(feature: Feature) -> Affine:
+        width = read[feature].shape[1 if feature.form == "grid" else -1]
         factor = 0.5 + 9 * torch.rand(width, generator=generator)
-        found[feature] = factor, torch.randn(width, generator=generator) - 3 * factor
-    return found
+        return Affine(factor, torch.randn(width, generator=generator) - 3 * factor)
+
+    tokens = [feature for feature in read if feature.form == "tokens"]
+    return Scales({f: drawn(f) for f in read}, {f: drawn(f) for f in tokens})
 
 
 def trained_and_deployed(
@@ -103,7 +105,30 @@ def test_the_published_designs_are_built_without_scaling() -> None:
     space = load_space("paper", weights="random")
     for design in DESIGNS:
         fusion: Fusion = new_fusion(design.genotype, space.shapes, 2, 0)
-        assert not [name for name, _ in fusion.named_buffers() if ".scalings." in name]
+        assert not [
+            name for name, _ in fusion.named_buffers() if ".scalings." in name or "first" in name
+        ]
+
+
+def test_a_first_token_that_is_read_is_scaled_by_itself() -> None:
+    """Both affine maps, one after the other, are the first token's own."""
+    space = load_space("fusions", weights="random")
+    point = FusionPoint(2, 3, "cross-attention", 64)
+    text, vision = space.text_encoders[0], space.vision_encoders[0]
+    genotype = Genotype(text, vision, 64, (point,), text_pooling="cls")
+    fusion = new_fusion(genotype, space.shapes, 3, 0)
+    read, _ = features(genotype, space, torch.Generator().manual_seed(0))
+    given = scales(read, torch.Generator().manual_seed(1))
+    set_scaling(fusion, given)
+    branch = cast(Branch, fusion.branches[0])
+    assert list(branch.first_tokens) == ["text"], "the vision tokens are only attended to"
+    feature = branch.features["text"]
+    tokens = read[feature]
+    scaled = branch.scalings["text"](branch.first_tokens["text"](tokens))
+    of_all, of_first = given.features[feature], given.first_tokens[feature]
+    expected = tokens * of_all.factor + of_all.offset
+    expected[:, 0] = tokens[:, 0] * of_first.factor + of_first.offset
+    torch.testing.assert_close(scaled, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_deployed_fusion_has_the_weights_of_a_new_one_by_name_and_size() -> None:

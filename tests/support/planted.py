@@ -128,8 +128,9 @@ class Planted:
         weights, threshold = self._trained(genotype)
         x, labels = self._split(split)
         right = ((x[:, read_by(genotype)] @ weights > threshold) == labels)[None].astype(float)
-        plain = {"fidelity": "planted", "epochs": 1, "best_epoch": 1, "fusion_epochs": [1, 1]}
-        return right, {**plain, "seconds": 0.0, "right": correct_rows(right)}
+        plain = {"fidelity": "planted", "epochs": 1, "best_epoch": 1, "seconds": 0.0}
+        trained = {"attempts": 1, "constant": False, "did_not_train": ""}
+        return right, {**plain, **trained, "right": correct_rows(right)}
 
     def _trained(self, genotype: Genotype) -> tuple[Array, float]:
         """Weights of the features that the design reads, and the threshold between the classes."""

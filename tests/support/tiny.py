@@ -239,7 +239,7 @@ class FakeQuality:
             self.key(genotype),
             "quality",
             (measure,),
-            {"fidelity": "fake", "fusion_epochs": [9, 9], **self.check(genotype)},
+            {"fidelity": "fake", **self.check(genotype)},
         )
 
 

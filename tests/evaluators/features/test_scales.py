@@ -36,7 +36,7 @@ class Given:
 
 def scaled(values: Tensor) -> Tensor:
     """(N, C) values as `feature_scales` standardises them."""
-    factor, offset = feature_scales(Given({CLS: values}))[CLS]
+    factor, offset = feature_scales(Given({CLS: values})).features[CLS]
     return values * factor + offset
 
 
@@ -64,7 +64,7 @@ def test_channels_that_do_not_vary_stay_finite_and_small() -> None:
     assert torch.isfinite(made).all()
     assert torch.allclose(made[:, 1:3], torch.full((64, 2), CENTRE), atol=1e-4)
     # A constant channel that moves a little on other samples is not blown up.
-    factor, offset = feature_scales(Given({CLS: values}))[CLS]
+    factor, offset = feature_scales(Given({CLS: values})).features[CLS]
     assert ((values + 1e-6) * factor + offset - made).abs().max() < 1e-3
 
 
@@ -96,14 +96,23 @@ def test_padding_counts_for_nothing() -> None:
     tokens, mask = 5 + torch.randn(40, 6, 3), torch.ones(40, 6, dtype=torch.int64)
     mask[:, 4:] = 0
     padded = torch.where(mask[:, :, None] == 1, tokens, torch.tensor(-900.0))
-    own = feature_scales(Given({TOKENS: tokens[:, :4]}, mask[:, :4]))[TOKENS]
+    own = feature_scales(Given({TOKENS: tokens[:, :4]}, mask[:, :4])).features[TOKENS]
     for found, expected in zip(
-        feature_scales(Given({TOKENS: padded}, mask))[TOKENS], own, strict=True
+        feature_scales(Given({TOKENS: padded}, mask)).features[TOKENS], own, strict=True
     ):
         assert torch.allclose(found, expected)
 
 
+def test_the_first_token_has_a_scale_of_its_own() -> None:
+    tokens = torch.randn(40, 6, 3)
+    tokens[:, 0] = 9 + 0.02 * tokens[:, 0]
+    factor, offset = feature_scales(Given({TOKENS: tokens}, None)).first_tokens[TOKENS]
+    first = tokens[:, 0] * factor + offset
+    assert torch.allclose(first.mean(0), torch.tensor(CENTRE), atol=0.05)
+    assert torch.allclose(first.std(0), torch.tensor(1.0), atol=0.1)
+
+
 def test_a_map_is_scaled_by_channel() -> None:
     grid = torch.randn(30, 5, 4, 4) * torch.tensor([1.0, 2, 3, 4, 5])[:, None, None]
-    factor, _ = feature_scales(Given({GRID: grid}))[GRID]
+    factor, _ = feature_scales(Given({GRID: grid})).features[GRID]
     assert torch.allclose(factor * torch.tensor([1.0, 2, 3, 4, 5]), torch.ones(5), atol=0.2)
