@@ -1,8 +1,9 @@
 """Two designs on the same samples: how far apart they are, and whether that can be told at all."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,11 @@ from evaluators.evaluation import Evaluation
 RESAMPLES = 20_000
 SEED = 0
 """Of the bootstrap's generator: the same two designs always get the same interval."""
+SIGNIFICANCE = 0.05
 MIN_SEEDS = 3
 """Trainings of a design from which its spread between seeds is estimated."""
 
+Key = TypeVar("Key")
 Correct = npt.NDArray[np.float64]
 """Shape (seeds, N): 1.0 where the network of a seed was right about a sample, else 0.0."""
 
@@ -27,7 +30,8 @@ class Paired:
     points: difference of the two accuracies in percent points, the first less the second.
     low, high: its 95 % interval. count: samples. seeds: trainings of the design that has fewer.
     seeds_half: half the width that the interval would have were there samples without end, in
-    percent points: what the spread between seeds brings to it.
+    percent points: what the spread between seeds brings to it. adjusted_p: the p-value that `holm`
+    adjusted where several differences are tested at once; None for one alone.
     """
 
     points: float
@@ -36,6 +40,7 @@ class Paired:
     count: int
     seeds: int = 1
     seeds_half: float = 0.0
+    adjusted_p: float | None = None
 
     @property
     def covers_seeds(self) -> bool:
@@ -43,9 +48,22 @@ class Paired:
         return self.seeds >= MIN_SEEDS
 
     @property
-    def decided(self) -> bool:
-        """Whether the interval leaves zero out: only then these data order the two."""
-        return self.low > 0 or self.high < 0
+    def p_value(self) -> float:
+        """Two-sided p-value of no difference, not adjusted.
+
+        From the half of the interval that points to zero, by the normal distribution: below 0.05
+        exactly where the interval excludes zero.
+        """
+        half = self.points - self.low if self.points > 0 else self.high - self.points
+        if half <= 0:
+            return 0.0 if self.points else 1.0
+        return math.erfc(Z_95 * abs(self.points) / half / math.sqrt(2))
+
+    @property
+    def significant(self) -> bool:
+        """Whether the two differ at the 5 % level, after `holm` where several were tested."""
+        p = self.p_value if self.adjusted_p is None else self.adjusted_p
+        return p < SIGNIFICANCE
 
 
 def paired(right_a: Correct, right_b: Correct) -> Paired:
@@ -86,6 +104,20 @@ def paired(right_a: Correct, right_b: Correct) -> Paired:
         seeds,
         100 * seeds_half,
     )
+
+
+def holm(pairs: Mapping[Key, Paired]) -> dict[Key, Paired]:
+    """Adjust the p-values of several differences that are tested at once (Holm 1979).
+
+    The chance that any of them is called significant though none exists stays at 5 %. Intervals
+    are not widened.
+    """
+    ordered = sorted(pairs, key=lambda key: pairs[key].p_value)
+    adjusted, least = {}, 0.0
+    for k, key in enumerate(ordered):
+        least = max(least, min(1.0, (len(ordered) - k) * pairs[key].p_value))
+        adjusted[key] = replace(pairs[key], adjusted_p=least)
+    return {key: adjusted[key] for key in pairs}
 
 
 def variance_of_seeds(correct: Correct) -> float:

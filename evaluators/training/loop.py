@@ -92,6 +92,7 @@ def fit(
     Raises NotFiniteError after an epoch in which the loss was not a finite number.
     """
     started = time.perf_counter()
+    config = config.for_samples(len(train.labels))
     epochs = config.epochs
     part = part_size(module, train, config, arithmetic, execution)
     torch.manual_seed(seed)

@@ -44,7 +44,7 @@ class Turn:
     @property
     def kind(self) -> Kind:
         """What of it is decided: the order turns over where both are, in opposite directions."""
-        if not (self.first.decided and self.second.decided):
+        if not (self.first.significant and self.second.significant):
             return "not decided"
         opposite = self.first.points * self.second.points < 0
         return "turns over" if opposite else "does not turn over"

@@ -11,6 +11,7 @@ from studies.results.outcome import (
     ModalityUse,
     Outcome,
     Standing,
+    Summary,
     Value,
     Verdict,
 )
@@ -64,6 +65,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "conditions": dict(outcome.conditions),
         "cautions": list(outcome.cautions),
         "list": outcome.grid and _list(outcome, outcome.grid),
+        "summary": outcome.summary and _summary(outcome.summary),
         "rungs": outcome.rungs
         and {
             "probed": outcome.rungs.probed,
@@ -79,6 +81,23 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
                 "points_gained": paired_as_json(each.gained),
             }
             for each in outcome.fine_tuned
+        ],
+    }
+
+
+def _summary(summary: Summary) -> dict[str, Any]:
+    """The best design by trial, and what it gains over each baseline."""
+    return {
+        "best": summary.best.number,
+        "split": summary.split,
+        "gains": [
+            {
+                "baseline": gain.baseline.label,
+                "roles": list(gain.roles),
+                "points": paired_as_json(gain.points),
+                "times_faster": _value(gain.times_faster),
+            }
+            for gain in summary.gains
         ],
     }
 
@@ -194,6 +213,7 @@ def paired_as_json(points: Paired | None) -> dict[str, float | int] | None:
         "high": points.high,
         "samples": points.count,
         "seeds": points.seeds,
+        "significant": points.significant,
     }
 
 

@@ -29,6 +29,7 @@ def render(outcome: Outcome) -> str:
         tally=result_text.tally(outcome),
         rungs=result_text.rungs(outcome),
         emptiness=result_text.emptiness(outcome),
+        summary=result_text.summary(outcome),
         how_to_read=result_text.how_to_read(outcome),
         listed=listed,
         front=front,

@@ -61,6 +61,10 @@ def show(outcome: Outcome, console: Console) -> None:
     carried = () if outcome.grid else _carried_over(named)
     for sentence in (*result_text.how_to_read(outcome), *listed, *carried, *outcome.cautions):
         paper.say(f"- {sentence}", hang=2)
+    if summary := result_text.summary(outcome):
+        paper.head("Summary")
+        for sentence in summary:
+            paper.say(sentence, hang=4)
 
 
 @dataclass(frozen=True)

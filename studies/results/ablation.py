@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluators.statistics.paired import Correct, Paired, paired
+from evaluators.statistics.paired import Correct, Paired, holm, paired
 from studies.results.outcome import DesignResult, GridOutcome, GridPoint, Outcome, Split, Value
 
 CELLS, SHARES = "depth-or-merge", "tap-marginals"
@@ -43,7 +43,7 @@ def grid_outcome(
         known = [correct[n] for n in numbers if n is not None and n in correct]
         if len(known) == 2:
             differences[pair] = paired(*known)
-    return GridOutcome(said["kind"], said["about"], points, tuple(said["notes"]), differences)
+    return GridOutcome(said["kind"], said["about"], points, tuple(said["notes"]), holm(differences))
 
 
 def rows_by_name(rows: Sequence[DesignResult]) -> dict[str, DesignResult]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from evaluators.statistics.paired import Correct, Paired, paired
+from evaluators.statistics.paired import Correct, Paired, holm, paired
 from studies.results.objectives import Goals
 from studies.results.outcome import DesignResult
 from studies.results.pareto import dominates, pareto_front
@@ -46,7 +46,9 @@ def neighbours(front: Sequence[DesignResult], correct: CorrectAnswers) -> tuple[
 
     Over the same samples; None where it is not kept which of them were right.
     """
-    return tuple(_paired(slower, faster, correct) for faster, slower in pairwise(front))
+    pairs = [_paired(slower, faster, correct) for faster, slower in pairwise(front)]
+    adjusted = holm({k: pair for k, pair in enumerate(pairs) if pair is not None})
+    return tuple(adjusted.get(k) for k in range(len(pairs)))
 
 
 def _paired(one: DesignResult, other: DesignResult, correct: CorrectAnswers) -> Paired | None:
@@ -165,13 +167,14 @@ def _of_order(front: Sequence[DesignResult], correct: CorrectAnswers) -> list[st
     pairs = [_paired(top, row, correct) for row in best if row is not top]
     known = [pair for pair in pairs if pair is not None]
     if len(known) == len(pairs):
-        open_ = sum(not pair.decided for pair in known)
+        tested = holm(dict(enumerate(known))).values()
+        open_ = sum(not pair.significant for pair in tested)
         if not open_:
             return []
         return [
             f"{open_} of the {len(pairs)} other designs on the front cannot be told from "
             f"{top.label}, the most accurate by the means: over the same {known[0].count} samples "
-            "the difference is not significant (the paired 95 % CI includes 0)."
+            "the difference is not significant at the 5 % level, after Holm's correction."
         ]
     if top.accuracy is None or top.accuracy.low is None:
         return []

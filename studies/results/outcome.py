@@ -185,6 +185,33 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """The best design found, compared with a baseline.
+
+    roles: what the baseline is, in words, one or several. points: how much more accurate the design
+    is, over the same samples; None where it is not kept which were right. times_faster: the
+    baseline's latency over the design's, with bounds.
+    """
+
+    baseline: DesignResult
+    roles: tuple[str, ...]
+    points: Paired | None = None
+    times_faster: Value | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The most accurate design of a search beside its baselines.
+
+    split: of the samples that `points` are over; None where no points are known.
+    """
+
+    best: DesignResult
+    gains: tuple[Gain, ...]
+    split: Split | None
+
+
+@dataclass(frozen=True)
 class GridPoint:
     """One point of a fixed list's plot: the design of this name, at `at` of a series.
 
@@ -261,7 +288,8 @@ class Outcome:
     grid: what a study of a fixed list compares; None for a search. rungs: how the stages of a study
     with a probe or with fine-tuning went, else None. fine_tuned: the designs that were trained
     whole at the end, fastest first. goals: what was searched for; the front, the hypervolume and
-    the reference point, a value each, are in these objectives.
+    the reference point, a value each, are in these objectives. summary: the best design found
+    beside the baselines; None for a list, for further objectives and before there is one.
     """
 
     study: str
@@ -286,3 +314,4 @@ class Outcome:
     rungs: Rungs | None = None
     fine_tuned: tuple[FineTuned, ...] = ()
     goals: Goals = field(default_factory=Goals)
+    summary: Summary | None = None

@@ -35,6 +35,7 @@ from studies.results.pareto import (
     reference_point,
     standing,
 )
+from studies.results.summary import summary_of
 from studies.results.trial_record import (
     PublishedFigures,
     TimingRecord,
@@ -263,6 +264,7 @@ def outcome_of(study: optuna.Study) -> Outcome:
         rungs=rungs_of(rows, fine_tuned),
         fine_tuned=fine_tuned,
         goals=sought,
+        summary=None if grid or sought.more else summary_of(rows, references, by_split),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from studies.results.outcome import (
     ModalityUse,
     Outcome,
     Standing,
+    Summary,
     Value,
     Verdict,
 )
@@ -130,7 +131,7 @@ def _points(found: Verdict) -> str:
     points = found.points
     if points is None:
         return ""
-    significant = found.kind == "not decidable" and points.decided
+    significant = found.kind == "not decidable" and points.significant
     return difference(points) + ", significant" * significant
 
 
@@ -144,6 +145,57 @@ def _times(times: Value | None) -> str:
     if times is None or times.low is None or times.high is None:
         return ""
     return f"{ms(times.value)} times as fast ({ms(times.low)} to {ms(times.high)})"
+
+
+def summary(outcome: Outcome) -> tuple[str, ...]:
+    """The best design found, what it gains over each baseline, and what stays open."""
+    found = outcome.summary
+    if found is None:
+        return ()
+    best, shown = found.best, "test" if found.split == "test" else "validation"
+    accuracy = best.test_accuracy if found.split == "test" else best.accuracy
+    limit = outcome.latency_limit_ms
+    within = "" if limit is None else f" within {limit:g} ms"
+    said = [
+        f"Most accurate design found{within}: {clean(best.label)}, {percent(accuracy, ' to ')} % "
+        f"on {shown}, {milliseconds(best.latency, ' to ')} ms."
+    ]
+    for gain in found.gains:
+        figures = []
+        if gain.points is not None:
+            note = "significant" if gain.points.significant else "not significant"
+            figures.append(f"{difference(gain.points)}, {note}")
+        if times := _times(gain.times_faster):
+            figures.append(times + _speed_note(gain.times_faster))
+        if figures:
+            said.append(
+                f"Against {clean(gain.baseline.label)} ({', '.join(gain.roles)}): "
+                f"{'; '.join(figures)}."
+            )
+    return (*said, *_weighed(found))
+
+
+def _speed_note(times: Value | None) -> str:
+    if times is None or times.low is None or times.high is None:
+        return ""
+    return "" if times.low > 1 or times.high < 1 else ", not significant"
+
+
+def _weighed(found: Summary) -> Iterator[str]:
+    """How the gains of a summary are to be read, and what would settle those that are open."""
+    pairs = [gain.points for gain in found.gains if gain.points is not None]
+    if not pairs:
+        return
+    said = f"Differences are over the same {counted(pairs[0].count, 'sample')}"
+    if found.split == "valid":
+        said += " that the design was chosen by, which flatters it"
+    if len(pairs) > 1:
+        said += f"; significance at the 5 % level, after Holm's correction for {len(pairs)} tests"
+    seeds = all(pair.covers_seeds for pair in pairs)
+    yield said + ("." if seeds else "; one training each, so other seeds are not covered.")
+    open_ = [pair for pair in pairs if not pair.significant]
+    if open_ and not seeds:
+        yield "What is not significant may be settled by more test samples, or by --seeds 3."
 
 
 def standing_of(row: DesignResult, outcome: Outcome) -> str:
@@ -234,8 +286,8 @@ def how_to_read(outcome: Outcome) -> tuple[str, ...]:
 def unsettled(outcome: Outcome) -> str:
     """How many neighbours on the front are not told apart; empty where all are.
 
-    By paired intervals where it is kept which samples were right, else by whether the two
-    intervals overlap.
+    By paired tests, after Holm's correction, where it is kept which samples were right, else by
+    whether the two intervals overlap.
     """
     if outcome.goals.more:
         return ""  # accuracy alone does not order such a front
@@ -243,7 +295,7 @@ def unsettled(outcome: Outcome) -> str:
     known = [pair for pair in outcome.neighbours if pair is not None]
     by_pairs = len(known) == len(pairs)
     if by_pairs:
-        close = sum(not pair.decided for pair in known)
+        close = sum(not pair.significant for pair in known)
     else:
         close = sum(overlap(a.accuracy, b.accuracy) for a, b in pairs)
     if not close:
@@ -251,8 +303,8 @@ def unsettled(outcome: Outcome) -> str:
     which = f"{close} of {counted(len(pairs), 'neighbouring pair')}"
     if by_pairs:
         return (
-            f"On the front, the paired accuracy intervals of {which} hold zero: their order is "
-            "not settled."
+            f"On the front, accuracy differs by an amount that is not significant in {which}: "
+            "their order is not settled."
         )
     return f"On the front, the accuracy intervals of {which} overlap: their order is not settled."
 

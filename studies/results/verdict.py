@@ -215,7 +215,7 @@ def samples_to_decide(points: Paired) -> int | None:
     """
     half = (points.high - points.low) / 2
     room = points.points**2 - points.seeds_half**2
-    if points.decided or room <= 0 or half == 0:
+    if points.significant or room <= 0 or half == 0:
         return None
     more = points.count * ((half**2 - points.seeds_half**2) / room - 1)
     if more > MOST_SAMPLES:
@@ -273,7 +273,7 @@ def _why(comparison: Comparison) -> str:
         reasons.append("latencies differ no more than two readings of one network")
     if comparison.alike:
         reasons.append("both were right on the same samples")
-    elif comparison.points is not None and not comparison.points.decided:
+    elif comparison.points is not None and not comparison.points.significant:
         by_seeds = comparison.points.seeds_half >= abs(comparison.points.points) > 0
         alone = " because of the spread between seeds" if by_seeds else ""
         reasons.append("accuracy not significant (95 % CI includes 0)" + alone)

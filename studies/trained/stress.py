@@ -98,11 +98,11 @@ def _show(number: int, design: str, clean: float, found: Drops, levels: list[int
         cells = []
         for level in levels:
             percent, drop = found[name, level]
-            mark = "" if drop.decided else " ?"
+            mark = "" if drop.significant else " ?"
             cells.append(f"{percent:.1f} ({drop.points:+.1f}{mark})")
         table.add_row(name, *cells)
     console.print(table)
-    if any(not drop.decided for _, drop in found.values()):
+    if any(not drop.significant for _, drop in found.values()):
         console.print("?: not significant, the paired 95 % CI includes 0")
     worst = min(found.items(), key=lambda item: item[1][1].points)
     (name, level), (_, drop) = worst

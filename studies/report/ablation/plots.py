@@ -50,19 +50,14 @@ LABEL = 15
 class Panel:
     """One figure of every point. `lines` are horizontal, by what they say.
 
-    Of a panel of differences only those are filled whose interval leaves zero out.
+    filled: whether the symbol of a point is; open symbols are differences that are not significant.
     """
 
     title: str
     value: Callable[[GridPoint, DesignResult], Value | None]
     lines: tuple[tuple[str, float], ...] = ()
     marks: tuple[tuple[int | str, float], ...] = ()
-    difference: bool = False
-
-    def symbol(self, symbol: str, value: Value) -> str:
-        """The symbol of a point, open where nothing is decided."""
-        decided = (value.low or 0.0) > 0 or (value.high or 0.0) < 0
-        return symbol if decided or not self.difference else f"{symbol}-open"
+    filled: Callable[[GridPoint, Value], bool] = lambda _point, _value: True
 
 
 def plot(outcome: Outcome) -> Plot | None:
@@ -134,13 +129,17 @@ def _panels(outcome: Outcome, points: Sequence[tuple[GridPoint, DesignResult]]) 
             return None if point.against or outcome.grid.kind == SHARES else Value(0.0)  # type: ignore[union-attr]
         return Value(pair.points, pair.low, pair.high)
 
+    def significant(point: GridPoint, _: Value) -> bool:
+        pair = difference_of(outcome, point)
+        return pair is not None and pair.significant
+
     def share(point: GridPoint, row: DesignResult) -> Value | None:
         return extra_ms(row, found.get(point.against))
 
     if outcome.grid.kind == SHARES:
         return [
-            Panel("points a layer brings", difference, (("", 0.0),), difference=True),
-            Panel("ms a layer costs", share, (("", 0.0),), difference=True),
+            Panel("points a layer brings", difference, (("", 0.0),), filled=significant),
+            Panel("ms a layer costs", share, (("", 0.0),), filled=lambda _, ms: _excludes_0(ms)),
         ]
     split = split_of(outcome)
     lines = [
@@ -152,8 +151,12 @@ def _panels(outcome: Outcome, points: Sequence[tuple[GridPoint, DesignResult]]) 
     marks = tuple(marks_of(outcome, points).items())
     panels = [Panel(title, lambda _, row: accuracy_of(row, split), tuple(lines), marks)]
     if outcome.grid.paired:
-        panels.append(Panel("difference, points", difference, (("", 0.0),), difference=True))
+        panels.append(Panel("difference, points", difference, (("", 0.0),), filled=significant))
     return [*panels, Panel("latency, ms", lambda _, row: row.latency)]
+
+
+def _excludes_0(value: Value) -> bool:
+    return (value.low or 0.0) > 0 or (value.high or 0.0) < 0
 
 
 def _panel(
@@ -184,7 +187,9 @@ def _panel(
             mode="lines+markers",
             line={"width": 1, "color": f"var(--{colour})"},
             marker={
-                "symbol": [panel.symbol(symbol, v) for _, _, v in of_series],
+                "symbol": [
+                    symbol if panel.filled(p, v) else f"{symbol}-open" for p, _, v in of_series
+                ],
                 "size": 9,
                 "color": f"var(--{colour})",
                 "line": {"width": 1.5, "color": f"var(--{colour})"},
@@ -258,7 +263,7 @@ def _said(outcome: Outcome, point: GridPoint) -> tuple[str, ...]:
 
 
 def _cells(outcome: Outcome) -> Plot:
-    """Depth downwards, merging to the right; a cell is coloured only where it is decided."""
+    """Depth downwards, merging to the right; a cell is coloured where it is significant."""
     assert outcome.grid is not None
     found = rows_by_name(outcome.rows)
     columns = list(dict.fromkeys(point.series for point in outcome.grid.points))
@@ -269,7 +274,7 @@ def _cells(outcome: Outcome) -> Plot:
     for point in outcome.grid.points:
         x, y = columns.index(point.series), depths.index(str(point.at))
         pair = difference_of(outcome, point)
-        if pair is not None and pair.decided:
+        if pair is not None and pair.significant:
             shades[y][x] = 1.0 if pair.points > 0 else -1.0
         figure.add_annotation(
             x=x, y=y, showarrow=False, align="center", font={"size": 12.5},

@@ -24,10 +24,10 @@ from studies.results.outcome import GridPoint, Outcome, Value
 
 @dataclass(frozen=True)
 class Section:
-    """What is shown of a list: how to read it, how decided differences are drawn, and the rest."""
+    """What is shown of a list; `significant_are`: how significant differences are drawn."""
 
     readings: tuple[str, ...]
-    decided_are: str
+    significant_are: str
     legend: tuple[Mark, ...]
     plot: Plot
     table: Table
@@ -101,7 +101,7 @@ def _difference(outcome: Outcome, point: GridPoint, named: bool) -> Cell:
         return Cell("held against" if lone else "")
     return tables.figure(
         (f"{pair.points:+.1f}", f"({pair.low:+.1f} to {pair.high:+.1f})"),
-        "" if pair.decided else "not significant",
+        "" if pair.significant else "not significant",
         f"to {point.against}" if named else "",
     )
 

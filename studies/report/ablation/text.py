@@ -32,14 +32,14 @@ def told(outcome: Outcome) -> Iterator[str]:
         parts = [f"{result_text.percent(accuracy_of(row, split), '-')} %"]
         pair = difference_of(outcome, point)
         if pair is not None:
-            undecided = "" if pair.decided else ", not significant"
-            parts.append(f"{result_text.difference(pair)} to {point.against}{undecided}")
+            note = "" if pair.significant else ", not significant"
+            parts.append(f"{result_text.difference(pair)} to {point.against}{note}")
         parts.append(f"{result_text.milliseconds(row.latency, '-')} ms")
         yield f"{place(outcome, point)}: {'; '.join(parts)}"
 
 
 def readings(outcome: Outcome) -> Iterator[str]:
-    """How the list's figures are to be read, and what of them is decided."""
+    """How the list's figures are to be read, and what of them is significant."""
     assert outcome.grid is not None
     shown = "that on test" if split_of(outcome) == "test" else result_text.chosen_by(outcome)
     yield f"Accuracy is {shown}, with 95 % intervals."
@@ -61,12 +61,11 @@ def readings(outcome: Outcome) -> Iterator[str]:
         )
         return
     held = {(p.design, p.against) for p in outcome.grid.points} & known.keys()
-    decided = sum(known[pair].decided for pair in held)
+    significant = sum(known[pair].significant for pair in held)
     yield (
-        f"Differences are over the same {next(iter(known.values())).count} test samples; {decided} "
-        f"of {len(held)} are significant (their 95 % CI excludes 0). Intervals are not corrected "
-        "for several comparisons: of 20 designs that do not differ, about one is significant by "
-        "chance."
+        f"Differences are over the same {next(iter(known.values())).count} test samples; "
+        f"{significant} of {len(held)} are significant at the 5 % level, after Holm's correction "
+        f"for {len(known)} comparisons. Intervals are not corrected."
     )
     if outcome.grid.kind == CELLS:
         yield from _which(outcome.grid)
@@ -83,5 +82,5 @@ def _which(grid: GridOutcome) -> Iterator[str]:
     for words, design, against in asked:
         pair = grid.paired.get((design, against))
         if pair is not None:
-            said = result_text.difference(pair) + ("" if pair.decided else ", not significant")
+            said = result_text.difference(pair) + ("" if pair.significant else ", not significant")
             yield f"{words}: {said} ({design}; held against {against})."

@@ -35,14 +35,14 @@ def test_the_difference_is_in_points_and_its_interval_holds_it() -> None:
     found = differing(70, 30, 686)
     assert found.points == pytest.approx(100 * 40 / 686)
     assert found.low < found.points < found.high and found.count == 686
-    assert found.decided
+    assert found.significant
     swapped = differing(30, 70, 686)
-    assert swapped.points == pytest.approx(-found.points) and swapped.decided
+    assert swapped.points == pytest.approx(-found.points) and swapped.significant
 
 
 def test_a_design_is_never_better_than_itself() -> None:
     same = differing(0, 0, 686)
-    assert same.points == 0 and same.low < 0 < same.high and not same.decided
+    assert same.points == 0 and same.low < 0 < same.high and not same.significant
 
 
 @pytest.mark.parametrize("count", [120, 686])
@@ -50,8 +50,8 @@ def test_no_order_is_claimed_where_mcnemars_exact_test_sees_none(count: int) -> 
     for better in range(0, 26, 3):
         for worse in range(better + 1):
             found, p = differing(better, worse, count), exact_mcnemar(better, worse)
-            assert not found.decided or p < 0.075, (better, worse, p)
-            assert found.decided or p > 0.012, (better, worse, p)
+            assert not found.significant or p < 0.075, (better, worse, p)
+            assert found.significant or p > 0.012, (better, worse, p)
 
 
 def test_the_interval_holds_the_truth_nineteen_times_in_twenty() -> None:

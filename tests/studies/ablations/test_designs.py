@@ -306,22 +306,22 @@ def test_a_list_is_shown_with_every_figure(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_only_decided_differences_are_filled(kind: str) -> None:
+def test_only_significant_differences_are_filled(kind: str) -> None:
     outcome = listed_outcome(kind, space_of("small", kind))
     assert outcome.grid is not None
     plot = ablation_plots.plot(outcome)
     assert plot is not None
     held = [(p.design, p.against) for p in outcome.grid.points if p.against]
-    decided = sum(outcome.grid.paired[pair].decided for pair in held)
-    assert decided > 0
+    significant = sum(outcome.grid.paired[pair].significant for pair in held)
+    assert significant > 0
     if kind == "depth-or-merge":
         (heat,) = plot.figure.data
-        assert sum(shade != 0 for row in heat.z for shade in row) == decided
+        assert sum(shade != 0 for row in heat.z for shade in row) == significant
         return
     axis = "y" if kind == "tap-marginals" else "y2"
     traces = [t for t in plot.figure.data if t.yaxis == axis]
     filled = [s for t in traces for s in t.marker.symbol if not s.endswith("-open")]
-    assert len(filled) == decided
+    assert len(filled) == significant
 
 
 def test_published_figures_stand_in_the_ablation_as_marks() -> None:

@@ -173,7 +173,7 @@ def test_neighbours_on_the_front_are_told_apart_by_the_same_samples_or_not_at_al
         k: (rng.random((1, 400)) < share).astype(float) for k, share in enumerate((0.5, 0.51, 0.9))
     }
     close, apart = neighbours(front, right)
-    assert close and not close.decided and apart and apart.low > 0
+    assert close and not close.significant and apart and apart.low > 0
     assert neighbours(front, {0: right[0], 2: right[2]}) == (None, None)
     (said,) = cautions_of(front, {}, (), {**right, 2: right[1]})
     assert said.startswith("2 of the 2 other designs on the front cannot be told from trial 2")

@@ -76,7 +76,7 @@ class TestRules:
         found = verdict(own, [rival], "test")
         assert found.kind == "not decidable"
         assert found.rival == rival.row
-        assert found.points is not None and not found.points.decided
+        assert found.points is not None and not found.points.significant
         assert found.why == "accuracy not significant (95 % CI includes 0)"
 
     def test_latencies_that_are_not_apart_decide_nothing_however_far_accuracies_are(self) -> None:
