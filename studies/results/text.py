@@ -188,7 +188,7 @@ def _weighed(found: Summary) -> Iterator[str]:
         return
     said = f"Differences are over the same {counted(pairs[0].count, 'sample')}"
     if found.split == "valid":
-        said += " that the design was chosen by, which flatters it"
+        said += " that the design was chosen by, so they are optimistic"
     if len(pairs) > 1:
         said += f"; significance at the 5 % level, after Holm's correction for {len(pairs)} tests"
     seeds = all(pair.covers_seeds for pair in pairs)

@@ -9,7 +9,14 @@ import pytest
 from evaluators.data import Sample, wilson
 from evaluators.evaluation import Evaluation
 from evaluators.statistics.accuracy import mean_over_seeds, measures_of
-from evaluators.statistics.paired import Paired, correct_from, correct_of, correct_rows, paired
+from evaluators.statistics.paired import (
+    Paired,
+    correct_from,
+    correct_of,
+    correct_rows,
+    holm,
+    paired,
+)
 
 
 def answers(*rows: str) -> Any:
@@ -52,6 +59,33 @@ def test_no_order_is_claimed_where_mcnemars_exact_test_sees_none(count: int) -> 
             found, p = differing(better, worse, count), exact_mcnemar(better, worse)
             assert not found.significant or p < 0.075, (better, worse, p)
             assert found.significant or p > 0.012, (better, worse, p)
+
+
+def test_the_p_value_is_below_5_percent_exactly_where_the_interval_excludes_zero() -> None:
+    for better in range(0, 40, 3):
+        for worse in range(better + 1):
+            found = differing(better, worse, 300)
+            assert (found.p_value < 0.05) == (found.low > 0 or found.high < 0), (better, worse)
+
+
+def test_holm_multiplies_the_smallest_p_value_by_the_number_of_tests() -> None:
+    pairs = {"a": differing(40, 10, 300), "b": differing(20, 8, 300), "c": differing(5, 5, 300)}
+    found = holm(pairs)
+    assert list(found) == list(pairs)
+    assert found["a"].adjusted_p == pytest.approx(3 * pairs["a"].p_value)
+    assert found["b"].adjusted_p == pytest.approx(2 * pairs["b"].p_value)
+    assert found["c"].adjusted_p == 1
+    assert holm({"b": pairs["b"]})["b"].significant == pairs["b"].significant
+
+
+def test_of_many_designs_that_do_not_differ_holm_calls_hardly_ever_one_significant() -> None:
+    rng, alone, together = np.random.default_rng(0), 0, 0
+    for _ in range(60):
+        base = (rng.random((1, 200)) < 0.7).astype(float)
+        pairs = {k: paired((rng.random((1, 200)) < 0.7).astype(float), base) for k in range(8)}
+        alone += any(pair.significant for pair in pairs.values())
+        together += any(pair.significant for pair in holm(pairs).values())
+    assert together <= 6 < alone
 
 
 def test_the_interval_holds_the_truth_nineteen_times_in_twenty() -> None:

@@ -21,7 +21,7 @@ from search_space.errors import DATA, DEVICE, DISK_FULL, HOST_KEY, STORAGE, Fusi
 from studies.cli.exits import errors
 from studies.search.trial_runner import SearchStopped
 
-README = Path(__file__).resolve().parents[3] / "README.md"
+COMMANDS = Path(__file__).resolve().parents[3] / "docs" / "reference" / "commands.md"
 
 
 def kinds() -> list[type[FusionNasError]]:
@@ -43,8 +43,8 @@ def ended(error: Exception) -> int:
     return left.value.exit_code
 
 
-def test_each_kind_of_error_has_an_exit_code_of_the_readme() -> None:
-    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", README.read_text("utf-8"), re.M)}
+def test_each_kind_of_error_has_a_documented_exit_code() -> None:
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", COMMANDS.read_text("utf-8"), re.M)}
     assert {HOST_KEY, DEVICE, STORAGE, DISK_FULL} <= listed
     found = kinds()
     assert len(found) > 15
