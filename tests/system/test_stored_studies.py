@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -18,12 +19,23 @@ REWORDED = {
     "the two latencies are no further apart than readings of one network, and ": (
         "latencies differ no more than two readings of one network; "
     ),
+    "had a fusion so dear that": "had a fusion so expensive that",
     "the paired interval holds zero": "accuracy not significant (95 % CI includes 0)",
     "the paired 95 % interval holds zero.": (
-        "the difference is not significant (the paired 95 % CI includes 0)."
+        "the difference is not significant at the 5 % level, after Holm's correction."
     ),
 }
 """What a report says in other words than version 0.1.0 did; every figure is as it was."""
+ADDED = ("summary", "significant")
+"""Keys that version 0.1.0 did not print."""
+
+
+def without_added(value: Any) -> Any:
+    if isinstance(value, list):
+        return [without_added(each) for each in value]
+    if isinstance(value, dict):
+        return {name: without_added(each) for name, each in value.items() if name not in ADDED}
+    return value
 
 
 def test_a_study_of_version_0_1_0_gives_the_same_report(
@@ -38,7 +50,7 @@ def test_a_study_of_version_0_1_0_gives_the_same_report(
     for then, now in REWORDED.items():
         assert then in expected
         expected = expected.replace(then, now)
-    assert done.stdout == expected
+    assert without_added(json.loads(done.stdout)) == json.loads(expected)
     assert "early-small-xcit" in page.read_text(encoding="utf-8")
 
 

@@ -179,8 +179,8 @@ def test_neighbours_on_the_front_are_told_apart_by_the_same_samples_or_not_at_al
     assert said.startswith("2 of the 2 other designs on the front cannot be told from trial 2")
     outcome = replace(sample(), front=tuple(front), neighbours=(close, apart))
     assert unsettled(outcome) == (
-        "On the front, the paired accuracy intervals of 1 of 2 neighbouring pairs hold zero: their "
-        "order is not settled."
+        "On the front, accuracy differs by an amount that is not significant in 1 of 2 "
+        "neighbouring pairs: their order is not settled."
     )
 
 

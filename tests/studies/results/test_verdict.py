@@ -406,4 +406,4 @@ class TestOfAStudy:
         assert told is not None
         assert told["rival"] == {"name": "text-only", "number": None}
         assert told["more_samples"] == found.more_samples
-        assert set(told["points"]) == {"value", "low", "high", "samples", "seeds"}
+        assert set(told["points"]) == {"value", "low", "high", "samples", "seeds", "significant"}
