@@ -35,7 +35,6 @@ from studies.results.pareto import (
     reference_point,
     standing,
 )
-from studies.results.summary import summary_of
 from studies.results.trial_record import (
     PublishedFigures,
     TimingRecord,
@@ -44,7 +43,7 @@ from studies.results.trial_record import (
     TrialResult,
     settled_key,
 )
-from studies.results.verdict import CorrectBySplit, with_verdicts
+from studies.results.verdict import CorrectBySplit, summary_of, with_verdicts
 
 CONDITIONS, IDENTITY, SETTINGS = "conditions", "identity", "settings"
 PROTOCOL = "training protocol"

@@ -8,8 +8,7 @@ import pytest
 from evaluators.statistics.paired import Correct
 from studies.results import text as result_text
 from studies.results.outcome import DesignResult, Outcome, Summary, Value
-from studies.results.summary import summary_of
-from studies.results.verdict import CorrectBySplit
+from studies.results.verdict import CorrectBySplit, summary_of
 
 SAMPLES = 400
 
