@@ -26,7 +26,7 @@ def listed_outcome(kind: str, space: SearchSpace, complete: int | None = None) -
         g = design.genotype
         depth = sum(g.deepest_tap(m) / wide.shapes[name].depth for m, name in g.encoders.items())
         gain = 0.015 * g.attention_blocks * (g.attention_over == "tokens") + g.text_tokens / 500
-        hits = skill + draws.normal(0, 0.08, SAMPLES) < 0.5 + 0.09 * depth + gain
+        hits = skill + draws.normal(0, 0.08, SAMPLES) < 0.4 + 0.18 * depth + gain
         right[number] = hits[None].astype(float)
         ms = 0.4 + depth * (0.5 + g.text_tokens / 60) + 0.12 * g.attention_blocks
         ms *= rng.uniform(0.97, 1.03)
