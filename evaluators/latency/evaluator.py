@@ -40,6 +40,9 @@ LOCAL_TIMING = TimingProtocol(
     retries=3,
 )
 """For this machine, where the search itself and others run too: only gross instability counts."""
+CROWDED_CORES = 0.1
+"""Processors that other programs may take from a design before its reading is called crowded; a
+board's reading is refused from the same load on (`TimingProtocol.others_cores`)."""
 ATTEMPTS = 5
 """A design in whose trial the device is lost so often may be why: the next one is tried."""
 
@@ -236,6 +239,9 @@ class LatencyEvaluator:
             "block_medians_ms": list(result.block_medians_ms),
             "anchor_ms": list(result.rounds[-1].drift_reference_ms),
             "others_cores": result.rounds[-1].others_cores,
+            "crowded": crowded_by(
+                result.rounds[-1].others_cores, self._device.hello().board.cores, runs.threads
+            ),
             "earlier_rounds": [one.as_json() for one in result.rounds[:-1]],
             "mad_ms": result.mad_ms,
             "steady": result.steady,
@@ -299,6 +305,22 @@ class LatencyEvaluator:
             return self._device.name, self._device.hello().board.boot_id
         except DeviceError:
             return self._device.name, None
+
+
+def crowded_by(others_cores: float | None, cores: int | None, threads: int) -> str:
+    """Say which load left a design fewer processors than its threads; empty where it had them.
+
+    Args:
+        others_cores: Processors that other programs kept busy on average; None where not known.
+        cores: Processors of the device.
+        threads: Of the design; 0 is one a processor.
+    """
+    if others_cores is None or cores is None:
+        return ""
+    free = cores - (threads or cores)
+    if others_cores <= free + CROWDED_CORES:
+        return ""
+    return f"other programs used {others_cores:.1f} of {cores} processors"
 
 
 def _unstable(result: MeasureResult) -> str:

@@ -139,6 +139,7 @@ def row_as_json(row: DesignResult) -> dict[str, Any]:
         "shortened": row.shortened,
         **({"did_not_train": row.did_not_train} if row.did_not_train else {}),
         "folded": row.folded,
+        "crowded": row.crowded,
         "device": row.device,
         "valid_accuracy_percent": _value(row.accuracy),
         "valid_accuracy_nonzero_percent": _value(row.accuracy_nonzero),

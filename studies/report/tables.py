@@ -168,7 +168,7 @@ def _size(row: DesignResult) -> Cell:
 
 def _design(row: DesignResult) -> Cell:
     untrained = row.did_not_train if row.state != "untrained" else ""
-    notes = (row.fidelity, row.shortened, untrained, row.folded, row.adapted)
+    notes = (row.fidelity, row.shortened, untrained, row.folded, result_text.load(row), row.adapted)
     return Cell(result_text.arrows(row.design), notes)
 
 

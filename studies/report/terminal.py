@@ -130,6 +130,7 @@ def _figures(
         paper.say(_tested(row), "dim", indent=4)
         paper.say(result_text.use(row), "dim", indent=4)
         paper.say(row.folded, "dim", indent=4)
+        paper.say(result_text.load(row), "dim", indent=4)
         paper.say(note, "dim", indent=4)
 
 

@@ -36,6 +36,7 @@ def cautions_of(
         *_without_figures(rows),
         *(said for row in references if (said := _of_reference(row, front, correct))),
         *_of_training(rows),
+        *_of_load(rows),
         *_of_order(front, correct),
         *_of_use(front),
     )
@@ -156,6 +157,20 @@ def _of_use(front: Sequence[DesignResult]) -> list[str]:
                 f"{'; nor '.join(unused)}."
             )
     return found
+
+
+def _of_load(rows: Sequence[DesignResult]) -> list[str]:
+    """Latencies that were read while other programs took processors from the design."""
+    crowded = [row for row in rows if row.crowded and row.latency]
+    if not crowded:
+        return []
+    first = "; ".join(f"{row.label}: {row.crowded}" for row in crowded[:3])
+    timed = sum(row.latency is not None for row in rows)
+    return [
+        f"{len(crowded)} of {counted(timed, 'reading')} of latency may be too high "
+        f"({first}{'; ...' if len(crowded) > 3 else ''}). Their intervals do not cover this. Stop "
+        "other programs, or use fewer workers, before the next study."
+    ]
 
 
 def _of_order(front: Sequence[DesignResult], correct: CorrectAnswers) -> list[str]:

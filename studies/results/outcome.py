@@ -94,11 +94,12 @@ class DesignResult:
     probe explains.
     predicted_latency: ms that a design was taken to need before it was timed, if it was.
     `fidelity` says how it was trained, `shortened` what a bound on training took from it, `folded`
-    which attention blocks cannot attend and were timed in a simpler form, `device` by which device
-    it was timed, `timing` with what care: a board that did nothing else, or a machine that did;
-    where it is not kept, the latter. timed_as: number of the trial that timed it at the end. use:
-    what the trained design uses of each modality, where that was looked at. more: values of
-    further objectives, by name, as far as they are known.
+    which attention blocks cannot attend and were timed in a simpler form, `crowded` which load took
+    processors from it while it was timed, `device` by which device it was timed, `timing` with
+    what care: a board that did nothing else, or a machine that did; where it is not kept, the
+    latter. timed_as: number of the trial that timed it at the end. use: what the trained design
+    uses of each modality, where that was looked at. more: values of further objectives, by name,
+    as far as they are known.
     """
 
     number: int | None
@@ -123,6 +124,7 @@ class DesignResult:
     shortened: str = ""
     did_not_train: str = ""
     folded: str = ""
+    crowded: str = ""
     duplicate_of: int | None = None
     timed_as: int | None = None
     reason: str = ""

@@ -89,6 +89,7 @@ def figures_of(result: TrialResult, tests: Mapping[str, Any] | None = None) -> d
         "shortened": training.shortened,
         "did_not_train": training.did_not_train,
         "folded": timing.folded,
+        "crowded": timing.crowded,
         "device": timing.device,
         "timing": timing.timing,
         "published_accuracy": published.accuracy,

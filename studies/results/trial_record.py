@@ -25,7 +25,7 @@ _ATTEMPTS, _DESIGN, _RECORD = "attempts", "design", "record"
 _EVALUATION = "_key"
 _PUBLISHED = ("published_accuracy", "published_latency_ms")
 _TRAINING = ("fidelity", "right", "shortened", "did_not_train", "constant")
-_TIMING = ("onnx_sha256", "device", "timing", "folded", "unstable")
+_TIMING = ("onnx_sha256", "device", "timing", "folded", "unstable", "crowded")
 _BEFORE_0_1_0 = ("duplicate_of",)  # now seen when trials are read
 _OTHERS = ("genotype", "key", "reason", "stopped", "predicted_ms", *_BEFORE_0_1_0)
 _NOT_MEASURES = frozenset((*_PUBLISHED, *_TRAINING, *_TIMING, *_OTHERS))
@@ -77,7 +77,7 @@ class TimingRecord:
     """How a design was timed: which graph, by which device, with what care.
 
     folded: in words, what was timed in a simpler form. unstable: why the reading cannot be used;
-    empty for one that can.
+    empty for one that can. crowded: which load took processors from the design while it was timed.
     """
 
     onnx_sha256: str = ""
@@ -85,6 +85,7 @@ class TimingRecord:
     timing: Timing = "shared"
     folded: str = ""
     unstable: str = ""
+    crowded: str = ""
 
 
 @dataclass(frozen=True)
@@ -252,6 +253,7 @@ def _timing_of(latency: Evaluation) -> TimingRecord:
         details.get("timing", "shared"),
         folded,
         latency.unstable,
+        details.get("crowded", ""),
     )
 
 
@@ -337,8 +339,8 @@ def _from_fields(fields: _Fields) -> TrialResult:
         care: Any = fields.text("timing") or "shared"
         if care not in get_args(Timing):
             raise fields.damaged("timing", " or ".join(get_args(Timing)))
-        sha256, device, _, folded, unstable = map(fields.text, _TIMING)
-        timing = TimingRecord(sha256, device, care, folded, unstable)
+        sha256, device, _, folded, unstable, crowded = map(fields.text, _TIMING)
+        timing = TimingRecord(sha256, device, care, folded, unstable, crowded)
     return TrialResult(
         genotype=_genotype_from(fields),
         key=fields.text("key"),
@@ -414,6 +416,7 @@ def _to_fields(result: TrialResult) -> dict[str, Any]:
         fields["timing"] = timing.timing
         fields |= {"folded": timing.folded} if timing.folded else {}
         fields |= {"unstable": timing.unstable} if timing.unstable else {}
+        fields |= {"crowded": timing.crowded} if timing.crowded else {}
     if result.reason and reason_last:
         fields["reason"] = result.reason
     return fields

@@ -349,5 +349,7 @@ def _told(trial: FrozenTrial, first: Mapping[str, int], goals: Goals) -> str:
         )
         same = duplicate_of(trial, record, first)
         again = "" if same is None else f" (as trial {same})"
-        return f"{who}{accuracy:.1f} %, {latency:.3g} ms{more}{again}"
+        timing = record.result.timing
+        load = f"; {timing.crowded} meanwhile" if timing and timing.crowded else ""
+        return f"{who}{accuracy:.1f} %, {latency:.3g} ms{more}{again}{load}"
     return f"{who}{record.result.reason or 'failed'}"

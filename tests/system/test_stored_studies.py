@@ -26,7 +26,7 @@ REWORDED = {
     ),
 }
 """What a report says in other words than version 0.1.0 did; every figure is as it was."""
-ADDED = ("summary", "significant")
+ADDED = ("summary", "significant", "crowded")
 """Keys that version 0.1.0 did not print."""
 
 

@@ -25,6 +25,7 @@ from evaluators.latency.evaluator import (
     LatencyEvaluator,
     MeasureError,
     Runs,
+    crowded_by,
 )
 from evaluators.onnx.builder import Artifact
 from evaluators.store import EvaluationStore, known_or_new
@@ -162,6 +163,23 @@ def test_on_a_shared_device_too_a_gross_drift_or_a_wide_interval_is_not_trusted(
     timing = Board(takes_ms).time(replace(LOCAL_TIMING, min_repeats=400, max_repeats=500))
     (doubt,) = timing.rounds[0 if "are" in said else -1].instability_reasons
     assert said in doubt
+
+
+@pytest.mark.parametrize(
+    ("others", "cores", "threads", "expected"),
+    [
+        (1.7, 2, 1, "other programs used 1.7 of 2 processors"),
+        (0.9, 2, 1, ""),
+        (0.9, 2, 0, "other programs used 0.9 of 2 processors"),
+        (0.05, 2, 2, ""),
+        (None, 2, 1, ""),
+        (1.7, None, 1, ""),
+    ],
+)
+def test_a_reading_is_called_crowded_where_other_programs_left_too_few_processors(
+    others: float | None, cores: int | None, threads: int, expected: str
+) -> None:
+    assert crowded_by(others, cores, threads) == expected
 
 
 def test_each_precision_of_a_design_is_timed_as_its_own_file(

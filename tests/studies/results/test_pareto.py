@@ -184,6 +184,13 @@ def test_neighbours_on_the_front_are_told_apart_by_the_same_samples_or_not_at_al
     )
 
 
+def test_latencies_that_were_read_under_load_are_named() -> None:
+    busy = "other programs used 1.7 of 2 processors"
+    rows = [row(k, accuracy=60 + k, latency=1 + k) for k in range(3)]
+    (said,) = [s for s in cautions_of([replace(rows[0], crowded=busy), *rows[1:]], {}) if busy in s]
+    assert said.startswith(f"1 of 3 readings of latency may be too high (trial 0: {busy})")
+
+
 @given(st.data())
 def test_volume_of_more_objectives_is_the_number_of_unit_cubes_that_are_covered(
     data: st.DataObject,
