@@ -41,9 +41,9 @@ app = typer.Typer(
     "accuracy against latency on a real device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Look at data before a study does.", no_args_is_help=True)
+data_app = typer.Typer(help="Check data before a study.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(device_app, name="device")
 
@@ -74,7 +74,12 @@ def run(
     context: typer.Context,
     study: Study = "pareto",
     seed_paper: Annotated[
-        bool, typer.Option("--seed-paper", help="Try the designs of arXiv 2511.21889 first.")
+        bool,
+        typer.Option(
+            "--seed-paper",
+            help="Add the published designs as the first trials.",
+            rich_help_panel="Study",
+        ),
     ] = False,
     trials: Trials = None,
     data: Data = None,
@@ -87,7 +92,9 @@ def run(
     protocol: Protocol = None,
     compile: Annotated[
         bool,
-        typer.Option("--compile", help="On a GPU, compile transformer layers for long trainings."),
+        typer.Option(
+            "--compile", help="Compile transformer layers on a GPU.", rich_help_panel="Training"
+        ),
     ] = False,
     text_only: TextOnly = False,
     accept_faults: AcceptFaults = False,
@@ -98,8 +105,9 @@ def run(
         str | None,
         typer.Option(
             "--rewrites",
-            help="Exact rewrites before timing. all: attention over one key folded, texts padded "
-            "to the longest of the data; own-length: folded, nothing padded; none: as written.",
+            help="Exact rewrites before timing: all, own-length or none. Default: "
+            "all; none for fixed lists.",
+            rich_help_panel="Device",
         ),
     ] = None,
     runtime: Runtime = None,
@@ -107,66 +115,97 @@ def run(
         list[str] | None,
         typer.Option(
             "--precision",
-            help="fp32, fp16, int8 or int8-dynamic; repeatable, in place of the space's own.",
+            help="fp32, fp16, int8 or int8-dynamic. Repeatable. Default: those of the space.",
+            rich_help_panel="Search space",
         ),
     ] = None,
     latency_limit_ms: Annotated[
-        float | None, typer.Option("--latency-limit", help="ms; slower designs are not trained.")
+        float | None,
+        typer.Option(
+            "--latency-limit",
+            help="Latency limit in ms. Slower designs are not trained.",
+            rich_help_panel="Objectives",
+        ),
     ] = None,
     objectives: Annotated[
         list[str] | None,
         typer.Option(
             "--objective",
-            help="Beside accuracy and latency, two at most: robustness, robustness-text, -vision, "
-            "-audio, -both, -all, without-text, -vision, -audio, calibration, parameters, bytes, "
-            "memory, energy.",
+            help="Further objective, at most two: robustness, robustness-text, -vision, "
+            "-audio, -both, -all, without-text, -vision, -audio, calibration, "
+            "parameters, bytes, memory, energy.",
+            rich_help_panel="Objectives",
         ),
     ] = None,
     limits: Annotated[
         list[str] | None,
-        typer.Option("--limit", help="NAME=NUMBER on any objective, as bytes=5e6; repeatable."),
+        typer.Option(
+            "--limit",
+            help="Bound on an objective, such as bytes=5e6. Repeatable.",
+            rich_help_panel="Objectives",
+        ),
     ] = None,
     noise: Annotated[
         float | None,
-        typer.Option("--noise", help="Greatest noise factor that robustness is asked under."),
+        typer.Option(
+            "--noise",
+            help="Largest noise factor of the robustness objectives.",
+            rich_help_panel="Objectives",
+        ),
     ] = None,
     time_missing: Annotated[
         bool,
         typer.Option(
             "--time-missing",
-            help="At the end, time each design of the front without text and without vision, by "
-            "graphs of their own.",
+            help="Also time the front's designs without each modality.",
+            rich_help_panel="Device",
         ),
     ] = False,
     beside: Annotated[
         str | None,
-        typer.Option("--beside", help="Of study dominance: the data set beside --data."),
+        typer.Option(
+            "--beside", help="For --study dominance: the second data set.", rich_help_panel="Data"
+        ),
     ] = None,
     storage: Storage = None,
     name: Name = None,
     sampler: Annotated[
-        str | None, typer.Option("--sampler", help="auto, tpe, ehvi, gp, nsga2 or random.")
+        str | None,
+        typer.Option(
+            "--sampler",
+            help="auto, tpe, ehvi, gp, nsga2 or random. Default: auto.",
+            rich_help_panel="Sampling",
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of sampler and training.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", help="Seed of sampler and training. Default: 0.", rich_help_panel="Training"
+        ),
+    ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(
-            "--seeds", help="Trainings of a design whose mean on test is reported, from --seed on."
+            "--seeds",
+            help="Trainings per design for the test accuracy at the end. Default: 1.",
+            rich_help_panel="Training",
         ),
     ] = None,
     cv: Annotated[
         bool,
         typer.Option(
             "--cv",
-            help="Choose by 5-fold cross-validation over train and valid, grouped by video, in "
-            "place of the validation split; five trainings a design.",
+            help="Use 5-fold cross-validation over train and validation; five trainings per "
+            "design.",
+            rich_help_panel="Training",
         ),
     ] = False,
     probe: Annotated[
         bool,
         typer.Option(
             "--probe",
-            help="Probe designs in closed form first; train those that few others beat in both.",
+            help="Train only designs that a linear probe finds promising.",
+            rich_help_panel="Sampling",
         ),
     ] = False,
     deferred_timing: Annotated[
@@ -174,8 +213,8 @@ def run(
         typer.Option(
             "--deferred-timing",
             "--few-readings",
-            help="Train first, and time at the end what may add 0.3 % to the front's hypervolume, "
-            "as a latency model tells that learns from the readings so far.",
+            help="Train first; time at the end what may improve the front, by a latency model.",
+            rich_help_panel="Sampling",
         ),
     ] = False,
     fine_tune: Annotated[
@@ -183,34 +222,43 @@ def run(
         typer.Option(
             "--fine-tune",
             metavar="N",
-            help="At the end, train N designs whole, those first by non-dominated rank.",
+            help="Train N designs whole after the search, in order of non-domination.",
+            rich_help_panel="Training",
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            "--workers",
-            help="So many designs in hand at once: while the device times one, the others are "
-            "built and trained here, on local at the lowest priority.",
-        ),
+        typer.Option("--workers", help="Worker processes. Default: 1.", rich_help_panel="Sampling"),
     ] = None,
     take_over: Annotated[
         bool,
         typer.Option(
             "--take-over",
-            help="Take over running trials whose workers never sent a heartbeat and are on another "
-            "host. Those whose heartbeat stopped are taken over anyway.",
+            help="Take over running trials of other hosts without a heartbeat.",
+            rich_help_panel="Sampling",
         ),
     ] = False,
     embeddings: Embeddings = None,
     width: Width = None,
     center: Center = False,
     page: Annotated[
-        Path | None, typer.Option("--page", help="Where the HTML page goes; ./runs if left out.")
+        Path | None,
+        typer.Option(
+            "--page", help="Path of the HTML page. Default: ./runs.", rich_help_panel="Output"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a study, or go on with it, and show the Pareto front."""
+    """Run or resume a study, and print the Pareto front.
+
+    Examples:
+
+    fusion-nas run --study pareto --seed-paper
+
+    fusion-nas run --data DIR --text-encoder DIR --vision-encoder DIR --latency-limit 20
+
+    fusion-nas run --device orin --runtime tensorrt --precision fp16 --trials 200
+    """
     from studies.config.settings import load_settings
 
     with errors():
@@ -232,7 +280,7 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show a study again, and write its page."""
+    """Print the results of a study again, and write its page."""
     with errors():
         from studies.cli.study import show_study
 
@@ -251,7 +299,7 @@ def export(
         bool, typer.Option("--fine-tuned", help="As --fine-tune left it, not as the search saw it.")
     ] = False,
 ) -> None:
-    """Write a trial's trained network as ONNX, with card, environment and parity check."""
+    """Export a trial's trained network as ONNX, with tokenizer, card and parity check."""
     with errors():
         from studies.study.lookup import find_study
 
@@ -279,7 +327,7 @@ def stress(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """How right a trial's trained network stays on validation when its inputs are spoilt."""
+    """Evaluate a trial's trained network on corrupted validation inputs."""
     with errors():
         from studies.study.lookup import find_study
 
@@ -306,7 +354,7 @@ def space(
     audio_encoder: Sounds = None,
     weights: WeightsFlag = None,
 ) -> None:
-    """Show a search space: encoders with their taps, decisions, and the paper's designs in it."""
+    """Print a search space: encoders with their taps, decisions and published designs."""
     with errors():
         from studies.cli.study import show_space
 

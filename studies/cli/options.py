@@ -4,106 +4,160 @@ from typing import Annotated
 
 import typer
 
-Study = Annotated[str, typer.Option("--study", help="A preset, or a TOML file like one.")]
+Study = Annotated[
+    str, typer.Option("--study", help="Preset, or a TOML file of one.", rich_help_panel="Study")
+]
 Trials = Annotated[
-    int | None, typer.Option("--trials", help="Finished trials in all; the same command resumes.")
+    int | None,
+    typer.Option(
+        "--trials",
+        help="Finished trials in total; the same command resumes.",
+        rich_help_panel="Study",
+    ),
 ]
 Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="CMU-MOSI in MMSA's layout, MELD as published, or a folder of label.csv and images/; "
-        "or built-in:faces (the default) or built-in:shapes.",
+        help="Folder of data (CMU-MOSI, MELD, or label.csv with images/), built-in:faces "
+        "or built-in:shapes. Default: built-in:faces.",
+        rich_help_panel="Data",
     ),
 ]
 Space = Annotated[
-    str | None, typer.Option("--space", help="A search space by name, or a TOML file.")
+    str | None,
+    typer.Option(
+        "--space",
+        help="demo, paper, fusions, fusion-1152, trimodal, or a TOML file. Default: demo "
+        "on built-in data, else paper.",
+        rich_help_panel="Search space",
+    ),
 ]
 Texts = Annotated[
     list[str] | None,
-    typer.Option("--text-encoder", help="A local folder or a hub id in the cache; repeatable."),
+    typer.Option(
+        "--text-encoder",
+        help="Local folder or cached hub id. Repeatable.",
+        rich_help_panel="Search space",
+    ),
 ]
 Visions = Annotated[
     list[str] | None,
-    typer.Option("--vision-encoder", help="A folder, timm/NAME or hub id; repeatable."),
+    typer.Option(
+        "--vision-encoder",
+        help="Local folder, timm/NAME or cached hub id. Repeatable.",
+        rich_help_panel="Search space",
+    ),
 ]
 Sounds = Annotated[
     list[str] | None,
     typer.Option(
         "--audio-encoder",
-        help="A folder, timm/NAME (which reads log-mel bands) or hub id; repeatable.",
+        help="Local folder, timm/NAME or cached hub id. Repeatable.",
+        rich_help_panel="Search space",
     ),
 ]
 WeightsFlag = Annotated[
-    str | None, typer.Option("--weights", help="pretrained or random, for all encoders.")
+    str | None,
+    typer.Option(
+        "--weights", help="pretrained or random, for all encoders.", rich_help_panel="Search space"
+    ),
 ]
 TextOnly = Annotated[
     bool,
-    typer.Option("--text-only", help="Texts alone, no encoder of pictures or sounds."),
+    typer.Option("--text-only", help="Texts alone.", rich_help_panel="Data"),
 ]
 AcceptFaults = Annotated[
     bool,
     typer.Option(
         "--accept-faults",
-        help="Use data that fail the check as they are; every result then says so.",
+        help="Use data that fail the check. Every result says so.",
+        rich_help_panel="Data",
     ),
 ]
 Trunks = Annotated[
     str | None,
-    typer.Option("--trunks", help="auto, frozen, text-tuned, tuned, by-stage or whole."),
+    typer.Option(
+        "--trunks",
+        help="auto, frozen, text-tuned, tuned, by-stage or whole. Default: auto.",
+        rich_help_panel="Training",
+    ),
 ]
 Protocol = Annotated[
     str | None,
     typer.Option(
         "--protocol",
-        help="How designs are trained: fair (all alike), or paper (as published; for a GPU).",
+        help="fair: all designs alike. paper: as published, for a GPU. Default: fair.",
+        rich_help_panel="Training",
     ),
 ]
 Devices = Annotated[
     list[str] | None,
     typer.Option(
         "--device",
-        help="Where designs are timed: local, or a board by name; repeatable for alike boards.",
+        help="local, or the name of a board. Repeatable for identical boards. Default: local.",
+        rich_help_panel="Device",
     ),
 ]
 Threads = Annotated[
     int | None,
     typer.Option(
-        "--threads", help="Threads of the runtime; 0: its choice. 1 on local if left out, else 0."
+        "--threads",
+        help="Threads of the runtime; 0 lets it choose. Default: 1 on local, else 0.",
+        rich_help_panel="Device",
     ),
 ]
 Timing = Annotated[
     str | None,
     typer.Option(
         "--timing",
-        help="alone: the device does nothing else, and disturbed readings are taken again; "
-        "shared: it does other work, and only gross instability counts; auto: shared on local.",
+        help="alone: repeat disturbed readings. shared: reject gross instability only. "
+        "Default: shared on local, else alone.",
+        rich_help_panel="Device",
     ),
 ]
 Runtime = Annotated[
     str | None,
-    typer.Option("--runtime", help="What runs designs: cpu or cuda (ONNX Runtime), tensorrt."),
+    typer.Option(
+        "--runtime",
+        help="cpu or cuda (ONNX Runtime), or tensorrt. Default: cpu.",
+        rich_help_panel="Device",
+    ),
 ]
 Storage = Annotated[
-    str | None, typer.Option("--storage", help="Optuna storage URL; SQLite in ./runs if left out.")
+    str | None,
+    typer.Option(
+        "--storage", help="Optuna storage URL. Default: SQLite in ./runs.", rich_help_panel="Study"
+    ),
 ]
-Name = Annotated[str | None, typer.Option("--name", help="The study's name in the storage.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Name = Annotated[
+    str | None,
+    typer.Option("--name", help="Name of the study in the storage.", rich_help_panel="Study"),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel="Output")
+]
 Embeddings = Annotated[
     str | None,
     typer.Option(
         "--embeddings",
-        help="For --study superfuse: a .npz file of text, vision, labels (and split).",
+        help="npz file with text, vision, labels and optionally split.",
+        rich_help_panel="Study superfuse",
     ),
 ]
 Width = Annotated[
     int | None,
     typer.Option(
         "--width",
-        help="For --study superfuse: project both modalities to this width, or draw them so wide.",
+        help="Project both modalities to this width, or draw them this wide.",
+        rich_help_panel="Study superfuse",
     ),
 ]
 Center = Annotated[
     bool,
-    typer.Option("--center", help="For --study superfuse: take each modality's training mean off."),
+    typer.Option(
+        "--center",
+        help="Subtract the training mean of each modality.",
+        rich_help_panel="Study superfuse",
+    ),
 ]
