@@ -20,7 +20,7 @@ class BestDriftReferences:
         """Return in words how much slower the device is than it was; empty where it is not.
 
         The faster of the round's two readings counts, and is kept where the result is stable.
-        Where the device does other work too (no `watch_board`) nothing is held against it.
+        Where the device does other work too (no `watch_board`) this is not checked.
 
         Raises:
             ProtocolError: the result is not OK.

@@ -167,7 +167,7 @@ def calibration_error(logits: Floats, labels: NDArray[np.int64], bins: int = BIN
     """Expected calibration error of logits (N, classes), 0 to 1 (Guo et al. 2017).
 
     Samples are put in `bins` equally wide ones by their greatest probability; in each the share of
-    right answers is held against the mean of that probability, weighted by how many are in it.
+    right answers is compared with the mean of that probability, weighted by how many are in it.
     """
     probabilities = np.exp(logits - logits.max(1, keepdims=True))
     probabilities /= probabilities.sum(1, keepdims=True)

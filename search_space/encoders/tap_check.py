@@ -1,4 +1,4 @@
-"""Taps of a text encoder held against the hidden states that the model itself gives."""
+"""Taps of a text encoder compared with the hidden states that the model itself gives."""
 
 from typing import Any, cast
 

@@ -237,7 +237,7 @@ def _makers() -> dict[str, _Maker]:
 
 
 def _stages(space: SearchSpace, published: _Published) -> Iterator[_Wanted]:
-    """The paper's three stages on every vision encoder, each held against its late one."""
+    """The paper's three stages on every vision encoder, each compared with its late one."""
     for vision in space.vision_encoders:
         base = f"{vision} late"
         for stage, seeded in _on(space, vision).items():

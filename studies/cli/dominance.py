@@ -22,7 +22,7 @@ Kind = Literal["turns over", "does not turn over", "not decided"]
 
 @dataclass(frozen=True)
 class Turn:
-    """One design against the one that it is held against, on both sets.
+    """One design against the one that it is compared with, on both sets.
 
     first, second: how much more accurate it is on each. more: the second difference less the
     first, with a 95 % interval; the sets are independent, so their variances add.
@@ -59,7 +59,7 @@ class SideBySide:
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """For each design that is held against another and known on both sets."""
+        """For each design that is compared with another and known on both sets."""
         found = []
         known = {(p.series, p.at): p for p, _ in listed(self.second)}
         for point, _ in listed(self.first):

@@ -1,4 +1,4 @@
-"""The published designs trained and tested by one protocol, held against each other."""
+"""The published designs trained and tested by one protocol, compared with each other."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def named_in(
 ) -> tuple[tuple[Judged, ...], dict[str, Verdict | None], Split]:
     """The published designs of a study and its references, verdicts by name, and the split of all.
 
-    They are held against the front of the study, and against the references. Table and verdicts
+    They are compared with the front of the study, and against the references. Table and verdicts
     are on test where every design concerned was looked at there, else on validation.
     """
     named = [row for row in outcome.rows if row.duplicate_of is None and is_published(row.name)]
@@ -99,7 +99,7 @@ def lines_of(designs: Sequence[Judged], verdicts: Mapping[str, Verdict | None]) 
 
 
 def verdicts_among(designs: Sequence[Judged], split: Split) -> dict[str, Verdict | None]:
-    """Each design held against all others, by name."""
+    """Each design compared with all others, by name."""
     return {
         design.row.name: verdict(design, [other for other in designs if other is not design], split)
         for design in designs

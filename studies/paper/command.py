@@ -123,7 +123,7 @@ def show_paper_of_study(storage: str | None, name: str | None, json_only: bool) 
     said = outcome.conditions
     notes = [f"study {outcome.study}: {outcome.title}", outcome.data_note, *_carried_over(lines)]
     notes += [f"{key}: {said[key]}" for key in STATED if key in said]
-    notes.append("Each design is held against the study's front and the unimodal designs.")
+    notes.append("Each design is compared with the study's front and the unimodal designs.")
     if split == "valid":
         notes.append(
             "Table and verdicts are on validation: test is shown once it has been looked at for "
@@ -168,7 +168,7 @@ def _timed(settings: Settings, tokens: tuple[int, ...], reporter: Reporter) -> S
 
 
 def _judged(settings: Settings, tokens: tuple[int, ...], reporter: Reporter) -> Shown:
-    """All nine designs trained by one protocol, and held against each other on test."""
+    """All nine designs trained by one protocol, and compared with each other on test."""
     context = open_context(settings, reporter.step)
     try:
         stated = {key: words for key, words in conditions(context).items() if key in STATED}

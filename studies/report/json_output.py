@@ -103,7 +103,7 @@ def _summary(summary: Summary) -> dict[str, Any]:
 
 
 def _list(outcome: Outcome, grid: GridOutcome) -> dict[str, Any]:
-    """A fixed list: its points by trial, and how far each is from what it is held against."""
+    """A fixed list: its points by trial, and how far each is from what it is compared with."""
     trials = {name: row.number for name, row in rows_by_name(outcome.rows).items()}
     return {
         "kind": grid.kind,

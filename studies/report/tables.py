@@ -78,7 +78,7 @@ def designs(outcome: Outcome) -> Table | None:
     tuned = {id(each.row): each for each in outcome.fine_tuned}
     if tuned:
         whole = [each.row for each in outcome.fine_tuned]
-        groups.append(("Fine-tuned whole, held against each other alone", whole))
+        groups.append(("Fine-tuned whole, compared with each other only", whole))
     if not any((*front, *seeded, *outcome.references)):
         return None
 

@@ -36,7 +36,7 @@ def show(outcome: Outcome, console: Console) -> None:
         more = [result_text.further(row, outcome) for row in outcome.front]
         _figures(outcome.front, paper, outcome.cv, more)
     if outcome.fine_tuned:
-        paper.head("Fine-tuned whole, held against each other alone, fastest first")
+        paper.head("Fine-tuned whole, compared with each other only, fastest first")
         notes = [result_text.fine_tuned(each) for each in outcome.fine_tuned]
         _figures(tuple(each.row for each in outcome.fine_tuned), paper, outcome.cv, notes)
     named = [row for row in outcome.rows if row.name]

@@ -79,7 +79,7 @@ def accuracy_of(row: DesignResult, split: Split) -> Value | None:
 
 
 def difference_of(outcome: Outcome, point: GridPoint) -> Paired | None:
-    """The point's accuracy less that of the design that it is held against; None where unknown."""
+    """The point's accuracy less that of the design that it is compared with; None where unknown."""
     assert outcome.grid is not None
     return outcome.grid.paired.get((point.design, point.against))
 

@@ -217,7 +217,7 @@ class Summary:
 class GridPoint:
     """One point of a fixed list's plot: the design of this name, at `at` of a series.
 
-    against: the design that it is held against; empty for the one that others are held against.
+    against: the design that it is compared with; empty for the one that others are compared with.
     """
 
     series: str

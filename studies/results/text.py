@@ -106,7 +106,7 @@ def verdict(found: Verdict) -> str:
 def _verdict(found: Verdict) -> str:
     if found.kind == "on the front":
         if found.held_against == 0:
-            return "on the front: there is no other design to hold it against"
+            return "on the front: there is no other design to compare it with"
         if found.held_against == 1:
             return "on the front: the one other is significantly slower or less accurate"
         return (

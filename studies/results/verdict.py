@@ -56,7 +56,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One rival held against a design.
+    """One rival compared with a design.
 
     points: the rival's accuracy less the design's, over the same samples. speed: the design's
     latency over the rival's, with bounds as `speed` has them. Either is None where it cannot
@@ -186,7 +186,7 @@ def verdict(own: Judged, others: Sequence[Judged], split: Split) -> Verdict:
 
 
 def compare(own: Judged, rival: Judged) -> Comparison:
-    """The rival held against a design. Raises ValueError where their samples differ in number."""
+    """The rival compared with a design. Raises ValueError where their samples differ in number."""
     missing = _missing(own) or _missing(rival)
     found = Comparison(rival, None, speed(own.row, rival.row), missing)
     if found.slower or own.correct is None or rival.correct is None:

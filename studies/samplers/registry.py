@@ -23,7 +23,7 @@ SAMPLERS = {
     "ehvi": "expected hypervolume improvement over every untried design; for few trials",
     "gp": "Gaussian process with constraints; slower a trial, better in few trials",
     "nsga2": "evolution by non-dominated sorting; for long studies",
-    "random": "every design drawn afresh; what the others are held against",
+    "random": "every design drawn afresh; what the others are compared with",
 }
 
 

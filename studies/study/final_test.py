@@ -54,7 +54,7 @@ class _Test:
 
 @dataclass(frozen=True)
 class Reference:
-    """A design outside the search that its front is held against, with what was published of it.
+    """A design outside the search that its front is compared with, with what was published of it.
 
     Accuracy in percent, latency in ms; None where nothing was. `adapted` as in `SeededDesign`.
     """
@@ -74,7 +74,7 @@ class Reference:
 
 
 def is_sought(space: SearchSpace, genotype: Genotype) -> bool:
-    """Whether a design is one of the search's; those of one modality are held against fused ones.
+    """Whether a design is one of the search's; those of one modality are compared with fused ones.
 
     Even where the space lets designs do without all others.
     """

@@ -41,7 +41,7 @@ def chosen_protocol(
     trained, so no machine changes it. Trunks are multiplied in bf16 or fp16 where the processor
     does that in hardware and they are wide enough to gain from it.
 
-    A fixed list holds late designs against others, which by-stage would train otherwise, and
+    A fixed list compares late designs with others, which by-stage would train otherwise, and
     --fine-tune trains whole at the end: there all are trained on trunks that were tuned alone, but
     by the paper's protocol. Where no modality alone tells anything a trunk alone would learn
     nothing: there every design is trained whole.

@@ -14,7 +14,7 @@ from evaluators.superfuse.names import FACTORS, FUSIONS, Fusion, Noised
 from studies.results.outcome import Value
 
 REFERENCE_SIZE = 1024
-"""Training pairs at which fusions are held against each other in words."""
+"""Training pairs at which fusions are compared with each other in words."""
 REFERENCE_FACTOR = 0.1
 """The noise factor of the same."""
 Seeds = NDArray[np.float64]

@@ -1,6 +1,6 @@
 """A space whose every design has been trained and timed, as a table that samplers search in.
 
-The table answers what training and timing would, so samplers are held against each other in
+The table answers what training and timing would, so samplers are compared with each other in
 seconds, without data, weights, GPU or board.
 """
 

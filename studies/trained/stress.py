@@ -1,4 +1,4 @@
-"""What `fusion-nas stress` does: a trial's trained network on spoilt pictures and texts."""
+"""What `fusion-nas stress` does: a trial's trained network on corrupted pictures and texts."""
 
 import json
 from typing import Any
@@ -64,9 +64,9 @@ def stress_trial(
         for k, corruption in enumerate(listed):
             for severity in levels:
                 reporter.step(f"{corruption} {severity}", k, len(listed))
-                spoilt = judged(corruption, severity)
-                drop = paired(correct_of(spoilt), correct_of(clean))
-                found[corruption, severity] = spoilt["accuracy"].value, drop
+                corrupted = judged(corruption, severity)
+                drop = paired(correct_of(corrupted), correct_of(clean))
+                found[corruption, severity] = corrupted["accuracy"].value, drop
     design = genotype.describe()
     if as_json:
         print(json.dumps(_as_json(number, design, clean["accuracy"].value, found)))
@@ -80,7 +80,7 @@ def _as_json(number: int, design: str, clean: float, found: Drops) -> dict[str, 
         "design": design,
         "split": "valid",
         "clean_percent": clean,
-        "spoilt": [
+        "corrupted": [
             {"corruption": name, "severity": severity, "percent": percent}
             | {"points": paired_as_json(drop), "means": CORRUPTIONS[name].means}  # type: ignore[index]
             for (name, severity), (percent, drop) in found.items()
@@ -93,7 +93,7 @@ def _show(number: int, design: str, clean: float, found: Drops, levels: list[int
     console.print(f"trial {number}: {design}", highlight=False)
     console.print(f"{clean:.1f} % of validation on inputs as they are, in fp32", highlight=False)
     heads = [f"severity {level}, %" for level in levels]
-    table = Table("spoilt by", *heads, title="Accuracy, and points lost", title_justify="left")
+    table = Table("corruption", *heads, title="Accuracy, and points lost", title_justify="left")
     for name in dict.fromkeys(corruption for corruption, _ in found):
         cells = []
         for level in levels:

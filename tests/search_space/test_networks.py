@@ -1,4 +1,4 @@
-"""Networks built from designs, and trunks held against the whole models they were cut from."""
+"""Networks built from designs, and trunks compared with the whole models they were cut from."""
 
 import copy
 import pickle

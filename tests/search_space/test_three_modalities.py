@@ -698,6 +698,6 @@ def test_spoilt_pictures_and_texts_leave_the_sound_as_it_is(
     asked = heard_seen_read()
     plain = StressEvaluator(judge.trainer, name, 0).evaluate(asked)["accuracy"].value
     assert plain == pytest.approx(judge.evaluate(asked)["accuracy"].value)
-    spoilt = StressEvaluator(judge.trainer, name, 5)
-    assert 0 <= spoilt.evaluate(asked)["accuracy"].value <= 100
-    assert [s.sound for s in spoilt._data.samples] == [s.sound for s in judge.data.samples]
+    corrupted = StressEvaluator(judge.trainer, name, 5)
+    assert 0 <= corrupted.evaluate(asked)["accuracy"].value <= 100
+    assert [s.sound for s in corrupted._data.samples] == [s.sound for s in judge.data.samples]

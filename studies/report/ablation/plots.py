@@ -316,7 +316,7 @@ def _cell(
     if pair is not None:
         lines.append(result_text.difference(pair))
     elif not point.against:
-        lines.append("the others are held against it")
+        lines.append("the baseline of the others")
     lines.append(f"{result_text.milliseconds(row.latency)} ms")
     published = result_text.published(row)
     if published:

@@ -98,7 +98,7 @@ def _difference(outcome: Outcome, point: GridPoint, named: bool) -> Cell:
     pair = difference_of(outcome, point)
     if pair is None:
         lone = not point.against and outcome.grid.kind != SHARES
-        return Cell("held against" if lone else "")
+        return Cell("baseline" if lone else "")
     return tables.figure(
         (f"{pair.points:+.1f}", f"({pair.low:+.1f} to {pair.high:+.1f})"),
         "" if pair.significant else "not significant",

@@ -83,4 +83,4 @@ def _which(grid: GridOutcome) -> Iterator[str]:
         pair = grid.paired.get((design, against))
         if pair is not None:
             said = result_text.difference(pair) + ("" if pair.significant else ", not significant")
-            yield f"{words}: {said} ({design}; held against {against})."
+            yield f"{words}: {said} ({design}; compared with {against})."

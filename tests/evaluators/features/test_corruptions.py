@@ -166,18 +166,18 @@ def test_the_same_sample_is_spoilt_alike_everywhere(data: DataSet, name: str) ->
 
 def test_only_the_split_that_is_named_is_spoilt(data: DataSet) -> None:
     for name, found in CORRUPTIONS.items():
-        spoilt = corrupted(data, name, MOST_SEVERE, split="valid")
-        assert spoilt.split("train") == data.split("train")
-        assert spoilt.split("test") == data.split("test")
-        assert spoilt.split("valid") != data.split("valid")
-        assert [s.id for s in spoilt.samples] == [s.id for s in data.samples]
-        assert [s.label for s in spoilt.samples] == [s.label for s in data.samples]
-        assert name in spoilt.note and "severity 5" in spoilt.note
-        changed = [
+        changed = corrupted(data, name, MOST_SEVERE, split="valid")
+        assert changed.split("train") == data.split("train")
+        assert changed.split("test") == data.split("test")
+        assert changed.split("valid") != data.split("valid")
+        assert [s.id for s in changed.samples] == [s.id for s in data.samples]
+        assert [s.label for s in changed.samples] == [s.label for s in data.samples]
+        assert name in changed.note and "severity 5" in changed.note
+        differs = [
             (read_picture(a, 32) != read_picture(b, 32)).any()
-            for a, b in zip(spoilt.split("valid"), data.split("valid"), strict=True)
+            for a, b in zip(changed.split("valid"), data.split("valid"), strict=True)
         ]
-        assert all(changed) if found.modality == "vision" else not any(changed)
+        assert all(differs) if found.modality == "vision" else not any(differs)
 
 
 def test_fingerprints_tell_corruption_severity_seed_and_split(data: DataSet) -> None:

@@ -191,9 +191,9 @@ def test_a_device_of_constant_latency_is_learnt_as_constant() -> None:
 def test_one_reading_taken_while_others_ran_does_not_bend_the_model() -> None:
     device = planted(5)
     readings = read(device, candidates()[:READ])
-    spoilt = [replace(readings[0], ms=3 * readings[0].ms), *readings[1:]]
+    corrupted = [replace(readings[0], ms=3 * readings[0].ms), *readings[1:]]
     unseen = candidates()[READ:]
-    assert error_of(LatencyModel.fit(features(), spoilt), device, unseen) < 0.08
+    assert error_of(LatencyModel.fit(features(), corrupted), device, unseen) < 0.08
 
 
 def test_a_precision_that_was_never_read_is_less_sure_than_one_that_was() -> None:

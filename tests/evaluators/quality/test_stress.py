@@ -1,4 +1,4 @@
-"""A trained network on spoilt pictures and texts."""
+"""A trained network on corrupted pictures and texts."""
 
 import json
 from pathlib import Path
@@ -62,8 +62,8 @@ def test_what_a_trial_loses_is_told_and_kept(finished: Place) -> None:
     done = finished.finish(finished.command(*asked, "--severity", "5", "--json"))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert [each["corruption"] for each in told["spoilt"]] == ["dark", "dropped-words"]
-    for each in told["spoilt"]:
+    assert [each["corruption"] for each in told["corrupted"]] == ["dark", "dropped-words"]
+    for each in told["corrupted"]:
         lost = each["percent"] - told["clean_percent"]
         assert each["points"]["value"] == pytest.approx(lost)
     kept = len(finished.kept())

@@ -203,7 +203,7 @@ class TestAccuracies:
         assert early.to_late is not None and early.to_late.points == pytest.approx(-16, abs=0.2)
         assert early.to_text is not None and early.to_text.points == pytest.approx(-12, abs=0.2)
         assert found["late-vit"].to_late is None and found["text-only"].to_text is None
-        assert found["text-only"].to_late is not None, "held against the first late design"
+        assert found["text-only"].to_late is not None, "compared with the first late design"
 
     def test_verdicts_say_by_whom_and_by_how_much_and_what_does_not_beat_the_majority(
         self,

@@ -126,7 +126,7 @@ class TestRules:
     def test_alone_it_is_on_the_front_and_that_it_is_alone_is_said(self) -> None:
         found = verdict(design("mine", right(0.5), 1.0), [], "valid")
         assert result_text.verdict(found) == (
-            "on the front: there is no other design to hold it against"
+            "on the front: there is no other design to compare it with"
         )
         beside = verdict(design("mine", right(0.5), 1.0), [design("s", None, 9.0)], "valid")
         assert result_text.verdict(beside) == (

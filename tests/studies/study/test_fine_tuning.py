@@ -100,7 +100,7 @@ def test_screen_page_and_json_tell_what_fine_tuning_brought(tuned: Place) -> Non
     assert [each["fidelity"] for each in told["fine_tuned"]] == ["whole network"] * 2
     assert told["rungs"]["fine_tuned"] == 2
     done = tuned.finish(tuned.command("report"))
-    assert "Fine-tuned whole, held against each other alone" in done.stdout
+    assert "Fine-tuned whole, compared with each other only" in done.stdout
     assert "2 designs fine-tuned whole; too few or too alike" in " ".join(done.stdout.split())
     outcome = outcome_of(study_of(tuned))
     html = page.render(outcome)
