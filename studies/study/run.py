@@ -11,7 +11,7 @@ import optuna
 import torch
 
 from evaluators.quality.probe import ProbeEvaluator
-from search_space.errors import DEVICE, STORAGE, FusionNasError
+from search_space.errors import DEVICE, NUMBERS, STORAGE, FusionNasError
 from search_space.locks import NamedLock
 from search_space.redaction import redacted_url
 from search_space.space.paper import SeededDesign, seeded_designs
@@ -79,8 +79,14 @@ class NoStableReading(StudyIncomplete):
     exit_code = DEVICE
 
 
+class NothingTrained(StudyIncomplete):
+    """No design is complete: those that were trained give one class to every sample."""
+
+    exit_code = NUMBERS
+
+
 def _check_complete(study: optuna.Study, left: Sequence[str]) -> None:
-    """Raise StudyShort for trials that others have in hand, and as `check_readings`."""
+    """Raise StudyShort for trials that others have in hand, and as the checks below."""
     if left:
         raise StudyShort(
             study,
@@ -89,6 +95,22 @@ def _check_complete(study: optuna.Study, left: Sequence[str]) -> None:
             "where these workers have ended, the same command with --take-over goes on from here",
         )
     check_readings(study)
+    check_trainings(study)
+
+
+def check_trainings(study: optuna.Study) -> None:
+    """Raise NothingTrained for a study without a front because no training worked."""
+    rows = rows_of(study)
+    untrained = [row for row in rows if row.state == "untrained"]
+    if not untrained or any(row.state == "complete" for row in rows):
+        return
+    raise NothingTrained(
+        study,
+        f"study {study.study_name!r} has no front: {counted(len(untrained), 'design')} of "
+        f"{counted(len(rows), 'trial')} did not train, none did; the last {untrained[-1].reason}",
+        "look at the labels and at how many training samples there are (`fusion-nas data check`), "
+        "or give another encoder or --trunks tuned, with a new --name",
+    )
 
 
 def check_readings(study: optuna.Study) -> None:
@@ -113,7 +135,8 @@ def run_to_end(
 
     `check_name` is called with the study's name before anything is run, and may raise.
 
-    Raises StudyIncomplete at the end where trials are missing or all readings were unstable,
+    Raises StudyIncomplete at the end where trials are missing, all readings were unstable or no
+    training worked,
     UsageError for flags that this space or this study has no use for, and what `open_context`,
     `open_study` and `Search.run` raise.
     """

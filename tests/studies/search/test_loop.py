@@ -21,7 +21,7 @@ from evaluators.devices.ssh.host_key import HostKeyChanged
 from evaluators.devices.ssh.login import LogInFailed
 from evaluators.evaluation import Measure
 from evaluators.latency.evaluator import MeasureError
-from search_space.errors import DEVICE, HOST_KEY
+from search_space.errors import DEVICE, HOST_KEY, NUMBERS
 from studies.cli.exits import errors
 from studies.infra.leases import LEASE_S
 from studies.infra.optuna_private import record_heartbeat, replace_attribute, trial_of
@@ -35,7 +35,7 @@ from studies.results.verdict import Judged, verdict
 from studies.samplers.registry import SAMPLERS, distributions, sampler_maker
 from studies.search.loop import MAX_ATTEMPTS
 from studies.search.trial_runner import UNSTABLE_IN_A_ROW, SearchStopped
-from studies.study.run import NoStableReading, check_readings
+from studies.study.run import NoStableReading, NothingTrained, check_readings, check_trainings
 
 
 @pytest.fixture
@@ -264,6 +264,18 @@ def test_a_study_whose_readings_were_all_unstable_says_what_to_do_and_does_not_e
     bench.latency.unstable = lambda genotype: ""
     bench.search.run(5)
     check_readings(bench.study)
+
+
+def test_a_study_in_which_nothing_trained_says_so_and_does_not_end_well(bench: Bench) -> None:
+    bench.quality.check = lambda genotype: {"constant": True, "did_not_train": CONSTANT}
+    bench.search.run(3)
+    with pytest.raises(NothingTrained) as raised:
+        check_trainings(bench.study)
+    assert raised.value.exit_code == NUMBERS and raised.value.study is bench.study
+    assert "did not train, none did" in str(raised.value) and CONSTANT in str(raised.value)
+    bench.quality.check = lambda genotype: {}
+    bench.search.run(5)
+    check_trainings(bench.study)
 
 
 def test_stable_readings_over_a_limit_are_no_fault_of_the_device(tmp_path: Path) -> None:
