@@ -288,6 +288,31 @@ def report(
 
 
 @app.command()
+def choose(
+    latency_ms: Annotated[
+        float | None, typer.Option("--latency", help="Greatest latency in ms.")
+    ] = None,
+    least_accuracy: Annotated[
+        float | None, typer.Option("--min-accuracy", help="Least accuracy on validation in %.")
+    ] = None,
+    knee: Annotated[
+        bool, typer.Option("--knee", help="Choose the knee of the front within the limits.")
+    ] = False,
+    storage: Storage = None,
+    name: Name = None,
+    as_json: Json = False,
+) -> None:
+    """Choose a design of a finished study by latency and accuracy, and print its neighbours.
+
+    With --min-accuracy alone the fastest design is chosen, else the most accurate.
+    """
+    with errors():
+        from studies.cli.study import choose_design
+
+        choose_design(storage, name, (latency_ms, least_accuracy, knee), as_json)
+
+
+@app.command()
 def export(
     trial: Annotated[int, typer.Argument(help="The trial's number.")],
     name: Name = None,

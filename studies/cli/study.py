@@ -18,7 +18,9 @@ from studies.infra.locations import StorageError, default_url
 from studies.infra.storage import open_storage, quiet_optuna
 from studies.report import terminal
 from studies.report.json_output import as_json
-from studies.results.study_outcome import outcome_of
+from studies.report.paragraphs import say
+from studies.results.study_outcome import correct_answers, outcome_of, rows_of
+from studies.results.verdict import CorrectBySplit
 from studies.study.lookup import find_study, remove_stored_passwords
 
 
@@ -93,6 +95,32 @@ def show_study(storage: str | None, name: str | None, page: Path | None, json_on
     if target is not None:
         check_page(target)
     _show(study, target, json_only)
+
+
+def choose_design(
+    storage: str | None,
+    name: str | None,
+    limits: tuple[float | None, float | None, bool],
+    json_only: bool,
+) -> None:
+    """Prints which design of a study meets the limits: latency, least accuracy, knee.
+
+    Raises StorageError or UsageError.
+    """
+    from studies.trained.choose import choice_as_json, choose, told
+
+    study = find_study(storage, name)
+    correct: CorrectBySplit = {
+        "valid": correct_answers(study, "valid"),
+        "test": correct_answers(study, "test"),
+    }
+    choice = choose(rows_of(study), correct, *limits)
+    if json_only:
+        print(json.dumps(choice_as_json(choice), allow_nan=False))
+        return
+    console = terminal.open_console()
+    for line in told(choice, study.study_name):
+        say(console, line, hang=4)
 
 
 def show_space(

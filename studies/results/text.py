@@ -140,11 +140,19 @@ def difference(pair: Paired) -> str:
     return f"{pair.points:+.1f} points ({pair.low:+.1f} to {pair.high:+.1f})"
 
 
-def _times(times: Value | None) -> str:
+def times(found: Value | None) -> str:
+    """`2.31 times as fast (2.25 to 2.38)`, and whether it is significant; empty where not known."""
+    said = _times(found)
+    if found is None or found.low is None or found.high is None or found.low > 1 or found.high < 1:
+        return said
+    return f"{said}, not significant"
+
+
+def _times(found: Value | None) -> str:
     """`2.31 times as fast (2.25 to 2.38)`."""
-    if times is None or times.low is None or times.high is None:
+    if found is None or found.low is None or found.high is None:
         return ""
-    return f"{ms(times.value)} times as fast ({ms(times.low)} to {ms(times.high)})"
+    return f"{ms(found.value)} times as fast ({ms(found.low)} to {ms(found.high)})"
 
 
 def summary(outcome: Outcome) -> tuple[str, ...]:
@@ -165,20 +173,14 @@ def summary(outcome: Outcome) -> tuple[str, ...]:
         if gain.points is not None:
             note = "significant" if gain.points.significant else "not significant"
             figures.append(f"{difference(gain.points)}, {note}")
-        if times := _times(gain.times_faster):
-            figures.append(times + _speed_note(gain.times_faster))
+        if faster := times(gain.times_faster):
+            figures.append(faster)
         if figures:
             said.append(
                 f"Against {clean(gain.baseline.label)} ({', '.join(gain.roles)}): "
                 f"{'; '.join(figures)}."
             )
     return (*said, *_weighed(found))
-
-
-def _speed_note(times: Value | None) -> str:
-    if times is None or times.low is None or times.high is None:
-        return ""
-    return "" if times.low > 1 or times.high < 1 else ", not significant"
 
 
 def _weighed(found: Summary) -> Iterator[str]:

@@ -21,12 +21,12 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 NOT_ENGLISH = (
-    "compared with",
+    "held against",
     "hold it against",
     "dear",
     "dearer",
     "dearest",
-    "corrupted",
+    "spoilt",
     "has it from",
 )
 """Words that this project once used where engineers use others."""
