@@ -1,16 +1,12 @@
 """Time an ONNX file on a device from Python."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
-from device_agent.wire.request import MeasureRequest, TensorSpec
-from device_agent.wire.result import MeasureResult, Status
+from device_agent.wire.result import MeasureResult
 from evaluators.devices.registry import LOCAL
-from evaluators.onnx.inputs import input_specs
-from studies.config.home import devices, home
-from studies.config.options import RUNTIMES, DeviceOptions
+from studies.config.options import DeviceOptions
+from studies.trained.timing import timing_device
 
 
 def measure(
@@ -46,40 +42,6 @@ def measure(
         >>> result.median_ms, result.interval_ms  # doctest: +SKIP
         (1.93, (1.9, 1.97))
     """
-    # It loads PyTorch: importing the package does not.
-    from evaluators.latency.evaluator import (
-        BOARD_TIMING,
-        LOCAL_TIMING,
-        MeasureError,
-        deadline_of,
-    )
-
     options = DeviceOptions((device,), threads, timing, runtime=runtime)
-    path = Path(onnx_file).expanduser()
-    inputs: tuple[TensorSpec, ...] = input_specs(path, shapes or {})
-    kind, provider = RUNTIMES[options.runtime]
-    request = MeasureRequest(
-        hashlib.sha256(path.read_bytes()).hexdigest(),
-        inputs,
-        kind,
-        provider,
-        BOARD_TIMING if options.alone else LOCAL_TIMING,
-        threads=options.runtime_threads,
-        deadline_s=deadline_of(kind),
-    )
-    with ExitStack() as stack:
-        if device == LOCAL:
-            from studies.study.context import local_device
-
-            opener, held = local_device(home())
-            stack.callback(held.release)
-            client = opener()
-        else:
-            from evaluators.devices.ssh.link import open_ssh_device
-
-            client = open_ssh_device(devices().get(device))
-        stack.callback(client.close)
-        result = client.measure(path, request)
-    if result.status is not Status.OK:
-        raise MeasureError(f"{path.name} on {device}: {result.reason}")
-    return result
+    with timing_device(options) as opened:
+        return opened.time(Path(onnx_file).expanduser(), shapes or {})

@@ -288,6 +288,38 @@ def report(
 
 
 @app.command()
+def time(
+    file: Annotated[Path, typer.Argument(help="An ONNX file with all its weights.")],
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", help="ONNX file that is timed in turns with it."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Allowed slowdown over the baseline in %.")
+    ] = 5.0,
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option("--shape", help="NAME=1,3,224,224 for an input of open extents. Repeatable."),
+    ] = None,
+    devices: Devices = None,
+    runtime: Runtime = None,
+    threads: Threads = None,
+    timing: Timing = None,
+    as_json: Json = False,
+) -> None:
+    """Time an ONNX file on a device; exit with 1 if it is slower than its baseline.
+
+    The file and the baseline are read in turns, ABBAABBA. It is slower if the 95 % interval of the
+    ratio of their latencies lies above the tolerance.
+    """
+    with errors():
+        from studies.cli.study import time_network
+
+        given = {"device": tuple(devices or ()), "runtime": runtime, "threads": threads}
+        time_network(file, baseline, tolerance, shapes or [], {**given, "timing": timing}, as_json)
+
+
+@app.command()
 def choose(
     latency_ms: Annotated[
         float | None, typer.Option("--latency", help="Greatest latency in ms.")

@@ -2,15 +2,17 @@
 
 import json
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from rich.table import Table
 
+from evaluators.devices.registry import LOCAL
 from search_space.redaction import redacted_url
 from studies.config.home import home
-from studies.config.options import MAX_PORT, WEIGHTS
+from studies.config.options import MAX_PORT, WEIGHTS, DeviceOptions
 from studies.config.paths import check_page, default_page
 from studies.config.settings import Settings
 from studies.config.usage import UsageError, check_choice, check_range
@@ -121,6 +123,49 @@ def choose_design(
     console = terminal.open_console()
     for line in told(choice, study.study_name):
         say(console, line, hang=4)
+
+
+def time_network(
+    file: Path,
+    baseline: Path | None,
+    tolerance: float,
+    shapes: Sequence[str],
+    given: Mapping[str, Any],
+    json_only: bool,
+) -> None:
+    """Times an ONNX file, against a baseline where there is one; tolerance in percent.
+
+    Raises SlowerThanBaseline, UsageError, and what the device raises.
+    """
+    from studies.trained.timing import (
+        check_slowdown,
+        in_words,
+        shapes_of,
+        time_file,
+        timing_device,
+    )
+
+    if not 0 <= tolerance <= 1000:
+        raise UsageError(f"--tolerance {tolerance:g}: give 0 to 1000 %")
+    names = given["device"] or (LOCAL,)
+    if len(names) > 1:
+        raise UsageError(f"--device {', '.join(names)}: give one")
+    options = DeviceOptions(
+        names, given["threads"], given["timing"] or "auto", runtime=given["runtime"] or "cpu"
+    )
+    with timing_device(options) as device:
+        found = time_file(device, file, baseline, shapes_of(shapes))
+    console = terminal.open_console()
+    if json_only:
+        print(json.dumps(found, allow_nan=False))
+    else:
+        say(console, in_words(found), hang=4)
+        if baseline is not None:
+            say(console, in_words({**found["baseline"], "device": found["device"]}), hang=4)
+    if baseline is not None:
+        said = check_slowdown(found, tolerance / 100)
+        if not json_only:
+            say(console, said, hang=4)
 
 
 def show_space(

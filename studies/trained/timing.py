@@ -1,0 +1,212 @@
+"""Time any ONNX file on a device, alone or against a baseline: what `fusion-nas time` does."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+from device_agent.wire.request import MeasureRequest
+from device_agent.wire.result import MeasureResult, Status
+from evaluators.devices.registry import LOCAL
+from evaluators.onnx.inputs import input_specs
+from search_space.errors import FusionNasError
+from studies.config.home import devices, home
+from studies.config.options import RUNTIMES, DeviceOptions
+from studies.config.usage import UsageError
+from studies.results.text import ms
+
+Shapes = Mapping[str, Sequence[int]]
+ORDER = "ABBAABBA"
+"""Readings of a file (A) and of its baseline (B). A load that changes steadily cancels out in each
+ABBA, and the pairs tell how far ratios spread."""
+
+
+class SlowerThanBaseline(FusionNasError):
+    """A network is slower than its baseline by more than the tolerance."""
+
+    exit_code = 1
+
+
+class TimingDevice:
+    """An open device that times ONNX files; made by `timing_device`."""
+
+    def __init__(self, options: DeviceOptions, client: Any) -> None:
+        self._options, self._client = options, client
+        self.name = options.names[0]
+        self.fingerprint: str = client.hello().fingerprint
+
+    def time(self, path: Path, shapes: Shapes) -> MeasureResult:
+        """Compile a file and time it.
+
+        Raises:
+            ValueError: For an input of unknown extents.
+            FusionNasError: The device cannot be asked, or cannot run the network.
+        """
+        # It loads PyTorch: commands that time nothing start without.
+        from evaluators.latency.evaluator import (
+            BOARD_TIMING,
+            LOCAL_TIMING,
+            MeasureError,
+            deadline_of,
+        )
+
+        kind, provider = RUNTIMES[self._options.runtime]
+        inputs = input_specs(path, shapes)
+        request = MeasureRequest(
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+            inputs,
+            kind,
+            provider,
+            BOARD_TIMING if self._options.alone else LOCAL_TIMING,
+            threads=self._options.runtime_threads,
+            deadline_s=deadline_of(kind),
+        )
+        result: MeasureResult = self._client.measure(path, request)
+        if result.status is not Status.OK:
+            raise MeasureError(f"{path.name} on {self.name}: {result.reason}")
+        return result
+
+
+@contextmanager
+def timing_device(options: DeviceOptions) -> Iterator[TimingDevice]:
+    """Open the one device of `options`, and close it in the end."""
+    with ExitStack() as stack:
+        if options.names[0] == LOCAL:
+            from studies.study.context import local_device
+
+            opener, held = local_device(home())
+            stack.callback(held.release)
+            client: Any = opener()
+        else:
+            from evaluators.devices.ssh.link import open_ssh_device
+
+            client = open_ssh_device(devices().get(options.names[0]))
+        stack.callback(client.close)
+        yield TimingDevice(options, client)
+
+
+@dataclass(frozen=True)
+class Slowdown:
+    """How many times slower a file is than its baseline: a ratio of latencies, with its 95 % CI."""
+
+    ratio: float
+    low: float
+    high: float
+
+    def verdict(self, tolerance: float) -> str:
+        """`slower`, `undecided` or `ok`; tolerance: greatest allowed slowdown, 0.05 for 5 %."""
+        if self.low > 1 + tolerance:
+            return "slower"
+        return "undecided" if self.high > 1 + tolerance else "ok"
+
+
+def time_file(
+    device: TimingDevice, path: Path, baseline: Path | None, shapes: Shapes
+) -> dict[str, Any]:
+    """Time a file, and its baseline in turns with it, and return both as plain JSON values.
+
+    Raises:
+        MeasureError: The device cannot run a file, or no reading was stable.
+        UsageError: A file cannot be timed as it is.
+    """
+    files = {"A": path} | ({} if baseline is None else {"B": baseline})
+    for file in files.values():
+        if not file.is_file():
+            raise UsageError(f"{file}: no such file")
+    order = ORDER if baseline is not None else "A"
+    readings: dict[str, list[MeasureResult]] = {name: [] for name in files}
+    for name in order:
+        readings[name].append(_stable(device, files[name], shapes))
+    found = {
+        "device": device.name,
+        "fingerprint": device.fingerprint,
+        **_as_json(path, readings["A"]),
+    }
+    if baseline is not None:
+        slowdown = _slowdown(readings["A"], readings["B"])
+        found["baseline"] = _as_json(baseline, readings["B"])
+        found["slowdown"] = {"ratio": slowdown.ratio, "low": slowdown.low, "high": slowdown.high}
+    return found
+
+
+def check_slowdown(found: Mapping[str, Any], tolerance: float) -> str:
+    """Return the comparison in words, for what `time_file` returned.
+
+    Raises:
+        SlowerThanBaseline: The 95 % interval lies above the tolerance.
+    """
+    slowdown = Slowdown(**found["slowdown"])
+    said = (
+        f"{slowdown.ratio:.3f} times the latency of the baseline "
+        f"({slowdown.low:.3f} to {slowdown.high:.3f})"
+    )
+    verdict = slowdown.verdict(tolerance)
+    if verdict == "slower":
+        raise SlowerThanBaseline(f"{said}: slower by more than {100 * tolerance:g} %")
+    if verdict == "undecided":
+        return f"{said}: it is not shown whether it is slower by more than {100 * tolerance:g} %"
+    return f"{said}: not slower by more than {100 * tolerance:g} %"
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """`network.onnx on local: 1.93 ms (1.90 to 1.97)`."""
+    low, high = found["interval_ms"]
+    return (
+        f"{found['file']} on {found['device']}: {ms(found['median_ms'])} ms "
+        f"({ms(low)} to {ms(high)})"
+    )
+
+
+def shapes_of(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Read `NAME=1,3,224,224` of each input. Raises UsageError."""
+    shapes = {}
+    for text in given:
+        name, _, extents = text.partition("=")
+        try:
+            shapes[name] = tuple(int(each) for each in extents.split(","))
+        except ValueError:
+            raise UsageError(f"--shape {text!r}: give NAME=EXTENT,EXTENT,...") from None
+    return shapes
+
+
+def _stable(device: TimingDevice, path: Path, shapes: Shapes) -> MeasureResult:
+    from evaluators.latency.evaluator import MeasureError
+
+    try:
+        result = device.time(path, shapes)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    if not result.stable:
+        raise MeasureError(
+            f"{path.name} on {device.name}: no stable reading "
+            f"({'; '.join(result.instability_reasons)}); stop other programs, or give "
+            "--timing shared"
+        )
+    return result
+
+
+def _as_json(path: Path, readings: Sequence[MeasureResult]) -> dict[str, Any]:
+    """A file's readings; the interval is that of the reading in the middle."""
+    middle = sorted(readings, key=lambda each: each.median_ms)[len(readings) // 2]
+    return {
+        "file": path.name,
+        "median_ms": median(each.median_ms for each in readings),
+        "interval_ms": list(middle.interval_ms),
+        "readings_ms": [each.median_ms for each in readings],
+        "peak_memory_mb": middle.peak_memory_mb,
+        "others_cores": middle.rounds[-1].others_cores,
+    }
+
+
+def _slowdown(own: Sequence[MeasureResult], baseline: Sequence[MeasureResult]) -> Slowdown:
+    """Geometric mean of the ratios of neighbouring readings, and Student's interval over them."""
+    from scipy.special import stdtrit
+
+    logs = [math.log(a.median_ms / b.median_ms) for a, b in zip(own, baseline, strict=True)]
+    half = float(stdtrit(len(logs) - 1, 0.975)) * stdev(logs) / math.sqrt(len(logs))
+    mean = fmean(logs)
+    return Slowdown(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
