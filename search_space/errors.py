@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from search_space.redaction import redacted
 
-USAGE, DATA, ENCODER, DEVICE, STORAGE, NUMBERS, DISK_FULL, HOST_KEY = 2, 3, 4, 5, 6, 7, 8, 9
+USAGE, DATA, ENCODER, DEVICE, STORAGE, NUMBERS, DISK_FULL, HOST_KEY, SLOWER = range(2, 11)
 
 
 class FusionNasError(Exception):

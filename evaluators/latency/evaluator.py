@@ -161,6 +161,7 @@ class LatencyEvaluator:
                 "timing": runs.timing.as_json(),
                 "weights_seed": runs.weights_seed,
                 **rewriting.key(genotype),
+                **self._builder.graph_key(genotype),
                 **recipe_of(genotype.precision, self._builder.runtime),
             },
         )
@@ -317,7 +318,7 @@ def crowded_by(others_cores: float | None, cores: int | None, threads: int) -> s
     """
     if others_cores is None or cores is None:
         return ""
-    free = cores - (threads or cores)
+    free = max(0, cores - (threads or cores))
     if others_cores <= free + CROWDED_CORES:
         return ""
     return f"other programs used {others_cores:.1f} of {cores} processors"

@@ -44,8 +44,7 @@ def _spec(path: Path, value: onnx.ValueInfoProto, given: Sequence[int] | None) -
     if len(extents) != len(own):
         said = ", ".join(map(str, own))
         raise ValueError(
-            f"{path}: input {value.name!r} is ({said}): give its extents, as "
-            f"shapes={{{value.name!r}: (1, 64)}}"
+            f"{path}: input {value.name!r} is ({said}): give its extents, such as 1,64"
         )
     whole = kind.startswith("int")
     return TensorSpec(value.name, kind, tuple(extents), high=2.0 if whole else 1.0)

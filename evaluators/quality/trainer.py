@@ -157,13 +157,14 @@ class DesignTrainer:
         """Train by the plan's configurations as `adapted` changes them."""
         fusion = self._new_fusion(genotype)
         module: nn.Module = fusion
-        config, fits = adapted(self.plan.fusion_config(genotype)), []
+        fits: list[Fit] = []
         whole = self.plan.trains_whole(genotype)
         on_features, probe = self.plan.protocol.starts_on_features or not whole, None
         form: TrainingForm | None = None
         if on_features:
             train, valid = self._train_and_valid(genotype, kept=True)
             form = self._training_form(genotype, fusion, train)
+            config = adapted(self.plan.fusion_config(genotype).for_samples(len(train.labels)))
             fits.append(self._fit(module, train, valid, config, "training fusion"))
             probe = probe_accuracy(train, valid, len(self.data.classes))
         if whole:
@@ -172,7 +173,7 @@ class DesignTrainer:
             train, valid = self._train_and_valid(genotype, kept=False)
             if not on_features:
                 form = self._training_form(genotype, fusion, train, network)
-            config = adapted(self.plan.whole_config(genotype))
+            config = adapted(self.plan.whole_config(genotype).for_samples(len(train.labels)))
             fits.append(self._fit(network, train, valid, config, "training whole"))
         fusion.cpu()
         if form is not None:

@@ -43,7 +43,7 @@ class TrainingConfig:
     stays. `momentum` is that of "sgd". Gradients are clipped to the norm `clip_norm`, if any.
     From epoch `average_from` on, if any, what is validated and kept is the mean of the weights at
     the ends of the epochs since.
-    Where so many epochs have fewer than `least_steps` steps there are more epochs.
+    Where so many epochs have fewer than `least_steps` steps more epochs are allowed for.
     """
 
     epochs: int
@@ -67,7 +67,7 @@ class TrainingConfig:
             )
 
     def for_samples(self, samples: int) -> "TrainingConfig":
-        """Return the configuration with at least `least_steps` steps over so many samples."""
+        """Return the configuration with epochs for `least_steps` steps over so many samples."""
         epochs = math.ceil(self.least_steps / math.ceil(samples / self.batch_size))
         if epochs <= self.epochs:
             return self

@@ -15,6 +15,7 @@ from search_space.design.rules import (
     own_widths,
     projects_inputs,
     projects_result,
+    reads_first_token,
 )
 from search_space.encoders.features import read_at
 from search_space.encoders.trunks import Features
@@ -141,8 +142,8 @@ class Branch(nn.Module):
         self.first_tokens = nn.ModuleDict(
             {
                 m: FirstTokenScaling(own[m])
-                for m in self.fused_as_tokens
-                if m in self.poolings and cast(TokenPooling, self.poolings[m]).form == "cls"
+                for m in self.features
+                if reads_first_token(genotype, point, m)
             }
         )
         self.relu = len(genotype.points) > 1 or point.width > 0

@@ -301,13 +301,16 @@ def time(
         list[str] | None,
         typer.Option("--shape", help="NAME=1,3,224,224 for an input of open extents. Repeatable."),
     ] = None,
-    devices: Devices = None,
+    devices: Annotated[
+        list[str] | None,
+        typer.Option("--device", help="local, or the name of a board. Default: local."),
+    ] = None,
     runtime: Runtime = None,
     threads: Threads = None,
     timing: Timing = None,
     as_json: Json = False,
 ) -> None:
-    """Time an ONNX file on a device; exit with 1 if it is slower than its baseline.
+    """Time an ONNX file on a device; exit with 10 if it is slower than its baseline.
 
     The file and the baseline are read in turns, ABBAABBA. It is slower if the 95 % interval of the
     ratio of their latencies lies above the tolerance.

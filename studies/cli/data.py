@@ -55,7 +55,7 @@ def show_data(path: str, text_only: bool, sound: bool = False, everything: bool 
         _say(console, f"found / {checked.known.name} as published; ! where they differ:")
         console.print(_beside_known(checked))
     odd = checked.known.odd if checked.known else {}
-    _say_some(console, "mended", list(checked.mended), everything)
+    _say_some(console, "repaired", list(checked.mended), everything)
     for dropped in checked.dropped:
         if dropped.id in odd:
             _say(console, f"left out of every copy: {dropped.id}: {dropped.why}")

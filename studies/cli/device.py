@@ -12,7 +12,7 @@ from search_space.errors import DEVICE
 from studies.config.home import devices, home
 from studies.config.usage import UsageError
 from studies.report.progress import open_console
-from studies.results.text import clean
+from studies.results.text import clean, counted
 
 MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "problem": ("PROBLEM", "red")}
 
@@ -123,11 +123,11 @@ def check_device(name: str) -> None:
         if finding.way_out:
             _wrapped(console, " " * len(head) + "-> ", finding.way_out)
     problems = sum(finding.level == "problem" for finding in findings)
-    warnings = sum(finding.level == "warning" for finding in findings)
+    warnings = counted(sum(finding.level == "warning" for finding in findings), "warning")
     if problems:
-        _say(f"{name}: {problems} to mend before a study can run, {warnings} to know of")
+        _say(f"{name}: {counted(problems, 'problem')} to fix before a study can run, {warnings}")
         raise typer.Exit(DEVICE)
-    _say(f"{name}: ready" + (f"; {warnings} to know of" if warnings else ""))
+    _say(f"{name}: ready, {warnings}")
 
 
 def _agreed(question: str) -> bool:

@@ -83,7 +83,7 @@ def install(
 
 @device_app.command("check")
 def check(name: Annotated[str, typer.Argument(help="A device's name, or local.")]) -> None:
-    """Say what is wrong with a device, and how to mend it."""
+    """Check a device: what is wrong, and how to fix it."""
     with errors():
         from studies.cli.device import check_device
 

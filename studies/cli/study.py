@@ -1,6 +1,7 @@
 """What the commands do, once the command line has been read."""
 
 import json
+import shlex
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from studies.infra.storage import open_storage, quiet_optuna
 from studies.report import terminal
 from studies.report.json_output import as_json
 from studies.report.paragraphs import say
-from studies.results.study_outcome import correct_answers, outcome_of, rows_of
+from studies.results.study_outcome import SUBJECT, correct_answers, goals_of, outcome_of, rows_of
 from studies.results.verdict import CorrectBySplit
 from studies.study.lookup import find_study, remove_stored_passwords
 
@@ -112,6 +113,8 @@ def choose_design(
     from studies.trained.choose import choice_as_json, choose, told
 
     study = find_study(storage, name)
+    if goals_of(study.user_attrs[SUBJECT]).more:
+        raise UsageError("choose: it supports studies of accuracy and latency only")
     correct: CorrectBySplit = {
         "valid": correct_answers(study, "valid"),
         "test": correct_answers(study, "test"),
@@ -121,7 +124,8 @@ def choose_design(
         print(json.dumps(choice_as_json(choice), allow_nan=False))
         return
     console = terminal.open_console()
-    for line in told(choice, study.study_name):
+    given = ["--name", study.study_name, *(["--storage", redacted_url(storage)] if storage else [])]
+    for line in told(choice, shlex.join(given)):
         say(console, line, hang=4)
 
 
@@ -154,7 +158,7 @@ def time_network(
         names, given["threads"], given["timing"] or "auto", runtime=given["runtime"] or "cpu"
     )
     with timing_device(options) as device:
-        found = time_file(device, file, baseline, shapes_of(shapes))
+        found = time_file(device, file, baseline, shapes_of(shapes), tolerance / 100)
     console = terminal.open_console()
     if json_only:
         print(json.dumps(found, allow_nan=False))
@@ -163,7 +167,7 @@ def time_network(
         if baseline is not None:
             say(console, in_words({**found["baseline"], "device": found["device"]}), hang=4)
     if baseline is not None:
-        said = check_slowdown(found, tolerance / 100)
+        said = check_slowdown(found)
         if not json_only:
             say(console, said, hang=4)
 

@@ -61,7 +61,7 @@ def named_in(
 ) -> tuple[tuple[Judged, ...], dict[str, Verdict | None], Split]:
     """The published designs of a study and its references, verdicts by name, and the split of all.
 
-    They are compared with the front of the study, and against the references. Table and verdicts
+    They are compared with the front of the study and with the references. Table and verdicts
     are on test where every design concerned was looked at there, else on validation.
     """
     named = [row for row in outcome.rows if row.duplicate_of is None and is_published(row.name)]

@@ -194,9 +194,9 @@ def _weighed(found: Summary) -> Iterator[str]:
     if len(pairs) > 1:
         said += f"; significance at the 5 % level, after Holm's correction for {len(pairs)} tests"
     seeds = all(pair.covers_seeds for pair in pairs)
-    yield said + ("." if seeds else "; one training each, so other seeds are not covered.")
-    open_ = [pair for pair in pairs if not pair.significant]
-    if open_ and not seeds:
+    trained = counted(min(pair.seeds for pair in pairs), "training")
+    yield said + ("." if seeds else f"; {trained} each, so other seeds are not covered.")
+    if found.split == "test" and not seeds and not all(pair.significant for pair in pairs):
         yield "What is not significant may be settled by more test samples, or by --seeds 3."
 
 

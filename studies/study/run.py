@@ -106,8 +106,8 @@ def check_trainings(study: optuna.Study) -> None:
         return
     raise NothingTrained(
         study,
-        f"study {study.study_name!r} has no front: {counted(len(untrained), 'design')} of "
-        f"{counted(len(rows), 'trial')} did not train, none did; the last {untrained[-1].reason}",
+        f"study {study.study_name!r} has no front: of {counted(len(rows), 'trial')} "
+        f"none trained; the last of {len(untrained)} that were tried {untrained[-1].reason}",
         "look at the labels and at how many training samples there are (`fusion-nas data check`), "
         "or give another encoder or --trunks tuned, with a new --name",
     )

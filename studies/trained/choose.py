@@ -33,7 +33,8 @@ class Choice:
     """A design that was chosen by accuracy on validation and by latency.
 
     rule: how, in words. eligible: complete designs that meet the limits. faster, slower: its
-    neighbours on their front. split: of the samples that neighbours are compared on.
+    neighbours on the front of the whole study, whatever the limits. split: of the samples that
+    neighbours are compared on.
     """
 
     row: DesignResult
@@ -79,14 +80,16 @@ def choose(
             f"no complete design{limits}: of {len(known)} the fastest takes "
             f"{result_text.ms(fastest)} ms, the most accurate reaches {best:.1f} %"
         )
-    front = list(pareto_front(eligible))
+    within = _distinct(pareto_front(eligible))
     if knee:
-        at, rule = _knee(front), f"the knee of {counted(len(front), 'design')} on the front"
+        chosen, rule = _knee(within), f"the knee of {counted(len(within), 'design')} on the front"
     elif least_accuracy is not None and latency_ms is None:
-        at, rule = 0, "the fastest"
+        chosen, rule = within[0], "the fastest"
     else:
-        at, rule = len(front) - 1, "the most accurate"
-    chosen = front[at]
+        chosen, rule = within[-1], "the most accurate"
+    # Neighbours may miss the limits: they show what another limit would bring.
+    front = _distinct(pareto_front(known))
+    at = [point(row) for row in front].index(point(chosen))
     around = {k: front[at + k] for k in (-1, 1) if 0 <= at + k < len(front)}
     split = split_of((chosen, *around.values()), correct)
     pairs = {}
@@ -103,8 +106,11 @@ def choose(
     return Choice(chosen, rule + limits, len(eligible), faster, slower, split)
 
 
-def told(choice: Choice, study: str) -> Iterator[str]:
-    """Yield the choice in lines: the design, why, its neighbours, and how to export it."""
+def told(choice: Choice, where: str) -> Iterator[str]:
+    """Yield the choice in lines: the design, why, its neighbours, and how to export it.
+
+    `where` are the flags that name the study.
+    """
     row = choice.row
     yield (
         f"{result_text.clean(row.label)}: {result_text.percent(row.accuracy, ' to ')} % on "
@@ -126,7 +132,7 @@ def told(choice: Choice, study: str) -> Iterator[str]:
         yield f"Next {words}: {name}: {'; '.join(figures) or 'not compared'}."
     if row.crowded:
         yield f"Its latency may be too high: {result_text.load(row)}."
-    yield f"Export it: fusion-nas export {row.number} --name {study}"
+    yield f"Export it: fusion-nas export {row.number} {where}"
 
 
 def choice_as_json(choice: Choice) -> dict[str, Any]:
@@ -164,11 +170,22 @@ def _limits(latency_ms: float | None, least_accuracy: float | None) -> str:
     return said + ("" if least_accuracy is None else f" of at least {least_accuracy:g} %")
 
 
-def _knee(front: Sequence[DesignResult]) -> int:
-    """The place on a front, fastest first, that lies furthest above the line between its ends."""
+def _distinct(front: Sequence[DesignResult]) -> list[DesignResult]:
+    """The first row of each point of a front."""
+    found: dict[tuple[float, float], DesignResult] = {}
+    for row in front:
+        found.setdefault(point(row), row)
+    return list(found.values())
+
+
+def _knee(front: Sequence[DesignResult]) -> DesignResult:
+    """The row of a front, fastest first, that lies furthest above the line between its ends."""
     if len(front) < 3:
         raise UsageError(f"--knee: the front has {counted(len(front), 'design')}; three are needed")
     points = [(math.log(latency), accuracy) for accuracy, latency in map(point, front)]
     (low_ms, low), (high_ms, high) = points[0], points[-1]
     above = [(y - low) / (high - low) - (x - low_ms) / (high_ms - low_ms) for x, y in points]
-    return max(range(len(above)), key=above.__getitem__)
+    at = max(range(1, len(above) - 1), key=above.__getitem__)
+    if above[at] <= 0:
+        raise UsageError("--knee: no design lies above the line between the ends of the front")
+    return front[at]

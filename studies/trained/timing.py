@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -13,7 +13,7 @@ from device_agent.wire.request import MeasureRequest
 from device_agent.wire.result import MeasureResult, Status
 from evaluators.devices.registry import LOCAL
 from evaluators.onnx.inputs import input_specs
-from search_space.errors import FusionNasError
+from search_space.errors import SLOWER, FusionNasError
 from studies.config.home import devices, home
 from studies.config.options import RUNTIMES, DeviceOptions
 from studies.config.usage import UsageError
@@ -28,7 +28,7 @@ ABBA, and the pairs tell how far ratios spread."""
 class SlowerThanBaseline(FusionNasError):
     """A network is slower than its baseline by more than the tolerance."""
 
-    exit_code = 1
+    exit_code = SLOWER
 
 
 class TimingDevice:
@@ -105,9 +105,11 @@ class Slowdown:
 
 
 def time_file(
-    device: TimingDevice, path: Path, baseline: Path | None, shapes: Shapes
+    device: TimingDevice, path: Path, baseline: Path | None, shapes: Shapes, tolerance: float
 ) -> dict[str, Any]:
     """Time a file, and its baseline in turns with it, and return both as plain JSON values.
+
+    `tolerance` is the greatest allowed slowdown, 0.05 for 5 %.
 
     Raises:
         MeasureError: The device cannot run a file, or no reading was stable.
@@ -129,27 +131,27 @@ def time_file(
     if baseline is not None:
         slowdown = _slowdown(readings["A"], readings["B"])
         found["baseline"] = _as_json(baseline, readings["B"])
-        found["slowdown"] = {"ratio": slowdown.ratio, "low": slowdown.low, "high": slowdown.high}
+        found["slowdown"] = asdict(slowdown)
+        found["tolerance"], found["verdict"] = tolerance, slowdown.verdict(tolerance)
     return found
 
 
-def check_slowdown(found: Mapping[str, Any], tolerance: float) -> str:
+def check_slowdown(found: Mapping[str, Any]) -> str:
     """Return the comparison in words, for what `time_file` returned.
 
     Raises:
         SlowerThanBaseline: The 95 % interval lies above the tolerance.
     """
-    slowdown = Slowdown(**found["slowdown"])
+    slowdown, percent = Slowdown(**found["slowdown"]), 100 * found["tolerance"]
     said = (
         f"{slowdown.ratio:.3f} times the latency of the baseline "
         f"({slowdown.low:.3f} to {slowdown.high:.3f})"
     )
-    verdict = slowdown.verdict(tolerance)
-    if verdict == "slower":
-        raise SlowerThanBaseline(f"{said}: slower by more than {100 * tolerance:g} %")
-    if verdict == "undecided":
-        return f"{said}: it is not shown whether it is slower by more than {100 * tolerance:g} %"
-    return f"{said}: not slower by more than {100 * tolerance:g} %"
+    if found["verdict"] == "slower":
+        raise SlowerThanBaseline(f"{said}: slower by more than {percent:g} %")
+    if found["verdict"] == "undecided":
+        return f"{said}: it is not shown whether it is slower by more than {percent:g} %"
+    return f"{said}: not slower by more than {percent:g} %"
 
 
 def in_words(found: Mapping[str, Any]) -> str:
@@ -190,15 +192,16 @@ def _stable(device: TimingDevice, path: Path, shapes: Shapes) -> MeasureResult:
 
 
 def _as_json(path: Path, readings: Sequence[MeasureResult]) -> dict[str, Any]:
-    """A file's readings; the interval is that of the reading in the middle."""
-    middle = sorted(readings, key=lambda each: each.median_ms)[len(readings) // 2]
+    """A file's readings; the interval is from the least bound of them to the greatest."""
+    lows, highs = zip(*(each.interval_ms for each in readings), strict=True)
+    last = readings[-1]
     return {
         "file": path.name,
         "median_ms": median(each.median_ms for each in readings),
-        "interval_ms": list(middle.interval_ms),
+        "interval_ms": [min(lows), max(highs)],
         "readings_ms": [each.median_ms for each in readings],
-        "peak_memory_mb": middle.peak_memory_mb,
-        "others_cores": middle.rounds[-1].others_cores,
+        "peak_memory_mb": last.peak_memory_mb,
+        "others_cores": last.rounds[-1].others_cores,
     }
 
 

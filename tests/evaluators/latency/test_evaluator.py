@@ -27,9 +27,9 @@ from evaluators.latency.evaluator import (
     Runs,
     crowded_by,
 )
-from evaluators.onnx.builder import Artifact
+from evaluators.onnx.builder import GRAPH_VERSION, Artifact
 from evaluators.store import EvaluationStore, known_or_new
-from search_space.design.genotype import PRECISIONS
+from search_space.design.genotype import PRECISIONS, FusionPoint
 
 RUNS = Runs(threads=1, timing=QUICK_TIMING, deadline_s=60.0)
 
@@ -172,6 +172,7 @@ def test_on_a_shared_device_too_a_gross_drift_or_a_wide_interval_is_not_trusted(
         (0.9, 2, 1, ""),
         (0.9, 2, 0, "other programs used 0.9 of 2 processors"),
         (0.05, 2, 2, ""),
+        (0.05, 2, 8, ""),
         (None, 2, 1, ""),
         (1.7, None, 1, ""),
     ],
@@ -246,6 +247,15 @@ def test_the_key_depends_on_device_threads_timing_runtime_and_classes(
     monkeypatch.setattr(DeviceClient, "hello", lambda self: other)
     keys.add(evaluator.key(design()))
     assert len(keys) == len(changed) + 3
+
+
+def test_a_design_whose_graph_standardises_features_has_another_key_than_in_0_1_0(
+    home: Path,
+) -> None:
+    made, point = builder(home), FusionPoint(2, 2, "cross-attention", 16)
+    read_first = replace(design(), points=(point,), attention_blocks=0, text_pooling="cls")
+    assert made.graph_key(read_first) == {"graph": GRAPH_VERSION}
+    assert made.graph_key(replace(read_first, text_pooling="mean")) == {}
 
 
 def test_the_key_does_not_depend_on_how_long_one_waits(

@@ -2,15 +2,18 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
-from test_evaluators_contract import demo, image_folder, quality
+import torch
+from test_evaluators_contract import QUICK, demo, design, image_folder, quality
 
 import studies.study.training_protocol as chosen
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.training.config import named_protocol
 from evaluators.training.loop import TrainingConfig, TrainingProtocol, Trunks
+from evaluators.training.plan import ON_FROZEN
 from studies.config.settings import Settings, load_settings
 from studies.config.usage import UsageError
 from studies.results.cautions import cautions_of
@@ -154,3 +157,30 @@ def test_a_design_that_a_study_of_0_1_0_cut_short_is_named() -> None:
         said for said in cautions_of([short], {}) if "1 trial (trial 0) had a fusion so" in said
     ]
     assert not cautions_of([replace(short, shortened="")], {})
+
+
+def test_whole_training_in_bf16_is_judged_in_fp32_and_kept_apart(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "set")
+    found = {}
+    for arithmetic in ("fp32", "bf16"):
+        protocol = replace(QUICK, trunks="by-stage", arithmetic=arithmetic)  # type: ignore[arg-type]
+        evaluator = quality(data, tmp_path / "home", protocol)
+        found[arithmetic] = evaluator.evaluate(design())
+        assert next(evaluator.trainer.trained(design()).parameters()).dtype == torch.float32
+    assert found["fp32"].key != found["bf16"].key
+
+
+def test_the_network_that_is_tested_stands_where_its_inputs_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = quality(image_folder(tmp_path / "set"), tmp_path / "home")
+    evaluator.evaluate(design())
+    assert evaluator.trainer.plan.fidelity(design()) == ON_FROZEN
+    monkeypatch.setattr(evaluator.trainer, "compute_device", "meta")
+    monkeypatch.setattr(evaluator.trainer.inputs, "_device", "meta")
+    monkeypatch.setattr(
+        "evaluators.quality.evaluator.predict",
+        lambda module, examples: examples.batch(torch.arange(2)).logits(module),
+    )
+    with pytest.raises(NotImplementedError, match="meta"):  # all went there; nothing comes back
+        evaluator.test(design())

@@ -73,13 +73,24 @@ def test_what_is_chosen_meets_the_limit_and_is_on_the_front_of_what_does(
 def test_neighbours_are_compared_over_the_same_samples() -> None:
     right = {k: (np.arange(400) < 4 * point(FRONT[k])[0])[None].astype(float) for k in range(4)}
     found = choose(ROWS, {"valid": right, "test": {}}, 4.5)
-    assert found.faster is not None and found.faster.row.number == 1 and found.slower is None
+    assert found.faster is not None and found.faster.row.number == 1
+    assert found.slower is not None and found.slower.row.number == 3, "it misses the limit"
     assert found.faster.points is not None
     assert found.faster.points.points == pytest.approx(-2) and found.split == "valid"
-    said = " ".join(told(found, "mine"))
+    said = " ".join(told(found, "--name mine"))
     assert "Next faster: trial 1: -2.0 points" in said and "2.00 times as fast" in said
-    assert "No slower design on the front." in said
+    assert "Next slower: trial 3: +1.0 points" in said
+    assert "No slower design on the front." in " ".join(told(choose(ROWS, NOTHING), ""))
     assert said.endswith("fusion-nas export 2 --name mine")
+
+
+def test_a_front_without_a_knee_has_none() -> None:
+    straight = [row(k, 60 + k, 2**k) for k in range(4)]
+    with pytest.raises(UsageError, match="no design lies above the line"):
+        choose(straight, NOTHING, knee=True)
+    same = [row(k, 60, 1) for k in range(4)]
+    with pytest.raises(UsageError, match="the front has 1 design; three are needed"):
+        choose(same, NOTHING, knee=True)
 
 
 def test_what_no_design_meets_is_refused_with_what_is_nearest() -> None:
