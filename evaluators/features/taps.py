@@ -104,6 +104,9 @@ class TapFeatures:
             "samples": hashlib.sha256(ids.encode()).hexdigest(),
             "tokens": length if spec.modality == "text" else 0,
         }
+        if any(feature.form == "tokens" for feature in group):
+            # Version 0.1.0 rounded first tokens that hardly differ.
+            conditions["rounding"] = "first tokens apart"
         key = hashlib.sha256(json.dumps(conditions).encode()).hexdigest()
         return FeatureStore(self._folder / key, conditions, len(samples))
 

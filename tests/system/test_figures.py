@@ -243,6 +243,7 @@ def _own_signals() -> Iterator[None]:
     """A run takes SIGTERM for itself."""
     import signal
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for each, handler in before.items():
+        signal.signal(each, handler)

@@ -304,6 +304,13 @@ def test_half_precision_is_for_features_whose_differences_it_keeps(
         assert (read.whole() - whole).abs().max() <= 5e-4 * whole.abs().max()
 
 
+def test_first_tokens_that_hardly_differ_are_kept_as_they_are(tmp_path: Path) -> None:
+    kept, whole = store(tmp_path, 9), tokens(1.0, 0.0)
+    whole[:, 0] = 2 + 1e-3 * whole[:, 0]
+    fill(kept, {"tokens": whole}, shard_bytes=2**20, may_halve=["tokens"])
+    assert torch.equal(kept.read(["tokens"])["tokens"].whole(), whole)
+
+
 def test_one_shard_s_outlier_leaves_the_others_in_half_precision(tmp_path: Path) -> None:
     kept, whole = store(tmp_path), tensors()
     whole["tokens"][6, 0, 0] = 1e5
@@ -508,4 +515,6 @@ def test_half_precision_changes_no_logit_of_a_trained_fusion_by_a_thousandth(
     assert (kept - whole).abs().max() < 1e-3
     assert kept.std(0).max() > 0.1, "or they would agree whatever was kept"
     forms = evaluator.trainer.inputs.kept(genotype, "valid")._features
-    assert {read.dtype for read in forms.values()} == {torch.float16}
+    dtypes = {feature.modality: read.dtype for feature, read in forms.items()}
+    # The first token of MiniLM's fourth layer varies by less than rounding may change.
+    assert dtypes == {"text": torch.float32, "vision": torch.float16}

@@ -262,7 +262,7 @@ def test_the_command_runs_a_list_and_shows_it(
     monkeypatch.chdir(place.folder)
     for name, value in place.environment().items():
         monkeypatch.setenv(name, value)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         for _ in range(2):
             flags = ["run", "--study", kind, "--json", *place.flags()]
@@ -270,7 +270,8 @@ def test_the_command_runs_a_list_and_shows_it(
             told = json.loads(capsys.readouterr().out)
             evaluations = len(place.kept())
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     # A reading that was unstable is kept as well, and that design is timed again.
     trusted = [one["key"] for one in place.kept() if not one["unstable"]]
     assert evaluations == len(place.kept()) and len(trusted) == len(set(trusted))
