@@ -86,6 +86,17 @@ def test_the_most_accurate_design_of_the_search_is_compared_with_each_baseline_o
     assert text.times_faster is not None and text.times_faster.value == pytest.approx(0.45)
 
 
+def test_late_fusion_is_known_on_any_encoder_and_beside_a_better_seeded_design() -> None:
+    late = replace(LATE, name="late-small-xcit")
+    early = replace(EARLY, accuracy=Value(72), test_accuracy=Value(72))
+    found = summary_of((early, late, FOUND), (), {"test": {}, "valid": {}})
+    assert found is not None
+    assert {gain.baseline.name: gain.roles for gain in found.gains} == {
+        early.name: ("the most accurate seeded design",),
+        late.name: ("late fusion",),
+    }
+
+
 def test_accuracy_and_speed_are_two_statements(outcome: Outcome) -> None:
     said = said_of(outcome, summary_of(ROWS, (TEXT,), correct((*ROWS, TEXT))))
     assert said.startswith("Most accurate design found: trial 2, 74.0 (70.0 to 78.0) % on test")
