@@ -1,6 +1,7 @@
 """What all tests share: real data where there is some, no network, one thread a process."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +15,21 @@ from sshd import Sshd, missing, start_sshd
 
 ROOT = Path(__file__).parent.parent
 LONGEST_FIRST = ("system", "studies")
+HANDLERS = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the folders of whole studies, so that no worker ends on a long file alone."""
     folders = [Path(__file__).parent / name for name in LONGEST_FIRST]
     items.sort(key=lambda item: [not item.path.is_relative_to(folder) for folder in folders])
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    """A run in this process takes signals for itself and leaves them so."""
+    yield
+    for each, handler in HANDLERS.items():
+        signal.signal(each, handler)
 
 
 @pytest.fixture(scope="session")

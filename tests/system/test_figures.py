@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -236,14 +235,3 @@ def test_majority_text_only_and_vision_only_stand_in_every_table_and_front(
     shown = reported(crossed)
     assert {row["name"] for row in shown["references"]} == held_against - {"majority class"}
     assert shown["majority_percent"]["test"] == pytest.approx(50.0)
-
-
-@pytest.fixture(autouse=True)
-def _own_signals() -> Iterator[None]:
-    """A run takes SIGTERM for itself."""
-    import signal
-
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for each, handler in before.items():
-        signal.signal(each, handler)
