@@ -86,7 +86,7 @@ class NothingTrained(StudyIncomplete):
 
 
 def _check_complete(study: optuna.Study, left: Sequence[str]) -> None:
-    """Raise StudyShort for trials that others have in hand, and as the checks below."""
+    """Raise StudyShort for trials that other workers still run; then check readings and trainings."""
     if left:
         raise StudyShort(
             study,

@@ -22,7 +22,7 @@ from studies.results.text import ms
 Shapes = Mapping[str, Sequence[int]]
 ORDER = "ABBAABBA"
 """Readings of a file (A) and of its baseline (B). A load that changes steadily cancels out in each
-ABBA, and the pairs tell how far ratios spread."""
+ABBA. The interval is estimated from the ratios of the pairs."""
 
 
 class SlowerThanBaseline(FusionNasError):

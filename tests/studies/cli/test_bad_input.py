@@ -271,7 +271,7 @@ def test_a_study_made_under_other_conditions_is_left_alone_and_told_which(
     if not flags:
         label = place.data / "label.csv"
         label.write_text(label.read_text().replace("a night", "a bright", 1))
-    # Not of a copy of the file: trials may stand in its write-ahead log.
+    # Do not copy the file: recent trials may be in its write-ahead log only.
     count = "SELECT count(*) FROM trials"
     with sqlite3.connect(place.folder / "runs" / "fusion-nas.db") as db:
         before = db.execute(count).fetchall()
