@@ -88,6 +88,7 @@ def report(runs: Sequence[dict[str, Any]], majority: float) -> dict[str, Any]:
     for run in runs:
         by_design.setdefault(run["key"], []).append(run["test"])
     means = [statistics.mean(tests) for tests in by_design.values()]
+    seconds = [run["seconds"] for run in runs if "seconds" in run]
     stuck = [abs(r["valid"] - majority) <= 0.5 and r["probe_valid"] >= majority + 3 for r in runs]
     return {
         "trainings": len(runs),
@@ -107,7 +108,7 @@ def report(runs: Sequence[dict[str, Any]], majority: float) -> dict[str, Any]:
         "test_worst_design": round(min(means), 2),
         "test_best_design": round(max(means), 2),
         "probe_test_mean": round(statistics.mean(run["probe_test"] for run in runs), 2),
-        "seconds_median": statistics.median(run["seconds"] for run in runs),
+        "seconds_median": statistics.median(seconds) if seconds else None,
         "machine": machine(),
     }
 

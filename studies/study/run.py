@@ -86,7 +86,7 @@ class NothingTrained(StudyIncomplete):
 
 
 def _check_complete(study: optuna.Study, left: Sequence[str]) -> None:
-    """Raise StudyShort for trials that other workers still run; then check readings and trainings."""
+    """Raise StudyShort for trials of other workers; then check readings and trainings."""
     if left:
         raise StudyShort(
             study,
