@@ -33,6 +33,8 @@ class Options(TypedDict, total=False):
     timing: str
     rewrites: str
     runtime: str
+    final_readings: int
+    retime: bool
     trials: int
     sampler: str
     seed_paper: bool

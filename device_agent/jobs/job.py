@@ -86,6 +86,7 @@ def measure(job: Job, root: Path = Path("/")) -> MeasureResult:
             drift_reference.run_once,
             lambda: read_state(root),
             lambda: others_s(root),
+            time.process_time_ns if on_one_thread(request) else None,
         )
         timing = time_runs(timed, request.timing)
         device_ms = session.extras().device_ms  # Before the runs of the energy pass are added.
@@ -109,6 +110,11 @@ def measure(job: Job, root: Path = Path("/")) -> MeasureResult:
         peak_memory_mb=peak_memory_mb(),
         board_after=read_state(root),
     )
+
+
+def on_one_thread(request: MeasureRequest) -> bool:
+    """Return whether the network is run by one thread of this process and nothing else."""
+    return request.threads == 1 and request.provider == "CPUExecutionProvider"
 
 
 def run_job(file: Path, agent: BinaryIO, answer: BinaryIO) -> None:

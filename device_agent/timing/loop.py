@@ -29,12 +29,15 @@ class Timed:
         read_state: reads the state of the board.
         others_s: seconds of processor time that other programs have taken so far, all processors
             together; None where the system does not tell.
+        process_ns: processor time of this process so far, where it is the work of the network: it
+            is not if threads wait for work, or an accelerator does it. None then.
     """
 
     run_once: Callable[[], object]
     run_drift_reference: Callable[[], object]
     read_state: Callable[[], BoardState]
     others_s: Callable[[], float | None]
+    process_ns: Clock | None = None
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,17 @@ def _take_round(timed: Timed, protocol: TimingProtocol, clock_ns: Clock) -> Roun
     start_ns, others_before_s = clock_ns(), timed.others_s()
     before_ms = _anchor_ms(timed.run_drift_reference, protocol, clock_ns)
     timed.run_once()  # The reference had the caches: the first run after it is not a sample.
+    spent_before_ns = timed.process_ns() if timed.process_ns else 0
     samples_ms, block_of = _take_blocks(timed.run_once, protocol, clock_ns)
+    cpu_ms = None
+    if timed.process_ns:
+        cpu_ms = (timed.process_ns() - spent_before_ns) / 1e6 / len(samples_ms)
     after_ms = _anchor_ms(timed.run_drift_reference, protocol, clock_ns)
     others_s, passed_s = timed.others_s(), (clock_ns() - start_ns) / 1e9
     others = None
     if others_s is not None and others_before_s is not None:
         others = max(0.0, others_s - others_before_s) / passed_s
-    taken = Round(tuple(samples_ms), tuple(block_of), (before_ms, after_ms), others)
+    taken = Round(tuple(samples_ms), tuple(block_of), (before_ms, after_ms), others, cpu_ms=cpu_ms)
     instability_reasons = instability_reasons_of(taken, protocol, board_before, timed.read_state())
     return replace(taken, instability_reasons=instability_reasons)
 

@@ -51,6 +51,7 @@ class Round:
             None where the system does not tell.
         instability_reasons: what speaks against the round, in words with figures; empty when
         nothing does.
+        cpu_ms: processor time of one run, on average; None where it is not the work of the network.
     """
 
     samples_ms: tuple[float, ...]
@@ -58,6 +59,7 @@ class Round:
     drift_reference_ms: tuple[float, float]
     others_cores: float | None = None
     instability_reasons: tuple[str, ...] = ()
+    cpu_ms: float | None = None
 
     def __post_init__(self) -> None:
         check_type("Round.samples_ms", self.samples_ms, tuple)
@@ -81,6 +83,7 @@ class Round:
         for reading_ms in self.drift_reference_ms:
             check_real("Round.drift_reference_ms: one reading", reading_ms, 1e-9, DAY_MS)
         check_known(check_real, "Round.others_cores", self.others_cores, 0.0, 1e6)
+        check_known(check_real, "Round.cpu_ms", self.cpu_ms, 0.0, DAY_MS)
         check_type("Round.instability_reasons", self.instability_reasons, tuple)
         check_int(
             "Round.instability_reasons: number of reasons",
@@ -103,12 +106,14 @@ class Round:
         """Return the JSON object that `from_json` reads."""
         lists = {name: list(getattr(self, name)) for name in self._listed()}
         lists = {JSON_NAMES.get(name, name): value for name, value in lists.items()}
-        return {**lists, "others_cores": self.others_cores}
+        return {**lists, "others_cores": self.others_cores, "cpu_ms": self.cpu_ms}
 
     @classmethod
     def from_json(cls, value: object) -> "Round":
         """Build from a JSON object; raises `ProtocolError` naming field and value."""
         names = [field.name for field in fields(cls)]
+        if isinstance(value, dict):  # results that a device stored before 0.2.0 do not have it
+            value = {"cpu_ms": None, **value}
         found = take("Round", value, [JSON_NAMES.get(name, name) for name in names])
         found = {name: found[JSON_NAMES.get(name, name)] for name in names}
         lists = {name: as_tuple(f"Round.{name}", found[name]) for name in cls._listed()}

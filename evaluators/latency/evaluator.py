@@ -43,6 +43,8 @@ LOCAL_TIMING = TimingProtocol(
 CROWDED_CORES = 0.1
 """Processors that other programs may take from a design before its reading is called crowded; a
 board's reading is refused from the same load on (`TimingProtocol.others_cores`)."""
+MOST_OVER_CPU = 1.1
+"""Wall time over processor time, of one thread, up to which a reading is not disturbed."""
 ATTEMPTS = 5
 """A design in whose trial the device is lost so often may be why: the next one is tried."""
 
@@ -173,11 +175,15 @@ class LatencyEvaluator:
         that cannot be built, ParityError where its ONNX differs from torch, MeasureError where
         device or request failed, DeviceError where the agent is lost.
         """
-        artifact = self._builder.build(genotype, weights=self._runs.weights_seed is None)
+        artifact = self.build(genotype)
         try:
             return self.time(genotype, artifact)
         finally:
             artifact.discard()  # random weights are of no further use
+
+    def build(self, genotype: Genotype) -> Artifact:
+        """Build a design as it is timed, with random weights. Raises as `OnnxBuilder.build`."""
+        return self._builder.build(genotype, weights=self._runs.weights_seed is None)
 
     def time(self, genotype: Genotype, artifact: Artifact) -> Evaluation:
         """The same for a design that is already built."""
@@ -240,7 +246,9 @@ class LatencyEvaluator:
             "block_medians_ms": list(result.block_medians_ms),
             "anchor_ms": list(result.rounds[-1].drift_reference_ms),
             "others_cores": result.rounds[-1].others_cores,
-            "crowded": crowded_by(
+            "cpu_ms": result.rounds[-1].cpu_ms,
+            "crowded": waited(result.median_ms, result.rounds[-1].cpu_ms)
+            or crowded_by(
                 result.rounds[-1].others_cores, self._device.hello().board.cores, runs.threads
             ),
             "earlier_rounds": [one.as_json() for one in result.rounds[:-1]],
@@ -322,6 +330,18 @@ def crowded_by(others_cores: float | None, cores: int | None, threads: int) -> s
     if others_cores <= free + CROWDED_CORES:
         return ""
     return f"other programs used {others_cores:.1f} of {cores} processors"
+
+
+def waited(median_ms: float, cpu_ms: float | None) -> str:
+    """Say for how much of its latency a design waited for a processor; empty where it did not.
+
+    Args:
+        median_ms: Wall time of one inference.
+        cpu_ms: Processor time of one inference, on one thread; None where not known.
+    """
+    if cpu_ms is None or median_ms <= MOST_OVER_CPU * cpu_ms:
+        return ""
+    return f"{100 * (1 - cpu_ms / median_ms):.0f} % of it was waiting for a processor"
 
 
 def _unstable(result: MeasureResult) -> str:

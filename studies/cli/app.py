@@ -111,6 +111,24 @@ def run(
         ),
     ] = None,
     runtime: Runtime = None,
+    final_readings: Annotated[
+        int | None,
+        typer.Option(
+            "--final-readings",
+            metavar="N",
+            help="At the end, time the front and the named designs N times again, in turns. "
+            "0: do not. Default: 4.",
+            rich_help_panel="Device",
+        ),
+    ] = None,
+    retime: Annotated[
+        bool,
+        typer.Option(
+            "--retime",
+            help="At the end, also time designs again that were timed under load.",
+            rich_help_panel="Device",
+        ),
+    ] = False,
     precisions: Annotated[
         list[str] | None,
         typer.Option(
@@ -187,7 +205,8 @@ def run(
         int | None,
         typer.Option(
             "--seeds",
-            help="Trainings per design for the test accuracy at the end. Default: 1.",
+            help="Trainings of each design of the front, and of each named design, for its test "
+            "accuracy. Default: 3.",
             rich_help_panel="Training",
         ),
     ] = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from evaluators.data import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.devices.registry import LOCAL
+from evaluators.statistics.ratio import LEAST_ROUNDS
 from search_space.design.genotype import PRECISIONS, Precision
 from studies.ablations.designs import kinds
 from studies.config.usage import MAX_SEEDS, UsageError, check_choice, check_range, check_threads
@@ -33,6 +34,7 @@ PRECISIONS_OF: dict[str, tuple[Precision, ...]] = {
 MAX_SEED = 2**32 - 1
 """What samplers can tell apart."""
 MAX_WORKERS = 64
+MAX_FINAL_READINGS = 100
 MAX_PORT = 2**16 - 1
 TIMINGS = ("auto", "alone", "shared")
 REWRITES = ("all", "none", "own-length")
@@ -106,6 +108,9 @@ class DeviceOptions:
         timing: a key of TIMINGS; `auto` is `shared` on `local`, else `alone`.
         rewrites: exact rewrites before timing, a key of REWRITES.
         runtime: a key of RUNTIMES.
+        final_readings: times that the front and named designs are timed again at the end, in turns;
+            0 for not at all.
+        retime: time designs again then that were timed under load.
     """
 
     names: tuple[str, ...] = (LOCAL,)
@@ -113,6 +118,8 @@ class DeviceOptions:
     timing: str = "auto"
     rewrites: str = "all"
     runtime: str = "cpu"
+    final_readings: int = 4
+    retime: bool = False
 
     @property
     def runtime_threads(self) -> int:
@@ -136,6 +143,18 @@ class DeviceOptions:
         check_choice("--runtime", self.runtime, tuple(RUNTIMES))
         if self.threads is not None:
             check_threads(self.threads)
+        if self.final_readings:
+            check_range(
+                "--final-readings",
+                self.final_readings,
+                LEAST_ROUNDS,
+                MAX_FINAL_READINGS,
+                "intervals are over readings; 0 leaves them out",
+            )
+        elif self.retime:
+            raise UsageError(
+                "--retime with --final-readings 0: nothing is timed again; leave one out"
+            )
         if not self.names:
             raise UsageError(f"--device: give {LOCAL} or the name of a device")
         named = ", ".join(self.names)
@@ -247,7 +266,7 @@ class TrainingOptions:
     cv: bool = False
     fine_tune: int = 0
     seed: int = 0
-    seeds: int = 1
+    seeds: int = 3
 
     def __post_init__(self) -> None:
         check_choice("--trunks", self.trunks, TRUNKS)

@@ -1,6 +1,7 @@
 """A study's outcome as plain JSON values, with units in the names."""
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 from evaluators.statistics.paired import Paired
@@ -148,6 +149,7 @@ def row_as_json(row: DesignResult) -> dict[str, Any]:
         "test_accuracy_percent_by_seed": list(row.test_seeds),
         "modality_use": row.use and _use(row.use),
         "latency_ms": _value(row.latency),
+        **({} if row.turns is None else {"final_latency": _turns(row)}),
         "further": {name: _value(value) for name, value in row.more.items()},
         "probe_r2_percent": _value(row.probe_r2),
         "predicted_latency_ms": _value(row.predicted_latency),
@@ -158,6 +160,17 @@ def row_as_json(row: DesignResult) -> dict[str, Any]:
             "accuracy_percent": _number(row.published_accuracy),
             "latency_ms": _number(row.published_latency_ms),
         },
+    }
+
+
+def _turns(row: DesignResult) -> dict[str, Any]:
+    """Readings in turns at the end: those of one session and one position are of one round."""
+    turns = row.turns
+    assert turns is not None
+    return {
+        "session": turns.session,
+        "readings": [each and asdict(each) for each in turns.readings],
+        "latency_ms_in_search": _value(row.latency_in_search),
     }
 
 

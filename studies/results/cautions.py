@@ -8,11 +8,13 @@ from evaluators.statistics.paired import Correct, Paired, holm, paired
 from studies.results.objectives import Goals
 from studies.results.outcome import DesignResult
 from studies.results.pareto import dominates, pareto_front
-from studies.results.text import counted
+from studies.results.text import counted, ms, overlap
 from studies.results.verdict import Judged, compare
 
 CorrectAnswers = Mapping[int | str, Correct]
 """Which samples each design was right about: (seeds, N), by trial number or reference's name."""
+MOST_APART = 1.25
+"""Two readings of one design whose ratio is below this are not mentioned."""
 
 
 def cautions_of(
@@ -36,7 +38,8 @@ def cautions_of(
         *_without_figures(rows),
         *(said for row in references if (said := _of_reference(row, front, correct))),
         *_of_training(rows),
-        *_of_load(rows),
+        *_of_load((*rows, *references)),
+        *_of_readings((*rows, *references)),
         *_of_order(front, correct),
         *_of_use(front),
     )
@@ -170,6 +173,25 @@ def _of_load(rows: Sequence[DesignResult]) -> list[str]:
         f"{len(crowded)} of {counted(timed, 'reading')} of latency may be too high "
         f"({first}{'; ...' if len(crowded) > 3 else ''}). Their intervals do not cover this. Stop "
         "other programs, or use fewer workers, before the next study."
+    ]
+
+
+def _of_readings(rows: Sequence[DesignResult]) -> list[str]:
+    """Designs whose latency was another when it was read again at the end."""
+    found = []
+    for row in rows:
+        first, last = row.latency_in_search, row.latency
+        if first is None or last is None:
+            continue
+        times = max(first.value, last.value) / min(first.value, last.value)
+        if times > MOST_APART and not overlap(first, last):
+            found.append(f"{row.label} {ms(first.value)} ms, then {ms(last.value)} ms")
+    if not found:
+        return []
+    return [
+        f"{counted(len(found), 'design')} took another time when read again at the end: "
+        f"{'; '.join(found[:3])}{'; ...' if len(found) > 3 else ''}. The later latency is shown; "
+        "the search chose by the first."
     ]
 
 

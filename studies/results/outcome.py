@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
+from evaluators.latency.readings import Reading
 from studies.results.objectives import ACCURACY, LATENCY, Goals, Objective
 
 if TYPE_CHECKING:  # it loads NumPy, and commands that show no study start without
@@ -29,6 +31,41 @@ class Value:
     def kept(source: Mapping[str, Any], name: str) -> Value | None:
         """The figure that is kept under this name as (value, low, high); None where none is."""
         return Value(*source[name]) if name in source else None
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Latencies of one design that were read in turns with those of others, at a study's end.
+
+    session: readings of other designs that have the same number are of the same rounds.
+    readings: one a round; None where the device had no stable one.
+    """
+
+    session: int
+    readings: tuple[Reading | None, ...]
+
+    @property
+    def stable(self) -> tuple[Reading, ...]:
+        """The readings that there are: those that no load disturbed, or all where each was."""
+        found = [reading for reading in self.readings if reading is not None]
+        return tuple([reading for reading in found if not reading.crowded] or found)
+
+    @property
+    def latency(self) -> Value | None:
+        """The median of the stable readings, from the least bound to the greatest; None of none."""
+        stable = self.stable
+        if not stable:
+            return None
+        return Value(
+            median(each.median_ms for each in stable),
+            min(each.low_ms for each in stable),
+            max(each.high_ms for each in stable),
+        )
+
+    @property
+    def crowded(self) -> str:
+        """Which load disturbed the last reading, if it disturbed all; else empty."""
+        return self.stable[-1].crowded if self.stable else ""
 
 
 SEEDS, USE = "seeds", "use_by_shuffling"
@@ -97,8 +134,10 @@ class DesignResult:
     which attention blocks cannot attend and were timed in a simpler form, `crowded` which load took
     processors from it while it was timed, `device` by which device it was timed, `timing` with
     what care: a board that did nothing else, or a machine that did; where it is not kept, the
-    latter. timed_as: number of the trial that timed it at the end. use: what the trained design
-    uses of each modality, where that was looked at. more: values of further objectives, by name,
+    latter. turns: the readings of the study's end, from which `latency` then comes;
+    latency_in_search: the one by which the search chose, where that was another. timed_as: number
+    of the trial that timed it at the end. use: what the trained design uses of each modality, where
+    that was looked at. more: values of further objectives, by name,
     as far as they are known.
     """
 
@@ -115,6 +154,8 @@ class DesignResult:
     test_seeds: tuple[float, ...] = ()
     use: ModalityUse | None = None
     latency: Value | None = None
+    turns: Turns | None = None
+    latency_in_search: Value | None = None
     probe_r2: Value | None = None
     predicted_latency: Value | None = None
     parameters: int | None = None

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from evaluators.latency.readings import Reading, Readings
 from evaluators.statistics.paired import Correct, correct_from
 from studies.results.ablation import grid_outcome
 from studies.results.cautions import cautions_of, neighbours
@@ -27,6 +28,7 @@ from studies.results.outcome import (
     Split,
     Standing,
     State,
+    Turns,
     Value,
 )
 from studies.results.pareto import (
@@ -51,9 +53,13 @@ SUBJECT, REFERENCES, TESTS = "subject", "references", "test"
 RIGHT = "right"
 """Of the test figures by trial: which samples were right. Of the study: the same of its references,
 by split and name."""
+TURNS = "readings in turns"
+"""Of the study: by trial number or reference's name, what `turns_json` gives of each design."""
 MIN_TRIALS_FOR_IMPORTANCE = 8
 _STORED_AS = {"adapted": "carried_over"}
 """Names that fields of a row have in the storage, where they are others."""
+_NOT_STORED = ("turns", "latency_in_search")
+"""Fields of a row that the storage has under TURNS."""
 
 
 def metrics(sought: Goals) -> list[str]:
@@ -155,7 +161,8 @@ def reference_row(
 
 def row_json(row: DesignResult) -> dict[str, Any]:
     """A row as plain JSON values; `row_from_json` is the inverse."""
-    return {_STORED_AS.get(name, name): value for name, value in asdict(row).items()}
+    fields = {name: value for name, value in asdict(row).items() if name not in _NOT_STORED}
+    return {_STORED_AS.get(name, name): value for name, value in fields.items()}
 
 
 def row_from_json(fields: Mapping[str, Any]) -> DesignResult:
@@ -170,6 +177,34 @@ def row_from_json(fields: Mapping[str, Any]) -> DesignResult:
     use = ModalityUse.from_json(kept) if "chance" in kept else None  # none by earlier versions
     seeds = tuple(fields.get("test_seeds", ()))
     return DesignResult(**{**fields, **values, "use": use, "test_seeds": seeds})
+
+
+def turns_json(session: int, readings: Readings) -> dict[str, Any]:
+    """Readings in turns of one design as plain JSON values."""
+    return {"session": session, "readings": [each and asdict(each) for each in readings]}
+
+
+def with_turns(row: DesignResult, study: optuna.Study) -> DesignResult:
+    """The row with the latency that was read in turns at the study's end, where there is one.
+
+    The latency of the search is kept if it was not disturbed and every later reading was. A design
+    that is then over the study's latency limit is infeasible.
+    """
+    found = study.user_attrs.get(TURNS, {}).get(row.name if row.number is None else str(row.number))
+    if found is None:
+        return row
+    readings = tuple(None if each is None else Reading(**each) for each in found["readings"])
+    turns = Turns(found["session"], readings)
+    row = replace(row, turns=turns)
+    latency = turns.latency
+    if latency is None or (turns.crowded and row.latency and not row.crowded):
+        return row
+    row = replace(row, latency=latency, latency_in_search=row.latency, crowded=turns.crowded)
+    limit = study.user_attrs[SUBJECT]["latency_limit_ms"]
+    if row.number is None or limit is None or latency.value <= limit:
+        return row
+    reason = f"{latency.value:.3f} ms, when timed again at the end, is over the latency limit of "
+    return replace(row, state="infeasible", reason=f"{reason}{limit:g} ms")
 
 
 def rows_of(study: optuna.Study) -> tuple[DesignResult, ...]:
@@ -187,7 +222,7 @@ def rows_of(study: optuna.Study) -> tuple[DesignResult, ...]:
     rows = []
     for trial, record in read:
         row = row_of(trial, record, tests)
-        row = replace(row, duplicate_of=duplicate_of(trial, record, first))
+        row = with_turns(replace(row, duplicate_of=duplicate_of(trial, record, first)), study)
         if row.state == "stopped":
             timed_as = later.get(record.result.key)
             if timed_as is not None:
@@ -219,7 +254,8 @@ def duplicate_of(trial: FrozenTrial, record: TrialRecord, first: Mapping[str, in
 def outcome_of(study: optuna.Study) -> Outcome:
     """Everything there is to show of a study that this toolkit made. Raises KeyError otherwise."""
     rows = rows_of(study)
-    references = tuple(row_from_json(r) for r in study.user_attrs.get(REFERENCES, []))
+    stored = [row_from_json(each) for each in study.user_attrs.get(REFERENCES, [])]
+    references = tuple(with_turns(row, study) for row in stored)
     subject = study.user_attrs[SUBJECT]
     grid = grid_outcome(subject.get("grid"), rows, correct_answers(study))
     fine_tuned = fine_tuned_of(study.user_attrs, rows)

@@ -436,8 +436,8 @@ def _has_bounds(row: DesignResult) -> bool:
 
 
 def load(row: DesignResult) -> str:
-    """`timed while other programs used 1.7 of 2 processors`; empty where they left enough."""
-    return f"timed while {row.crowded}" if row.crowded else ""
+    """`timing disturbed: other programs used 1.7 of 2 processors`; empty where none was."""
+    return f"timing disturbed: {row.crowded}" if row.crowded else ""
 
 
 def counted(number: int, what: str) -> str:

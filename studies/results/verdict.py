@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evaluators.data.measures import Z_95
+from evaluators.latency.readings import Reading
 from evaluators.statistics.paired import Correct, Paired, holm, paired
+from evaluators.statistics.ratio import ratio_in_turns
 from studies.results.outcome import (
     DesignResult,
     Gain,
@@ -197,7 +199,8 @@ def compare(own: Judged, rival: Judged) -> Comparison:
 def speed(own: DesignResult, rival: DesignResult) -> Value | None:
     """How many times faster than `own` a rival is, and the 95 % interval of that ratio.
 
-    In the logarithm, in quadrature: the half-widths of the two intervals, and what two readings
+    Of designs that were read in turns at the study's end, from the ratios of each round. Of others,
+    in the logarithm, in quadrature: the half-widths of the two intervals, and what two readings
     differ by that are not of one moment, 1.96 times the BETWEEN_READINGS of each. The very same
     reading is a tie, 1 without any width. None where a latency is missing, unstable or without an
     interval.
@@ -211,11 +214,35 @@ def speed(own: DesignResult, rival: DesignResult) -> Value | None:
         return None
     if a == b:  # two readings never agree to the last digit: this is one, of one graph
         return Value(1.0, 1.0, 1.0)
+    if (found := _in_turns(own, rival)) is not None:
+        return found
     ratio = a.value / b.value
     between = [Z_95 * BETWEEN_READINGS[row.timing] for row in (own, rival)]
     up = math.hypot(math.log(a.high / a.value), math.log(b.value / b.low), *between)
     down = math.hypot(math.log(a.value / a.low), math.log(b.high / b.value), *between)
     return Value(ratio, ratio * math.exp(-down), ratio * math.exp(up))
+
+
+def _in_turns(own: DesignResult, rival: DesignResult) -> Value | None:
+    """The ratio from readings of the same rounds; None where there are too few.
+
+    On a device that does other work too, of processor times where they are known: on one thread
+    they are the latency without the moments in which another program had the processor.
+    """
+    turns = [row.turns for row in (own, rival) if row.turns is not None]
+    if len(turns) < 2 or turns[0].session != turns[1].session:
+        return None
+    readings = [reading for each in turns for reading in each.readings if reading is not None]
+    shared = "shared" in (own.timing, rival.timing)
+    by_cpu = shared and all(reading.cpu_ms for reading in readings)
+
+    def compared(reading: Reading | None) -> float | None:
+        if reading is None:
+            return None
+        return reading.cpu_ms if by_cpu else reading.median_ms
+
+    found = ratio_in_turns(*(list(map(compared, each.readings)) for each in turns))
+    return None if found is None else Value(found.value, found.low, found.high)
 
 
 def samples_to_decide(points: Paired) -> int | None:
@@ -282,7 +309,7 @@ def _why(comparison: Comparison) -> str:
         return comparison.missing
     reasons = []
     if not comparison.no_slower:
-        reasons.append("latencies differ no more than two readings of one network")
+        reasons.append("difference in latency not significant")
     if comparison.alike:
         reasons.append("both were right on the same samples")
     elif comparison.points is not None and not comparison.points.significant:

@@ -350,6 +350,6 @@ def _told(trial: FrozenTrial, first: Mapping[str, int], goals: Goals) -> str:
         same = duplicate_of(trial, record, first)
         again = "" if same is None else f" (as trial {same})"
         timing = record.result.timing
-        load = f"; {timing.crowded} meanwhile" if timing and timing.crowded else ""
+        load = f"; timing disturbed: {timing.crowded}" if timing and timing.crowded else ""
         return f"{who}{accuracy:.1f} %, {latency:.3g} ms{more}{again}{load}"
     return f"{who}{record.result.reason or 'failed'}"

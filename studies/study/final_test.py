@@ -35,6 +35,7 @@ from studies.results.study_outcome import (
 )
 from studies.results.trial_record import PublishedFigures, TrialResult, genotype_of
 from studies.study.context import StudyContext
+from studies.study.retiming import retime
 
 ARTIFACTS = "optuna-artifacts"
 
@@ -158,12 +159,14 @@ def references_of(context: StudyContext) -> list[Reference]:
 
 
 def finish(context: StudyContext, study: optuna.Study) -> None:
-    """Looks at test for the front and every named design, and keeps what a report needs."""
+    """Time the front and named designs in turns, look at test for them, and attach networks."""
     by_seed = testers(context.quality, context.settings.training.seeds)
-    rows, correct = reference_rows(context, by_seed, references_of(context))
+    references = references_of(context)
+    rows, correct = reference_rows(context, by_seed, references)
     if rows:
         study.set_user_attr(RIGHT, correct)
         study.set_user_attr(REFERENCES, [row_json(row) for row in rows])
+    retime(context, study, {each.name: each.genotype for each in references})
     outcome = outcome_of(study)
     shown = [*outcome.front, *(standing.row for standing in outcome.standings)]
     tests = dict(study.user_attrs.get(TESTS, {}))

@@ -1,18 +1,18 @@
 """Time any ONNX file on a device, alone or against a baseline: what `fusion-nas time` does."""
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import median
 from typing import Any
 
 from device_agent.wire.request import MeasureRequest
 from device_agent.wire.result import MeasureResult, Status
 from evaluators.devices.registry import LOCAL
 from evaluators.onnx.inputs import input_specs
+from evaluators.statistics.ratio import ratio_in_turns
 from search_space.errors import SLOWER, FusionNasError
 from studies.config.home import devices, home
 from studies.config.options import RUNTIMES, DeviceOptions
@@ -206,10 +206,6 @@ def _as_json(path: Path, readings: Sequence[MeasureResult]) -> dict[str, Any]:
 
 
 def _slowdown(own: Sequence[MeasureResult], baseline: Sequence[MeasureResult]) -> Slowdown:
-    """Geometric mean of the ratios of neighbouring readings, and Student's interval over them."""
-    from scipy.special import stdtrit
-
-    logs = [math.log(a.median_ms / b.median_ms) for a, b in zip(own, baseline, strict=True)]
-    half = float(stdtrit(len(logs) - 1, 0.975)) * stdev(logs) / math.sqrt(len(logs))
-    mean = fmean(logs)
-    return Slowdown(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+    found = ratio_in_turns([a.median_ms for a in own], [b.median_ms for b in baseline])
+    assert found is not None, f"{ORDER} has enough rounds"
+    return Slowdown(found.value, found.low, found.high)

@@ -40,6 +40,8 @@ def options(place: Place) -> fn.Options:
         "space": place.folder / "tiny.toml",
         "trunks": "frozen",
         "threads": 1,
+        "seeds": 1,
+        "final_readings": 0,
         "seed_paper": True,
         "storage": place.folder / "api.db",
     }

@@ -17,7 +17,7 @@ from studies.study.identity import timing_of_0_1_0
 
 REWORDED = {
     "the two latencies are no further apart than readings of one network, and ": (
-        "latencies differ no more than two readings of one network; "
+        "difference in latency not significant; "
     ),
     "had a fusion so dear that": "had a fusion so expensive that",
     "the paired interval holds zero": "accuracy not significant (95 % CI includes 0)",

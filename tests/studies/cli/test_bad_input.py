@@ -24,7 +24,8 @@ from evaluators.quality.evaluator import QualityEvaluator
 from search_space import errors as codes
 from studies.cli import app as cli
 
-RUN = ("run", "--data", "data", "--space", "tiny.toml", "--trunks", "frozen", "--threads", "1")
+TINY = ("--data", "data", "--space", "tiny.toml", "--trunks", "frozen", "--threads", "1")
+RUN = ("run", *TINY, "--seeds", "1", "--final-readings", "0")
 
 
 @dataclass(frozen=True)

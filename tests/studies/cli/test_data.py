@@ -21,7 +21,8 @@ from studies.config.settings import Settings
 from studies.study.context import load_space_of
 
 Command = Callable[..., tuple[int, str, str]]
-RUN = ("run", "--data", "data", "--space", "tiny.toml", "--trunks", "frozen", "--threads", "1")
+TINY = ("--data", "data", "--space", "tiny.toml", "--trunks", "frozen", "--threads", "1")
+RUN = ("run", *TINY, "--seeds", "1", "--final-readings", "0")
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ class TestRules:
         found = verdict(own, [rival], "test")
         assert (found.kind, found.why) == (
             "not decidable",
-            "latencies differ no more than two readings of one network",
+            "difference in latency not significant",
         )
         assert found.more_samples is None, "more samples are not what is missing"
 
