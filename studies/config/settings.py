@@ -181,7 +181,7 @@ _PLACES = {
 """Part and field of every option."""
 _STORED_NAMES = {"deferred_timing": "few_readings"}
 _STORED_NAMES_READ = {stored: name for name, stored in _STORED_NAMES.items()}
-_OF_ONE_COMMAND = ("take_over", "retime")
+_OF_ONE_COMMAND = ("take_over", "final_readings", "retime")
 """Not stored: they say nothing of the study."""
 _NO_LONGER = ("missing",)
 """Stored by earlier versions, without meaning now."""

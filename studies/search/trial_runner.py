@@ -28,6 +28,8 @@ from studies.search.early_stopping import EarlyStopping
 FAILURES_IN_A_ROW = 3
 UNSTABLE_IN_A_ROW = 20
 """A device that is unsteady for an hour may be steady later; one that is so for longer is not."""
+READINGS = "readings"
+"""Of a latency's details: how many readings it is the better one of."""
 FOR_A_PERSON = (
     HostKeyChanged,
     HostKeyUnknown,
@@ -173,7 +175,8 @@ class TrialRunner:
         self, trial: optuna.Trial, genotype: Genotype, result: TrialResult
     ) -> Evaluation | None:
         """The design's latency; None where that ended its trial, which is then told."""
-        latency, known = known_or_new(self._store, self._latency, genotype)
+        record = TrialRecord.from_attributes(trial.user_attrs, trial.number)
+        latency, known = self._read(genotype, twice=bool(record.name))
         if latency.unstable:
             self._unstable(trial, latency, result)
             return None
@@ -189,6 +192,29 @@ class TrialRunner:
             self._pruned(trial, replace(result, reason=reason).with_evaluations(latency))
             return None
         return latency
+
+    def _read(self, genotype: Genotype, twice: bool) -> tuple[Evaluation, bool]:
+        """A design's latency, and whether it was known already.
+
+        twice: what a device cannot run, or reads as over the latency limit, is read once more, and
+        the better reading counts. A named design is what a front is compared with: one disturbed
+        reading is not to leave it out.
+        """
+        known = self._store.get(self._latency.key(genotype))
+        if known is not None:
+            return known, True
+        latency = self._latency.evaluate(genotype)
+        if twice and self._misses(latency):
+            again = self._latency.evaluate(genotype)
+            latency = min(latency, again, key=_rank)
+            latency = replace(latency, details={**latency.details, READINGS: 2})
+        self._store.put(latency)
+        return latency, False
+
+    def _misses(self, latency: Evaluation) -> bool:
+        if latency.infeasible:
+            return True
+        return self._limit is not None and latency["latency_ms"].value > self._limit
 
     def _others(self, trial: optuna.Trial) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)
@@ -219,7 +245,8 @@ class TrialRunner:
         _constrain(trial, "ms_over_latency_limit", median - self._limit)
         if median <= self._limit:
             return ""
-        return f"{median:.3f} ms is over the latency limit of {self._limit:g} ms"
+        said = f"{median:.3f} ms is over the latency limit of {self._limit:g} ms"
+        return said + (", the lower of two readings" if READINGS in latency.details else "")
 
     def _check_told(self, latency: Evaluation) -> None:
         """Raises SearchStopped where the device does not tell what is searched for or limited."""
@@ -265,6 +292,12 @@ class TrialRunner:
         if self._failed_in_a_row >= FAILURES_IN_A_ROW:
             row = f"{FAILURES_IN_A_ROW} trials in a row failed, the last"
             raise search_stopped(row, error) from error
+
+
+def _rank(latency: Evaluation) -> tuple[bool, bool, float]:
+    """Orders readings of one design: those that the device could take, then stable ones, first."""
+    ms = 0.0 if latency.infeasible else latency["latency_ms"].value
+    return bool(latency.infeasible), bool(latency.unstable), ms
 
 
 def search_stopped(what: str, error: Exception) -> SearchStopped:

@@ -188,6 +188,25 @@ def test_what_is_over_the_latency_limit_is_never_trained(tmp_path: Path) -> None
             assert "over the latency limit of 4 ms" in TrialRecord.of(trial).result.reason
 
 
+def test_a_named_design_over_the_limit_is_read_once_more_and_the_better_reading_counts(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path / "bench", limit_ms=10.0)
+    names = [seeded.name for seeded in bench.seeded]
+    keys = [seeded.genotype.key for seeded in bench.seeded]
+    readings = {keys[0]: [31.0, 1.6], keys[1]: [12.0, 11.0], keys[2]: [3.0, 99.0]}
+    bench.latency.ms = lambda genotype: readings[genotype.key].pop(0)
+    bench.search.seed(bench.seeded)
+    bench.search.run(3)
+    found = {TrialRecord.of(t).name: TrialRecord.of(t).result for t in bench.trials}
+    latencies = [found[name].latency for name in names[:3]]
+    assert [each and each.value for each in latencies] == [1.6, 11.0, 3.0]
+    assert found[names[1]].reason == (
+        "11.000 ms is over the latency limit of 10 ms, the lower of two readings"
+    )
+    assert readings == {keys[0]: [], keys[1]: [], keys[2]: [99.0]}, "what is under it is read once"
+
+
 SHAKY = "none of 4 rounds of timing can be trusted; in the last, the blocks are 31.0 % apart"
 
 
