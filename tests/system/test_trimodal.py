@@ -129,7 +129,7 @@ def test_a_search_may_choose_whether_to_listen(place: Place) -> None:
     write_space(place.folder / "may-hear.toml", MAY_HEAR)
     flags = list(place.flags())
     flags[flags.index("--space") + 1] = str(place.folder / "may-hear.toml")
-    command = place.command("run", *flags, "--sampler", "random", "--trials", "10", "--json")
+    command = place.command("run", *flags, "--sampler", "random", "--trials", "6", "--json")
     done = place.finish(command)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from every_design import inputs_ending_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
-from test_evaluators_contract import QUICK_TIMING, builder, design, latency
-from test_evaluators_onnx import inputs_ending_at
+from quick_evaluators import QUICK_TIMING, builder, design, latency
 
 from device_agent.jobs.job import Job, measure
 from device_agent.onnx.file import parse_onnx, read_onnx

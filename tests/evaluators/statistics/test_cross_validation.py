@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_evaluators_contract import (
+from quick_evaluators import (
     BY_STAGE,
     QUICK,
     SPLITS,
