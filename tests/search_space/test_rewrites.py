@@ -351,6 +351,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> QualityEvaluator:
     return quality(image_folder(folder / "set"), folder / "home")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rewrites", [ALL, OWN_LENGTH], ids=["all", "own-length"])
 def test_a_reduced_precision_is_judged_as_the_graph_that_is_timed(
     written: QualityEvaluator, tmp_path: Path, rewrites: Rewrites

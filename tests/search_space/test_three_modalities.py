@@ -270,6 +270,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("parts")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "how"), [(12, ALL), (16, NONE)], ids=["three", "fewer"])
 def test_a_sampled_design_composed_is_the_design_exported(
     tmp_path: Path, parts: Path, number: int, how: Rewrites
@@ -279,6 +280,7 @@ def test_a_sampled_design_composed_is_the_design_exported(
     assert_same(trimodal(), design, tmp_path, parts, how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", OF_THREE)
 def test_every_operator_of_three_composed_is_the_one_exported(
     tmp_path: Path, parts: Path, space: SearchSpace, operator: Operator
@@ -307,6 +309,7 @@ def hearing(name: str) -> SearchSpace:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EARS)
 def test_any_audio_encoder_can_be_exported_cut_and_composed_whole(
     tmp_path: Path, parts: Path, name: str
@@ -556,6 +559,7 @@ def correct_without(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", ["concatenation", "low-rank-tensor"])
 def test_three_shares_are_those_of_all_six_orders_and_add_up(
     judge: QualityEvaluator, operator: Operator

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
+import onnx
 
 from device_agent.wire.request import MeasureRequest, TensorSpec, TimingProtocol
 
-onnx = pytest.importorskip("onnx")
 QUICK = TimingProtocol(
     warmup_min_runs=1, warmup_min_s=0.0, warmup_max_s=0.1, min_repeats=6, max_repeats=12,
     min_time_s=0.0, max_time_s=1.0, interval_share=100.0, block_tolerance=100.0,
