@@ -20,7 +20,7 @@ test: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/pytest $(WORKERS)
 
-# Without simulations, interrupted runs and several workers, which take most of the time.
+# Without simulations, interrupted runs, several workers, whole lists and costly exports.
 test-fast: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy

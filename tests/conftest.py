@@ -14,14 +14,28 @@ import pytest
 from sshd import Sshd, missing, start_sshd
 
 ROOT = Path(__file__).parent.parent
-LONGEST_FIRST = ("system", "studies")
+LONGEST_FIRST = (
+    "system/test_damage.py",
+    "studies/infra/test_worker_processes.py",
+    "search_space/test_three_modalities.py",
+    "system/test_trimodal.py",
+    "system/test_ssh_study.py",
+    "studies/cli/test_bad_input.py",
+    "search_space/test_rewrites.py",
+    "studies/search/test_early_stopping.py",
+    "system/test_resume.py",
+    "studies/ablations/test_designs.py",
+    "system",
+    "studies",
+)
+"""Files, then folders, in the order in which they are begun: a worker takes whole files."""
 HANDLERS = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the folders of whole studies, so that no worker ends on a long file alone."""
-    folders = [Path(__file__).parent / name for name in LONGEST_FIRST]
-    items.sort(key=lambda item: [not item.path.is_relative_to(folder) for folder in folders])
+    """Begin with what takes longest, so that no worker ends on a long file alone."""
+    places = [Path(__file__).parent / name for name in LONGEST_FIRST]
+    items.sort(key=lambda item: [not item.path.is_relative_to(place) for place in places])
 
 
 @pytest.fixture(autouse=True)

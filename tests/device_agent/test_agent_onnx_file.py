@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from protobuf_bytes import part, varint
 
 from device_agent.onnx.file import OnnxFile, Tensor, parse_onnx, read_onnx
 from device_agent.onnx.protobuf import MAX_DEPTH, MAX_FIELDS, MalformedFile, Reading, Rule
@@ -181,19 +182,6 @@ def test_the_tables_are_those_of_the_onnx_package(ours: str) -> None:
 
 
 # -- what is no such file
-
-
-def varint(number: int) -> bytes:
-    made = bytearray()
-    while number > 127:
-        made.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*made, number])
-
-
-def part(field: int, content: bytes) -> bytes:
-    """A length-delimited field."""
-    return varint(field << 3 | 2) + varint(len(content)) + content
 
 
 def must_be_malformed(data: bytes, words: str) -> None:

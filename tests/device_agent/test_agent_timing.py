@@ -1,9 +1,9 @@
 """The timing loop keeps to its protocol, whatever it times and by whatever clock."""
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import chain, groupby, repeat
+from itertools import groupby
 from math import exp
 from random import Random
 from statistics import median
@@ -11,9 +11,10 @@ from statistics import median
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_board import Board
 
 from device_agent.board.state import BoardState
-from device_agent.timing.loop import REFERENCE_WARMUP_RUNS, Timed, Timing, time_runs
+from device_agent.timing.loop import REFERENCE_WARMUP_RUNS, Timing
 from device_agent.wire.request import TimingProtocol
 from device_agent.wire.result import median_bounds, median_rank
 
@@ -25,48 +26,6 @@ QUICK = TimingProtocol(
 TRUSTING = replace(QUICK, block_tolerance=100.0)
 SEEDS = 8
 """Boards that spread or drift at random; each is simulated in full."""
-
-
-class Board:
-    """A clock and what runs on it: run `n` of the network takes `takes_ms(n)`, of the anchor
-    `anchor_ms(n)`. `order` tells what ran, `N` or `A`; `states` are what the board tells of itself
-    each time it is asked, the last one for ever; other programs keep `others` processors busy.
-    """
-
-    def __init__(
-        self,
-        takes_ms: Callable[[int], float],
-        drift_reference_ms: Callable[[int], float] = lambda run: 1.0,
-        states: Iterable[BoardState] = (BoardState(),),
-        others: float | None = 0.0,
-    ) -> None:
-        self.now_ns = 0
-        self.order = ""
-        self._others = others
-        self._takes_ms, self._anchor_ms = takes_ms, drift_reference_ms
-        given = list(states)
-        self._states = chain(given, repeat(given[-1]))
-
-    @property
-    def runs(self) -> int:
-        return self.order.count("N")
-
-    def run_once(self) -> None:
-        self.now_ns += round(self._takes_ms(self.runs) * 1e6)
-        self.order += "N"
-
-    def run_drift_reference(self) -> None:
-        self.now_ns += round(self._anchor_ms(self.order.count("A")) * 1e6)
-        self.order += "A"
-
-    def time(self, protocol: TimingProtocol) -> Timing:
-        timed = Timed(
-            self.run_once, self.run_drift_reference, lambda: next(self._states), self.others_s
-        )
-        return time_runs(timed, protocol, lambda: self.now_ns)
-
-    def others_s(self) -> float | None:
-        return None if self._others is None else 7.0 + self._others * self.now_ns / 1e9
 
 
 def samples(timing: Timing) -> tuple[float, ...]:

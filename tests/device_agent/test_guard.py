@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_agent_onnx_file import part, varint
+from protobuf_bytes import part, varint
 
 from device_agent.board.description import RuntimeInfo
 from device_agent.jobs import job as job_module

@@ -174,7 +174,7 @@ def network_of(genotype: Genotype, shapes: dict[str, EncoderShape]) -> tuple[Any
 
 
 class TestVectors:
-    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
     @given(data=st.data(), space=spaces)
     def test_a_design_is_encoded_and_decoded_to_itself(
         self, data: st.DataObject, space: SearchSpace
@@ -182,7 +182,7 @@ class TestVectors:
         design = space.decode(data.draw(vectors(space)))
         assert space.decode(space.encode(design)) == design
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
     @given(data=st.data(), space=spaces)
     def test_a_decoded_design_is_canonical_and_stays_so(
         self, data: st.DataObject, space: SearchSpace
@@ -191,7 +191,7 @@ class TestVectors:
         assert canonical(design, space.shapes) == design
         assert list(design.points) == sorted(set(design.points))
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
     @given(data=st.data(), space=spaces)
     def test_two_vectors_share_a_key_exactly_when_they_share_a_network(
         self, data: st.DataObject, space: SearchSpace
@@ -225,7 +225,7 @@ class TestVectors:
         }
         assert space.decode(vector(space, **(said | moved))) == space.decode(asked)
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
     @given(data=st.data(), space=spaces)
     def test_a_design_survives_json(self, data: st.DataObject, space: SearchSpace) -> None:
         design = space.decode(data.draw(vectors(space)))

@@ -13,9 +13,9 @@ import onnx
 import optuna
 import pytest
 import torch
+from every_design import costs_of, every_design, inputs_ending_at, network_of
+from quick_evaluators import QUICK_TIMING, builder, demo, design, image_folder, quality
 from rich.console import Console
-from test_evaluators_contract import QUICK_TIMING, builder, demo, design, image_folder, quality
-from test_evaluators_onnx import costs_of, every_design, inputs_ending_at, network_of
 from tiny import Place, finished_place
 from torch import nn
 
@@ -25,6 +25,7 @@ from evaluators.features.tokenizers import PretrainedTokenizer
 from evaluators.latency.evaluator import LatencyEvaluator, Runs
 from evaluators.onnx.builder import Artifact, OnnxBuilder, run_onnx
 from evaluators.onnx.rewriting import Rewriting
+from evaluators.quality.evaluator import QualityEvaluator
 from search_space.design.encoder import EncoderSpec
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.network.branch import AttentionBlock
@@ -343,14 +344,21 @@ def test_lengths_are_those_of_all_texts_whatever_their_labels(tmp_path: Path) ->
     assert Preprocessing(other, demo().shapes).text_lengths(spec) == found
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> QualityEvaluator:
+    """Judges designs as they are written."""
+    folder = tmp_path_factory.mktemp("written")
+    return quality(image_folder(folder / "set"), folder / "home")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rewrites", [ALL, OWN_LENGTH], ids=["all", "own-length"])
 def test_a_reduced_precision_is_judged_as_the_graph_that_is_timed(
-    tmp_path: Path, rewrites: Rewrites
+    written: QualityEvaluator, tmp_path: Path, rewrites: Rewrites
 ) -> None:
-    data = image_folder(tmp_path / "set")
+    data = written.data
     asked = design(text_tokens=32, attention_blocks=2, precision="int8-dynamic")
     made = quality(data, tmp_path / "made", rewrites=rewrites)
-    written = quality(data, tmp_path / "written")
     assert made.key(asked) != written.key(asked)
     assert made.key(replace(asked, precision="fp32")) == written.key(
         replace(asked, precision="fp32")

@@ -22,8 +22,9 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
+COMMAND = "studies.cli.app:main"
 PRELOADED = (
     "studies.cli.app",
     "studies.cli.study",
@@ -66,25 +67,116 @@ def finish(
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as out,
         tempfile.TemporaryFile("w+", encoding="utf-8") as err,
-        socket.socket(socket.AF_UNIX) as connection,
     ):
-        connection.connect(_server())
-        asked = {"arguments": command[3:], "folder": str(folder), "env": dict(env)}
-        socket.send_fds(connection, [b"."], [out.fileno(), err.fileno()])
-        connection.sendall(json.dumps(asked).encode() + b"\n")
-        answers = connection.makefile("r", encoding="utf-8")
-        process = int(answers.readline())
+        started = _begin(command[3:], folder, env, COMMAND, (out.fileno(), err.fileno()))
         try:
-            connection.settimeout(timeout_s)
-            code = int(answers.readline())
-        except BaseException as error:
-            os.kill(process, signal.SIGKILL)
-            if isinstance(error, TimeoutError):
-                raise subprocess.TimeoutExpired(command, timeout_s) from error
+            code = started.wait(timeout_s)
+        except BaseException:
+            started.kill()
             raise
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(command, code, out.read(), err.read())
+
+
+def start(
+    arguments: Sequence[str], folder: Path, env: Mapping[str, str], call: str = COMMAND
+) -> "Started":
+    """Start a command in a process group of its own, as subprocess.Popen with pipes does.
+
+    Args:
+        arguments: of the command, without its name.
+        folder: its working directory.
+        env: its whole environment.
+        call: the function that it calls, as MODULE:NAME, which finds its arguments in sys.argv.
+    """
+    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+    try:
+        started = _begin(arguments, folder, env, call, (out_end, err_end))
+    finally:
+        os.close(out_end)
+        os.close(err_end)
+    started.stdout, started.stderr = (os.fdopen(each, encoding="utf-8") for each in (out, err))
+    return started
+
+
+class Started:
+    """A command at work, with the names of subprocess.Popen."""
+
+    stdout: IO[str]
+    stderr: IO[str]
+
+    def __init__(self, args: Sequence[str], connection: socket.socket) -> None:
+        self.args, self.returncode = args, None
+        self._connection = connection
+        self._answers = connection.makefile("r", encoding="utf-8")
+        self.pid = int(self._answers.readline())
+
+    returncode: int | None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code. Raises subprocess.TimeoutExpired after `timeout` seconds."""
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+            self.returncode = int(self._answers.readline())
+            self._answers.close()
+            self._connection.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0.0)
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Return what it writes to its end. Raises as `wait` does."""
+        said = ["", ""]
+
+        def read(place: int, stream: IO[str]) -> None:
+            with stream:
+                said[place] = stream.read()
+
+        readers = [
+            threading.Thread(target=read, args=each, daemon=True)
+            for each in enumerate((self.stdout, self.stderr))
+        ]
+        for reader in readers:
+            reader.start()
+        self.wait(timeout)
+        for reader in readers:
+            reader.join(timeout)
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        return said[0], said[1]
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _begin(
+    arguments: Sequence[str],
+    folder: Path,
+    env: Mapping[str, str],
+    call: str,
+    streams: tuple[int, int],
+) -> Started:
+    """Ask the server for a process that writes to these streams."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(_server())
+    asked = {"arguments": [*arguments], "folder": str(folder), "env": dict(env), "call": call}
+    socket.send_fds(connection, [b"."], list(streams))
+    connection.sendall(json.dumps(asked).encode() + b"\n")
+    return Started(arguments, connection)
 
 
 _servers: dict[str, "subprocess.Popen[bytes]"] = {}
@@ -151,8 +243,9 @@ def _attend(connection: socket.socket) -> NoReturn:
         os.chdir(asked["folder"])
         os.environ.clear()
         os.environ.update(asked["env"])
+        os.setsid()
         sys.argv[1:] = asked["arguments"]
-        os._exit(_main())
+        os._exit(_main(asked["call"]))
     connection.sendall(f"{command}\n".encode())
     code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
     with suppress(BrokenPipeError):
@@ -160,15 +253,17 @@ def _attend(connection: socket.socket) -> NoReturn:
     os._exit(0)
 
 
-def _main() -> int:
-    """Run `fusion-nas` and what it registered to run at its end."""
-    from studies.cli.app import main
-
+def _main(call: str) -> int:
+    """Call a function, and what it registered to run at its end."""
+    module, _, name = call.partition(":")
     code = 1
     try:
-        main()
+        getattr(importlib.import_module(module), name)()
+        code = 0
     except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 0
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:

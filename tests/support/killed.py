@@ -1,6 +1,6 @@
 """A study on a local agent that is killed again and again, and what the agent compiled for it.
 
-    python tests/killed.py FOLDER PYTHON TRIALS LAYERS MOMENT ...
+Arguments of `main`: FOLDER PYTHON TRIALS LAYERS MOMENT ...
 
 Each moment is where a worker kills itself (one of MOMENTS), or when it is killed from outside, in
 parts of the time that a worker takes for its first trial; after the last one a worker goes on to
@@ -10,7 +10,6 @@ the end. PYTHON is a `FaultyRuntime`'s.
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -21,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import commands
 from faulty import QUICK, FaultyRuntime
 from optuna.trial import TrialState
 from tiny import SPACE, Bench
@@ -90,11 +90,10 @@ def run_killed(
     """Run a study whose workers are killed at these moments; `slow` as `FaultyRuntime.breaks`."""
     runtime = FaultyRuntime(folder / "python", mark=OUTPUT)
     runtime.breaks(**slow)
-    given = [folder / "bench", runtime.python, trials, layers, *moments]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    program = [sys.executable, __file__, *map(str, given)]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    given = map(str, [folder / "bench", runtime.python, trials, layers, *moments])
+    running = commands.start([*given], folder, os.environ, call="killed:main")
+    said, errors = running.communicate()
+    assert running.returncode == 0, errors
     trials_made = Bench(folder / "bench", space=space_of(layers)).trials
     results = [TrialRecord.of(t).result for t in trials_made if t.state is not TrialState.FAIL]
     compiled, ended = (Counter(runtime.events(event)) for event in ("compile", "done"))
@@ -106,7 +105,7 @@ def run_killed(
         files=len(compiled),
         compiled=compiled.total(),
         cut=(compiled - ended).total(),
-        kills=done.stdout.count("killed at"),
+        kills=said.count("killed at"),
     )
 
 
@@ -182,8 +181,9 @@ def usual_s(folder: Path, python: str, layers: int) -> float:
     return time.monotonic() - start_s
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Workers, one after the other; a line for each that was killed."""
+    arguments = sys.argv[1:]
     folder, python, (trials, layers) = Path(arguments[0]), arguments[1], map(int, arguments[2:4])
     moments = arguments[4:]
     usual = usual_s(folder, python, layers) if set(moments) - set(MOMENTS) else 0.0
@@ -198,7 +198,3 @@ def main(arguments: Sequence[str]) -> None:
             print(f"killed at {moment}")
         elif ended or moment in MOMENTS:
             sys.exit(f"the worker to be killed at {moment or 'no moment'!r} ended with {ended}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -3,6 +3,7 @@ a trial. The command is run as users run it, in a process of its own."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import commands
 import numpy as np
 import optuna
+from filelock import FileLock
 from PIL import Image
 
 from evaluators.evaluation import Evaluation, Measure, content_key
@@ -144,17 +146,9 @@ class Place:
         """Runs a command to its end."""
         return commands.finish(command, self.folder, self.environment(), COMMAND_S)
 
-    def start(self, command: Sequence[str]) -> subprocess.Popen[str]:
+    def start(self, command: Sequence[str]) -> commands.Started:
         """Starts a command in a process group of its own."""
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        return commands.start(command[3:], self.folder, self.environment())
 
     def kept(self) -> list[dict[str, Any]]:
         """Every evaluation that the home's store holds, in the order they were kept."""
@@ -177,17 +171,24 @@ def new_place(folder: Path, data: Path | None = None, **env: str) -> Place:
     return place
 
 
-_made: dict[str, Place] = {}
-
-
 def finished_place(base: Path) -> Place:
-    """A place with one finished study of five trials, the seeded ones first; made once."""
-    if "finished" not in _made:
-        place = new_place(base / "finished-study")
-        done = place.finish(place.run("--trials", "5", "--seed-paper"))
-        assert done.returncode == 0, done.stderr
-        _made["finished"] = place
-    return _made["finished"]
+    """A place with one finished study of five trials, the seeded ones first.
+
+    The study is run once for all workers of a test run, by the first who asks, and copied for each
+    worker. `base` is `tmp_path_factory.getbasetemp()`.
+    """
+    whole_run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    original, made = Place(whole_run / "finished-original"), whole_run / "finished-original.made"
+    with FileLock(whole_run / "finished-original.lock"):
+        if not made.exists():
+            new_place(original.folder)
+            done = original.finish(original.run("--trials", "5", "--seed-paper"))
+            assert done.returncode == 0, done.stderr
+            made.touch()
+    place = Place(base / "finished-study")
+    if not place.folder.exists():
+        shutil.copytree(original.folder, place.folder, symlinks=True)
+    return place
 
 
 def tiny_space(folder: Path, text: str = SPACE) -> SearchSpace:
@@ -310,9 +311,9 @@ class Bench:
         return self.study.get_trials(deepcopy=False)
 
 
-def main_work(arguments: Sequence[str]) -> None:
+def main_work() -> None:
     """One worker of a bench: folder, storage URL, total. The folder's `go` starts them together."""
-    folder, url, total = Path(arguments[0]), arguments[1], int(arguments[2])
+    folder, url, total = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     bench = Bench(folder, url)
     (folder / f"ready-{os.getpid()}").touch()
     while not (folder / "go").exists():
@@ -320,7 +321,3 @@ def main_work(arguments: Sequence[str]) -> None:
     bench.search.seed(bench.seeded)
     bench.search.run(total)
     bench.workers.close()
-
-
-if __name__ == "__main__":
-    main_work(sys.argv[1:])

@@ -12,7 +12,7 @@ from tiny import Place, finished_place
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return finished_place(tmp_path_factory.getbasetemp())
 
@@ -30,9 +30,18 @@ def cached(place: Place) -> Iterator[Path]:
         yield max(place.home.glob(kind), key=lambda file: file.stat().st_size)
 
 
+@pytest.fixture(scope="module")
+def undamaged(finished: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The same study without damage, its first trial exported."""
+    place = copied(finished, tmp_path_factory.mktemp("undamaged") / "place")
+    done = place.finish(place.command("export", "0", "--out", "out"))
+    assert done.returncode == 0, done.stderr
+    return place
+
+
 @pytest.mark.parametrize("harm", DAMAGE)
 def test_a_damaged_home_gives_the_same_network_and_says_what_was_made_again(
-    tmp_path: Path, finished: Place, harm: str
+    tmp_path: Path, finished: Place, undamaged: Place, harm: str
 ) -> None:
     place = copied(finished, tmp_path / "place")
     for file in cached(place):
@@ -42,7 +51,7 @@ def test_a_damaged_home_gives_the_same_network_and_says_what_was_made_again(
             DAMAGE[harm](weights)
     said = []
     for arguments in (
-        place.run("--trials", "7"),
+        place.run("--trials", "6"),
         place.command("report", "--json"),
         place.command("export", "0", "--out", "out"),
     ):
@@ -53,9 +62,6 @@ def test_a_damaged_home_gives_the_same_network_and_says_what_was_made_again(
     if harm != "removed":
         assert "safetensors" in said[2] and "made again" in said[2]
         assert "evaluations.jsonl" in said[0] or harm in ("emptied", "truncated")
-    undamaged = copied(finished, tmp_path / "undamaged")
-    done = undamaged.finish(undamaged.command("export", "0", "--out", "out"))
-    assert done.returncode == 0, done.stderr
     ours, theirs = (
         json.loads((one.folder / "out" / "card.json").read_text()) for one in (place, undamaged)
     )

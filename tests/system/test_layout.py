@@ -65,6 +65,17 @@ def test_no_folder_holds_more_than_twelve_files_of_code(room: str) -> None:
     assert max(len(list(folder.glob("*.py"))) for folder in folders) <= 12
 
 
+def test_helpers_of_several_tests_are_in_tests_support() -> None:
+    """No test module imports another one, so that each runs alone and can be moved."""
+    tests = {file.stem: file for file in (ROOT / "tests").rglob("test_*.py")}
+    for file in tests.values():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not tests.keys() & set(names), file.name
+
+
 def test_every_file_that_is_no_code_is_named_to_be_packaged() -> None:
     with open(ROOT / "pyproject.toml", "rb") as file:
         named = tomllib.load(file)["tool"]["setuptools"]["package-data"]

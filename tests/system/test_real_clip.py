@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_evaluators_contract import QUICK, quality
+from quick_evaluators import QUICK, quality
 from torch import Tensor
 
 from evaluators.data import DataSet, Sample, load

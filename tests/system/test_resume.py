@@ -64,7 +64,9 @@ def test_a_run_killed_at_any_moment_goes_on_and_loses_nothing(tmp_path: Path) ->
     assert {t.state.name for t in found} <= {"COMPLETE", "PRUNED"}
     names = Counter(t.user_attrs["name"] for t in found if "name" in t.user_attrs)
     assert names == {"late-tiny-vit": 1, "intermediate-tiny-vit": 1, "early-tiny-vit": 1}
-    keys = Counter(evaluation["key"] for evaluation in place.kept())
+    # A reading that is unstable on a busy machine is kept too, and its design is timed again.
+    trusted = [evaluation for evaluation in place.kept() if not evaluation["unstable"]]
+    keys = Counter(evaluation["key"] for evaluation in trusted)
     assert set(keys.values()) == {1}
     for trial in found:
         record = trial.user_attrs["record"]

@@ -60,7 +60,7 @@ def test_alike_boards_share_a_study(desk: Desk, tmp_path: Path) -> None:
             board.add(name)
             board.install(name)
         both = ("--device", "orin", "--device", "twin", "--timing", "shared")
-        command = desk.place.run(*both, "--trials", "8", "--json")
+        command = desk.place.run(*both, "--trials", "6", "--json")
         together = [desk.place.start(command) for _ in range(2)]
         outcomes = []
         for running in together:
@@ -69,7 +69,7 @@ def test_alike_boards_share_a_study(desk: Desk, tmp_path: Path) -> None:
             outcomes.append(json.loads(out))
         assert len(desk.agents()) == len(twin.agents()) == 1, "each has a home of its own"
     assert {trial["device"] for trial in outcomes[0]["trials"]} == {"orin", "twin"}
-    assert [trial.number for trial in trials(desk)] == list(range(8))
+    assert [trial.number for trial in trials(desk)] == list(range(6))
 
 
 @pytest.mark.slow

@@ -70,6 +70,7 @@ def named(told: dict[str, Any]) -> dict[str, Any]:
     return {row["name"]: row for row in told["trials"]}
 
 
+@pytest.mark.slow
 def test_each_stage_is_tried_with_and_without_sound(told: dict[str, Any]) -> None:
     stages = ("late", "intermediate", "early")
     found = named(told)
@@ -80,6 +81,7 @@ def test_each_stage_is_tried_with_and_without_sound(told: dict[str, Any]) -> Non
         assert point["against"] == (None if point["name"] == own else own)
 
 
+@pytest.mark.slow
 def test_what_sound_adds_is_told_in_points_and_what_it_costs_in_ms(told: dict[str, Any]) -> None:
     late = named(told)
     difference = next(
@@ -94,12 +96,14 @@ def test_what_sound_adds_is_told_in_points_and_what_it_costs_in_ms(told: dict[st
     assert all_three["latency_ms"]["value"] > both["latency_ms"]["value"]
 
 
+@pytest.mark.slow
 def test_every_design_tells_what_it_uses_of_what_it_reads(told: dict[str, Any]) -> None:
     for name, row in named(told).items():
         read = name.partition(", ")[2].split(" + ")
         assert list(row["modality_use"]["shapley_points"]) == read, name
 
 
+@pytest.mark.slow
 def test_sound_alone_is_a_reference(told: dict[str, Any]) -> None:
     names = [row["name"] for row in told["references"]]
     assert names == ["text-only", "vision-only-tiny-vit", "audio-only"]
@@ -107,6 +111,7 @@ def test_sound_alone_is_a_reference(told: dict[str, Any]) -> None:
     assert alone["design"].startswith("tiny-wav2vec2; 0x0x3 ") and alone["test_accuracy_percent"]
 
 
+@pytest.mark.slow
 def test_a_design_with_sound_is_exported_with_how_sounds_are_read(
     place: Place, told: dict[str, Any]
 ) -> None:
@@ -129,7 +134,7 @@ def test_a_search_may_choose_whether_to_listen(place: Place) -> None:
     write_space(place.folder / "may-hear.toml", MAY_HEAR)
     flags = list(place.flags())
     flags[flags.index("--space") + 1] = str(place.folder / "may-hear.toml")
-    command = place.command("run", *flags, "--sampler", "random", "--trials", "10", "--json")
+    command = place.command("run", *flags, "--sampler", "random", "--trials", "6", "--json")
     done = place.finish(command)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -8,8 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from test_evaluators_contract import BY_STAGE, demo, design, image_folder, quality
-from test_evaluators_quality import Line
+from quick_evaluators import BY_STAGE, Line, demo, design, image_folder, quality
 from torch import Tensor, nn
 from torch.nn import functional as F
 

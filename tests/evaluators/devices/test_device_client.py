@@ -6,15 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from device_requests import QUICK, network, request, within
 
 from device_agent.runtimes import RUNTIMES
-from device_agent.wire.request import MeasureRequest, Status, TensorSpec, TimingProtocol, job_id_of
+from device_agent.wire.request import Status, job_id_of
 from evaluators.devices.client import (
     DeviceClient,
     DeviceLost,
@@ -22,49 +22,9 @@ from evaluators.devices.client import (
     open_local_device,
 )
 
-onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 ROOT = Path(__file__).parents[3]
-QUICK = TimingProtocol(
-    warmup_min_runs=1, warmup_min_s=0.0, warmup_max_s=0.1, min_repeats=6, max_repeats=12,
-    min_time_s=0.0, max_time_s=1.0, interval_share=100.0, block_tolerance=100.0,
-    reference_tolerance=100.0, reference_runs=3, others_cores=1e6, watch_board=False, retries=0,
-    steady_runs=1, steady_tolerance=1.0,
-)  # fmt: skip
-SLOW_STEPS = 2**40
-
-
-def network(path: Path, operator: str = "Abs") -> Path:
-    """Write `y = operator(x)`, or as `Loop` one that takes days to run."""
-    helper, kinds = onnx.helper, onnx.TensorProto
-    x, y = (helper.make_tensor_value_info(name, kinds.FLOAT, [4]) for name in "xy")
-    node = helper.make_node(operator, ["x"], ["y"])
-    constants = []
-    if operator == "Loop":
-        flags = [helper.make_tensor_value_info(name, kinds.BOOL, []) for name in ("go", "on")]
-        step = helper.make_tensor_value_info("step", kinds.INT64, [])
-        ends = [helper.make_tensor_value_info(name, kinds.FLOAT, [4]) for name in ("a", "b")]
-        body = helper.make_graph(
-            [helper.make_node("Cos", ["a"], ["b"]), helper.make_node("Identity", ["go"], ["on"])],
-            "body", [step, flags[0], ends[0]], [flags[1], ends[1]],
-        )  # fmt: skip
-        constants = [
-            helper.make_tensor("steps", kinds.INT64, [], [SLOW_STEPS]),
-            helper.make_tensor("true", kinds.BOOL, [], [True]),
-        ]
-        node = helper.make_node("Loop", ["steps", "true", "x"], ["y"], body=body)
-    graph = helper.make_graph([node], "graph", [x], [y], constants)
-    versions = [helper.make_opsetid("", 17)]
-    made = helper.make_model(graph, opset_imports=versions, ir_version=8)
-    path.write_bytes(made.SerializeToString())
-    return path
-
-
-def request(artifact: Path, **changes: Any) -> MeasureRequest:
-    sha256 = hashlib.sha256(artifact.read_bytes()).hexdigest()
-    x = TensorSpec("x", "float32", (4,), low=-1.0, high=1.0)
-    return replace(MeasureRequest(sha256, (x,), timing=QUICK, deadline_s=60.0), **changes)
 
 
 def children(pid: int) -> list[int]:
@@ -84,15 +44,6 @@ def is_gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return True
-
-
-def within(seconds: float, holds: Callable[[], object]) -> bool:
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def python_after(folder: Path, line: str) -> str:
@@ -263,7 +214,7 @@ CLIENT = """
 import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from test_device_client import network, request
+from device_requests import network, request
 from evaluators.devices.client import open_local_device
 artifact = network(Path(sys.argv[1]) / "loop.onnx", "Loop")
 with open_local_device(Path(sys.argv[1]) / "home") as device:

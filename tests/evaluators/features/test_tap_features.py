@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,14 @@ import torch
 from faulty import run_host
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_evaluators_contract import QUICK, SPLITS, demo, image_folder, quality
+from quick_evaluators import QUICK, SPLITS, demo, image_folder, quality
+from tap_features import of_pictures, taps
 from torch import Tensor
 
 from evaluators.data import DataSet, load
 from evaluators.features.preprocessing import Preprocessing
 from evaluators.features.store import MANIFEST, FeatureStore, FeatureWriter, Rows
 from evaluators.features.taps import TapFeatures
-from evaluators.features.trunk_weights import TrunkWeights
 from evaluators.training.loop import TrainingConfig, predict
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.encoders.features import Feature
@@ -33,8 +32,6 @@ OF = {"trunk": "some weights", "tokens": 5}
 ROWS = 23
 SHARD_BYTES = 600
 """Shards of four rows of `tensors()`."""
-EIGHT_PICTURES = 340_000
-"""Shards of eight pictures' pooled forms and tokens: 41 kB each."""
 PICTURES = SPLITS["train"]
 LONGER = TrainingConfig(8, 8, 16, 1e-3, 0.0)
 in_any_folder = settings(
@@ -328,21 +325,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     return image_folder(tmp_path_factory.mktemp("data") / "set")
 
 
-def taps(data: DataSet, home: Path, seed: int = 0, **more: Any) -> TapFeatures:
-    """With shards of eight of the pictures."""
-    shapes = demo().shapes
-    trunks = TrunkWeights(shapes, home / "trunks", seed)
-    given = {"shard_bytes": EIGHT_PICTURES, **more}
-    return TapFeatures(Preprocessing(data, shapes), trunks, home / "features", **given)
-
-
-def of_pictures(features: TapFeatures, data: DataSet) -> Rows:
-    """The mean of the pictures' third tap, over the training split."""
-    asked = Feature("vision", 3, "mean")
-    spec, shape = demo().encoder("small-xcit"), demo().shapes["small-xcit"]
-    return features.get(spec, shape, [asked], data.split("train"), 0)[asked]
-
-
 def of_texts(
     features: TapFeatures, data: DataSet, *forms: Any, length: int = 16
 ) -> dict[str, Tensor]:
@@ -442,21 +424,7 @@ def test_features_of_other_trunks_under_this_name_are_made_again(
 # -- workers
 
 
-def make_as_a_worker(source: str, home: str) -> None:
-    """What a process of its own does: tells what it makes, and waits for a line after each."""
-    data = load(Path(source), cache=Path(home) / "data")
-
-    def told(_what: str, done: int, most: int) -> None:
-        print("made", done, most, flush=True)
-        sys.stdin.readline()
-
-    features = taps(data, Path(home), progress=told)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    print("sum", of_pictures(features, data).whole().double().sum().item(), flush=True)
-
-
-WORKER = "import sys; from test_tap_features import make_as_a_worker as w; w(*sys.argv[1:])"
+WORKER = "import sys; from tap_features import make_as_a_worker as w; w(*sys.argv[1:])"
 
 
 def test_two_workers_make_the_same_features_once(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import onnx
 import pytest
-from test_agent_timing import Board
-from test_evaluators_contract import QUICK_TIMING, builder, design, latency
+from quick_evaluators import QUICK_TIMING, builder, design, latency
+from simulated_board import Board
 
 from device_agent.board.power import Energy
 from device_agent.wire.request import MeasureRequest

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import optuna
 import pytest
-from test_evaluators_contract import QUICK, design, image_folder, quality
+from quick_evaluators import QUICK, design, image_folder, quality
 from tiny import Place, finished_place
 
 from evaluators.data import DataSet
@@ -72,10 +72,10 @@ def test_a_reduced_precision_runs_without_a_modality_too(trained: QualityEvaluat
 
 @pytest.mark.slow
 def test_a_study_times_its_front_without_each_modality_and_export_writes_the_graphs(
-    tmp_path: Path,
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     place = Place(tmp_path / "place")
-    shutil.copytree(finished_place(tmp_path).folder, place.folder)
+    shutil.copytree(finished_place(tmp_path_factory.getbasetemp()).folder, place.folder)
     done = place.finish(place.run("--trials", "5", "--time-missing"))
     assert done.returncode == 0, done.stderr
     study = optuna.load_study(study_name="pareto-data-tiny", storage=place.url)

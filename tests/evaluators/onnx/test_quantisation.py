@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from test_evaluators_contract import demo, design
+from quick_evaluators import demo, design
 
 from evaluators.onnx.builder import OnnxBuilder, run_onnx
 from evaluators.onnx.quantisation import For, recipe_of

@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from every_design import inputs_ending_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
-from test_evaluators_contract import QUICK_TIMING, builder, design, latency
-from test_evaluators_onnx import inputs_ending_at
+from quick_evaluators import QUICK_TIMING, builder, design, latency
 
 from device_agent.jobs.job import Job, measure
 from device_agent.onnx.file import parse_onnx, read_onnx
@@ -35,8 +35,8 @@ from search_space.design.genotype import PRECISIONS, Genotype
 from search_space.operators.definitions import OPERATORS
 
 ROOT = Path(__file__).parents[3]
-EVERY = [(o, p) for k, o in enumerate(OPERATORS) for j, p in enumerate(PRECISIONS) if (k + j) % 2]
-"""Each operator in two of the four precisions, neighbours in the other two."""
+EVERY = [(o, PRECISIONS[k % len(PRECISIONS)]) for k, o in enumerate(OPERATORS)]
+"""Each operator in one of the precisions, its neighbours in the others."""
 KINDS = {1: "<f4", 2: "u1", 3: "i1", 10: "<f2"}
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_evaluators_contract import BY_STAGE, QUICK, SPLITS, demo, design, image_folder, quality
+from quick_evaluators import BY_STAGE, QUICK, SPLITS, Line, demo, design, image_folder, quality
 from torch import Tensor, nn
 
 from evaluators.data import DataError, DataSet, Sample, load
 from evaluators.evaluation import Evaluation, NotFiniteError
 from evaluators.features import preprocessing
-from evaluators.features.examples import Batch
 from evaluators.features.preprocessing import Preprocessing
 from evaluators.features.tokenizers import LearnedTokenizer, PretrainedTokenizer
 from evaluators.features.trunk_weights import TrunkWeights, WeightsError, load_prefix, save_state
@@ -326,29 +325,6 @@ def test_training_in_bf16_keeps_weights_in_fp32_and_learns_the_same() -> None:
     assert [d.valid_accuracy for d in done] == [1.0, 1.0]
     assert next(modules["b"].parameters()).dtype == torch.float32
     assert not torch.equal(modules["a"][0].weight, modules["b"][0].weight)
-
-
-class Line:
-    """One feature, two classes; `validation` scripts how right every epoch will be."""
-
-    def __init__(self, count: int, scripted: Sequence[float] = (), factor: float = 1.0) -> None:
-        self.labels = torch.arange(count) % 2
-        self.lengths: Tensor | None = None
-        self.groups: Tensor | None = None
-        self.scripted, self.factor = list(scripted), factor
-        self.weights: list[Tensor] = []
-
-    def batch(self, indices: Tensor) -> Batch:
-        return Batch(self.labels[indices], lambda module: self.logits(module, indices))
-
-    def logits(self, module: nn.Module, indices: Tensor) -> Tensor:
-        if not self.scripted:
-            said: Tensor = module(self.labels[indices, None].float() - 0.5)
-            return said * self.factor
-        right = self.scripted[len(self.weights)]
-        self.weights.append(next(module.parameters()).detach().clone())
-        wrong = torch.arange(len(indices)) >= round(right * len(indices))
-        return nn.functional.one_hot(self.labels[indices] ^ wrong.long(), 2).float()
 
 
 def line(seed: int = 0) -> nn.Module:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_evaluators_contract import BY_STAGE, QUICK, demo, design
+from quick_evaluators import BY_STAGE, QUICK, demo, design
 
 from evaluators.data import DataSet, Sample
 from evaluators.evaluation import Evaluator

@@ -1,21 +1,25 @@
 """What a design uses of each modality, on networks whose shares are known by construction."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from quick_evaluators import (
+    BY_STAGE,
+    QUICK,
+    demo,
+    design,
+    image_folder,
+    quality,
+    without_weights_on,
+)
 from sklearn.calibration import calibration_curve
-from test_evaluators_contract import BY_STAGE, QUICK, demo, design, image_folder, quality
 
 from evaluators.data import DataSet
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.modality_use import ModalityUseEvaluator, calibration_error
-from search_space.design.genotype import Genotype
-from search_space.network.network import FusionNetwork
 
 
 @pytest.fixture(scope="module")
@@ -26,23 +30,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 @pytest.fixture(scope="module")
 def trained(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> QualityEvaluator:
     return quality(data, tmp_path_factory.mktemp("home"), QUICK)
-
-
-def without_weights_on(
-    trial_runner: QualityEvaluator, modality: str
-) -> Callable[[Genotype], FusionNetwork]:
-    """The trained network of the design that concatenates, with all weights on one modality 0."""
-    whole = trial_runner.trainer.trained
-    widths = [demo().shapes[n].widths[t - 1] for n, t in (("small-bert", 2), ("small-xcit", 3))]
-    columns = slice(0, widths[0]) if modality == "text" else slice(widths[0], sum(widths))
-
-    def trained(genotype: Genotype) -> FusionNetwork:
-        network = whole(genotype)
-        with torch.no_grad():
-            network.fusion.branches[0].project_fused.weight[:, columns] = 0  # type: ignore[union-attr, operator]
-        return network
-
-    return trained
 
 
 @pytest.mark.parametrize(("ignored", "used"), [("text", "vision"), ("vision", "text")])

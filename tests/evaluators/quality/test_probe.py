@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_evaluators_contract import BY_STAGE, QUICK, demo, design, image_folder, quality
+from quick_evaluators import BY_STAGE, QUICK, demo, design, image_folder, quality
 
 from evaluators.data import DataSet
 from evaluators.quality import trainer as trainer_module

@@ -6,8 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_evaluators_contract import BY_STAGE, QUICK, demo, design, image_folder, quality
-from test_modality_use import without_weights_on
+from quick_evaluators import (
+    BY_STAGE,
+    QUICK,
+    demo,
+    design,
+    image_folder,
+    quality,
+    without_weights_on,
+)
 from torch import Tensor
 
 from evaluators.data import DataSet

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_evaluators_contract import QUICK, demo, design, image_folder, quality
+from quick_evaluators import QUICK, demo, design, image_folder, quality
 from tiny import Place, finished_place
 
 from evaluators.data import DataSet

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_evaluators_contract import (
+from evaluator_contract import EvaluatorContract
+from quick_evaluators import (
     BY_STAGE,
     QUICK,
     SPLITS,
-    EvaluatorContract,
     demo,
     design,
     image_folder,

@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 import torch
-from test_evaluators_contract import QUICK, demo, design, image_folder, quality
+from quick_evaluators import QUICK, demo, design, image_folder, quality
 from torch import Tensor, nn
 
 from evaluators.data import DataError, DataSet

@@ -250,6 +250,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return new_place(tmp_path_factory.mktemp("lists") / "place")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted({*kinds()} - {TRIMODAL}))
 def test_the_command_runs_a_list_and_shows_it(
     kind: str,
@@ -257,12 +258,15 @@ def test_the_command_runs_a_list_and_shows_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # In this process: starting another for each list would take most of the test's time.
+    # In this process: starting another for each list would take most of the test's time. One list
+    # is run to its end, of the others the first designs: what is run is the same for all.
+    count = None if kind == "depth-or-merge" else 3
+    some = () if count is None else ("--trials", str(count))
     monkeypatch.chdir(place.folder)
     for name, value in place.environment().items():
         monkeypatch.setenv(name, value)
     for _ in range(2):
-        flags = ["run", "--study", kind, "--json", *place.flags()]
+        flags = ["run", "--study", kind, "--json", *place.flags(), *some]
         app(flags, standalone_mode=False)
         told = json.loads(capsys.readouterr().out)
         evaluations = len(place.kept())
@@ -272,11 +276,12 @@ def test_the_command_runs_a_list_and_shows_it(
     grid = grid_on(kind, load_space(str(place.folder / "tiny.toml")))
     # On a busy machine a reading may be unstable; the second run tries such a design again.
     states: dict[str, str] = {row["name"]: row["state"] for row in told["trials"]}
-    assert sorted(states) == sorted(design.name for design in grid.designs)
+    assert sorted(states) == sorted(design.name for design in grid.designs[:count])
     unstable = {name for name, state in states.items() if state == "unstable"}
     assert set(states.values()) - {"unstable"} == {"complete"}
+    run = set(states) - unstable
     for point in told["list"]["points"]:
-        if point["against"] is not None and not unstable & {point["name"], point["against"]}:
+        if {point["name"], point["against"]} <= run:
             assert point["test_points"]["samples"] == 12
     assert told["conditions"]["designs"].startswith(f"a fixed list of {len(grid.designs)},")
     assert told["references"] and "sampler" not in told["conditions"]

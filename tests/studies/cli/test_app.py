@@ -134,13 +134,14 @@ def test_an_export_looks_at_no_test_data_that_the_study_has_not_looked_at(
 
 
 def test_export_refuses_data_that_have_changed_since(finished: Place, tmp_path: Path) -> None:
-    label = finished.data / "label.csv"
+    place = Place(tmp_path / "place")
+    shutil.copytree(finished.folder, place.folder, symlinks=True)
+    study = optuna.load_study(study_name="pareto-data-tiny", storage=place.url)
+    study.set_user_attr("settings", {**study.user_attrs["settings"], "data": str(place.data)})
+    label = place.data / "label.csv"
     whole = label.read_text(encoding="utf-8")
-    try:
-        label.write_text(whole.replace("a night", "a bright", 1), encoding="utf-8")
-        done = finished.finish(finished.command("export", "0", "--out", str(tmp_path / "out")))
-    finally:
-        label.write_text(whole, encoding="utf-8")
+    label.write_text(whole.replace("a night", "a bright", 1), encoding="utf-8")
+    done = place.finish(place.command("export", "0", "--out", str(tmp_path / "out")))
     assert done.returncode == 6
     assert "was made with another data" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -357,6 +357,7 @@ def test_an_onnx_that_differs_from_torch(command: Command, monkeypatch: pytest.M
     last_line(said, codes.NUMBERS, "3 trials in a row failed", "differs from torch", "same command")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("evaluator", "error", "code"),
     [
@@ -384,6 +385,7 @@ def test_an_evaluator_that_fails_three_times_in_a_row(
     assert mended.code == 0, mended.err
 
 
+@pytest.mark.slow
 def test_tuned_weights_of_another_network(command: Command, place: Place) -> None:
     tuned = (*RUN, "--trunks", "text-tuned", "--name", "tuned")
     assert command(*tuned, "--trials", "1").code == 0
@@ -418,11 +420,13 @@ def full_home(place: Place, small_disk: Path):  # type: ignore[no-untyped-def]
     subprocess.run(["umount", "-l", str(small_disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_home_on_a_full_disk(command: Command, full_home: Path) -> None:
     said = command(*RUN, "--trials", "9")
     last_line(said, codes.DISK_FULL, "make room, and the same command goes on from here")
 
 
+@pytest.mark.slow
 def test_a_storage_on_a_full_disk(command: Command, small_disk: Path, place: Place) -> None:
     try:
         url = f"sqlite:///{small_disk}/runs.db"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_evaluators_contract import demo, design, image_folder, quality
+from quick_evaluators import demo, design, image_folder, quality
 from tiny import new_place, write_data
 
 from evaluators.statistics.paired import Paired

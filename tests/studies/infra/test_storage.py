@@ -5,7 +5,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import commands
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
@@ -147,15 +147,9 @@ def test_a_storage_in_memory_is_refused_by_name(url: str) -> None:
 def check_workers(folder: Path, url: str) -> None:
     """Three processes that make, seed and drive one study at once."""
     folder.mkdir()
-    command = [
-        sys.executable,
-        str(Path(__file__).parents[2] / "support" / "tiny.py"),
-        str(folder),
-        url,
-    ]
+    given = (str(folder), url, str(TOTAL))
     workers = [
-        subprocess.Popen([*command, str(TOTAL)], stderr=subprocess.PIPE, text=True)
-        for _ in range(WORKERS)
+        commands.start(given, folder, os.environ, call="tiny:main_work") for _ in range(WORKERS)
     ]
     try:
         until = time.monotonic() + 90

@@ -42,6 +42,7 @@ def test_choosing_on_the_valid_split_overstates_the_winner(optimism: dict[str, n
     assert optimism["valid"].mean() >= 1.5
 
 
+@pytest.mark.slow
 def test_choosing_by_cross_validation_hardly_does(optimism: dict[str, np.ndarray]) -> None:
     assert -0.5 <= optimism["cv"].mean() <= 0.5
     assert optimism["cv"].std() < 0.6 * optimism["valid"].std()

@@ -42,7 +42,11 @@ class FakeProbe:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    made = Bench(tmp_path / "bench")
+    return new_bench(tmp_path / "bench")
+
+
+def new_bench(folder: Path) -> Bench:
+    made = Bench(folder)
     made.quality.percent = lambda g: 50.0 + 3 * g.deepest_tap("text") + int(g.key[:4], 16) % 9
     return made
 
@@ -116,8 +120,16 @@ def test_a_study_without_a_probe_says_nothing_of_rungs(bench: Bench) -> None:
 # Few readings
 
 
-def test_few_designs_are_timed_and_the_front_is_that_of_timing_all(bench: Bench) -> None:
-    with_deferred_timing(bench).run(40)
+@pytest.fixture(scope="module")
+def deferred(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A finished study of forty designs with deferred timing; it is only read."""
+    made = new_bench(tmp_path_factory.mktemp("deferred") / "bench")
+    with_deferred_timing(made).run(40)
+    return made
+
+
+def test_few_designs_are_timed_and_the_front_is_that_of_timing_all(deferred: Bench) -> None:
+    bench = deferred
     counted = [t for t in bench.trials if not TrialRecord.of(t).again]
     assert len(counted) == 40 and len(set(bench.quality.trained)) > 15
     assert READINGS_AT_LEAST <= len(bench.latency.timed) < 0.7 * len(bench.quality.trained)
@@ -129,8 +141,8 @@ def test_few_designs_are_timed_and_the_front_is_that_of_timing_all(bench: Bench)
     assert len(points & fronts) >= 0.7 * len(fronts)
 
 
-def test_no_design_that_was_not_timed_is_complete(bench: Bench) -> None:
-    with_deferred_timing(bench).run(40)
+def test_no_design_that_was_not_timed_is_complete(deferred: Bench) -> None:
+    bench = deferred
     timed = set(bench.latency.timed)
     complete = [t for t in bench.trials if t.state is TrialState.COMPLETE]
     assert {TrialRecord.of(t).result.key for t in complete} <= timed
@@ -205,9 +217,8 @@ def test_a_design_that_cannot_be_timed_at_the_end_keeps_no_other_from_it(bench: 
     assert len(bench.trials) == before
 
 
-def test_a_design_that_was_timed_at_the_end_is_told_once(bench: Bench) -> None:
-    with_deferred_timing(bench).run(40)
-    rows = rows_of(bench.study)
+def test_a_design_that_was_timed_at_the_end_is_told_once(deferred: Bench) -> None:
+    rows = rows_of(deferred.study)
     superseded = [row for row in rows if row.timed_as is not None]
     assert superseded
     for row in superseded:
@@ -228,7 +239,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.mark.slow
 def test_the_command_stops_early_says_so_and_goes_on(place: Place) -> None:
     flags = ("--probe", "--deferred-timing", "--json")
-    done = place.finish(place.run("--trials", "14", *flags))
+    done = place.finish(place.run("--trials", "12", *flags))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert "closed-form probe" in told["conditions"]["stages"]
@@ -242,7 +253,7 @@ def test_the_command_stops_early_says_so_and_goes_on(place: Place) -> None:
     assert fronts and not fronts & {row["number"] for row in stopped}
     shown = (place.folder / "runs" / f"{told['study']}.html").read_text(encoding="utf-8")
     assert f"{told['rungs']['probed']} designs probed" in shown
-    done = place.finish(place.run("--trials", "15", "--json"))
+    done = place.finish(place.run("--trials", "13", "--json"))
     assert done.returncode == 0, done.stderr
     stages = json.loads(done.stdout)["conditions"]["stages"]
     assert stages.endswith("; then every feasible design is timed and trained")

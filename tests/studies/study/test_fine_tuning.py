@@ -23,10 +23,15 @@ POINTS = st.lists(st.tuples(st.integers(50, 60), st.integers(1, 12)), min_size=1
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return finished_place(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory, finished: Place) -> Place:
     """The finished study, gone on with: two of its designs are fine-tuned, by two seeds each."""
     base = tmp_path_factory.mktemp("tuned")
-    shutil.copytree(finished_place(tmp_path_factory.getbasetemp()).folder, base / "place")
+    shutil.copytree(finished.folder, base / "place")
     place = Place(base / "place")
     done = place.finish(fine_tune(place))
     assert done.returncode == 0, done.stderr
@@ -117,9 +122,11 @@ def test_what_was_fine_tuned_is_not_fine_tuned_again(tuned: Place) -> None:
 
 
 @pytest.mark.slow
-def test_workers_that_end_together_share_the_designs(tmp_path: Path, tuned: Place) -> None:
+def test_workers_that_end_together_share_the_designs(
+    tmp_path: Path, finished: Place, tuned: Place
+) -> None:
     place = Place(tmp_path / "place")
-    shutil.copytree(finished_place(tmp_path).folder, place.folder)
+    shutil.copytree(finished.folder, place.folder)
     workers = [place.start(fine_tune(place)) for _ in range(2)]
     for worker in workers:
         _, errors = worker.communicate(timeout=120)
@@ -178,9 +185,9 @@ def test_a_study_that_began_by_training_whole_is_not_fine_tuned(tmp_path: Path) 
     assert "began by training designs whole as it is; leave it out" in done.stderr
 
 
-def test_a_design_that_could_not_be_fine_tuned_is_told(tmp_path: Path) -> None:
+def test_a_design_that_could_not_be_fine_tuned_is_told(tmp_path: Path, finished: Place) -> None:
     place = Place(tmp_path / "place")
-    shutil.copytree(finished_place(tmp_path).folder, place.folder)
+    shutil.copytree(finished.folder, place.folder)
     study = study_of(place)
     study.set_user_attr(f"{ATTRIBUTE}1", {"reason": "training loss is nan in epoch 1"})
     outcome = outcome_of(study)

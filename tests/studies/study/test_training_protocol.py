@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 import torch
-from test_evaluators_contract import QUICK, demo, design, image_folder, quality
+from quick_evaluators import QUICK, demo, design, image_folder, quality
 
 import studies.study.training_protocol as chosen
 from evaluators.quality.evaluator import QualityEvaluator
