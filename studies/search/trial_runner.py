@@ -1,5 +1,6 @@
 """What becomes of one trial: its design is timed, probed and trained, and told to the study."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -92,6 +93,7 @@ class TrialRunner:
             for s in seeded
         }
         self._failed_in_a_row = self._unstable_in_a_row = 0
+        self._seconds: dict[str, float] = {}
         self.worker = ""
         """Who has the trials in hand; empty where nobody else can take one over."""
 
@@ -102,6 +104,7 @@ class TrialRunner:
         another worker has the trial by now; and SearchStopped when several trials in a row fail or
         many are unstable.
         """
+        self._seconds = {}
         params = trial.params  # a copy each time it is asked for
         genotype = self.space.decode([params[d.name] for d in self.space.decisions])
         TrialRecord(design=genotype.describe()).store(trial)
@@ -138,14 +141,14 @@ class TrialRunner:
         else:
             return
         if early.probe is not None:
-            probe, _ = known_or_new(self._store, early.probe, genotype)
+            probe, _ = self._evaluated(early.probe, genotype)
             r2 = probe["probe_r2"].value
             why = "" if named else early.after_probe(r2, ms, self._others(trial))
             if why:
                 stopped = replace(result, reason=why, stopped=True)
                 self._pruned(trial, stopped.with_evaluations(latency, probe=probe))
                 return
-        quality, _ = known_or_new(self._store, self._quality, genotype)
+        quality, _ = self._evaluated(self._quality, genotype)
         if quality.details.get("constant"):
             _constrain(trial, "did_not_train", 1.0)
             untrained = replace(result, reason=quality.details["did_not_train"])
@@ -158,7 +161,7 @@ class TrialRunner:
             return
         found = {"timing": latency, "training": quality}
         for name, evaluator in self._further.items():
-            found[name], _ = known_or_new(self._store, evaluator, genotype)
+            found[name], _ = self._evaluated(evaluator, genotype)
         further = [found[name] for name in self._further]
         result = result.with_evaluations(latency, quality, probe, further)
         reason = self._over_limits(trial, found)
@@ -173,7 +176,7 @@ class TrialRunner:
         self, trial: optuna.Trial, genotype: Genotype, result: TrialResult
     ) -> Evaluation | None:
         """The design's latency; None where that ended its trial, which is then told."""
-        latency, known = known_or_new(self._store, self._latency, genotype)
+        latency, known = self._evaluated(self._latency, genotype)
         if latency.unstable:
             self._unstable(trial, latency, result)
             return None
@@ -189,6 +192,15 @@ class TrialRunner:
             self._pruned(trial, replace(result, reason=reason).with_evaluations(latency))
             return None
         return latency
+
+    def _evaluated(self, evaluator: Evaluator, genotype: Genotype) -> tuple[Evaluation, bool]:
+        """What an evaluator finds, and whether it was known; seconds of new work are added up."""
+        start = time.perf_counter()
+        found, known = known_or_new(self._store, evaluator, genotype)
+        if not known:
+            for stage, seconds in stage_seconds(found, time.perf_counter() - start).items():
+                self._seconds[stage] = round(self._seconds.get(stage, 0.0) + seconds, 3)
+        return found, known
 
     def _others(self, trial: optuna.Trial) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)
@@ -209,7 +221,9 @@ class TrialRunner:
         """Writes what a trial came to and tells it. Raises LeaseLost."""
         if self.worker and stored_attribute(trial, WORKER) not in (self.worker, None):
             raise LeaseLost
-        TrialRecord(result=result).store(trial)
+        TrialRecord(result=replace(result, seconds=self._seconds)).store(trial)
+        for name, value in result.columns(state or TrialState.COMPLETE).items():
+            trial.set_user_attr(name, value)
         self.study.tell(trial, values, state=state)
 
     def _over_limit(self, trial: optuna.Trial, latency: Evaluation) -> str:
@@ -265,6 +279,22 @@ class TrialRunner:
         if self._failed_in_a_row >= FAILURES_IN_A_ROW:
             row = f"{FAILURES_IN_A_ROW} trials in a row failed, the last"
             raise search_stopped(row, error) from error
+
+
+def stage_seconds(found: Evaluation, wall: float) -> dict[str, float]:
+    """Split the wall time of a new evaluation, in s, into stages that add up to it.
+
+    Timing includes the link and the wait for a device that others use; waiting is what training
+    waited for its next batch.
+    """
+    if found.kind == "latency":
+        compiling = [m.value for m in found.measures if m.name == "compile_s"]
+        parts = {"building": found.details.get("build_s", 0.0), "compiling": sum(compiling)}
+        rest = "timing"
+    else:
+        parts = {"waiting": found.details.get("waited_s", 0.0)}
+        rest = "training" if found.kind == "quality" else found.kind
+    return {**parts, rest: max(0.0, wall - sum(parts.values()))}
 
 
 def search_stopped(what: str, error: Exception) -> SearchStopped:
