@@ -9,7 +9,8 @@ import optuna
 
 from search_space.design.genotype import Genotype
 from studies.infra.locations import sqlite_url
-from studies.results.outcome import DesignResult, Outcome, Value
+from studies.results.analysis.columns import columns
+from studies.results.outcome import DesignResult, Outcome
 from studies.results.study_outcome import outcome_of
 from studies.results.trial_record import TrialRecord
 from studies.study.lookup import find_study
@@ -215,23 +216,22 @@ class Design:
 
     def as_row(self) -> dict[str, Any]:
         """Return this design as a row of `Designs.to_frame`."""
-        own = self.result
-        return {
-            "number": own.number,
-            "name": own.name,
-            "state": own.state,
-            "design": own.design,
-            **_with_interval("accuracy", own.accuracy),
-            **_with_interval("latency_ms", own.latency),
-            "test_accuracy": None if own.test_accuracy is None else own.test_accuracy.value,
-            "parameters": own.parameters,
-            "macs": own.macs,
-            "onnx_bytes": own.onnx_bytes,
-            "device": own.device,
-            "reason": own.reason,
-            **{name: value.value for name, value in own.more.items()},
-            **{f"params_{name}": value for name, value in own.params.items()},
-        }
+        return columns(self.result)
+
+    def drawing(self, theme: str = "light") -> str:
+        """Return the design as an SVG document, which a notebook shows as a picture.
+
+        Args:
+            theme: `light` or `dark`.
+
+        Raises:
+            ValueError: where the trial ended before it had a design.
+        """
+        from studies.report.themes import drawing
+
+        if self.genotype is None:
+            raise ValueError(f"{self.result.label}: the trial ended before it had a design")
+        return drawing(self.genotype, theme)
 
     def predict(
         self,
@@ -278,9 +278,3 @@ class Design:
 
 _COLUMNS = ("number", "name", "state", "design", "accuracy", "latency_ms", "test_accuracy")
 """Of a table without rows."""
-
-
-def _with_interval(name: str, value: Value | None) -> dict[str, float | None]:
-    if value is None:
-        return {name: None, f"{name}_low": None, f"{name}_high": None}
-    return {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}

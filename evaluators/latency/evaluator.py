@@ -1,7 +1,8 @@
 """How fast a design is on a device, asked of the agent that runs there."""
 
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -175,9 +176,12 @@ class LatencyEvaluator:
         that cannot be built, ParityError where its ONNX differs from torch, MeasureError where
         device or request failed, DeviceError where the agent is lost.
         """
+        start = time.perf_counter()
         artifact = self.build(genotype)
+        built = {"build_s": round(time.perf_counter() - start, 4)}
         try:
-            return self.time(genotype, artifact)
+            found = self.time(genotype, artifact)
+            return replace(found, details={**found.details, **built})
         finally:
             artifact.discard()  # random weights are of no further use
 

@@ -82,6 +82,11 @@ class LatencyFeatures:
         """How many numbers describe a design."""
         return len(self._parts) * len(PRECISIONS)
 
+    @property
+    def owners(self) -> list[str]:
+        """Whose each column is: an encoder's, the fusion's (with the head) or the network's."""
+        return [part.owner for _ in PRECISIONS for part in self._parts]
+
     def of(self, genotypes: Sequence[Genotype]) -> Array:
         """Nominal ms (N, columns) of each design. Raises ValueError for an unknown encoder."""
         found = np.zeros((len(genotypes), len(PRECISIONS), len(self._parts)))

@@ -95,6 +95,20 @@ class LatencyModel:
         variance = np.square(slopes @ self.spread).sum(1) + self.misfit**2
         return np.exp(expected), np.sqrt(variance)
 
+    def by_owner(self, costs: Array) -> list[dict[str, float]]:
+        """Expected ms of each owner's parts, for designs with these features (N, columns).
+
+        The values of a design add up to its predicted latency.
+        """
+        times = costs * np.exp(self.beliefs @ self.effects)
+        found: list[dict[str, float]] = []
+        for row in times:
+            found.append({})
+            for owner, ms in zip(self.features.owners, row.tolist(), strict=True):
+                if ms:
+                    found[-1][owner] = found[-1].get(owner, 0.0) + ms
+        return found
+
     def next_to_time(self, costs: Array, count: int, seed: int = 0) -> list[int]:
         """Which candidates (indices into N) to time so that most is learnt of all of them.
 

@@ -297,13 +297,17 @@ def report(
         Path | None,
         typer.Option("--page", help="Where the HTML page goes; none with --json if left out."),
     ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", help="Also write all designs to this .csv or .parquet file."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print the results of a study again, and write its page."""
     with errors():
         from studies.cli.study import show_study
 
-        show_study(storage, name, page, as_json)
+        show_study(storage, name, page, as_json, export)
 
 
 @app.command()

@@ -14,12 +14,13 @@ from evaluators.devices.registry import LOCAL
 from search_space.redaction import redacted_url
 from studies.config.home import home
 from studies.config.options import MAX_PORT, WEIGHTS, DeviceOptions
-from studies.config.paths import check_page, default_page
+from studies.config.paths import check_page, check_table, default_page
 from studies.config.settings import Settings
 from studies.config.usage import UsageError, check_choice, check_range
 from studies.infra.locations import StorageError, default_url
 from studies.infra.storage import open_storage, quiet_optuna
 from studies.report import terminal
+from studies.report.designs.files import write_table
 from studies.report.json_output import as_json
 from studies.report.paragraphs import say
 from studies.results.study_outcome import SUBJECT, correct_answers, goals_of, outcome_of, rows_of
@@ -88,15 +89,34 @@ def _show(study: optuna.Study, page: Path | None, json_only: bool) -> None:
     console.print(f"page: {page}", soft_wrap=True, highlight=False)
 
 
-def show_study(storage: str | None, name: str | None, page: Path | None, json_only: bool) -> None:
+def show_study(
+    storage: str | None,
+    name: str | None,
+    page: Path | None,
+    json_only: bool,
+    export: Path | None = None,
+) -> None:
     """Shows a study that is already there; JSON alone comes without a page, unless one is named.
 
-    Raises StorageError or UsageError.
+    Args:
+        storage: its URL; None for the default.
+        name: the study's, where there are several.
+        page: where its HTML page goes.
+        json_only: print JSON and nothing else.
+        export: a .csv or .parquet file for all designs.
+
+    Raises:
+        StorageError: where there is no such study.
+        UsageError: where a file cannot be written there.
     """
+    if export is not None:
+        check_table(export)
     study = find_study(storage, name)
     target = page if page or json_only else default_page(study.study_name)
     if target is not None:
         check_page(target)
+    if export is not None:
+        write_table(outcome_of(study), export)
     _show(study, target, json_only)
 
 

@@ -19,6 +19,15 @@ def check_page(page: Path) -> None:
     _check_file(page, f"--page {page}", "name another file with --page")
 
 
+def check_table(file: Path) -> None:
+    """Raises UsageError for a table of another kind, or one that cannot be written."""
+    if file.suffix.lower() not in (".csv", ".parquet"):
+        raise UsageError(f"--export {file}: give a file that ends in .csv or .parquet")
+    if os.path.isdir(file):
+        raise UsageError(f"--export {file}: this is a folder; name a file in it")
+    _check_file(file, f"--export {file}", "name another file with --export")
+
+
 def check_folder(out: Path) -> None:
     """Raises UsageError for a folder that cannot be made, or takes no files."""
     if os.path.exists(out) and not os.path.isdir(out):

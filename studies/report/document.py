@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 _STATIC = files("studies.report") / "static"
 
 
-def render(template: str, plots: Sequence[Plot], **values: Any) -> str:
-    """Return the page that a template makes of `values`, with `plots` for its script to draw."""
-    scripts = [plotly.offline.get_plotlyjs(), _static("report.js")] if plots else []
+def render(template: str, plots: Sequence[Plot], data: str = "", **values: Any) -> str:
+    """Return the page that a template makes of `values`, with `plots` for its script to draw.
+
+    data: designs that the script shows, packed; empty for a page without any.
+    """
+    scripts = [plotly.offline.get_plotlyjs()] if plots else []
+    scripts += [_static("designs.js")] if data else []
+    scripts += [_static("report.js")] if plots else []
     scripts = [_script(text) for text in scripts]
     return (
         _environment()
@@ -34,6 +39,7 @@ def render(template: str, plots: Sequence[Plot], **values: Any) -> str:
             scripts=scripts,
             policy=_policy(scripts, compiles=any(plot.webgl for plot in plots)),
             plots=[_plain(plot) for plot in plots],
+            data=data,
         )
     )
 
@@ -81,6 +87,9 @@ def _static(name: str) -> str:
 
 def _plain(plot: Plot) -> dict[str, Any]:
     figure = plot.figure.to_plotly_json()
+    for trace in figure["data"]:
+        if "customdata" in trace:  # the script has these words from the designs
+            del trace["hovertext"]
     return {
         "key": f"plot-{plot.key}",
         "data": figure["data"],

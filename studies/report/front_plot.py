@@ -7,6 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from studies.report.designs.payload import key_of
 from studies.report.plotting import Label, Plot, axis, both, escaped, look, ms
 from studies.results import text as result_text
 from studies.results.outcome import DesignResult, Outcome, Value
@@ -100,6 +101,7 @@ def _points(
         mode="markers",
         hoverinfo="text",
         hovertext=[hover(row) for row in rows],
+        customdata=[key_of(row) for row in rows],
         marker={"symbol": symbol, "size": size, "color": colour}
         | {"line": {"color": "var(--surface)", "width": 1}},
     )

@@ -7,9 +7,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from search_space.design.genotype import MAX_FUSION_POINTS
+from studies.report.designs.payload import key_of
 from studies.report.front_plot import hover
 from studies.report.plotting import Plot, axis, both, escaped, look, ms
+from studies.results.analysis.budget import over_time
+from studies.results.analysis.effects import active
 from studies.results.outcome import Outcome
 from studies.results.pareto import value_of
 from studies.results.text import clean, volume_unit
@@ -32,6 +34,7 @@ def hypervolume(outcome: Outcome) -> Plot | None:
     figure.add_scatter(
         x=numbers, y=values, mode="lines+markers", hoverinfo="text",
         hovertext=[f"trial {n}: {v:.1f}" for n, v in outcome.hypervolume],
+        meta=[str(n) for n in numbers],
         line={"shape": "hv", "color": "var(--front)", "width": 2},
         marker={"size": 4, "color": "var(--front)"},
     )  # fmt: skip
@@ -39,6 +42,7 @@ def hypervolume(outcome: Outcome) -> Plot | None:
         x=[row.number for row in seeded],
         y=[after[row.number] for row in seeded if row.number is not None],
         mode="markers", hoverinfo="text", hovertext=[escaped(row.label) for row in seeded],
+        meta=[key_of(row) for row in seeded],
         marker={"symbol": "diamond", "size": 11, "color": "var(--seeded)"}
         | {"line": {"color": "var(--surface)", "width": 1}},
     )  # fmt: skip
@@ -50,6 +54,34 @@ def hypervolume(outcome: Outcome) -> Plot | None:
     )
     summary = f"The hypervolume is {values[-1]:.1f} after trial {numbers[-1]}."
     return Plot("hypervolume", figure, 320, summary)
+
+
+def hypervolume_over_time(outcome: Outcome) -> Plot | None:
+    """Hypervolume over the time that trials ran; None where ends of trials are not recorded."""
+    course = over_time(outcome)
+    if not course:
+        return None
+    unit, seconds = next(
+        (pair for pair in (("hours", 3600), ("minutes", 60)) if course[-1][0] >= 2 * pair[1]),
+        ("seconds", 1),
+    )
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[at / seconds for at, _, _ in course], y=[value for _, value, _ in course],
+        mode="lines+markers", hoverinfo="text",
+        hovertext=[f"trial {n}, {at / seconds:.3g} {unit}: {v:.1f}" for at, v, n in course],
+        meta=[str(n) for _, _, n in course],
+        line={"shape": "hv", "color": "var(--front)", "width": 2},
+        marker={"size": 4, "color": "var(--front)"},
+    )  # fmt: skip
+    figure.update_layout(
+        look(),
+        margin={"l": 64, "r": 14, "t": 12, "b": 48},
+        xaxis=axis(title=f"{unit} of running trials"),
+        yaxis=axis(title=volume_unit(outcome).replace(" x ", " × ")),
+    )
+    summary = f"The hypervolume is {course[-1][1]:.1f} after {course[-1][0] / seconds:.3g} {unit}."
+    return Plot("hypervolume-time", figure, 320, summary)
 
 
 def further(outcome: Outcome) -> list[tuple[str, Plot]]:
@@ -68,6 +100,7 @@ def further(outcome: Outcome) -> list[tuple[str, Plot]]:
                 y=[value_of(row, objective) for row in group],
                 mode="markers", hoverinfo="text",
                 hovertext=[hover(row, (further_words(row, outcome),)) for row in group],
+                customdata=[key_of(row) for row in group],
                 marker={"size": size, "color": colour}
                 | {"line": {"color": "var(--surface)", "width": 1}},
             )  # fmt: skip
@@ -128,7 +161,7 @@ def parallel(outcome: Outcome) -> Plot | None:
     rows = [row for row in outcome.rows if row.state == "complete" and both(row)]
     if len(rows) < 2:
         return None
-    designs = [_active(row.params) for row in rows]
+    designs = [active(row.params) for row in rows]
     decisions = _telling(designs, outcome)[: MAX_DIMENSIONS - 2]
     accuracies = [row.accuracy.value for row in rows if row.accuracy]
     dimensions = [_dimension(name, designs) for name in decisions]
@@ -152,19 +185,6 @@ def parallel(outcome: Outcome) -> Plot | None:
     figure.update_layout(look(), margin={"l": 112, "r": 40, "t": 84, "b": 28})
     summary = f"{len(rows)} complete trials over {len(decisions)} decisions and both objectives."
     return Plot("parallel", figure, 440, summary, webgl=True, min_width=92 * len(dimensions) + 152)
-
-
-def _active(params: Mapping[str, str | int]) -> dict[str, str | int]:
-    """The decisions that this design has a use for: all are made every time."""
-    points = int(params.get("fusion_points", MAX_FUSION_POINTS))
-    unused = {
-        f"{part}_{k}"
-        for part in ("text_tap", "vision_tap", "audio_tap", "operator", "width")
-        for k in range(points + 1, MAX_FUSION_POINTS + 1)
-    }
-    if params.get("attention_blocks") == 0:
-        unused.add("attention_over")
-    return {name: choice for name, choice in params.items() if name not in unused}
 
 
 def _telling(designs: Sequence[Mapping[str, str | int]], outcome: Outcome) -> list[str]:

@@ -150,6 +150,8 @@ def row_as_json(row: DesignResult) -> dict[str, Any]:
         "modality_use": row.use and _use(row.use),
         "latency_ms": _value(row.latency),
         **({} if row.turns is None else {"final_latency": _turns(row)}),
+        **({"latency_percentiles_ms": dict(row.percentiles)} if row.percentiles else {}),
+        **({"estimated_ms_by_part": dict(row.parts)} if row.parts else {}),
         "further": {name: _value(value) for name, value in row.more.items()},
         "probe_r2_percent": _value(row.probe_r2),
         "predicted_latency_ms": _value(row.predicted_latency),

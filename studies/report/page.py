@@ -1,50 +1,88 @@
 """The page of a study."""
 
-from collections.abc import Iterator
+import base64
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from studies.report import document, front_plot, tables
 from studies.report import history_plots as plots
 from studies.report.ablation import section as ablation_section
-from studies.report.plotting import Mark, Plot
+from studies.report.designs import analysis
+from studies.report.designs.notation import notation
+from studies.report.designs.payload import payload, shown
+from studies.report.plotting import Mark
 from studies.results import text as result_text
+from studies.results.analysis import certainty
+from studies.results.analysis.certainty import non_dominated
+from studies.results.analysis.columns import as_csv
 from studies.results.outcome import Outcome
+from studies.results.text import clean
 
 
 def render(outcome: Outcome) -> str:
     """Return one HTML page that needs nothing but itself: no network, no other file."""
     listed, front = ablation_section.section(outcome), front_plot.front(outcome)
     further = plots.further(outcome)
-    drawn = [listed and listed.plot, front, *(plot for _, plot in further)]
-    importances: list[tuple[str, Plot]] = []
-    course = parallel = None
-    if outcome.grid is None:
-        course, parallel = plots.hypervolume(outcome), plots.parallel(outcome)
-        importances = plots.importances(outcome)
-        drawn += [course, *(plot for _, plot in importances), parallel]
+    # Designs are compared by accuracy and latency alone.
+    certain = {} if outcome.goals.more else non_dominated(outcome.rows)
+    drawn = [front, listed and listed.plot, *(plot for _, plot in further)]
+    search = {} if outcome.grid else _search(outcome)
+    drawn += search.pop("drawn", [])
     return document.render(
         "study.html.j2",
         [plot for plot in drawn if plot],
+        data=_data(outcome, certain),
         outcome=outcome,
         tally=result_text.tally(outcome),
         rungs=result_text.rungs(outcome),
         emptiness=result_text.emptiness(outcome),
         summary=result_text.summary(outcome),
         how_to_read=result_text.how_to_read(outcome),
+        probability=certainty.DEFINITION if certain else "",
+        notation=notation([row.genotype for row in shown(outcome) if row.genotype]),
         listed=listed,
         front=front,
         front_legend=list(_legend(outcome)),
         further=further,
-        designs=tables.designs(outcome),
+        designs=tables.designs(outcome, certain),
+        close=analysis.close_to_front(outcome, certain),
+        misses=analysis.misses(outcome),
         held_against=_held_against(outcome),
-        course=course,
-        reference_point=result_text.reference_point(outcome),
-        volume_unit=result_text.volume_unit(outcome),
-        importances=importances,
         no_importances=_no_importances(outcome),
-        parallel=parallel,
-        trials=tables.trials(outcome),
+        trials=tables.trials(outcome, certain),
+        file=re.sub(r"[^\w.-]+", "-", clean(outcome.study)) or "study",
+        **search,
     )
+
+
+def _search(outcome: Outcome) -> dict[str, Any]:
+    """What a page shows of a search and not of a list: its course, and what mattered."""
+    course, over_time = plots.hypervolume(outcome), plots.hypervolume_over_time(outcome)
+    importances, parallel = plots.importances(outcome), plots.parallel(outcome)
+    return {
+        "drawn": [course, over_time, *(plot for _, plot in importances), parallel],
+        "course": course,
+        "over_time": over_time,
+        "budget": analysis.time_spent(outcome),
+        "reference_point": result_text.reference_point(outcome),
+        "volume_unit": result_text.volume_unit(outcome),
+        "importances": importances,
+        "parallel": parallel,
+        "choices": analysis.choices(outcome),
+    }
+
+
+def _data(outcome: Outcome, certain: Mapping[int, float]) -> str:
+    """The designs for the page's script, with the CSV file: JSON, gzip, base64; empty for none."""
+    if not shown(outcome):
+        return ""
+    found = {**payload(outcome, certain), "csv": as_csv(outcome)}
+    text = json.dumps(found, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def write(outcome: Outcome, path: Path) -> None:

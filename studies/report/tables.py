@@ -1,9 +1,11 @@
 """The tables of a study's page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from studies.report.designs.facts import latency_tail, probability
+from studies.report.designs.payload import key_of
 from studies.results import text as result_text
 from studies.results.objectives import Objective
 from studies.results.outcome import DesignResult, Outcome, Value
@@ -25,13 +27,14 @@ class Cell:
 class Row:
     """A row: its label with a note beneath it, and a cell for each column.
 
-    `style` is the label's class in the style sheet.
+    `style` is the label's class in the style sheet, `key` the design that the label opens.
     """
 
     label: str
     cells: Sequence[Cell]
     note: str = ""
     style: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,18 @@ class Table:
     groups: Sequence[Group]
 
 
+PROBABILITY = "Probability not dominated"
+MOST_TRIALS = 400
+"""Rows of a table of trials: with many more a page is slow to open."""
+
 Column = tuple[str, str, Callable[[DesignResult], Cell]]
 
 
-def designs(outcome: Outcome) -> Table | None:
-    """The front, the seeded designs behind it, and the references; None where there are none."""
+def designs(outcome: Outcome, certain: Mapping[int, float]) -> Table | None:
+    """The front, the seeded designs behind it, and the references; None where there are none.
+
+    `certain`: the probability of not being dominated, by trial number.
+    """
     front = list(outcome.front)
     shown = {row.number for row in front}
     seeded = [row for row in outcome.rows if row.name and row.number not in shown]
@@ -91,20 +101,19 @@ def designs(outcome: Outcome) -> Table | None:
     columns: list[Column] = [
         (_chosen(outcome), "number", lambda r: _accuracy(r.accuracy, r.accuracy_nonzero)),
         ("Test, %", "number", _tested),
-        ("Latency, ms", "number", lambda r: figure(result_text.milliseconds_parts(r.latency))),
+        ("Latency, ms", "number", _latency),
         ("Parameters, MACs, ONNX", "number", _size),
         ("Where it stands", "said", where),
         ("In words", "words", _design),
     ]
     for objective in reversed(outcome.goals.more):
         columns.insert(3, (_heading(objective), "number", partial(_further, objective)))
+    if certain:
+        columns.insert(3, (PROBABILITY, "number", lambda r: Cell(probability(r, certain))))
     rows = [row for _, each in groups for row in each]
     used = any(row.use for row in rows)
     if used:
         columns.insert(len(columns) - 2, ("Uses, points of test", "uses", _used))
-    if any(map(result_text.published, rows)):
-        heading = f"Published, {result_text.SOURCE_OF_PUBLISHED}"
-        columns.insert(len(columns) - 1, (heading, "", published))
     caption = "Accuracy is the share of samples classified rightly, latency that of one inference."
     if any(row.accuracy_nonzero or row.test_accuracy_nonzero for row in rows):
         caption += " “Non-zero” leaves out samples of score 0."
@@ -114,11 +123,16 @@ def designs(outcome: Outcome) -> Table | None:
             "over all orders of coming, an absent one being that of another sample. Without one: "
             "in its place stands an empty text, a picture of one colour or silence."
         )
+    if any(row.percentiles for row in rows):
+        caption += " p95 and p99 are percentiles of single runs."
     return _table("Designs", caption, "Design", columns, groups)
 
 
-def trials(outcome: Outcome) -> Table | None:
-    """Every trial, and the references; None where no trial has been run."""
+def trials(outcome: Outcome, certain: Mapping[int, float]) -> Table | None:
+    """Every trial, and the references; None where no trial has been run.
+
+    Of more than MOST_TRIALS, those that are most probably not dominated.
+    """
     if not outcome.rows:
         return None
     columns: list[Column] = [
@@ -138,8 +152,17 @@ def trials(outcome: Outcome) -> Table | None:
         "Every trial in the order in which it was asked for, then the references, outside the "
         "search."
     )
-    held_against = [*outcome.references, result_text.majority_row(outcome)]
-    groups = [("", outcome.rows), ("", held_against)]
+    rows = outcome.rows
+    if len(rows) > MOST_TRIALS:
+        likely = sorted(rows, key=lambda r: (-certain.get(r.number or 0, -1.0), r.number))
+        rows = tuple(sorted(likely[:MOST_TRIALS], key=lambda r: r.number or 0))
+        caption = (
+            f"{MOST_TRIALS} of {len(outcome.rows):,} trials: those that are most probably not "
+            "dominated, in the order in which they were asked for. All of them are in the plot and "
+            "in the CSV file."
+        )
+    baselines = [*outcome.references, result_text.majority_row(outcome)]
+    groups = [("", rows), ("", baselines)]
     return _table("Every trial", caption, "Trial", columns, groups)
 
 
@@ -156,9 +179,15 @@ def _table(
 
 def _row(row: DesignResult, columns: Sequence[Column]) -> Row:
     cells = [cell(row) for _, _, cell in columns]
+    is_design = row.number is not None or row.genotype is not None or row.latency is not None
+    key = key_of(row) if is_design else ""
     if row.number is None or not row.name:
-        return Row(row.label, cells)
-    return Row(row.label, cells, f"trial {row.number}", "mark")
+        return Row(row.label, cells, key=key)
+    return Row(row.label, cells, f"trial {row.number}", "mark", key)
+
+
+def _latency(row: DesignResult) -> Cell:
+    return figure(result_text.milliseconds_parts(row.latency), latency_tail(row))
 
 
 def _size(row: DesignResult) -> Cell:
@@ -168,7 +197,10 @@ def _size(row: DesignResult) -> Cell:
 
 def _design(row: DesignResult) -> Cell:
     untrained = row.did_not_train if row.state != "untrained" else ""
-    notes = (row.fidelity, row.shortened, untrained, row.folded, result_text.load(row), row.adapted)
+    source = f"published in {result_text.SOURCE_OF_PUBLISHED}: "
+    figures = published(row).text
+    origin = (row.adapted, figures and source + figures)
+    notes = (row.fidelity, row.shortened, untrained, row.folded, result_text.load(row), *origin)
     return Cell(result_text.arrows(row.design), notes)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from search_space.design.genotype import Genotype
+from studies.report.designs.drawing import Svg, draw, svg
 from studies.report.plotting import Plot, escaped
 
 THEMES = ("light", "dark")
@@ -19,9 +21,7 @@ def standalone(plot: Plot, theme: str = "light") -> Any:
 
     Raises ValueError for a theme there is not.
     """
-    if theme not in THEMES:
-        raise ValueError(f"theme {theme!r}: choose one of {', '.join(THEMES)}")
-    colours = _colours()[theme]
+    colours = _colours_of(theme)
     text = re.sub(r"var\(--([\w-]+)\)", lambda found: colours[found[1]], plot.figure.to_json())
     figure = go.Figure(json.loads(text))
     log = figure.layout.xaxis.type == "log"
@@ -36,10 +36,33 @@ def standalone(plot: Plot, theme: str = "light") -> Any:
     return figure.update_layout(height=plot.height)
 
 
+def drawing(genotype: Genotype, theme: str = "light") -> Svg:
+    """Return a design as an SVG document that needs no style sheet of a page.
+
+    Raises ValueError for a theme there is not.
+    """
+    colours = _colours_of(theme)
+    rules = re.search(r"/\* drawing \*/(.*)/\* end of drawing \*/", _sheet(), re.DOTALL)
+    sheet = rules[1] if rules else ""
+    sheet = re.sub(r"var\(--([\w-]+)\)", lambda m: colours.get(m[1], m[0]), sheet)
+    sheet = sheet.replace("var(--own, var(--ink))", f"var(--own, {colours['ink']})")
+    ground = f"svg {{ background: {colours['surface']}; }}"
+    return Svg(svg(draw(genotype), ground + sheet))
+
+
+def _colours_of(theme: str) -> dict[str, str]:
+    if theme not in THEMES:
+        raise ValueError(f"theme {theme!r}: choose one of {', '.join(THEMES)}")
+    return _colours()[theme]
+
+
+def _sheet() -> str:
+    return (files("studies.report") / "static" / "report.css").read_text(encoding="utf-8")
+
+
 @cache
 def _colours() -> dict[str, dict[str, str]]:
     """Return the colours of the style sheet by theme and name."""
-    sheet = (files("studies.report") / "static" / "report.css").read_text(encoding="utf-8")
-    blocks = re.findall(r":root \{([^}]*)\}", sheet)
+    blocks = re.findall(r":root \{([^}]*)\}", _sheet())
     light, dark = (dict(re.findall(r"--([\w-]+): (#\w+)", block)) for block in blocks[:2])
     return {"light": light, "dark": {**light, **dark}}

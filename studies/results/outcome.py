@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from evaluators.latency.readings import Reading
 from studies.results.objectives import ACCURACY, LATENCY, Goals, Objective
 
-if TYPE_CHECKING:  # it loads NumPy, and commands that show no study start without
+if TYPE_CHECKING:  # they load NumPy, and commands that show no study start without
     from evaluators.statistics.paired import Paired
+    from search_space.design.genotype import Genotype
 
 State = Literal["complete", "stopped", "infeasible", "unstable", "untrained", "failed"]
 Split = Literal["valid", "test"]
@@ -117,6 +118,19 @@ class ModalityUse:
 
 
 @dataclass(frozen=True)
+class TrialTimes:
+    """When a trial ended and where its time went, in seconds.
+
+    ended_s: from the start of the study to the end of the trial, without the time in which no trial
+    ran. took_s: from its start to its end. stages: by stage, as far as recorded.
+    """
+
+    ended_s: float
+    took_s: float
+    stages: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class DesignResult:
     """One trial, or one unimodal reference (which has no number: it is outside the search).
 
@@ -135,9 +149,12 @@ class DesignResult:
     processors from it while it was timed, `device` by which device it was timed, `timing` with
     what care: a board that did nothing else, or a machine that did; where it is not kept, the
     latter. turns: the readings of the study's end, from which `latency` then comes;
-    latency_in_search: the one by which the search chose, where that was another. timed_as: number
-    of the trial that timed it at the end. use: what the trained design uses of each modality, where
-    that was looked at. more: values of further objectives, by name,
+    latency_in_search: the one by which the search chose, where that was another. percentiles: of
+    single runs of that one in ms, `p95` and `p99`, where recorded. times: of a trial. genotype: the
+    design itself, where the trial had one. parts: ms by encoder, of the fusion with the head
+    (`fusion`) and of what every inference takes (`network`), as a model estimates them. timed_as:
+    number of the trial that timed it at the end. use: what the trained design uses of each
+    modality, where that was looked at. more: values of further objectives, by name,
     as far as they are known.
     """
 
@@ -174,6 +191,11 @@ class DesignResult:
     published_accuracy: float | None = None
     published_latency_ms: float | None = None
     more: Mapping[str, Value] = field(default_factory=dict)
+    genotype: Genotype | None = None
+    percentiles: Mapping[str, float] = field(default_factory=dict)
+    compile_s: float | None = None
+    times: TrialTimes | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     def figure(self, objective: Objective) -> Value | None:
         """The row's value of an objective, as far as it is known."""
@@ -328,6 +350,8 @@ class Outcome:
     the latter None until test is looked at.
     ceilings: percent that the best possible classifier reaches, where the data say so.
     conditions: everything a reader needs to repeat it, label to words, in the order to show.
+    command: the command line that repeats it; empty where it is not recorded. importances_by: the
+    method that found the importances.
     grid: what a study of a fixed list compares; None for a search. rungs: how the stages of a study
     with a probe or with fine-tuning went, else None. fine_tuned: the designs that were trained
     whole at the end, fastest first. goals: what was searched for; the front, the hypervolume and
@@ -358,3 +382,5 @@ class Outcome:
     fine_tuned: tuple[FineTuned, ...] = ()
     goals: Goals = field(default_factory=Goals)
     summary: Summary | None = None
+    command: str = ""
+    importances_by: str = ""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from studies.results.hypervolume import reference_value, volume
 from studies.results.objectives import PAIR, Objective
@@ -46,10 +47,14 @@ def pareto_front(
 ) -> tuple[DesignResult, ...]:
     """Complete rows that no other beats, fastest first."""
     candidates = complete(rows)
-    front = [
-        r for r in candidates if not any(dominates(other, r, objectives) for other in candidates)
-    ]
+    found = np.array([gains(row, objectives) for row in candidates], dtype=float)
+    front = [row for row, own in zip(candidates, found, strict=True) if not _beaten(own, found)]
     return tuple(sorted(front, key=lambda row: (point(row)[1], row.number or 0)))
+
+
+def _beaten(own: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Whether one of the others (N, objectives) dominates a point; of each more is better."""
+    return bool(((others >= own).all(axis=1) & (others > own).any(axis=1)).any())
 
 
 def standing(
@@ -98,9 +103,17 @@ def hypervolume_history(
     """(trial number, hypervolume so far) after each trial that has a number."""
     if reference is None:
         return ()
-    numbered = [row for row in rows if row.number is not None]
-    return tuple(
-        (row.number, hypervolume(numbered[: k + 1], reference, objectives))
-        for k, row in enumerate(numbered)
-        if row.number is not None
-    )
+    worst = np.array([each.gain(at) for each, at in zip(objectives, reference, strict=True)])
+    front = np.empty((0, len(objectives)))
+    value, history = 0.0, []
+    for row in rows:
+        if row.number is None:
+            continue
+        for counted in complete([row]):
+            own = np.array(gains(counted, objectives), dtype=float)
+            # A point that is dominated adds nothing, so the front so far is enough.
+            if not ((front >= own).all(axis=1)).any():
+                front = np.vstack((front[~(own >= front).all(axis=1)], own))
+                value = volume(front, worst)
+        history.append((row.number, value))
+    return tuple(history)

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.latency.readings import Reading, Readings
 from evaluators.statistics.paired import Correct, correct_from
+from search_space.design.genotype import Genotype
 from studies.results.ablation import grid_outcome
 from studies.results.cautions import cautions_of, neighbours
 from studies.results.fine_tuned import failures, fine_tuned_of
@@ -28,6 +29,7 @@ from studies.results.outcome import (
     Split,
     Standing,
     State,
+    TrialTimes,
     Turns,
     Value,
 )
@@ -38,6 +40,7 @@ from studies.results.pareto import (
     standing,
 )
 from studies.results.trial_record import (
+    PERCENTILES,
     PublishedFigures,
     TimingRecord,
     TrainingRecord,
@@ -47,7 +50,7 @@ from studies.results.trial_record import (
 )
 from studies.results.verdict import CorrectBySplit, summary_of, with_verdicts
 
-CONDITIONS, IDENTITY, SETTINGS = "conditions", "identity", "settings"
+CONDITIONS, IDENTITY, SETTINGS, COMMAND = "conditions", "identity", "settings", "command"
 PROTOCOL = "training protocol"
 SUBJECT, REFERENCES, TESTS = "subject", "references", "test"
 RIGHT = "right"
@@ -55,11 +58,14 @@ RIGHT = "right"
 by split and name."""
 TURNS = "readings in turns"
 """Of the study: by trial number or reference's name, what `turns_json` gives of each design."""
+PARTS = "latency parts"
+"""What the latency model says of the parts of designs, in ms, by trial and owner."""
 MIN_TRIALS_FOR_IMPORTANCE = 8
+MOST_TRIALS_FOR_FANOVA = 100
 _STORED_AS = {"adapted": "carried_over"}
 """Names that fields of a row have in the storage, where they are others."""
-_NOT_STORED = ("turns", "latency_in_search")
-"""Fields of a row that the storage has under TURNS."""
+_NOT_STORED = ("turns", "latency_in_search", "times", "parts")
+"""Fields of a row that the storage has elsewhere."""
 
 
 def metrics(sought: Goals) -> list[str]:
@@ -102,6 +108,9 @@ def figures_of(result: TrialResult, tests: Mapping[str, Any] | None = None) -> d
         "published_latency_ms": published.latency_ms,
         "reason": result.reason,
         "more": {each.name: measures[each.measure] for each in MORE if each.measure in measures},
+        "genotype": result.genotype,
+        "percentiles": {n: measures[m].value for n, m in PERCENTILES.items() if m in measures},
+        "compile_s": measures["compile_s"].value if "compile_s" in measures else None,
     }
 
 
@@ -127,13 +136,9 @@ def correct_answers(study: optuna.Study, split: Split = "test") -> dict[int | st
 def row_of(trial: FrozenTrial, record: TrialRecord, tests: Mapping[str, Any]) -> DesignResult:
     """One finished trial as a row; `tests` holds the test figures by trial number."""
     result = record.result
-    pruned = "stopped" if result.stopped else "infeasible"
-    pruned = "untrained" if result.untrained else pruned
-    pruned = "unstable" if result.unstable else pruned
-    states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: pruned}
     return DesignResult(
         number=trial.number,
-        state=states.get(trial.state, "failed"),  # type: ignore[arg-type]
+        state=result.status(trial.state),
         design=record.design,
         params=trial.params,
         name=record.name,
@@ -161,7 +166,10 @@ def reference_row(
 
 def row_json(row: DesignResult) -> dict[str, Any]:
     """A row as plain JSON values; `row_from_json` is the inverse."""
-    fields = {name: value for name, value in asdict(row).items() if name not in _NOT_STORED}
+    fields = asdict(replace(row, genotype=None)) | {"genotype": row.genotype}
+    fields = {name: value for name, value in fields.items() if name not in _NOT_STORED}
+    if row.genotype is not None:
+        fields["genotype"] = row.genotype.as_json()
     return {_STORED_AS.get(name, name): value for name, value in fields.items()}
 
 
@@ -175,7 +183,8 @@ def row_from_json(fields: Mapping[str, Any]) -> DesignResult:
     values["more"] = {name: Value(**v) for name, v in fields.get("more", {}).items()}  # type: ignore[assignment]
     kept = fields.get("use") or {}
     use = ModalityUse.from_json(kept) if "chance" in kept else None  # none by earlier versions
-    seeds = tuple(fields.get("test_seeds", ()))
+    seeds, spelled = tuple(fields.get("test_seeds", ())), fields.get("genotype")
+    fields = {**fields, "genotype": Genotype.from_json(spelled) if spelled else None}
     return DesignResult(**{**fields, **values, "use": use, "test_seeds": seeds})
 
 
@@ -219,10 +228,19 @@ def rows_of(study: optuna.Study) -> tuple[DesignResult, ...]:
         for trial, record in read
         if record.again and settled_key(trial, record)
     }
+    ended = active_seconds(finished)
+    parts = study.user_attrs.get(PARTS, {}).get("designs", {})
     rows = []
     for trial, record in read:
         row = row_of(trial, record, tests)
-        row = with_turns(replace(row, duplicate_of=duplicate_of(trial, record, first)), study)
+        times = times_of(trial, record, ended.get(trial.number))
+        row = replace(
+            row,
+            duplicate_of=duplicate_of(trial, record, first),
+            times=times,
+            parts=parts.get(str(trial.number), {}),
+        )
+        row = with_turns(row, study)
         if row.state == "stopped":
             timed_as = later.get(record.result.key)
             if timed_as is not None:
@@ -231,6 +249,36 @@ def rows_of(study: optuna.Study) -> tuple[DesignResult, ...]:
                 )
         rows.append(row)
     return tuple(rows)
+
+
+def active_seconds(trials: Iterable[FrozenTrial]) -> dict[int, float]:
+    """Seconds from the study's start to the end of each trial, by number.
+
+    Time in which no trial ran is left out: a study that was paused overnight did not search then.
+    """
+    spans = sorted(
+        (t.datetime_start, t.datetime_complete, t.number)
+        for t in trials
+        if t.datetime_start and t.datetime_complete
+    )
+    found, active, until = dict[int, float](), 0.0, None
+    pauses: list[tuple[Any, float]] = []  # (end of a pause, all pauses up to there in seconds)
+    for start, end, _ in spans:
+        if until is None or start > until:
+            active += 0.0 if until is None else (start - until).total_seconds()
+            pauses.append((start, active))
+        until = end if until is None else max(until, end)
+    for _, end, number in spans:
+        before = [paused for start, paused in pauses if start <= end]
+        found[number] = (end - spans[0][0]).total_seconds() - before[-1]
+    return found
+
+
+def times_of(trial: FrozenTrial, record: TrialRecord, ended_s: float | None) -> TrialTimes | None:
+    """When the trial ended and where its time went; None where that is not recorded."""
+    if ended_s is None or trial.duration is None:
+        return None
+    return TrialTimes(ended_s, trial.duration.total_seconds(), record.result.seconds)
 
 
 def first_of_each(trials: Iterable[tuple[FrozenTrial, TrialRecord]]) -> dict[str, int]:
@@ -300,6 +348,8 @@ def outcome_of(study: optuna.Study) -> Outcome:
         rungs=rungs_of(rows, fine_tuned),
         fine_tuned=fine_tuned,
         goals=sought,
+        command=study.user_attrs.get(COMMAND, ""),
+        importances_by=importance_method(sum(row.state == "complete" for row in rows)),
         summary=None if grid or sought.more else summary_of(rows, references, by_split),
     )
 
@@ -321,6 +371,17 @@ def _standings(
     return found if sought.more else with_verdicts(found, held, correct)
 
 
+def importance_method(trials: int) -> str:
+    """What importances of so many complete trials are found by: fANOVA takes minutes for many."""
+    return "fANOVA" if trials <= MOST_TRIALS_FOR_FANOVA else "mean decrease in impurity"
+
+
+def _importance_evaluator(trials: int) -> Any:
+    if importance_method(trials) == "fANOVA":
+        return optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
+
+
 def _importances(study: optuna.Study, sought: Goals) -> dict[str, dict[str, float]]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     found: dict[str, dict[str, float]] = {}
@@ -334,7 +395,7 @@ def _importances(study: optuna.Study, sought: Goals) -> dict[str, dict[str, floa
         def target(trial: FrozenTrial, at: int = at) -> float:
             return float(trial.values[at])
 
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        evaluator = _importance_evaluator(len(complete))
         found[metric] = optuna.importance.get_param_importances(
             study, target=target, evaluator=evaluator
         )

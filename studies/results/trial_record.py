@@ -4,8 +4,8 @@
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, get_args
 
@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from evaluators.evaluation import Evaluation
 from search_space.design.genotype import Genotype
 from search_space.errors import STORAGE, FusionNasError
-from studies.results.outcome import Timing, Value
+from studies.results.outcome import State, Timing, Value
 from studies.results.text import counted
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -27,8 +27,11 @@ _PUBLISHED = ("published_accuracy", "published_latency_ms")
 _TRAINING = ("fidelity", "right", "shortened", "did_not_train", "constant")
 _TIMING = ("onnx_sha256", "device", "timing", "folded", "unstable", "crowded")
 _BEFORE_0_1_0 = ("duplicate_of",)  # now seen when trials are read
-_OTHERS = ("genotype", "key", "reason", "stopped", "predicted_ms", *_BEFORE_0_1_0)
+_OTHERS = ("genotype", "key", "reason", "stopped", "predicted_ms", "seconds", *_BEFORE_0_1_0)
 _NOT_MEASURES = frozenset((*_PUBLISHED, *_TRAINING, *_TIMING, *_OTHERS))
+
+PERCENTILES = {"p95": "latency_p95_ms", "p99": "latency_p99_ms"}
+"""Percentiles of single runs, by name, and the measures that hold them in ms."""
 
 
 class TrialRecordError(FusionNasError, ValueError):
@@ -94,6 +97,7 @@ class TrialResult:
 
     key: of the design; empty where its trial settles nothing. reason: why it is not complete.
     stopped: before its last stage. predicted: latency in ms that was gone by before timing.
+    seconds: wall time by stage, of what was not known before; empty where it was not recorded.
     """
 
     genotype: Genotype | None = None
@@ -105,6 +109,7 @@ class TrialResult:
     evaluations: tuple[StoredEvaluation, ...] = ()
     training: TrainingRecord | None = None
     timing: TimingRecord | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def measures(self) -> dict[str, Value]:
@@ -135,6 +140,29 @@ class TrialResult:
     def unstable(self) -> str:
         """Why the latency could not be read well enough; empty where it could."""
         return self.timing.unstable if self.timing else ""
+
+    def status(self, state: TrialState) -> State:
+        """What became of the trial, given what Optuna says of it."""
+        if state == TrialState.COMPLETE:
+            return "complete"
+        if state != TrialState.PRUNED:
+            return "failed"
+        if self.unstable:
+            return "unstable"
+        if self.untrained:
+            return "untrained"
+        return "stopped" if self.stopped else "infeasible"
+
+    def columns(self, state: TrialState) -> dict[str, float | str]:
+        """Figures under names of their own, for tables of Optuna's dashboard; known ones alone."""
+        found: dict[str, float | str | None] = {"status": self.status(state), "reason": self.reason}
+        for name, value in (("accuracy", self.accuracy), ("latency_ms", self.latency)):
+            if value is not None:
+                found |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+        for name in (*PERCENTILES.values(), "parameters", "macs", "onnx_bytes"):
+            if name in self.measures:
+                found[name] = self.measures[name].value
+        return {name: value for name, value in found.items() if value not in (None, "")}
 
     def with_evaluations(
         self,
@@ -232,7 +260,18 @@ def settled_key(trial: FrozenTrial, record: TrialRecord) -> str:
 
 def _without_samples(found: Evaluation) -> StoredEvaluation:
     measures = {each.name: Value(each.value, each.low, each.high) for each in found.measures}
+    if found.kind == "latency" and (runs := sorted(found.details.get("samples_ms", ()))):
+        for name, measure in PERCENTILES.items():
+            measures[measure] = Value(_percentile(runs, float(name[1:])))
     return StoredEvaluation(found.kind, found.key, measures)
+
+
+def _percentile(ordered: Sequence[float], percent: float) -> float:
+    """The percentile of sorted values, linear between two of them."""
+    at = (len(ordered) - 1) * percent / 100
+    low = math.floor(at)
+    high = min(low + 1, len(ordered) - 1)
+    return float(ordered[low] + (at - low) * (ordered[high] - ordered[low]))
 
 
 def _training_of(quality: Evaluation) -> TrainingRecord:
@@ -351,7 +390,15 @@ def _from_fields(fields: _Fields) -> TrialResult:
         evaluations=_evaluations_from(fields),
         training=training,
         timing=timing,
+        seconds=_seconds_from(fields),
     )
+
+
+def _seconds_from(fields: _Fields) -> dict[str, float]:
+    found = dict(fields.mapping("seconds"))
+    if not all(_is_number_or_none(value) and value is not None for value in found.values()):
+        raise fields.damaged("seconds", "numbers by stage")
+    return found
 
 
 def _genotype_from(fields: _Fields) -> Genotype | None:
@@ -419,4 +466,6 @@ def _to_fields(result: TrialResult) -> dict[str, Any]:
         fields |= {"crowded": timing.crowded} if timing.crowded else {}
     if result.reason and reason_last:
         fields["reason"] = result.reason
+    if result.seconds:
+        fields["seconds"] = dict(result.seconds)
     return fields

@@ -38,6 +38,11 @@ class LearnedLatency:
         self._costs |= zip(new, self._features.of(list(new.values())), strict=True)
         return self._model.predict(np.array([self._costs[g.key] for g in designs]))
 
+    def by_owner(self, designs: Sequence[Genotype]) -> list[dict[str, float]]:
+        """Expected ms by encoder, of the fusion with the head (`fusion`), and fixed (`network`)."""
+        self._learn()
+        return self._model.by_owner(self._features.of(designs)) if designs else []
+
     @property
     def readings(self) -> int:
         """How many readings it has learnt from."""

@@ -1,5 +1,6 @@
 """What becomes of one trial: its design is timed, probed and trained, and told to the study."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -94,6 +95,7 @@ class TrialRunner:
             for s in seeded
         }
         self._failed_in_a_row = self._unstable_in_a_row = 0
+        self._seconds: dict[str, float] = {}
         self.worker = ""
         """Who has the trials in hand; empty where nobody else can take one over."""
 
@@ -104,6 +106,7 @@ class TrialRunner:
         another worker has the trial by now; and SearchStopped when several trials in a row fail or
         many are unstable.
         """
+        self._seconds = {}
         params = trial.params  # a copy each time it is asked for
         genotype = self.space.decode([params[d.name] for d in self.space.decisions])
         TrialRecord(design=genotype.describe()).store(trial)
@@ -140,14 +143,14 @@ class TrialRunner:
         else:
             return
         if early.probe is not None:
-            probe, _ = known_or_new(self._store, early.probe, genotype)
+            probe, _ = self._evaluated(early.probe, genotype)
             r2 = probe["probe_r2"].value
             why = "" if named else early.after_probe(r2, ms, self._others(trial))
             if why:
                 stopped = replace(result, reason=why, stopped=True)
                 self._pruned(trial, stopped.with_evaluations(latency, probe=probe))
                 return
-        quality, _ = known_or_new(self._store, self._quality, genotype)
+        quality, _ = self._evaluated(self._quality, genotype)
         if quality.details.get("constant"):
             _constrain(trial, "did_not_train", 1.0)
             untrained = replace(result, reason=quality.details["did_not_train"])
@@ -160,7 +163,7 @@ class TrialRunner:
             return
         found = {"timing": latency, "training": quality}
         for name, evaluator in self._further.items():
-            found[name], _ = known_or_new(self._store, evaluator, genotype)
+            found[name], _ = self._evaluated(evaluator, genotype)
         further = [found[name] for name in self._further]
         result = result.with_evaluations(latency, quality, probe, further)
         reason = self._over_limits(trial, found)
@@ -193,6 +196,18 @@ class TrialRunner:
             return None
         return latency
 
+    def _evaluated(self, evaluator: Evaluator, genotype: Genotype) -> tuple[Evaluation, bool]:
+        """What an evaluator finds, and whether it was known; seconds of new work are added up."""
+        start = time.perf_counter()
+        found, known = known_or_new(self._store, evaluator, genotype)
+        if not known:
+            self._add_seconds(found, time.perf_counter() - start)
+        return found, known
+
+    def _add_seconds(self, found: Evaluation, wall: float) -> None:
+        for stage, seconds in stage_seconds(found, wall).items():
+            self._seconds[stage] = round(self._seconds.get(stage, 0.0) + seconds, 3)
+
     def _read(self, genotype: Genotype, twice: bool) -> tuple[Evaluation, bool]:
         """A design's latency, and whether it was known already.
 
@@ -203,12 +218,14 @@ class TrialRunner:
         known = self._store.get(self._latency.key(genotype))
         if known is not None:
             return known, True
+        start = time.perf_counter()
         latency = self._latency.evaluate(genotype)
         if twice and self._misses(latency):
             again = self._latency.evaluate(genotype)
             latency = min(latency, again, key=_rank)
             latency = replace(latency, details={**latency.details, READINGS: 2})
         self._store.put(latency)
+        self._add_seconds(latency, time.perf_counter() - start)
         return latency, False
 
     def _misses(self, latency: Evaluation) -> bool:
@@ -235,7 +252,9 @@ class TrialRunner:
         """Writes what a trial came to and tells it. Raises LeaseLost."""
         if self.worker and stored_attribute(trial, WORKER) not in (self.worker, None):
             raise LeaseLost
-        TrialRecord(result=result).store(trial)
+        TrialRecord(result=replace(result, seconds=self._seconds)).store(trial)
+        for name, value in result.columns(state or TrialState.COMPLETE).items():
+            trial.set_user_attr(name, value)
         self.study.tell(trial, values, state=state)
 
     def _over_limit(self, trial: optuna.Trial, latency: Evaluation) -> str:
@@ -298,6 +317,22 @@ def _rank(latency: Evaluation) -> tuple[bool, bool, float]:
     """Orders readings of one design: those that the device could take, then stable ones, first."""
     ms = 0.0 if latency.infeasible else latency["latency_ms"].value
     return bool(latency.infeasible), bool(latency.unstable), ms
+
+
+def stage_seconds(found: Evaluation, wall: float) -> dict[str, float]:
+    """Split the wall time of a new evaluation, in s, into stages that add up to it.
+
+    Timing includes the link and the wait for a device that others use; waiting is what training
+    waited for its next batch.
+    """
+    if found.kind == "latency":
+        compiling = [m.value for m in found.measures if m.name == "compile_s"]
+        parts = {"building": found.details.get("build_s", 0.0), "compiling": sum(compiling)}
+        rest = "timing"
+    else:
+        parts = {"waiting": found.details.get("waited_s", 0.0)}
+        rest = "training" if found.kind == "quality" else found.kind
+    return {**parts, rest: max(0.0, wall - sum(parts.values()))}
 
 
 def search_stopped(what: str, error: Exception) -> SearchStopped:

@@ -22,9 +22,10 @@ from search_space.space.paper import SeededDesign, seeded_designs
 from search_space.space.space import SearchSpace
 from studies.infra.optuna_private import trial_of
 from studies.results.fine_tuned import ATTRIBUTE, TEST
-from studies.results.outcome import SEEDS, USE, DesignResult
+from studies.results.outcome import SEEDS, USE, DesignResult, Outcome
 from studies.results.study_outcome import (
     CONDITIONS,
+    PARTS,
     REFERENCES,
     RIGHT,
     SUBJECT,
@@ -34,10 +35,16 @@ from studies.results.study_outcome import (
     row_json,
 )
 from studies.results.trial_record import PublishedFigures, TrialResult, genotype_of
+from studies.search.latency_prediction import LearnedLatency
 from studies.study.context import StudyContext
+from studies.study.notes import note_near_misses, note_of
 from studies.study.retiming import retime
 
 ARTIFACTS = "optuna-artifacts"
+LEAST_READINGS = 8
+"""Readings below which the latency model says nothing of a design's parts."""
+MOST_WITH_PARTS = 500
+"""Designs whose parts a study stores; of more, the front's and the named ones'."""
 
 
 class _Test:
@@ -197,6 +204,25 @@ def finish(context: StudyContext, study: optuna.Study) -> None:
     attach(context, study, context.quality.exporter, kept)
     if tuned:
         attach(context, study, context.quality.other(whole=True).exporter, tuned, " fine-tuned")
+    note_near_misses(study, outcome)
+    _store_parts(context, study, outcome)
+
+
+def _store_parts(context: StudyContext, study: optuna.Study, outcome: Outcome) -> None:
+    """Keep what the latency model says of the parts of timed designs, once it has readings."""
+    timed = [row for row in outcome.rows if row.latency and row.genotype and row.genotype.is_fused]
+    if len(timed) > MOST_WITH_PARTS:
+        shown = {row.number for row in (*outcome.front, *(s.row for s in outcome.standings))}
+        timed = [row for row in timed if row.number in shown]
+    model = LearnedLatency(study, context.space, context.builder.rewriting)
+    if model.readings < LEAST_READINGS or not timed:
+        return
+    parts = model.by_owner([row.genotype for row in timed if row.genotype])
+    designs = {
+        str(row.number): {owner: round(ms, 5) for owner, ms in each.items()}
+        for row, each in zip(timed, parts, strict=True)
+    }
+    study.set_user_attr(PARTS, {"readings": model.readings, "designs": designs})
 
 
 class _TimedWithout:
@@ -319,15 +345,3 @@ def attach(
         if not suffix:
             save_note(trial_of(study, trial), note_of(row))
         study.set_user_attr("artifacts", done)
-
-
-def note_of(row: DesignResult) -> str:
-    """A few lines of Markdown about a trial, for the dashboard."""
-    lines = [f"## {row.label}", "", row.design]
-    if row.adapted:
-        lines += ["", row.adapted]
-    if row.did_not_train:
-        lines += ["", row.did_not_train]
-    if row.accuracy and row.latency:
-        lines += ["", f"{row.accuracy.value:.1f} % in selection, {row.latency.value:.3g} ms"]
-    return "\n".join(lines)

@@ -18,12 +18,21 @@ from evaluators.training.loop import TRAINING_VERSION, Trunks
 from search_space.redaction import redacted_url
 from search_space.space.named import names
 from studies.ablations.designs import Grid
+from studies.config.command import command_line
 from studies.config.options import RUNTIMES
 from studies.config.settings import Settings, stored_options
 from studies.infra.locations import StorageError
 from studies.infra.storage import open_storage
 from studies.results.objectives import Goals
-from studies.results.study_outcome import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS, SUBJECT, metrics
+from studies.results.study_outcome import (
+    COMMAND,
+    CONDITIONS,
+    IDENTITY,
+    PROTOCOL,
+    SETTINGS,
+    SUBJECT,
+    metrics,
+)
 from studies.search.early_stopping import PROMISING
 from studies.study.context import StudyContext, data_label, study_name
 from studies.study.lookup import remove_stored_password
@@ -79,9 +88,12 @@ def open_study(context: StudyContext) -> optuna.Study:
         study.set_user_attr(SETTINGS, _from_anywhere(settings).to_stored())
         study.set_user_attr(PROTOCOL, asdict(context.quality.protocol))
         study.set_user_attr(SEARCHES, [_search_of(settings)])
+        study.set_user_attr(COMMAND, command_line(settings))
         study.set_user_attr(IDENTITY, _identity(context))  # last: without it the study is made anew
         return study
     check_identity(context, study)
+    if study.user_attrs.get(COMMAND) != (command := command_line(settings)):
+        study.set_user_attr(COMMAND, command)
     if context.grid is None:
         note_search(study, settings)
     return study

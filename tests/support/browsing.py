@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 
 
 class Parsed(HTMLParser):
@@ -60,7 +60,7 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [look]})
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.get(file.as_uri())
-        undrawn = "return document.querySelectorAll('[role=img]:not([data-drawn])').length"
+        undrawn = "return document.querySelectorAll('[role=img]:not([data-drawn]):not(svg)').length"
         for _ in range(100):
             if not self.driver.execute_script(undrawn):
                 return
@@ -69,6 +69,14 @@ class Browser:
 
     def run(self, script: str) -> Any:
         return self.driver.execute_script(script)
+
+    def wait_until(self, script: str) -> None:
+        """Returns once the script says true."""
+        for _ in range(200):
+            if self.driver.execute_script(script):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"never true: {script}; console: {self.complaints()}")
 
     def complaints(self) -> list[str]:
         """What the console holds but for the graphics driver's own warnings."""

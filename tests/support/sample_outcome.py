@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from search_space.design.genotype import FusionPoint, Genotype
 from studies.results.outcome import (
     DesignResult,
     GridOutcome,
@@ -12,6 +13,7 @@ from studies.results.outcome import (
     ModalityUse,
     Outcome,
     Standing,
+    TrialTimes,
     Value,
 )
 
@@ -161,6 +163,7 @@ def hostile(text: str) -> Outcome:
             adapted=row.adapted and text,
             fidelity=text,
             params={**row.params, "text_encoder": f"{text}{row.params.get('text_encoder', '')}"},
+            genotype=row.genotype and replace(row.genotype, text_encoder=text),
         )
 
     return replace(
@@ -250,7 +253,22 @@ def _trial(number: int, rng: random.Random, test: bool) -> DesignResult:
         fidelity="cached taps, 30 epochs" if number % 3 else "whole network, 12 epochs",
         published_accuracy=84.25 if number == 0 else 67.89 if number == 4 else None,
         published_latency_ms=21.6 if number == 0 else 11.4 if number == 4 else None,
+        genotype=_genotype(params),
+        percentiles={"p95": latency * 1.1, "p99": latency * 1.3},
+        compile_s=0.2,
+        times=TrialTimes(20.0 * (number + 1), 20.0, {"timing": 2.0, "training": 15.0}),
     )
+
+
+def _genotype(params: dict[str, str | int]) -> Genotype:
+    points = tuple(
+        FusionPoint(
+            *(params[f"{name}_{k}"] for name in ("text_tap", "vision_tap", "operator", "width"))
+        )  # type: ignore[arg-type]
+        for k in range(1, int(params["fusion_points"]) + 1)
+    )
+    own = {name: value for name, value in params.items() if name in Genotype.__annotations__}
+    return Genotype(points=points, **own)  # type: ignore[arg-type]
 
 
 def _words(params: dict[str, str | int]) -> str:

@@ -119,13 +119,15 @@
       div.textContent = "This plot needs WebGL, which this browser does not offer.";
       return;
     }
-    const width = Math.max(plot.minWidth, div.parentElement.clientWidth);
+    const width = Math.max(plot.minWidth, printing || div.parentElement.clientWidth);
     const small = innerWidth < 640;  // there, a finger on a plot moves the page
     const layout = {...plot.layout, width, height: plot.height, dragmode: small ? false : "zoom"};
     if (plot.labels.length)
       layout.annotations = [...(layout.annotations || []), ...annotations(plot, layout, width)];
     const look = getComputedStyle(document.documentElement);
-    Plotly.react(div, coloured(plot.data, look), coloured(layout, look), {
+    const traces = plot.data.map(trace => trace.customdata && typeof designs === "object"
+      ? {...trace, hovertext: trace.customdata.map(designs.hover)} : trace);
+    Plotly.react(div, coloured(traces, look), coloured(layout, look), {
       displaylogo: false,
       displayModeBar: small || plot.still ? false : "hover",
       // Only these: plotly's own choice has one that sends the data away.
@@ -134,11 +136,37 @@
       plotlyServerURL: "",
       toImageButtonOptions: {format: "svg", filename: plot.key},
     });
+    if (!div.dataset.drawn && typeof designs === "object") div.on("plotly_click", event => {
+      const {data: {customdata, meta}, pointNumber} = event.points[0];
+      const key = (customdata || meta || [])[pointNumber];
+      if (key !== undefined) designs.open(key);
+    });
     div.dataset.drawn = width;
   }
 
-  const redraw = () => plots.forEach(draw);
-  redraw();
+  // One plot after the other, so that the first is seen before the last is drawn.
+  let printing = 0, round = 0;
+  function redraw() {
+    const own = ++round, rest = [...plots];
+    const next = () => {
+      if (own !== round || !rest.length) return;
+      draw(rest.shift());
+      setTimeout(next);
+    };
+    next();
+  }
+  if (typeof designs === "object") designs.ready.finally(redraw);
+  else redraw();
+  addEventListener("beforeprint", () => { round++; printing = 680; plots.forEach(draw); });
+  addEventListener("afterprint", () => { printing = 0; redraw(); });
+  for (const button of document.querySelectorAll("button[data-format]"))
+    button.addEventListener("click", () => {
+      const {format, plot, file} = button.dataset, div = document.getElementById(plot);
+      Plotly.downloadImage(div, {
+        format, filename: file, width: Number(div.dataset.drawn), height: div.clientHeight,
+        scale: format === "png" ? 2 : 1,
+      });
+    });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   let width = innerWidth, later = 0;
   addEventListener("resize", () => {

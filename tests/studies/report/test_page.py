@@ -179,7 +179,7 @@ def browser() -> Iterator[Browser]:
 LABELS = """return [...document.querySelectorAll('#plot-front .annotation-text-g')].map(e => {
   const b = e.getBoundingClientRect();
   return [e.textContent, b.left, b.top, b.right, b.bottom]; })"""
-MARKS = """return [...document.querySelectorAll('#plot-front .plot .point')].map(e => {
+MARKS = """return [...document.querySelectorAll('#plot-front .point')].map(e => {
   const b = e.getBoundingClientRect();
   return ['mark', b.left + 2, b.top + 2, b.right - 2, b.bottom - 2]; })"""
 
@@ -197,6 +197,7 @@ def test_page_opens_without_network_and_labels_are_legible(
     foreign = [u for u in browser.requested() if not u.startswith(("file:", "data:", "blob:"))]
     assert foreign == []
     labels, marks = browser.run(LABELS), browser.run(MARKS)
+    assert marks
     written = {label[0] for label in labels}
     assert {*SEEDED, "text-only", "majority class 52.4 %", "limit 24 ms"} <= written
     close = [(a[0], b[0]) for k, a in enumerate(labels) for b in labels[:k] if overlaps(a, b)]

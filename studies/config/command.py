@@ -1,0 +1,52 @@
+"""The command line that runs a study with given settings."""
+
+import shlex
+from typing import Any
+
+from search_space.redaction import redacted_url
+from studies.config.settings import Settings, load_settings
+from studies.config.usage import UsageError
+
+_FLAGS = {
+    "devices": "device",
+    "text_encoders": "text-encoder",
+    "vision_encoders": "vision-encoder",
+    "audio_encoders": "audio-encoder",
+    "precisions": "precision",
+    "objectives": "objective",
+    "limits": "limit",
+    "latency_limit_ms": "latency-limit",
+    "accept_faults": "accept-faults",
+}
+"""Flags that are not called like their option."""
+_OF_A_PRESET = ("preset", "title", "grid", "about", "superfuse")
+
+
+def command_line(settings: Settings) -> str:
+    """Return the command that gives these settings: the flags that differ from the preset's own.
+
+    A password in the storage's URL is left out.
+    """
+    options, own = settings.to_options(), {}
+    try:
+        own = load_settings(settings.preset.name).to_options()
+        preset = settings.preset.name
+    except UsageError:  # a file of one's own
+        preset = f"{settings.preset.name}.toml"
+    words = ["fusion-nas", "run", "--study", preset]
+    for name, value in options.items():
+        if name in _OF_A_PRESET or name == "take_over" or value == own.get(name):
+            continue
+        words += _flag(name, value)
+    return shlex.join(words)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    flag = f"--{_FLAGS.get(name, name.replace('_', '-'))}"
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [flag]
+    if isinstance(value, tuple):
+        return [word for each in value for word in (flag, str(each))]
+    return [flag, redacted_url(str(value)) if name == "storage" else str(value)]

@@ -1,0 +1,1 @@
+"""Designs as drawings and as lists of facts."""

@@ -1,0 +1,59 @@
+"""What the short forms in a design's words mean."""
+
+from collections.abc import Iterable
+
+from search_space.design.genotype import Genotype
+from search_space.operators.definitions import Operator
+
+OPERATOR_WORDS: dict[Operator, str] = {
+    "concatenation": "features side by side",
+    "sum": "features added",
+    "product": "features multiplied, once in order and once with the second reversed",
+    "gated": "a learned mixture: g times one, 1 - g times the other",
+    "tensor": "outer product of all features",
+    "low-rank-tensor": "outer product under weights of rank 4",
+    "bilinear": "sums of 5 products of linear maps (MFB)",
+    "cross-attention": "text tokens query the picture's",
+    "cross-attention-vision": "the picture's tokens query the text's",
+    "cross-attention-both": "both cross-attentions side by side",
+    "single-sequence": "all tokens in one sequence through one encoder layer",
+    "prefix": "4 tokens made of the picture stand before the text's",
+    "bottleneck": "two encoder layers a modality, which exchange 4 tokens",
+}
+_PRECISIONS = {
+    "fp32": "32-bit floating point",
+    "fp16": "16-bit floating point",
+    "int8": "8-bit integers, scales from calibration data",
+    "int8-dynamic": "8-bit integer weights, activations quantised as they come",
+}
+
+
+def notation(genotypes: Iterable[Genotype]) -> dict[str, str]:
+    """The terms that these designs use, and what they mean; empty without designs."""
+    designs = list(genotypes)
+    if not designs:
+        return {}
+    points = [point for each in designs for point in each.points]
+    deep = max(points, key=lambda point: (point.text_tap, point.vision_tap, point.audio_tap))
+    example = next(each for each in designs if deep in each.points)
+    names = list(example.encoders)
+    layers = ", ".join(f"layer {deep.tap(m)} of the {m} encoder" for m in names)
+    found = {
+        " + ".join(example.encoders.values()): "the encoders (trunks), by modality",
+        f"{example.taps(deep)} {deep.operator}": f"a fusion point: {layers} fused by this operator",
+        "→24": "projected to 24 features",
+    }
+    if any(each.attention_blocks for each in designs):
+        found["2 attention over pooled, over tokens"] = (
+            "two attention blocks at the last fusion point, over its vector or over all tokens"
+        )
+    if any(each.text_encoder for each in designs):
+        found["32 tokens (cls)"] = "length that texts are cut to, and how they are pooled"
+    if any(each.vision_encoder for each in designs):
+        found["vision conv-max"] = (
+            "pooling of the picture: here a 3x3 convolution, then the maximum"
+        )
+    used = {point.operator for each in designs if each.is_fused for point in each.points}
+    found |= {name: words for name, words in OPERATOR_WORDS.items() if name in used}
+    precisions = {each.precision for each in designs}
+    return found | {name: words for name, words in _PRECISIONS.items() if name in precisions}
