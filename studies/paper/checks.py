@@ -31,7 +31,7 @@ from studies.paper.caveats import (
 )
 from studies.paper.timing import Timed, time_designs
 from studies.report.progress import Reporter
-from studies.study.context import StudyContext, open_latency
+from studies.study.context import StudyContext, latency_on, open_devices
 from studies.study.final_test import testers
 from studies.study.training_protocol import chosen_protocol
 
@@ -46,14 +46,14 @@ def timing_of(
     where, encoders = home(), {spec.name: spec for spec in space.encoders}
     runtime: Any = RUNTIMES[settings.device.runtime][0]
     builder = OnnxBuilder(encoders, space.shapes, classes, where / "artifacts", runtime, rewrites)
-    latency, held = open_latency(settings, builder, where, reporter.step)
+    opened = open_devices(settings, where, reporter.step)
+    latency = latency_on(opened, settings, builder)
     try:
         yield latency
         latency.settle()
     finally:
         latency.close()
-        if held is not None:
-            held.release()
+        opened.close()
 
 
 def folding(

@@ -1,6 +1,7 @@
 """A study's outcome as plain JSON values, with units in the names."""
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 from evaluators.statistics.paired import Paired
@@ -148,6 +149,7 @@ def row_as_json(row: DesignResult) -> dict[str, Any]:
         "test_accuracy_percent_by_seed": list(row.test_seeds),
         "modality_use": row.use and _use(row.use),
         "latency_ms": _value(row.latency),
+        "latency_tail_ms": row.tail and asdict(row.tail),
         "further": {name: _value(value) for name, value in row.more.items()},
         "probe_r2_percent": _value(row.probe_r2),
         "predicted_latency_ms": _value(row.predicted_latency),

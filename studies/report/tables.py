@@ -91,7 +91,7 @@ def designs(outcome: Outcome) -> Table | None:
     columns: list[Column] = [
         (_chosen(outcome), "number", lambda r: _accuracy(r.accuracy, r.accuracy_nonzero)),
         ("Test, %", "number", _tested),
-        ("Latency, ms", "number", lambda r: figure(result_text.milliseconds_parts(r.latency))),
+        ("Latency, ms", "number", _latency),
         ("Parameters, MACs, ONNX", "number", _size),
         ("Where it stands", "said", where),
         ("In words", "words", _design),
@@ -125,7 +125,7 @@ def trials(outcome: Outcome) -> Table | None:
         ("State", "said", _state),
         (_chosen(outcome), "number", lambda r: figure(result_text.percent_parts(r.accuracy))),
         ("Test, %", "number", lambda r: figure(result_text.percent_parts(r.test_accuracy))),
-        ("Latency, ms", "number", lambda r: figure(result_text.milliseconds_parts(r.latency))),
+        ("Latency, ms", "number", _latency),
         *(
             (_heading(objective), "number", partial(_further, objective))
             for objective in outcome.goals.more
@@ -218,6 +218,11 @@ def _chosen(outcome: Outcome) -> str:
 def published(row: DesignResult) -> Cell:
     """The published figures, of which none is parted from its unit."""
     return Cell(result_text.published(row).replace(" ms", "\N{NO-BREAK SPACE}ms"))
+
+
+def _latency(row: DesignResult) -> Cell:
+    """Median, interval, and the slow runs."""
+    return figure(result_text.milliseconds_parts(row.latency), *result_text.tail(row))
 
 
 def figure(parts: tuple[str, str], *notes: str) -> Cell:

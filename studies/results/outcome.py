@@ -80,14 +80,23 @@ class ModalityUse:
 
 
 @dataclass(frozen=True)
+class LatencyTail:
+    """Of one inference, in ms: 95th and 99th percentile, and mean step from run to run."""
+
+    p95: float
+    p99: float
+    jitter: float
+
+
+@dataclass(frozen=True)
 class DesignResult:
     """One trial, or one unimodal reference (which has no number: it is outside the search).
 
     accuracy, accuracy_nonzero, test_accuracy, test_accuracy_nonzero: percent of samples, the
     first two on validation; the last two are means over `test_seeds`, the percentages that the
-    trainings of each seed reached. latency: ms of one inference. `name` is that of a seeded
-    design or reference, else empty. `adapted` says how a published design was brought onto
-    these encoders. `reason` says why a trial is infeasible, unstable (its latency could not be read
+    trainings of each seed reached. latency: ms of one inference, tail: of the slowest. `name` is
+    that of a seeded design or reference, else empty. `adapted` says how a published design was
+    brought onto these encoders. `reason` says why a trial is infeasible, unstable (its latency could not be read
     well enough to be compared), stopped (before it was trained or timed, since others promise
     more), untrained (it gives one class to every sample) or failed. did_not_train: why its accuracy
     says little of the design; empty where training worked. probe_r2: percent of the spread that the
@@ -115,6 +124,7 @@ class DesignResult:
     test_seeds: tuple[float, ...] = ()
     use: ModalityUse | None = None
     latency: Value | None = None
+    tail: LatencyTail | None = None
     probe_r2: Value | None = None
     predicted_latency: Value | None = None
     parameters: int | None = None

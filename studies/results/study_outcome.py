@@ -21,6 +21,7 @@ from studies.results.outcome import (
     USE,
     DesignResult,
     FineTuned,
+    LatencyTail,
     ModalityUse,
     Outcome,
     Rungs,
@@ -61,6 +62,14 @@ def metrics(sought: Goals) -> list[str]:
     return ["accuracy_percent", "latency_ms", *(each.name for each in sought.more)]
 
 
+def _tail(measures: Mapping[str, Value]) -> LatencyTail | None:
+    """The slow runs of a reading; None where they were not kept, as by version 0.1.0."""
+    names = ("latency_p95_ms", "latency_p99_ms", "latency_jitter_ms")
+    if not all(name in measures for name in names):
+        return None
+    return LatencyTail(*(measures[name].value for name in names))
+
+
 def figures_of(result: TrialResult, tests: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The fields of a row that are figures, from a trial's result and from the test's figures."""
     measures = result.measures
@@ -80,6 +89,7 @@ def figures_of(result: TrialResult, tests: Mapping[str, Any] | None = None) -> d
         "test_seeds": tuple(tests.get(SEEDS, ())),
         "use": ModalityUse.kept(tests.get(USE)),
         "latency": result.latency,
+        "tail": _tail(measures),
         "probe_r2": result.probe,
         "predicted_latency": result.predicted,
         "parameters": whole("parameters"),

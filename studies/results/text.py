@@ -455,6 +455,13 @@ def milliseconds_parts(value: Value | None) -> tuple[str, str]:
     return _parts(value, ms, "–")
 
 
+def tail(row: DesignResult) -> tuple[str, ...]:
+    """`p95 2.1, p99 2.4, jitter 0.02`; nothing where that is not known."""
+    if row.tail is None:
+        return ()
+    return (f"p95 {ms(row.tail.p95)}, p99 {ms(row.tail.p99)}, jitter {ms(row.tail.jitter)}",)
+
+
 def _bounded(value: Value | None, form: Callable[[float], str], dash: str) -> str:
     return " ".join(part for part in _parts(value, form, dash) if part)
 
