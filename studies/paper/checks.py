@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from search_space.network.rewrites import Rewrites
 from search_space.space.paper import SeededDesign
 from search_space.space.space import SearchSpace
 from studies.config.home import home
-from studies.config.options import RUNTIMES
+from studies.config.options import built_for
 from studies.config.settings import Settings
 from studies.paper.accuracy import Line, parted
 from studies.paper.caveats import (
@@ -44,7 +43,7 @@ def timing_of(
 ) -> Iterator[LatencyEvaluator]:
     """The device, for graphs of random weights at the lengths that the designs say."""
     where, encoders = home(), {spec.name: spec for spec in space.encoders}
-    runtime: Any = RUNTIMES[settings.device.runtime][0]
+    runtime = built_for(settings.device.runtime)
     builder = OnnxBuilder(encoders, space.shapes, classes, where / "artifacts", runtime, rewrites)
     opened = open_devices(settings, where, reporter.step)
     latency = latency_on(opened, settings, builder)

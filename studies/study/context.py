@@ -43,7 +43,7 @@ from search_space.space.named import load_space, names
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import Grid, grid_in
 from studies.config.home import devices, home
-from studies.config.options import PRECISIONS_OF, RUNTIMES
+from studies.config.options import PRECISIONS_OF, RUNTIMES, built_for
 from studies.config.settings import Settings
 from studies.config.usage import UsageError
 from studies.infra.priority import at_first_priority, give_way
@@ -241,7 +241,7 @@ def _context_on(
         where,
         step,
         compute=Compute(compute, execution_on(compute, settings.training.compile)),
-        target=Target(RUNTIMES[settings.device.runtime][0], BY_NAME[settings.device.rewrites]),
+        target=Target(built_for(settings.device.runtime), BY_NAME[settings.device.rewrites]),
     )
     builder, quality = trainer.builder, QualityEvaluator(trainer)
     latency = latency_on(opened, settings, builder)

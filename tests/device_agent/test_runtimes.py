@@ -13,6 +13,7 @@ from runtime_contract import CPU, RuntimeContract, X, model, request
 from device_agent.jobs.job import Job, measure
 from device_agent.runtime import Runtime
 from device_agent.runtimes.onnx_runtime import OnnxRuntime, stray_nodes
+from device_agent.runtimes.openvino import OpenVino
 from device_agent.runtimes.tensorrt import GPU, TensorRt
 from device_agent.timing.inputs import tensor_bytes
 from device_agent.wire.request import Status
@@ -36,6 +37,33 @@ class TestOnnxRuntime(RuntimeContract):
     @pytest.fixture
     def runtime(self) -> Runtime:
         return OnnxRuntime()
+
+
+class TestOpenVino(RuntimeContract):
+    """OpenVINO on the processor."""
+
+    provider = "CPU"
+
+    @pytest.fixture
+    def runtime(self) -> Runtime:
+        pytest.importorskip("openvino", reason="no openvino here: fusion-nas[openvino] brings it")
+        return OpenVino()
+
+    def test_its_outputs_are_those_of_onnx_runtime(
+        self, runtime: Runtime, tmp_path: Path, scratch: Path
+    ) -> None:
+        file = model(tmp_path / "m.onnx", "Abs")
+        ours = runtime.prepare(file, request(provider=self.provider), scratch, scratch)
+        theirs = OnnxRuntime().prepare(file, request(), scratch, scratch)
+        assert ours.output_sha256() == theirs.output_sha256()
+
+    def test_a_job_times_a_network_by_it(
+        self, runtime: Runtime, tmp_path: Path, scratch: Path
+    ) -> None:
+        made = job(tmp_path, scratch, runtime="openvino", provider=self.provider)
+        result = measure(made)
+        assert (result.status, result.reason) == (Status.OK, "")
+        assert result.runtime_version == runtime.version()
 
 
 class TestTensorRt(RuntimeContract):
@@ -129,7 +157,7 @@ def test_a_design_that_yields_nan_is_infeasible(tmp_path: Path, scratch: Path) -
     [
         (
             {"runtime": "abacus"},
-            r"runtime 'abacus' is unknown: ask for one of onnxruntime, tensorrt",
+            r"runtime 'abacus' is unknown: ask for one of onnxruntime, tensorrt, openvino",
         ),
         ({"provider": "CUDAExecutionProvider"}, r"CUDAExecutionProvider.*ask for one of"),
         ({"inputs": ()}, r"the graph's inputs are \['x'\]"),

@@ -28,6 +28,7 @@ def test_precisions_given_stand_in_for_the_space_s_own(tmp_path: Path) -> None:
         ("cpu", (), ("fp32", "int8-dynamic")),
         ("cuda", (), ("fp32", "fp16")),
         ("tensorrt", (), ("fp32", "fp16", "int8")),
+        ("openvino", (), ("fp32",)),
         ("tensorrt", ("fp16", "fp16"), ("fp16",)),
     ],
 )
@@ -59,7 +60,10 @@ def test_a_space_of_the_user_s_own_is_taken_at_its_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--runtime", "abacus"), "--runtime 'abacus': choose one of cpu, cuda, tensorrt"),
+        (
+            ("--runtime", "abacus"),
+            "--runtime 'abacus': choose one of cpu, cuda, tensorrt, openvino",
+        ),
         (("--precision", "fp8"), "--precision 'fp8': choose one of fp32, fp16, int8, int8-dynamic"),
     ],
 )
