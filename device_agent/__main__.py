@@ -1,4 +1,4 @@
-"""The agent's command line: `serve` a host, run one `job` for it, `describe`, `cross-check`."""
+"""The agent's command line: `serve` a host, run a `job` for it, `describe`, `cross-check`."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from device_agent.agent import describe
+from device_agent.board.power import print_rails
 from device_agent.checks import ProtocolError
 from device_agent.jobs.child import end_with
 from device_agent.jobs.job import run_job
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.command == "serve":
         home = asked.home.expanduser()
         return serve(home, asked.max_upload_mb, asked.keep_mb, asked.idle_s)
+    if asked.command == "rails":
+        print_rails(asked.root, asked.labels)
+        return 0
     if asked.command == "cross-check":
         return _cross_check(asked.file, asked.trtexec)
     reader, writer = take_streams()
@@ -69,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--idle-s", type=float, default=IDLE_S, help=idle)
     working = commands.add_parser("job", help="run one job; agents start this")
     working.add_argument("file", type=Path, help="JSON file that the agent wrote")
+    sampling = commands.add_parser("rails", help="sample rails for a job; jobs start this")
+    sampling.add_argument("root", type=Path, help="where the board's /sys stands")
+    sampling.add_argument("labels", nargs="+", help="rails to add up")
     checking = commands.add_parser("cross-check", help="time an ONNX file by NVIDIA's trtexec")
     checking.add_argument("file", type=Path, help="ONNX file with static shapes")
     checking.add_argument("--trtexec", default="trtexec", help="the tool, by name or path")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from device_agent.board.cpu_contention import others_s
 from device_agent.board.description import DeviceInfo, DeviceState, RuntimeInfo
 from device_agent.board.state import read_board, read_state
 from device_agent.checks import ProtocolError, as_tuple, check_int, check_sha256, take
@@ -197,7 +198,7 @@ class Agent:
 
     def _state(self, frame: wire.Frame) -> Answer:
         take("state", frame.control, ("kind",))
-        state = DeviceState(time.time(), self._store.free_mb(), read_state())
+        state = DeviceState(time.time(), self._store.free_mb(), read_state(), others_s())
         return {"kind": "state", "state": state.as_json()}
 
     def _forget(self, frame: wire.Frame) -> Answer:

@@ -13,6 +13,11 @@ class Refused(Exception):
 
 
 LACKS_MEMORY = "out of memory"
+VENV_HINT = (
+    "python3 -m venv --system-site-packages ~/fusion-nas-venv there, install it with that venv's "
+    "pip, then `fusion-nas device install NAME --python ~/fusion-nas-venv/bin/python`"
+)
+"""What to do where a runtime is missing for the agent's Python."""
 
 
 class OutOfMemory(Refused):
@@ -38,10 +43,13 @@ class Extras:
         device_ms: median time of the runs so far on the accelerator alone, by its own events.
         build_s: how long compiling took when the engine was compiled, maybe in an earlier job; None
             where every session is compiled anew.
+        waits_by: how the host waits for the accelerator: `spin`, `yield`, `block` or `auto`; None
+            where there is none.
     """
 
     device_ms: float | None = None
     build_s: float | None = None
+    waits_by: str | None = None
 
 
 class Session(Protocol):

@@ -16,6 +16,9 @@ from device_agent.checks import (
     take,
 )
 
+ALWAYS_NAMED = ("onnxruntime", "tensorrt")
+"""Runtimes of 0.1.0: an identity names them also where they are missing."""
+
 
 @dataclass(frozen=True)
 class RuntimeInfo:
@@ -93,8 +96,14 @@ class DeviceInfo:
         """
         board = {**asdict(self.board), "kernel": None, "boot_id": None}
         memory_mb = board.pop("memory_mb")
+        board.pop("fastest_mode")
         memory_gb = None if memory_mb is None else round(memory_mb / 1024)
-        runtimes = {f"runtime {runtime.name}": runtime.version for runtime in self.runtimes}
+        # A runtime that came after 0.1.0 and is missing is left out: fingerprints stay the same.
+        runtimes = {
+            f"runtime {runtime.name}": runtime.version
+            for runtime in self.runtimes
+            if runtime.version is not None or runtime.name in ALWAYS_NAMED
+        }
         python = ".".join(self.python.split(".")[:2])
         return {**board, "memory_gb": memory_gb, "python": python, **runtimes}
 
@@ -136,16 +145,20 @@ class DeviceState:
         unix_s: the device's clock.
         home_free_mb: room on the disk of the agent's home.
         board: clocks, temperatures, load and memory.
+        others_s: processor time that all programs but the agent took since the start of the board;
+            None where the system does not tell.
     """
 
     unix_s: float
     home_free_mb: int
     board: BoardState
+    others_s: float | None = None
 
     def __post_init__(self) -> None:
         check_real("DeviceState.unix_s", self.unix_s, -1e12, 1e12)
         check_int("DeviceState.home_free_mb", self.home_free_mb, 0, 2**62)
         check_type("DeviceState.board", self.board, BoardState)
+        check_known(check_real, "DeviceState.others_s", self.others_s, -1e12, 1e12)
 
     def as_json(self) -> dict[str, object]:
         """Return the JSON object that `from_json` reads."""
@@ -153,6 +166,7 @@ class DeviceState:
             "unix_s": float(self.unix_s),
             "home_free_mb": self.home_free_mb,
             "board": self.board.as_json(),
+            "others_s": self.others_s,
         }
 
     @classmethod

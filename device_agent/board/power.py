@@ -1,25 +1,34 @@
-"""Power and energy: rails of INA3221 monitors through hwmon, or the counters of Intel's RAPL.
+"""Power and energy: rails of INA monitors through hwmon, or the counters of Intel's RAPL.
 
 A Jetson has one to three INA3221 of three channels each; the kernel's documentation of `ina3221`
 names their files: `inN_label`, `inN_input` in mV, `currN_input` in mA, N from 1 to 3 (what stands
-above 3 is the voltage over the shunts, no rail).
+above 3 is the voltage over the shunts, no rail). On an AGX Thor the input of all the board, `VIN`,
+is at an INA238: `curr1_input` in mA, `power1_input` in uW, its name in `label` or `in1_label`.
 """
 
-import threading
+import select
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 from device_agent.board import sysfs
-from device_agent.checks import check_real, check_text, take
+from device_agent.checks import as_tuple, check_int, check_known, check_real, check_text, take
 
 WHOLE_BOARD = ("VDD_IN", "VIN", "POM_5V_IN", "5V_IN")
 """Rails that feed all others: where a board has one, the others are parts of it."""
-SAMPLE_S = 0.01
-IDLE_S = 0.5
+SINGLE_RAIL = ("ina238", "ina237", "ina228")
+SAMPLE_S = 0.025
+BLOCKS = 5
+IDLE_SHARE = 0.3
+"""Of the busy time: how long the board settles before the idle reading, and how long that is."""
+COUNTER_S = 1.0
+"""A counter of energy loses nothing between two readings: longer passes tell nothing more."""
+SAMPLER_S = 10.0
 
 
 class EnergyError(Exception):
@@ -32,11 +41,16 @@ class Energy:
 
     Attributes:
         mj_per_inference: millijoules that `source` delivered from start to end of the pass, by
-            the runs of it. What an idle board draws is in it: `idle_w` tells how much that is.
+            the runs of it. What an idle board draws is in it: see `mj_above_idle`.
         busy_w: mean power during the pass.
         idle_w: mean power just before it, with the network loaded and nothing running.
         runs: inferences of the pass.
         source: the rails or counters that were read.
+        block_w: mean power of each block of the pass; they tell whether it was steady.
+        busy_s: length of the pass.
+        settle_s: how long the board rested before idle power was read.
+        interval_s: time between two samples of a rail; None for counters.
+        samples: how often power was read during the pass.
     """
 
     mj_per_inference: float
@@ -44,21 +58,51 @@ class Energy:
     idle_w: float
     runs: int
     source: str
+    block_w: tuple[float, ...] = ()
+    busy_s: float = 0.0
+    settle_s: float = 0.0
+    interval_s: float | None = None
+    samples: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("mj_per_inference", "busy_w", "idle_w"):
+        for name in ("mj_per_inference", "busy_w", "idle_w", "busy_s", "settle_s"):
             check_real(f"Energy.{name}", getattr(self, name), 0.0, 1e12)
         check_real("Energy.runs", self.runs, 1, 2**53)
         check_text("Energy.source", self.source, 4096)
+        for watt in self.block_w:
+            check_real("Energy.block_w: one block", watt, -1e12, 1e12)
+        check_known(check_real, "Energy.interval_s", self.interval_s, 0.0, 1e6)
+        check_int("Energy.samples", self.samples, 0, 2**53)
+
+    @property
+    def mj_above_idle(self) -> float:
+        """Millijoules an inference beyond what the idle board draws; noise can bring it under 0."""
+        if self.busy_w == 0.0:
+            return 0.0
+        return self.mj_per_inference * (1.0 - self.idle_w / self.busy_w)
 
     def as_json(self) -> dict[str, object]:
         """Return the JSON object that `from_json` reads."""
-        return asdict(self)
+        return {**asdict(self), "block_w": list(self.block_w)}
 
     @classmethod
     def from_json(cls, value: object) -> "Energy":
         """Build from a JSON object; raises `ProtocolError` naming field and value."""
-        return cls(**take("Energy", value, [field.name for field in fields(cls)]))
+        found = take("Energy", value, [field.name for field in fields(cls)])
+        return cls(**{**found, "block_w": as_tuple("Energy.block_w", found["block_w"])})
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Mean power while something was done.
+
+    Attributes:
+        mean_w: in W.
+        samples: how often it was read.
+    """
+
+    mean_w: float
+    samples: int
 
 
 class Meter(Protocol):
@@ -68,47 +112,84 @@ class Meter(Protocol):
     def source(self) -> str:
         """What is read."""
 
-    def mean_w(self, work: Callable[[], object]) -> float:
-        """Do the work and return the mean power meanwhile, in W.
+    @property
+    def interval_s(self) -> float | None:
+        """Time between two samples; None where nothing is sampled."""
+
+    def busy_s(self, asked_s: float) -> float:
+        """Return how long a pass has to be, of what was asked for."""
+
+    def readings(self, works: Sequence[Callable[[], object]]) -> list[Reading]:
+        """Do the works one after another and return the power meanwhile.
 
         Raises:
             EnergyError: nothing could be read.
-            Exception: whatever `work` raises.
+            Exception: whatever a work raises.
         """
 
 
 def measure_energy(
     run_once: Callable[[], object],
     meter: Meter,
-    least_s: float,
+    asked_s: float,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Energy:
-    """Look at the idle board, then run the network again and again for at least `least_s`.
+    """Let the board settle, look at it idle, then run the network in blocks.
+
+    Args:
+        run_once: runs the network once.
+        meter: reads the power.
+        asked_s: least length of all blocks together, in s; idle takes three tenths of it, and so
+            does settling before.
+        sleep: waits.
 
     Raises:
         EnergyError: nothing could be read.
         Exception: whatever `run_once` raises.
     """
-    runs, took_s = 0, 0.0
+    busy_s = meter.busy_s(asked_s)
+    rest_s = IDLE_SHARE * busy_s
+    runs: list[int] = []
+    took_s: list[float] = []
 
-    def repeat() -> None:
-        nonlocal runs, took_s
-        start_s = time.monotonic()
-        while runs == 0 or took_s < least_s:
+    def block() -> None:
+        start_s, count = time.monotonic(), 0
+        while count == 0 or time.monotonic() - start_s < busy_s / BLOCKS:
             run_once()
-            runs += 1
-            took_s = time.monotonic() - start_s
+            count += 1
+        runs.append(count)
+        took_s.append(time.monotonic() - start_s)
 
-    idle_w = meter.mean_w(lambda: sleep(IDLE_S))
-    busy_w = meter.mean_w(repeat)
-    return Energy(1e3 * busy_w * took_s / runs, busy_w, idle_w, runs, meter.source)
+    sleep(rest_s)
+    idle, *blocks = meter.readings([lambda: sleep(rest_s), *[block] * BLOCKS])
+    joules = sum(one.mean_w * took for one, took in zip(blocks, took_s, strict=True))
+    if idle.mean_w < 0 or joules < 0:
+        raise EnergyError(f"{meter.source} tells a negative power: look at its shunt")
+    return Energy(
+        mj_per_inference=1e3 * joules / sum(runs),
+        busy_w=joules / sum(took_s),
+        idle_w=idle.mean_w,
+        runs=sum(runs),
+        source=meter.source,
+        block_w=tuple(one.mean_w for one in blocks),
+        busy_s=sum(took_s),
+        settle_s=rest_s,
+        interval_s=meter.interval_s,
+        samples=sum(one.samples for one in blocks),
+    )
 
 
-def find_meter(root: Path) -> Meter | None:
-    """Return what the board's energy can be read by; None where it tells nothing."""
-    labels = tuple(label for label, _ in rails_w(root))
-    if labels:
-        return RailMeter(root, next(([one] for one in WHOLE_BOARD if one in labels), labels))
+def find_meter(root: Path, sampler: Sequence[str]) -> Meter | None:
+    """Return what the board's energy can be read by; None where it tells nothing.
+
+    Args:
+        root: where the board's `/sys` stands.
+        sampler: command that runs `print_rails` over the labels that are added to it.
+    """
+    rails = [rail for rail in find_rails(root) if rail.watts() is not None]
+    if rails:
+        whole = next(([r] for name in WHOLE_BOARD for r in rails if r.label == name), rails)
+        return RailMeter(whole, sampler)
     counters = [
         counter
         for counter in sysfs.in_order(root.glob("sys/class/powercap/intel-rapl:?"))
@@ -117,64 +198,142 @@ def find_meter(root: Path) -> Meter | None:
     return CounterMeter(counters) if counters else None
 
 
+@dataclass(frozen=True)
+class Rail:
+    """One rail that a monitor sees; its files are looked for once.
+
+    Attributes:
+        label: such as `VDD_IN`.
+        chip: kind of the monitor, such as `ina3221`.
+        volt: file of its voltage in mV.
+        ampere: file of its current in mA, which may be negative.
+        power: file of its power in uW, where the chip works that out; it has no sign.
+    """
+
+    label: str
+    chip: str
+    volt: Path
+    ampere: Path
+    power: Path | None = None
+
+    def watts(self) -> float | None:
+        """Return the power that it delivers now; negative where current flows back."""
+        ampere = sysfs.number(self.ampere, 1e-3)
+        if self.power is not None:
+            watt = sysfs.number(self.power, 1e-6)
+            return -watt if watt is not None and (ampere or 0.0) < 0 else watt
+        volt = sysfs.number(self.volt, 1e-3)
+        return None if volt is None or ampere is None else round(volt * ampere, 6)
+
+
+def find_rails(root: Path) -> list[Rail]:
+    """Return the rails of all monitors, in their order."""
+    return [
+        rail for one in sysfs.in_order(root.glob("sys/class/hwmon/hwmon*")) for rail in _of(one)
+    ]
+
+
+def _of(monitor: Path) -> Iterator[Rail]:
+    chip = sysfs.text(monitor / "name") or ""
+    channels = (1, 2, 3) if chip == "ina3221" else (1,) if chip in SINGLE_RAIL else ()
+    for channel in channels:
+        names = [f"in{channel}_label"]
+        names += ["power1_label", "label"] if chip in SINGLE_RAIL else []
+        told = (sysfs.text(monitor / name) for name in names)
+        label = next((text for text in told if text), None)
+        power = monitor / "power1_input" if chip in SINGLE_RAIL else None
+        if label and label != "NC":
+            volt, ampere = (monitor / f"{kind}{channel}_input" for kind in ("in", "curr"))
+            yield Rail(label, chip, volt, ampere, power)
+
+
 def rails_w(root: Path) -> tuple[tuple[str, float], ...]:
-    """Return the power of every rail that an INA3221 sees now, in W."""
-    found = []
-    for monitor in sysfs.in_order(root.glob("sys/class/hwmon/hwmon*")):
-        if sysfs.text(monitor / "name") != "ina3221":
-            continue
-        for channel in (1, 2, 3):
-            label = sysfs.text(monitor / f"in{channel}_label")
-            volt = sysfs.number(monitor / f"in{channel}_input", 1e-3)
-            ampere = sysfs.number(monitor / f"curr{channel}_input", 1e-3)
-            if label and label != "NC" and volt is not None and ampere is not None:
-                found.append((label, round(abs(volt * ampere), 6)))
-    return tuple(found)
+    """Return the power of every rail that a monitor sees now, in W."""
+    told = ((rail.label, rail.watts()) for rail in find_rails(root))
+    return tuple((label, watt) for label, watt in told if watt is not None)
+
+
+def print_rails(root: Path, labels: Sequence[str], interval_s: float = SAMPLE_S) -> None:
+    """Sample rails until standard input ends, then print time and summed power of every sample.
+
+    Run in a process of its own: beside a network that computes, a thread would sample when the
+    interpreter lets it.
+    """
+    rails = [rail for rail in find_rails(root) if rail.label in labels]
+    lines: list[str] = []
+    print("ready", flush=True)
+    ended = False
+    while not ended:
+        watts = [rail.watts() for rail in rails]
+        known = [watt for watt in watts if watt is not None]
+        total = sum(known) if known and len(known) == len(watts) else None
+        lines.append(f"{time.monotonic()!r} {total!r}")
+        ended = bool(select.select([sys.stdin], [], [], interval_s)[0])
+    print("\n".join(lines), flush=True)
 
 
 class RailMeter:
-    """Keeps to `Meter`: reads the power of rails every few milliseconds."""
+    """Keeps to `Meter`: reads the power of rails every few milliseconds in another process."""
 
-    def __init__(self, root: Path, labels: "list[str] | tuple[str, ...]") -> None:
-        """Keep where to read and which rails to add."""
-        self._root = root
-        self._labels = frozenset(labels)
-        self.source = "INA3221 " + " + ".join(labels)
+    interval_s: float | None = SAMPLE_S
 
-    def mean_w(self, work: Callable[[], object]) -> float:
-        """Read in a thread while the work is done here."""
-        samples = [self._sample()]
-        done = threading.Event()
+    def __init__(self, rails: Sequence[Rail], sampler: Sequence[str]) -> None:
+        """Keep which rails to add, and the command that reads them."""
+        labels = [rail.label for rail in rails]
+        chips = dict.fromkeys(rail.chip.upper() for rail in rails)
+        self._command = [*sampler, *labels]
+        self.source = f"{' + '.join(chips)} {' + '.join(labels)}"
 
-        def watch() -> None:
-            while not done.wait(SAMPLE_S):
-                samples.append(self._sample())
+    def busy_s(self, asked_s: float) -> float:
+        """All that is asked for: a rail is averaged by its chip, and sampled."""
+        return asked_s
 
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
+    def readings(self, works: Sequence[Callable[[], object]]) -> list[Reading]:
+        """Read in a process of its own while the works are done here."""
+        spans: list[tuple[float, float]] = []
         try:
-            work()
+            sampler = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        except OSError as error:
+            raise EnergyError(f"{self.source} cannot be sampled: {error}") from error
+        assert sampler.stdin and sampler.stdout
+        try:
+            if sampler.stdout.readline().strip() != "ready":
+                raise EnergyError(f"{self.source} cannot be sampled: see the job's log")
+            for work in works:
+                start_s = time.monotonic()
+                work()
+                spans.append((start_s, time.monotonic()))
+            said, _ = sampler.communicate(timeout=SAMPLER_S)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise EnergyError(f"{self.source} cannot be sampled: {error}") from error
         finally:
-            done.set()
-            watcher.join()
-        samples.append(self._sample())
-        told = [(at_s, watt) for at_s, watt in samples if watt is not None]
+            sampler.kill()
+            sampler.wait()
+        samples = [(float(at_s), watt) for at_s, watt in map(str.split, said.splitlines())]
+        return [self._mean(samples, *span) for span in spans]
+
+    def _mean(self, samples: list[tuple[float, str]], start_s: float, end_s: float) -> Reading:
+        """Return the mean power from the last sample before a span to the first one after it."""
+        before = max((at_s for at_s, _ in samples if at_s <= start_s), default=start_s)
+        after = min((at_s for at_s, _ in samples if at_s >= end_s), default=end_s)
+        within = [(at_s, watt) for at_s, watt in samples if before <= at_s <= after]
+        told = [(at_s, float(watt)) for at_s, watt in within if watt != "None"]
         # A driver that is busy now and then costs a sample, a rail that has gone costs them all.
-        if len(told) < 2 or len(told) < len(samples) / 2:
+        if len(told) < 2 or len(told) < len(within) / 2:
             raise EnergyError(f"{self.source} could not be read any more: look at hwmon")
         joules = sum(
             (next_s - at_s) * (watt + next_watt) / 2
             for (at_s, watt), (next_s, next_watt) in pairwise(told)
         )
-        return joules / (told[-1][0] - told[0][0])
-
-    def _sample(self) -> tuple[float, float | None]:
-        rails = [watt for label, watt in rails_w(self._root) if label in self._labels]
-        return time.monotonic(), sum(rails) if len(rails) >= len(self._labels) else None
+        return Reading(joules / (told[-1][0] - told[0][0]), len(told))
 
 
 class CounterMeter:
     """Keeps to `Meter`: takes the difference of counters of energy, one a processor package."""
+
+    interval_s: float | None = None
 
     def __init__(self, counters: list[Path]) -> None:
         """Keep the counters' folders."""
@@ -182,8 +341,15 @@ class CounterMeter:
         names = (sysfs.text(counter / "name") or counter.name for counter in counters)
         self.source = "RAPL " + " + ".join(names)
 
-    def mean_w(self, work: Callable[[], object]) -> float:
-        """Read before and after the work."""
+    def busy_s(self, asked_s: float) -> float:
+        """A second at most."""
+        return min(asked_s, COUNTER_S)
+
+    def readings(self, works: Sequence[Callable[[], object]]) -> list[Reading]:
+        """Read before and after each work."""
+        return [Reading(self._mean_w(work), 2) for work in works]
+
+    def _mean_w(self, work: Callable[[], object]) -> float:
         start_s = time.monotonic()
         before = [sysfs.number(counter / "energy_uj") for counter in self._counters]
         work()

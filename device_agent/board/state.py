@@ -43,6 +43,7 @@ class Board:
         jetpack: major version of JetPack that brought it.
         driver: version of NVIDIA's driver.
         boot_id: another one after every start of the system.
+        fastest_mode: number and name of the power mode without limits, such as `2 MAXN_SUPER`.
     """
 
     model: str | None = None
@@ -56,10 +57,11 @@ class Board:
     jetpack: str | None = None
     driver: str | None = None
     boot_id: str | None = None
+    fastest_mode: str | None = None
 
     def __post_init__(self) -> None:
         texts = ("model", "machine", "power_mode", "kernel", "l4t", "jetpack", "driver", "boot_id")
-        for name in texts:
+        for name in (*texts, "fastest_mode"):
             check_known(check_text, f"Board.{name}", getattr(self, name), 4096)
         check_known(check_int, "Board.cores", self.cores, 1, 2**20)
         check_known(check_int, "Board.memory_mb", self.memory_mb, 0, 2**40)
@@ -87,7 +89,8 @@ class BoardState:
         load_1m: load average of the last minute.
         available_memory_mb: memory that can be had without swapping.
         clocks_mhz: clocks now: every cluster of processors (`policy0`), every GPU, memory (`emc`).
-        clock_limits_mhz: the most that settings and cooling allow each of them but memory.
+        clock_limits_mhz: the most that settings and cooling allow each of them; of memory only
+            where the board tells it.
         fan_rpm: of the first fan that tells.
         throttle_events: how often each cause took speed away since the board started.
         throttled_by: cooling devices that take speed away now.
@@ -170,6 +173,7 @@ def read_board(root: Path = Path("/")) -> Board:
         jetpack=jetson.jetpack(root),
         driver=driver.group(1) if driver else None,
         boot_id=sysfs.text(root / "proc/sys/kernel/random/boot_id"),
+        fastest_mode=jetson.fastest_mode(root),
     )
 
 
@@ -177,7 +181,8 @@ def read_state(root: Path = Path("/")) -> BoardState:
     """Read the state the device is in now; `root` as in `read_board`."""
     load = (sysfs.text(root / "proc/loadavg") or "").split()
     clusters = sysfs.in_order(root.glob(f"{CPUS}/cpufreq/policy*"))
-    gpus = [one for one in sorted(root.glob("sys/class/devfreq/*")) if "gpu" in one.name]
+    devfreq = sorted(root.glob("sys/class/devfreq/*"))
+    gpus = [one for one in devfreq if jetson.is_compute_clock(one.name)]
     now = [(one.name, sysfs.number(one / "scaling_cur_freq", 1e-3)) for one in clusters]
     now += [(one.name, sysfs.number(one / "cur_freq", 1e-6)) for one in gpus]
     most = [(one.name, sysfs.number(one / "scaling_max_freq", 1e-3)) for one in clusters]
@@ -192,7 +197,7 @@ def read_state(root: Path = Path("/")) -> BoardState:
         load_1m=sysfs.as_number(load[0] if load else None),
         available_memory_mb=_meminfo_mb(root, "MemAvailable"),
         clocks_mhz=_known([*now, ("emc", jetson.emc_mhz(root))]),
-        clock_limits_mhz=_known(most),
+        clock_limits_mhz=_known([*most, ("emc", jetson.emc_limit_mhz(root))]),
         fan_rpm=_fan_rpm(root),
         throttle_events=_throttle_events(root),
         throttled_by=_throttled_by(root),

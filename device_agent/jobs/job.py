@@ -1,6 +1,5 @@
 """One measurement, made in a process of its own that holds nothing else."""
 
-import hashlib
 import json
 import sys
 import time
@@ -12,14 +11,14 @@ from device_agent.board.cpu_contention import others_s
 from device_agent.board.power import Energy, EnergyError, find_meter, measure_energy
 from device_agent.board.state import peak_memory_mb, read_state
 from device_agent.checks import ProtocolError, take
-from device_agent.jobs.child import end_with
+from device_agent.jobs.child import end_with, own_command
+from device_agent.jobs.drift import drift_session
 from device_agent.jobs.limits import limit_process
 from device_agent.onnx.file import MalformedFile
 from device_agent.onnx.guard import RefusedFile, check_file
 from device_agent.onnx.synthesize_weights import fill_weights
-from device_agent.runtime import Refused, Runtime, Session, Unavailable
+from device_agent.runtime import Refused, Session, Unavailable
 from device_agent.runtimes import RUNTIMES
-from device_agent.timing.drift_reference import REFERENCE_INPUTS, reference_onnx
 from device_agent.timing.loop import Timed, time_runs
 from device_agent.wire.frames import send_bytes
 from device_agent.wire.request import MeasureRequest
@@ -80,7 +79,8 @@ def measure(job: Job, root: Path = Path("/")) -> MeasureResult:
         if network != job.artifact:
             network.unlink()  # Soon enough, its weights are never written to the board's disk.
         so_far = replace(so_far, output_sha256=session.output_sha256())
-        drift_reference = _drift_reference(runtime, request, job)
+        drift_reference, size = drift_session(runtime, request, job.scratch, job.kept)
+        so_far = replace(so_far, drift_reference_size=size)
         timed = Timed(
             session.run_once,
             drift_reference.run_once,
@@ -89,7 +89,7 @@ def measure(job: Job, root: Path = Path("/")) -> MeasureResult:
             time.process_time_ns if on_one_thread(request) else None,
         )
         timing = time_runs(timed, request.timing)
-        device_ms = session.extras().device_ms  # Before the runs of the energy pass are added.
+        extras = session.extras()  # Before the runs of the energy pass are added.
         energy = _energy(session, request, root)
     except Refused as error:
         return _ended(so_far, Status.INFEASIBLE, str(error), root)
@@ -105,7 +105,8 @@ def measure(job: Job, root: Path = Path("/")) -> MeasureResult:
         rounds=timing.rounds,
         steady=timing.steady,
         warmup_runs=timing.warmup_runs,
-        device_ms=device_ms,
+        device_ms=extras.device_ms,
+        waits_by=extras.waits_by,
         energy=energy,
         peak_memory_mb=peak_memory_mb(),
         board_after=read_state(root),
@@ -158,38 +159,10 @@ def _network(job: Job) -> Path:
     return filled
 
 
-def _drift_reference(runtime: Runtime, request: MeasureRequest, job: Job) -> Session:
-    """Make the drift reference run by the same runtime and provider as the network, on one thread.
-
-    One thread, because the threads of a second session that wait for work disturb the first one,
-    and because a reading on several threads is itself shaken by whatever else runs.
-
-    Raises:
-        Unavailable: it does not run here, whatever the network does.
-    """
-    folder = job.scratch / "drift_reference"
-    folder.mkdir()
-    file = folder / "drift_reference.onnx"
-    content = reference_onnx()
-    file.write_bytes(content)
-    asked = replace(
-        request,
-        artifact_sha256=hashlib.sha256(content).hexdigest(),
-        inputs=REFERENCE_INPUTS,
-        threads=1,
-        weights_seed=None,
-    )
-    try:
-        session = runtime.prepare(file, asked, folder, job.kept)
-        session.output_sha256()  # Sees that it keeps to the provider, and ends what observes that.
-    except Refused as error:
-        raise Unavailable(f"the drift reference does not run on this device: {error}") from error
-    return session
-
-
 def _energy(session: Session, request: MeasureRequest, root: Path) -> Energy | None:
     """Measure energy in a pass of its own, after the timing that reading rails would disturb."""
-    meter = find_meter(root) if request.energy_s else None
+    sampler = own_command("rails", str(root))
+    meter = find_meter(root, sampler) if request.energy_s else None
     if meter is None:
         return None
     try:

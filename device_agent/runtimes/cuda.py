@@ -5,7 +5,7 @@ A JetPack has the library, but not always a Python package for it.
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_void_p
 from typing import Any
 
 from device_agent.runtime import OutOfMemory, Unavailable
@@ -33,7 +33,11 @@ ARGUMENTS: Mapping[str, Sequence[Any]] = {
     "cudaEventCreate": (POINTER(c_void_p),),
     "cudaEventRecord": (c_void_p, c_void_p),
     "cudaEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
+    "cudaSetDeviceFlags": (c_uint,),
+    "cudaGetDeviceFlags": (POINTER(c_uint),),
 }
+SPIN, SCHEDULES = 1, {0: "auto", 1: "spin", 2: "yield", 4: "block"}
+"""How the host waits, by the low bits of the device's flags."""
 
 
 class Cuda:
@@ -55,6 +59,17 @@ class Cuda:
             call.restype, call.argtypes = c_int, arguments
         if self._count("cudaGetDeviceCount") < 1:
             raise Unavailable("CUDA sees no device: look at the driver, or use another runtime")
+
+    def spin(self) -> str:
+        """Have the host spin while it waits, and return how it waits then.
+
+        Left to itself CUDA may block on a Tegra of low power: the wake-up of the thread would be in
+        every reading. Call it before anything else uses the device.
+        """
+        self._call("cudaSetDeviceFlags", SPIN)
+        found = c_uint()
+        self._call("cudaGetDeviceFlags", byref(found))
+        return SCHEDULES.get(found.value & 7, "unknown")
 
     def facts(self) -> dict[str, int]:
         """Return versions of driver and runtime as CUDA counts them, and what the device is."""

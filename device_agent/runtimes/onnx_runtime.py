@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.board.description import RuntimeInfo
-from device_agent.runtime import Extras, OutOfMemory, Refused, Unavailable
+from device_agent.runtime import VENV_HINT, Extras, OutOfMemory, Refused, Unavailable
+from device_agent.runtimes.cuda import Cuda
 from device_agent.runtimes.tensors import Output, digest
 from device_agent.timing.inputs import tensor_bytes
 from device_agent.wire.request import MeasureRequest, TensorSpec
@@ -66,6 +67,7 @@ class OnnxRuntime:
             usable = [name for name in offered if name in OPTIONS]
             asked = f"provider {request.provider} is not in this onnxruntime {ort.__version__}"
             raise Unavailable(f"{asked}: ask for one of {', '.join(usable)}, or install it there")
+        waits_by = _spinning() if request.provider != CPU else None
         options = _options(ort, request.threads)
         options.enable_profiling = request.provider != CPU
         options.profile_file_prefix = str(scratch / "nodes")
@@ -79,14 +81,15 @@ class OnnxRuntime:
         if taken[0] != request.provider:
             asked = f"provider {request.provider} could not be loaded, onnxruntime took {taken[0]}"
             raise Unavailable(f"{asked}: look for its libraries in the job's log, install them")
-        return OnnxSession(session, request)
+        return OnnxSession(session, request, waits_by)
 
 
 class OnnxSession:
     """Keeps to `Session`; inputs and outputs are NumPy arrays in the host's memory."""
 
-    def __init__(self, session: Any, request: MeasureRequest) -> None:
+    def __init__(self, session: Any, request: MeasureRequest, waits_by: str | None) -> None:
         """Check the inputs against the graph's and make them."""
+        self._extras = Extras(waits_by=waits_by)
         _check_inputs(session.get_inputs(), request.inputs)
         self._session = session
         self._provider = request.provider
@@ -114,8 +117,8 @@ class OnnxSession:
         )
 
     def extras(self) -> Extras:
-        """Nothing: sessions are compiled anew, and runs are timed by the host's clock alone."""
-        return Extras()
+        """How the host waits: sessions are compiled anew, and timed by the host's clock alone."""
+        return self._extras
 
     def _check_nodes(self) -> None:
         # Profiling ends here, before anything is timed.
@@ -153,6 +156,15 @@ def _gives_few_whole_numbers(said: Mapping[str, Any]) -> bool:
     )
 
 
+def _spinning() -> str:
+    """Have the host spin while it waits for CUDA, and return how it waits."""
+    try:
+        return Cuda().spin()
+    except Unavailable as error:
+        print(f"onnxruntime: how the host waits for CUDA was not set: {error}", file=sys.stderr)
+        return "unknown"
+
+
 def _load() -> Any:
     try:
         importlib.import_module("numpy")
@@ -161,10 +173,8 @@ def _load() -> Any:
         ort.disable_telemetry_events()
     except Exception as error:
         failed = f"onnxruntime cannot be loaded by {sys.executable}: {_words(error)}"
-        seen = "packages of a user's own site are not seen"
-        raise Unavailable(
-            f"{failed}: install it for that Python ({seen}) or use another"
-        ) from error
+        seen = "the agent does not see packages of a user's own site"
+        raise Unavailable(f"{failed} ({seen}): {VENV_HINT}") from error
     return ort
 
 

@@ -10,6 +10,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -71,6 +72,7 @@ class TensorRt:
         if request.provider != GPU:
             asked = f"provider {request.provider} is not of TensorRT {trt.__version__}"
             raise Unavailable(f"{asked}: ask for {GPU}")
+        waits_by = cuda.spin()
         log = new_log(trt)
         key = _key(trt, cuda, model, request)
         cache = EngineCache(kept / "engines")
@@ -82,19 +84,20 @@ class TensorRt:
             loaded = _deserialize(trt, log, engine)
         if loaded is None:
             raise Unavailable(f"TensorRT does not load its own engine: {last_words(log)}")
-        return TensorRtSession(trt, cuda, (log, *loaded), request, engine.build_s)
+        extras = Extras(build_s=engine.build_s, waits_by=waits_by)
+        return TensorRtSession(trt, cuda, (log, *loaded), request, extras)
 
 
 class TensorRtSession:
     """Keeps to `Session`; inputs and outputs stand in the host's memory, one batch in flight."""
 
     def __init__(
-        self, trt: Any, cuda: Cuda, loaded: Sequence[Any], request: MeasureRequest, build_s: float
+        self, trt: Any, cuda: Cuda, loaded: Sequence[Any], request: MeasureRequest, extras: Extras
     ) -> None:
         """Check the inputs, fill them and take the memory."""
         self._cuda = cuda
         self._loaded = loaded  # Log, runtime and engine must outlive what was made of them.
-        self._build_s = build_s
+        self._extras = extras
         engine = loaded[-1]
         self._context = engine.create_execution_context()
         if self._context is None:
@@ -131,7 +134,8 @@ class TensorRtSession:
 
     def extras(self) -> Extras:
         """Give the median of the runs so far by CUDA's events, and what building took."""
-        return Extras(median(self._events_ms) if self._events_ms else None, self._build_s)
+        device_ms = median(self._events_ms) if self._events_ms else None
+        return replace(self._extras, device_ms=device_ms)
 
     def _put(self, engine: Any, spec: TensorSpec, seed: int) -> tuple[int, int, int]:
         check_input(spec, engine.get_tensor_dtype(spec.name), engine.get_tensor_shape(spec.name))

@@ -215,7 +215,8 @@ class MeasureRequest:
         weights_seed: from which the weights that the file lacks are filled in on the device, see
             `device_agent.onnx.synthesize_weights`; None: the file has them all.
         energy_s: least length of the pass in which energy is measured, on a board that tells its
-            power; 0: no such pass.
+            power, besides settling and an idle reading; 0: no such pass. Where power is counted
+            and not sampled a second is enough.
     """
 
     artifact_sha256: str
@@ -227,7 +228,7 @@ class MeasureRequest:
     threads: int = 0
     deadline_s: float = 600.0
     weights_seed: int | None = None
-    energy_s: float = 1.0
+    energy_s: float = 10.0
 
     def __post_init__(self) -> None:
         check_sha256("MeasureRequest.artifact_sha256", self.artifact_sha256)

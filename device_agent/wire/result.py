@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
-from statistics import median
+from itertools import pairwise
+from statistics import fmean, median
 
 from device_agent.board.power import Energy
 from device_agent.board.state import BoardState
@@ -146,6 +147,9 @@ class MeasureResult:
         device_ms: median time on the accelerator alone, by its own events; None where the runtime
             has none.
         energy: of one inference, from a pass of its own; None where the board tells no power.
+        drift_reference_size: index in `device_agent.timing.drift_reference.SIZES`; readings of two
+            sizes cannot be compared.
+        waits_by: how the host waits for the accelerator, see `device_agent.runtime.Extras`.
 
     None stands for what the job did not come to, or the board does not tell.
     """
@@ -164,6 +168,8 @@ class MeasureResult:
     provider: str | None = None
     device_ms: float | None = None
     energy: Energy | None = None
+    drift_reference_size: int | None = None
+    waits_by: str | None = None
 
     def __post_init__(self) -> None:
         check_type("MeasureResult.status", self.status, Status)
@@ -192,6 +198,9 @@ class MeasureResult:
         check_known(check_text, "MeasureResult.provider", self.provider, 256)
         check_known(check_real, "MeasureResult.device_ms", self.device_ms, 0.0, DAY_MS)
         check_known(check_type, "MeasureResult.energy", self.energy, Energy)
+        size = self.drift_reference_size
+        check_known(check_int, "MeasureResult.drift_reference_size", size, 0, 1000)
+        check_known(check_text, "MeasureResult.waits_by", self.waits_by, 64)
         check_known(check_type, "MeasureResult.board_before", self.board_before, BoardState)
         check_known(check_type, "MeasureResult.board_after", self.board_after, BoardState)
 
@@ -225,6 +234,28 @@ class MeasureResult:
         """The median absolute deviation of these samples; raises `ProtocolError` unless OK."""
         middle = self.median_ms
         return float(median(abs(sample - middle) for sample in self.samples_ms))
+
+    @property
+    def percentiles_ms(self) -> dict[str, float]:
+        """Percentiles `p50`, `p95` and `p99` of the samples that count, by nearest rank.
+
+        Of fewer than 20 samples p95 is the largest, of fewer than 100 p99 is. Raises
+        `ProtocolError` unless OK.
+        """
+        ordered = sorted(self._counting().samples_ms)
+        ranks = {percent: -(-percent * len(ordered) // 100) for percent in (50, 95, 99)}
+        return {f"p{percent}": ordered[rank - 1] for percent, rank in ranks.items()}
+
+    @property
+    def jitter_ms(self) -> float:
+        """Mean absolute difference of successive samples that count, of one block each.
+
+        0 where no block has two. Raises `ProtocolError` unless OK.
+        """
+        taken = self._counting()
+        pairs = pairwise(zip(taken.block_of, taken.samples_ms, strict=True))
+        steps = [abs(b - a) for (block, a), (other, b) in pairs if block == other]
+        return fmean(steps) if steps else 0.0
 
     @property
     def interval_ms(self) -> tuple[float, float]:

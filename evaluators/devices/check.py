@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from device_agent.board.description import DeviceInfo, DeviceState, RuntimeInfo
+from device_agent.board.description import DeviceInfo, DeviceState
 from device_agent.board.state import Board, BoardState
 from device_agent.bundle import zipapp
+from device_agent.wire.request import TimingProtocol
 from evaluators.devices.client import DeviceClient, DeviceError
+from evaluators.devices.recipes import is_jetson, way_out
 from evaluators.devices.registry import Device
 from evaluators.devices.ssh.connect import Link, connect
 from evaluators.devices.ssh.host_key import HostKeyChanged, HostKeyUnknown
@@ -18,13 +20,19 @@ from evaluators.devices.ssh.login import LogInFailed
 from evaluators.onnx.versions import IR_VERSION, OPSET
 
 Level = Literal["ok", "warning", "problem"]
+CUDA = "CUDAExecutionProvider"
+OPTIONAL = ("openvino",)
+_ALLOWED_CORES = TimingProtocol().others_cores
 
 LEAST_MEMORY_MB, LITTLE_MEMORY_MB = 512, 2048
 """A full-size fused network in fp32 takes about 500 MB, and its compilation as much again."""
 LEAST_DISK_MB, LITTLE_DISK_MB = 512, 4096
 MOST_CLOCK_DIFFERENCE_S = 30.0
-BUSY_SHARE = 0.25
-"""Load per core from which others are seen to work on the device."""
+WATCH_S = 10.0
+"""So long the idle device is watched for other programs and over-current events."""
+OVER_CURRENT = "oc"
+"""Start of the names of a Jetson's over-current counters."""
+PROVIDERS = {"onnxruntime": "CPUExecutionProvider", "tensorrt": "GPU", "openvino": "CPU"}
 
 
 @dataclass(frozen=True)
@@ -81,25 +89,36 @@ def _check_over(link: Link, device: Device, waiting: Callable[[str], None] | Non
         return [Finding("problem", "agent", said, install)]
 
 
-def check_agent(client: DeviceClient, install: str) -> list[Finding]:
+def check_agent(
+    client: DeviceClient,
+    install: str,
+    watch_s: float = WATCH_S,
+    sleep: Callable[[float], object] = time.sleep,
+) -> list[Finding]:
     """Look at a device through its agent. Raises DeviceError where that does not answer.
 
     Args:
         client: of the agent.
         install: the command that brings an agent of this version.
+        watch_s: how long the device is watched while nothing is asked of it.
+        sleep: waits.
     """
     info = client.hello()
     asked_s = time.time()
     state = client.state()
     heard_s = time.time()
+    sleep(watch_s)
+    later = client.state()
     return [
         _agent(info, install),
         Finding("ok", "Python", info.python),
-        *_runtimes(info.runtimes),
+        *_runtimes(info, client.name),
         *_memory(info.board, state.board),
         _disk(state),
         _clock(state, asked_s, heard_s),
-        *_speed(info.board, state.board),
+        *_speed(info.board, later.board),
+        *_over_current(state, later),
+        *_others(state, later),
     ]
 
 
@@ -111,14 +130,27 @@ def _agent(info: DeviceInfo, install: str) -> Finding:
     return Finding("problem", "agent", f"of another version ({there}, here {ours[:16]})", install)
 
 
-def _runtimes(runtimes: tuple[RuntimeInfo, ...]) -> Iterator[Finding]:
-    """One that is missing is a problem only where none is there: nobody needs all of them."""
-    usable = [runtime for runtime in runtimes if not runtime.problem]
-    for runtime in runtimes:
+def _runtimes(info: DeviceInfo, device: str) -> Iterator[Finding]:
+    """One that is missing is a problem only where none is there: nobody needs all of them.
+
+    Of a runtime that is not installed and that few need nothing is said.
+    """
+    usable = [runtime for runtime in info.runtimes if not runtime.problem]
+    for runtime in info.runtimes:
         if runtime.problem:
-            said, way_out = _parted(runtime.problem)
-            yield Finding("warning" if usable else "problem", runtime.name, said, way_out)
+            if runtime.name in OPTIONAL and usable:
+                continue
+            said, _ = _parted(runtime.problem)
+            hint = way_out(runtime.name, PROVIDERS.get(runtime.name, ""), info, device)
+            yield Finding("warning" if usable else "problem", runtime.name, said, hint)
             continue
+        if (
+            runtime.name == "onnxruntime"
+            and is_jetson(info.board)
+            and CUDA not in runtime.providers
+        ):
+            value = f"{runtime.version} has no {CUDA}: --runtime cuda cannot be used"
+            yield Finding("warning", "CUDA", value, way_out("onnxruntime", CUDA, info, device))
         value = f"{runtime.version}, {', '.join(runtime.providers) or 'no providers named'}"
         opset, ir = runtime.onnx_opset_max, runtime.onnx_ir_max
         too_old = [
@@ -162,14 +194,13 @@ def _clock(state: DeviceState, asked_s: float, heard_s: float) -> Finding:
 
 def _speed(board: Board, state: BoardState) -> Iterator[Finding]:
     """What makes readings slower, or change from one to the next."""
-    jetson = board.l4t is not None or "jetson" in (board.model or "").lower()
+    jetson = is_jetson(board)
     if jetson and board.power_mode is None:
         yield Finding("warning", "power mode", "not told", "sudo nvpmodel -q tells it there")
     elif board.power_mode is not None:
-        full = "MAXN" in board.power_mode or board.power_mode.split()[0] == "pmode:0000"
-        hint = "sudo nvpmodel -m 0, unless this mode is the one you mean to measure"
+        full = _is_fastest(board.power_mode, board.fastest_mode)
         level: Level = "ok" if full else "warning"
-        yield Finding(level, "power mode", board.power_mode, "" if full else hint)
+        yield Finding(level, "power mode", board.power_mode, "" if full else _faster(board))
     if state.governor is not None:
         steady = state.governor == "performance"
         pin = "sudo cpupower frequency-set -g performance"
@@ -181,9 +212,53 @@ def _speed(board: Board, state: BoardState) -> Iterator[Finding]:
     if state.throttled_by:
         held = f"held down by {', '.join(state.throttled_by)}"
         yield Finding("warning", "throttling", held, "cool the board, or take a lower power mode")
-    if state.load_1m is not None and state.load_1m > BUSY_SHARE * (board.cores or 1):
-        said = f"{state.load_1m:g} in the last minute on {board.cores} cores"
-        yield Finding("warning", "load", said, "end what else runs there: it is in every reading")
+
+
+def _is_fastest(mode: str, fastest: str | None) -> bool:
+    """Whether a power mode is the one without limits; a number alone does not tell."""
+    number, _, name = mode.partition(" ")
+    if fastest is None:
+        return "MAXN" in name
+    return number.removeprefix("pmode:").lstrip("0") == fastest.split()[0].lstrip("0")
+
+
+def _faster(board: Board) -> str:
+    unless = "unless this mode is the one you mean to measure"
+    if board.fastest_mode is None:
+        return f"/etc/nvpmodel.conf there names the modes: take the fastest, {unless}"
+    number, _, name = board.fastest_mode.partition(" ")
+    return f"sudo nvpmodel -m {number} is {name} (it may ask for a restart), {unless}"
+
+
+def _over_current(before: DeviceState, after: DeviceState) -> Iterator[Finding]:
+    """Over-current events take speed away under load: a study on such a board refuses readings."""
+    counted = dict(before.board.throttle_events)
+    events = {n: c for n, c in after.board.throttle_events if n.startswith(OVER_CURRENT)}
+    if not events:
+        return
+    said = ", ".join(
+        f"{name.removesuffix('_event_cnt')} {count:.0f} since the start of the board, "
+        f"{count - counted.get(name, count):.0f} in {after.unix_s - before.unix_s:.0f} s"
+        for name, count in events.items()
+        if count
+    )
+    lower = "a lower power mode (sudo nvpmodel -p --verbose lists them)"
+    hint = f"give the board a stronger supply, or take {lower}: readings with events are refused"
+    level: Level = "warning" if said else "ok"
+    yield Finding(level, "over-current", said or "no event", hint if said else "")
+
+
+def _others(before: DeviceState, after: DeviceState) -> Iterator[Finding]:
+    """What other programs take, by the rule that refuses readings of a board."""
+    passed_s = after.unix_s - before.unix_s
+    if before.others_s is None or after.others_s is None or passed_s <= 0:
+        yield Finding("warning", "other programs", "not told", "look at them with `top` there")
+        return
+    cores, allowed = max(0.0, after.others_s - before.others_s) / passed_s, _ALLOWED_CORES
+    said = f"{cores:.2f} processors busy over {passed_s:.0f} s, {allowed:g} are allowed"
+    level: Level = "warning" if cores > allowed else "ok"
+    hint = "end what else runs there: readings are refused" if cores > allowed else ""
+    yield Finding(level, "other programs", said, hint)
 
 
 def _below_their_limits(state: BoardState) -> list[str]:

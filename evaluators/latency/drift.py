@@ -12,7 +12,7 @@ class BestDriftReferences:
     """
 
     def __init__(self) -> None:
-        self._best_ms: dict[str, float] = {}
+        self._best_ms: dict[tuple[str, int | None], float] = {}
 
     def slower_than_before(
         self, device: str, result: MeasureResult, protocol: TimingProtocol
@@ -28,8 +28,9 @@ class BestDriftReferences:
         if not protocol.watch_board or not result.stable:
             return ""
         now_ms = min(result.rounds[-1].drift_reference_ms)
-        best_ms = min(self._best_ms.get(device, now_ms), now_ms)
-        self._best_ms[device] = best_ms
+        of = (device, result.drift_reference_size)
+        best_ms = min(self._best_ms.get(of, now_ms), now_ms)
+        self._best_ms[of] = best_ms
         share = now_ms / best_ms - 1.0
         if share <= protocol.reference_tolerance:
             return ""

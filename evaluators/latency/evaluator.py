@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from device_agent.board.power import Energy
 from device_agent.wire.request import (
     DeviceInfo,
     MeasureRequest,
@@ -228,6 +229,9 @@ class LatencyEvaluator:
         low, high = result.interval_ms
         measures = [
             Measure("latency_ms", result.median_ms, "ms", "lower", low, high),
+            Measure("latency_p95_ms", result.percentiles_ms["p95"], "ms", "lower"),
+            Measure("latency_p99_ms", result.percentiles_ms["p99"], "ms", "lower"),
+            Measure("latency_jitter_ms", result.jitter_ms, "ms", "lower"),
             Measure("compile_s", result.compile_s or 0.0, "s", "lower"),
             *artifact.costs,
         ]
@@ -235,6 +239,8 @@ class LatencyEvaluator:
             measures.append(Measure("peak_memory_mb", result.peak_memory_mb, "MB", "lower"))
         if result.energy is not None:
             measures.append(Measure("energy_mj", result.energy.mj_per_inference, "mJ", "lower"))
+            above = result.energy.mj_above_idle
+            measures.append(Measure("energy_above_idle_mj", above, "mJ", "lower"))
         kept = result.as_json()
         details = {
             "device": self._device.name,
@@ -257,11 +263,15 @@ class LatencyEvaluator:
             ),
             "earlier_rounds": [one.as_json() for one in result.rounds[:-1]],
             "mad_ms": result.mad_ms,
+            "percentiles_ms": result.percentiles_ms,
+            "jitter_ms": result.jitter_ms,
+            "anchor_size": result.drift_reference_size,
+            "waits_by": result.waits_by,
             "steady": result.steady,
             "provider": result.provider,
             "runtime_version": result.runtime_version,
             "device_ms": result.device_ms,
-            "energy": kept["energy"],
+            "energy": None if result.energy is None else _energy(result.energy),
             "board_before": kept["board_before"],
             "board_after": kept["board_after"],
             "interruptions": interruptions,
@@ -318,6 +328,10 @@ class LatencyEvaluator:
             return self._device.name, self._device.hello().board.boot_id
         except DeviceError:
             return self._device.name, None
+
+
+def _energy(energy: Energy) -> dict[str, object]:
+    return {**energy.as_json(), "mj_above_idle": energy.mj_above_idle}
 
 
 def crowded_by(others_cores: float | None, cores: int | None, threads: int) -> str:

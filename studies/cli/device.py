@@ -14,6 +14,7 @@ from studies.config.usage import UsageError
 from studies.report.progress import open_console
 from studies.results.text import clean, counted
 
+LOCAL_WATCH_S = 2.0
 MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "problem": ("PROBLEM", "red")}
 
 
@@ -79,13 +80,15 @@ def trust_device(name: str, yes: bool, replace: bool) -> None:
     _say(f"It is trusted from now on. Next: fusion-nas device install {name}")
 
 
-def install_agent(name: str, python: str | None, key: str | None) -> None:
+def install_agent(name: str, python: str | None, key: str | None, with_runtime: bool) -> None:
     """Put the agent on a device. Raises DevicesError or DeviceError."""
     from evaluators.devices.ssh.install import install
 
     if key is not None and not Path(key).expanduser().is_file():
         raise UsageError(f"--key {key}: there is no such file; give a private key")
-    done = install(devices().get(name), python, key, _Waiting().say)
+    if with_runtime:
+        _say("making a virtual environment there and installing onnxruntime: this takes minutes")
+    done = install(devices().get(name), python, key, _Waiting().say, with_runtime)
     devices().change(name, agent=done.device.agent, python=done.device.python)
     _say(f"{name}: {done.device.agent}")
     _say(f"  run by {done.device.python} ({done.info.python})")
@@ -109,7 +112,7 @@ def check_device(name: str) -> None:
         install = "pip install --force-reinstall fusion-nas"
         try:
             with open_local_device(home() / "device" / "check") as client:
-                findings = check_agent(client, install)
+                findings = check_agent(client, install, watch_s=LOCAL_WATCH_S)
         except DeviceError as error:
             findings = [Finding("problem", "agent", str(error), install)]
     else:

@@ -67,18 +67,28 @@ def trust(
 def install(
     name: Name,
     python: Annotated[
-        str | None, typer.Option("--python", help="The Python there that runs the agent.")
+        str | None,
+        typer.Option(
+            "--python", help="The Python there that runs the agent, or a wrapper that starts one."
+        ),
     ] = None,
     key: Annotated[
         str | None,
         typer.Option("--key", help="Log in with this key once; the device's own stays as it is."),
     ] = None,
+    with_runtime: Annotated[
+        bool,
+        typer.Option(
+            "--with-runtime",
+            help="Also make a virtual environment there and install onnxruntime for its CPU.",
+        ),
+    ] = False,
 ) -> None:
     """Put the agent of this version on a device, and print how to restrict the key to it."""
     with errors():
         from studies.cli.device import install_agent
 
-        install_agent(name, python, key)
+        install_agent(name, python, key, with_runtime)
 
 
 @device_app.command("check")

@@ -120,7 +120,7 @@ Runtime = Annotated[
     str | None,
     typer.Option(
         "--runtime",
-        help="cpu or cuda (ONNX Runtime), or tensorrt. Default: cpu.",
+        help="cpu or cuda (ONNX Runtime), tensorrt, or openvino (its CPU). Default: cpu.",
         rich_help_panel="Device",
     ),
 ]

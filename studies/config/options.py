@@ -15,22 +15,34 @@ from studies.results.objectives import Goals, goals
 from studies.samplers.registry import AUTO, BLIND, SAMPLERS
 
 if TYPE_CHECKING:
+    from evaluators.onnx.quantisation import For
     from studies.config.superfuse import Superfuse
 
 TRUNKS = ("auto", "frozen", "text-tuned", "tuned", "by-stage", "whole")
 PROTOCOLS = ("fair", "paper")
 WEIGHTS = ("pretrained", "random")
-RUNTIMES: dict[str, tuple[Literal["onnxruntime", "tensorrt"], str]] = {
+RUNTIMES: dict[str, tuple[Literal["onnxruntime", "tensorrt", "openvino"], str]] = {
     "cpu": ("onnxruntime", "CPUExecutionProvider"),
     "cuda": ("onnxruntime", "CUDAExecutionProvider"),
     "tensorrt": ("tensorrt", "GPU"),
+    "openvino": ("openvino", "CPU"),
 }
 """Runtime and provider of the device's agent by what --runtime takes."""
+ON_PROCESSOR = ("cpu", "openvino")
+"""Those whose number of threads counts."""
 PRECISIONS_OF: dict[str, tuple[Precision, ...]] = {
     "cuda": ("fp32", "fp16"),
     "tensorrt": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32",),
 }
 """What the spaces that come with the toolkit, made for a CPU, hold for other runtimes."""
+
+
+def built_for(runtime: str) -> "For":
+    """Return whose graphs a key of RUNTIMES runs: OpenVINO takes those of ONNX Runtime."""
+    return "tensorrt" if RUNTIMES[runtime][0] == "tensorrt" else "onnxruntime"
+
+
 MAX_SEED = 2**32 - 1
 """What samplers can tell apart."""
 MAX_WORKERS = 64

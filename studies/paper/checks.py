@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from search_space.network.rewrites import Rewrites
 from search_space.space.paper import SeededDesign
 from search_space.space.space import SearchSpace
 from studies.config.home import home
-from studies.config.options import RUNTIMES
+from studies.config.options import built_for
 from studies.config.settings import Settings
 from studies.paper.accuracy import Line, parted
 from studies.paper.caveats import (
@@ -31,7 +30,7 @@ from studies.paper.caveats import (
 )
 from studies.paper.timing import Timed, time_designs
 from studies.report.progress import Reporter
-from studies.study.context import StudyContext, open_latency
+from studies.study.context import StudyContext, latency_on, open_devices
 from studies.study.final_test import testers
 from studies.study.training_protocol import chosen_protocol
 
@@ -44,16 +43,16 @@ def timing_of(
 ) -> Iterator[LatencyEvaluator]:
     """The device, for graphs of random weights at the lengths that the designs say."""
     where, encoders = home(), {spec.name: spec for spec in space.encoders}
-    runtime: Any = RUNTIMES[settings.device.runtime][0]
+    runtime = built_for(settings.device.runtime)
     builder = OnnxBuilder(encoders, space.shapes, classes, where / "artifacts", runtime, rewrites)
-    latency, held = open_latency(settings, builder, where, reporter.step)
+    opened = open_devices(settings, where, reporter.step)
+    latency = latency_on(opened, settings, builder)
     try:
         yield latency
         latency.settle()
     finally:
         latency.close()
-        if held is not None:
-            held.release()
+        opened.close()
 
 
 def folding(

@@ -123,8 +123,10 @@ def designs(outcome: Outcome, certain: Mapping[int, float]) -> Table | None:
             "over all orders of coming, an absent one being that of another sample. Without one: "
             "in its place stands an empty text, a picture of one colour or silence."
         )
-    if any(row.percentiles for row in rows):
-        caption += " p95 and p99 are percentiles of single runs."
+    if any(row.tail for row in rows):
+        caption += (
+            " p95 and p99 are percentiles of single runs; jitter is the mean step from run to run."
+        )
     return _table("Designs", caption, "Design", columns, groups)
 
 
@@ -139,7 +141,7 @@ def trials(outcome: Outcome, certain: Mapping[int, float]) -> Table | None:
         ("State", "said", _state),
         (_chosen(outcome), "number", lambda r: figure(result_text.percent_parts(r.accuracy))),
         ("Test, %", "number", lambda r: figure(result_text.percent_parts(r.test_accuracy))),
-        ("Latency, ms", "number", lambda r: figure(result_text.milliseconds_parts(r.latency))),
+        ("Latency, ms", "number", _latency),
         *(
             (_heading(objective), "number", partial(_further, objective))
             for objective in outcome.goals.more

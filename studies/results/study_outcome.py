@@ -40,7 +40,7 @@ from studies.results.pareto import (
     standing,
 )
 from studies.results.trial_record import (
-    PERCENTILES,
+    TAIL,
     PublishedFigures,
     TimingRecord,
     TrainingRecord,
@@ -109,7 +109,7 @@ def figures_of(result: TrialResult, tests: Mapping[str, Any] | None = None) -> d
         "reason": result.reason,
         "more": {each.name: measures[each.measure] for each in MORE if each.measure in measures},
         "genotype": result.genotype,
-        "percentiles": {n: measures[m].value for n, m in PERCENTILES.items() if m in measures},
+        "tail": {n: measures[m].value for n, m in TAIL.items() if m in measures},
         "compile_s": measures["compile_s"].value if "compile_s" in measures else None,
     }
 

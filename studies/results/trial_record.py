@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, get_args
@@ -30,7 +30,11 @@ _BEFORE_0_1_0 = ("duplicate_of",)  # now seen when trials are read
 _OTHERS = ("genotype", "key", "reason", "stopped", "predicted_ms", "seconds", *_BEFORE_0_1_0)
 _NOT_MEASURES = frozenset((*_PUBLISHED, *_TRAINING, *_TIMING, *_OTHERS))
 
-PERCENTILES = {"p95": "latency_p95_ms", "p99": "latency_p99_ms"}
+TAIL = {
+    "p95": "latency_p95_ms",
+    "p99": "latency_p99_ms",
+    "jitter": "latency_jitter_ms",
+}
 """Percentiles of single runs, by name, and the measures that hold them in ms."""
 
 
@@ -159,7 +163,7 @@ class TrialResult:
         for name, value in (("accuracy", self.accuracy), ("latency_ms", self.latency)):
             if value is not None:
                 found |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
-        for name in (*PERCENTILES.values(), "parameters", "macs", "onnx_bytes"):
+        for name in (*TAIL.values(), "parameters", "macs", "onnx_bytes"):
             if name in self.measures:
                 found[name] = self.measures[name].value
         return {name: value for name, value in found.items() if value not in (None, "")}
@@ -260,18 +264,7 @@ def settled_key(trial: FrozenTrial, record: TrialRecord) -> str:
 
 def _without_samples(found: Evaluation) -> StoredEvaluation:
     measures = {each.name: Value(each.value, each.low, each.high) for each in found.measures}
-    if found.kind == "latency" and (runs := sorted(found.details.get("samples_ms", ()))):
-        for name, measure in PERCENTILES.items():
-            measures[measure] = Value(_percentile(runs, float(name[1:])))
     return StoredEvaluation(found.kind, found.key, measures)
-
-
-def _percentile(ordered: Sequence[float], percent: float) -> float:
-    """The percentile of sorted values, linear between two of them."""
-    at = (len(ordered) - 1) * percent / 100
-    low = math.floor(at)
-    high = min(low + 1, len(ordered) - 1)
-    return float(ordered[low] + (at - low) * (ordered[high] - ordered[low]))
 
 
 def _training_of(quality: Evaluation) -> TrainingRecord:

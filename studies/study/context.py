@@ -15,6 +15,7 @@ from evaluators.data import BOTH, DRAWN, DataSet, Modality, load
 from evaluators.data.folds import fold
 from evaluators.devices.client import DeviceClient, open_local_device
 from evaluators.devices.pool import DevicePool
+from evaluators.devices.recipes import check_runtime
 from evaluators.devices.registry import LOCAL
 from evaluators.devices.ssh.link import open_ssh_device
 from evaluators.evaluation import Evaluator
@@ -42,7 +43,7 @@ from search_space.space.named import load_space, names
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import Grid, grid_in
 from studies.config.home import devices, home
-from studies.config.options import PRECISIONS_OF, RUNTIMES
+from studies.config.options import PRECISIONS_OF, RUNTIMES, built_for
 from studies.config.settings import Settings
 from studies.config.usage import UsageError
 from studies.infra.priority import at_first_priority, give_way
@@ -204,6 +205,18 @@ def open_context(
     SpaceError, EncoderError, DeviceError, and what `stored` raises.
     """
     where = home()
+    opened = open_devices(settings, where, step)
+    try:
+        return _context_on(opened, settings, step, stored)
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _context_on(
+    opened: "OpenDevices", settings: Settings, step: Step, stored: StoredProtocol | None
+) -> StudyContext:
+    where = home()
     space, grid = load_space_of(settings), None
     data = load_data(settings, step, space.modalities)
     for k in range(FOLDS if settings.training.cv else 0):
@@ -228,13 +241,13 @@ def open_context(
         where,
         step,
         compute=Compute(compute, execution_on(compute, settings.training.compile)),
-        target=Target(RUNTIMES[settings.device.runtime][0], BY_NAME[settings.device.rewrites]),
+        target=Target(built_for(settings.device.runtime), BY_NAME[settings.device.rewrites]),
     )
     builder, quality = trainer.builder, QualityEvaluator(trainer)
-    latency, held = open_latency(settings, builder, where, step)
+    latency = latency_on(opened, settings, builder)
     store = EvaluationStore(where / "evaluations.jsonl")
     return StudyContext(
-        settings, data, space, latency, quality, store, builder, where, held, step, grid
+        settings, data, space, latency, quality, store, builder, where, opened.held, step, grid
     )
 
 
@@ -255,21 +268,66 @@ def _check_asked(settings: Settings, space: SearchSpace) -> None:
             )
 
 
-def open_latency(
-    settings: Settings, builder: OnnxBuilder, where: Path, step: Step
-) -> tuple[LatencyEvaluator, NamedLock | None]:
-    """Where designs are timed, and the lock on the local agent's home where that is here."""
-    local = settings.device.names == (LOCAL,)
+@dataclass(frozen=True)
+class OpenDevices:
+    """Where designs are timed.
+
+    Attributes:
+        open: opens the device, or gives the boards, which are open.
+        boards: the boards; None on this machine.
+        held: the lock on the local agent's home; None on boards.
+    """
+
+    open: Callable[[], TimingDevice]
+    boards: DevicePool | None
+    held: NamedLock | None
+
+    def close(self) -> None:
+        """End the agents, and let go of the lock."""
+        if self.boards is not None:
+            self.boards.close()
+        if self.held is not None:
+            self.held.release()
+
+
+def open_devices(settings: Settings, where: Path, step: Step) -> OpenDevices:
+    """Open the devices and see that they have the runtime, before anything is made for them.
+
+    Raises DeviceError, RuntimeMissing for a device without the runtime.
+    """
+    runtime, provider = RUNTIMES[settings.device.runtime]
+    if settings.device.names != (LOCAL,):
+        boards = _boards(settings, where, step)
+        try:
+            check_runtime(boards.hello(), runtime, provider, boards.name)
+        except BaseException:
+            boards.close()
+            raise
+        return OpenDevices(lambda: boards, boards, None)
+    device, held = local_device(where)
+    opened = OpenDevices(device, None, held)
+    if settings.device.runtime != "cpu":  # without onnxruntime nothing is built here
+        try:
+            client = device()
+            try:
+                check_runtime(client.hello(), runtime, provider, LOCAL)
+            finally:
+                client.close()
+        except BaseException:
+            opened.close()
+            raise
+    return opened
+
+
+def latency_on(opened: OpenDevices, settings: Settings, builder: OnnxBuilder) -> LatencyEvaluator:
+    """Times designs on open devices."""
     timing = BOARD_TIMING if settings.device.alone else LOCAL_TIMING
     runs = Runs(*RUNTIMES[settings.device.runtime], settings.device.runtime_threads, timing)
-    if not local:
-        boards = _boards(settings, where, step)
-        return LatencyEvaluator(builder, lambda: boards, runs), None
-    device, held = local_device(where)
-    if settings.search.workers > 1:
+    device = opened.open
+    if opened.boards is None and settings.search.workers > 1:
         device = at_first_priority(device)
         give_way()
-    return LatencyEvaluator(builder, device, runs), held
+    return LatencyEvaluator(builder, device, runs)
 
 
 def local_device(where: Path) -> tuple[Callable[[], TimingDevice], NamedLock]:

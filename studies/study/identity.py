@@ -19,7 +19,7 @@ from search_space.redaction import redacted_url
 from search_space.space.named import names
 from studies.ablations.designs import Grid
 from studies.config.command import command_line
-from studies.config.options import RUNTIMES
+from studies.config.options import ON_PROCESSOR, RUNTIMES
 from studies.config.settings import Settings, stored_options
 from studies.infra.locations import StorageError
 from studies.infra.storage import open_storage
@@ -278,7 +278,7 @@ def conditions(context: StudyContext) -> dict[str, str]:
         "runtime": f"{runtime} {version or '?'}, {provider}, batch 1"
         + (
             f", {context.settings.device.runtime_threads or 'all'} threads"
-            if context.settings.device.runtime == "cpu"
+            if context.settings.device.runtime in ON_PROCESSOR
             else ""
         ),
         "timing": context.latency.timing(),

@@ -16,7 +16,7 @@ def note_of(row: DesignResult, why: str = "") -> str:
     figures = [
         f"{result_text.percent(row.accuracy)} % in selection" if row.accuracy else "",
         f"{result_text.milliseconds(row.latency)} ms" if row.latency else "",
-        *(f"{name} {result_text.ms(ms)} ms" for name, ms in row.percentiles.items()),
+        *(f"{name} {result_text.ms(ms)} ms" for name, ms in row.tail.items()),
     ]
     said = [row.design, why, row.reason, row.adapted, row.did_not_train]
     said.append(", ".join(filter(None, figures)))

@@ -155,11 +155,13 @@ def check_slowdown(found: Mapping[str, Any]) -> str:
 
 
 def in_words(found: Mapping[str, Any]) -> str:
-    """`network.onnx on local: 1.93 ms (1.90 to 1.97)`."""
+    """`network.onnx on local: 1.93 ms (1.90 to 1.97), p95 2.1, p99 2.4, jitter 0.02`."""
     low, high = found["interval_ms"]
+    tail = found["percentiles_ms"]
     return (
         f"{found['file']} on {found['device']}: {ms(found['median_ms'])} ms "
-        f"({ms(low)} to {ms(high)})"
+        f"({ms(low)} to {ms(high)}), p95 {ms(tail['p95'])}, p99 {ms(tail['p99'])}, "
+        f"jitter {ms(found['jitter_ms'])}"
     )
 
 
@@ -200,6 +202,11 @@ def _as_json(path: Path, readings: Sequence[MeasureResult]) -> dict[str, Any]:
         "median_ms": median(each.median_ms for each in readings),
         "interval_ms": [min(lows), max(highs)],
         "readings_ms": [each.median_ms for each in readings],
+        "percentiles_ms": {
+            name: median(each.percentiles_ms[name] for each in readings)
+            for name in last.percentiles_ms
+        },
+        "jitter_ms": median(each.jitter_ms for each in readings),
         "peak_memory_mb": last.peak_memory_mb,
         "others_cores": last.rounds[-1].others_cores,
     }

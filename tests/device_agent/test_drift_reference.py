@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.jobs import drift
 from device_agent.jobs import job as jobs
 from device_agent.runtime import Refused
 from device_agent.runtimes.onnx_runtime import OnnxRuntime
-from device_agent.timing.drift_reference import REFERENCE_INPUTS, reference_onnx
+from device_agent.timing.drift_reference import SIZES, reference_inputs, reference_onnx
 from device_agent.wire.request import MeasureRequest, Status, TimingProtocol
 
 onnx = pytest.importorskip("onnx")
 np = pytest.importorskip("numpy")
 ort = pytest.importorskip("onnxruntime")
 
-REQUEST = MeasureRequest("0" * 64, REFERENCE_INPUTS, threads=1)
+REQUEST = MeasureRequest("0" * 64, reference_inputs(), threads=1)
 
 
 @pytest.fixture
@@ -79,7 +80,8 @@ def test_a_job_reads_the_drift_reference_before_and_after_without_a_thread_of_it
     )
     asked = replace(REQUEST, timing=quick, threads=2)
     result = jobs.measure(jobs.Job(asked, file, tmp_path / "scratch", tmp_path))
-    assert result.status is Status.OK and threads == [1]
+    assert result.status is Status.OK and set(threads) == {1}
+    assert result.drift_reference_size == len(threads) - 1
     (taken,) = result.rounds
     assert all(reading_ms > 0 for reading_ms in taken.drift_reference_ms)
     if Path("/proc/stat").is_file():
@@ -101,3 +103,57 @@ def test_a_drift_reference_that_does_not_run_is_no_fault_of_the_design(
     result = jobs.measure(jobs.Job(REQUEST, file, tmp_path / "scratch", tmp_path))
     assert result.status is Status.ERROR
     assert "the drift reference does not run on this device: no Conv here" in result.reason
+
+
+@pytest.mark.parametrize("size", range(len(SIZES)))
+def test_every_size_is_a_valid_network_of_four_times_the_work(size: int) -> None:
+    model = onnx.load_from_string(reference_onnx(size))
+    onnx.checker.check_model(model, full_check=True)
+    assert SIZES[size] == 28 * 4**size
+    outputs = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
+    assert outputs == ([1, 64, 1, 1] if size else [1, 64, 28, 28])
+
+
+class Clocked:
+    """A runtime on a device where a size takes this long, by its own clock."""
+
+    def __init__(self, takes_ms: list[float]) -> None:
+        self.takes_ms, self.now_s, self.prepared = takes_ms, 0.0, list[int]()
+
+    def version(self) -> str:
+        return "1.0"
+
+    def prepare(self, model: Path, *rest: object) -> "Clocked":
+        self.prepared.append(int(model.stem.rpartition("-")[2]))
+        return self
+
+    def output_sha256(self) -> str:
+        return "0" * 64
+
+    def run_once(self) -> None:
+        self.now_s += self.takes_ms[self.prepared[-1]] / 1e3
+
+
+@pytest.mark.parametrize(
+    ("takes_ms", "size"),
+    [
+        ([60.0], 0),
+        ([1.0, 4.0, 16.0], 2),
+        ([0.2, 0.2, 0.5, 2.0, 8.0], 4),
+        ([0.01] * len(SIZES), len(SIZES) - 1),
+    ],
+)
+def test_its_size_is_chosen_once_so_that_a_run_is_long_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes_ms: list[float], size: int
+) -> None:
+    device = Clocked(takes_ms)
+    monkeypatch.setattr(drift.time, "perf_counter", lambda: device.now_s)
+    for name in ("first", "again"):
+        (tmp_path / name).mkdir()
+        _, found = drift.drift_session(device, REQUEST, tmp_path / name, tmp_path)  # type: ignore[arg-type]
+        assert found == size
+    assert device.prepared == [*range(size + 1), size]
+    (tmp_path / drift.REMEMBERED).write_text('{"onnxruntime 1.0": "large"}')
+    (tmp_path / "third").mkdir()
+    _, found = drift.drift_session(device, REQUEST, tmp_path / "third", tmp_path)  # type: ignore[arg-type]
+    assert found == size, "notes that are not what was written are made again"

@@ -248,7 +248,7 @@ def test_events_and_building_are_told(runtime: Runtime, tmp_path: Path) -> None:
     session = runtime.prepare(model(tmp_path / "m.onnx", "Abs"), ASKED, tmp_path, tmp_path)
     assert session.extras().device_ms is None
     session.run_once()
-    assert session.extras().device_ms == 0.25
+    assert session.extras().device_ms == 0.25 and session.extras().waits_by == "spin"
     assert (session.extras().build_s or 0) > 0
 
 
@@ -278,7 +278,10 @@ def test_a_job_says_what_compiling_took_also_when_it_had_not_to(
         asked = replace(ASKED, runtime="tensorrt")
         results.append(measure(Job(asked, file, tmp_path / name, tmp_path)))
     assert [(one.status, one.reason) for one in results] == [(Status.OK, "")] * 2
-    assert len(stand_in.BUILT) == 2, "the network and the drift reference, once each"
+    size = results[0].drift_reference_size
+    assert size is not None and size == results[1].drift_reference_size
+    assert len(stand_in.BUILT) == 2 + size, "the network and the drift references, once each"
+    assert results[0].waits_by == "spin"
     assert results[0].compile_s == results[1].compile_s
     assert results[0].device_ms == 0.25 and results[0].runtime_version == stand_in.__version__
 

@@ -58,6 +58,13 @@ def test_a_result_tells_median_and_spread() -> None:
     assert (GOOD.median_ms, GOOD.mad_ms) == (2.5, 1.0)
     assert GOOD.interval_ms == (1.0, 10.0)
     assert GOOD.block_medians_ms == (2.0, 6.0)
+    assert GOOD.percentiles_ms == {"p50": 2.0, "p95": 10.0, "p99": 10.0}
+    assert GOOD.jitter_ms == 5.0, "between blocks nothing is compared"
+    hundred = replace(
+        GOOD,
+        rounds=(replace(ROUND, samples_ms=tuple(map(float, range(1, 101))), block_of=(0,) * 100),),
+    )
+    assert hundred.percentiles_ms == {"p50": 50.0, "p95": 95.0, "p99": 99.0}
 
 
 def test_a_failed_result_has_no_median_and_says_why() -> None:

@@ -254,7 +254,7 @@ def _trial(number: int, rng: random.Random, test: bool) -> DesignResult:
         published_accuracy=84.25 if number == 0 else 67.89 if number == 4 else None,
         published_latency_ms=21.6 if number == 0 else 11.4 if number == 4 else None,
         genotype=_genotype(params),
-        percentiles={"p95": latency * 1.1, "p99": latency * 1.3},
+        tail={"p95": latency * 1.1, "p99": latency * 1.3},
         compile_s=0.2,
         times=TrialTimes(20.0 * (number + 1), 20.0, {"timing": 2.0, "training": 15.0}),
     )

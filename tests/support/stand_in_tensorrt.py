@@ -22,6 +22,7 @@ STAND_IN_CUDART = r"""
 #include <stdlib.h>
 #include <string.h>
 #define OK return 0
+static unsigned flags = 0;
 int cudaGetDeviceCount(int *n) { *n = getenv("STAND_IN_NO_GPU") ? 0 : 1; OK; }
 int cudaDriverGetVersion(int *v) { *v = 12060; OK; }
 int cudaRuntimeGetVersion(int *v) { *v = 12060; OK; }
@@ -31,6 +32,8 @@ int cudaMallocHost(void **p, size_t n) { *p = malloc(n); OK; }
 int cudaMemcpyAsync(void *t, const void *s, size_t n, int kind, void *q) { memcpy(t, s, n); OK; }
 int cudaStreamCreate(void **s) { *s = malloc(1); OK; }
 int cudaStreamSynchronize(void *s) { OK; }
+int cudaSetDeviceFlags(unsigned f) { flags = f; OK; }
+int cudaGetDeviceFlags(unsigned *f) { *f = flags | 8; OK; }
 int cudaEventCreate(void **e) { *e = malloc(1); OK; }
 int cudaEventRecord(void *e, void *s) { OK; }
 int cudaEventElapsedTime(float *ms, void *a, void *b) { *ms = 0.25f; OK; }

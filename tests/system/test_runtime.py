@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tiny import new_place, write_space
 
+from search_space.errors import DEVICE
 from studies.config.settings import load_settings
 from studies.study.context import load_space_of
 
@@ -27,6 +28,7 @@ def test_precisions_given_stand_in_for_the_space_s_own(tmp_path: Path) -> None:
         ("cpu", (), ("fp32", "int8-dynamic")),
         ("cuda", (), ("fp32", "fp16")),
         ("tensorrt", (), ("fp32", "fp16", "int8")),
+        ("openvino", (), ("fp32",)),
         ("tensorrt", ("fp16", "fp16"), ("fp16",)),
     ],
 )
@@ -35,6 +37,18 @@ def test_a_shipped_space_holds_what_the_runtime_can_run(
 ) -> None:
     settings = load_settings("pareto", {"runtime": runtime, "precisions": given})
     assert load_space_of(settings).precisions == held
+
+
+def test_a_runtime_that_the_device_lacks_is_refused_before_anything_is_made(
+    tmp_path: Path,
+) -> None:
+    place = new_place(tmp_path)
+    done = place.finish(place.run("--trials", "2", "--runtime", "tensorrt"))
+    if done.returncode == 0:
+        pytest.skip("this machine has TensorRT and a GPU")
+    assert done.returncode == DEVICE and "fusion-nas: local: " in done.stderr
+    assert "pip install tensorrt" in done.stderr and "trial" not in done.stderr
+    assert not list(place.home.glob("data/*")) and not (place.home / "evaluations.jsonl").exists()
 
 
 def test_a_space_of_the_user_s_own_is_taken_at_its_word(tmp_path: Path) -> None:
@@ -46,7 +60,10 @@ def test_a_space_of_the_user_s_own_is_taken_at_its_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--runtime", "abacus"), "--runtime 'abacus': choose one of cpu, cuda, tensorrt"),
+        (
+            ("--runtime", "abacus"),
+            "--runtime 'abacus': choose one of cpu, cuda, tensorrt, openvino",
+        ),
         (("--precision", "fp8"), "--precision 'fp8': choose one of fp32, fp16, int8, int8-dynamic"),
     ],
 )

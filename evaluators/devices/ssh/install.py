@@ -10,11 +10,13 @@ from device_agent.board.description import DeviceInfo
 from device_agent.bundle import zipapp, zipapp_name
 from device_agent.checks import ProtocolError, as_tuple, check_int, check_text
 from evaluators.devices.client import DeviceClient, DeviceError
+from evaluators.devices.recipes import VENV, requirement
 from evaluators.devices.registry import Device
 from evaluators.devices.ssh.connect import Link, connect
 from evaluators.devices.ssh.link import DEVICE_HOME, SshTransport, agent_command
 from evaluators.devices.ssh.login import candidates, public_text
 from evaluators.devices.ssh.remote import (
+    MAKE_VENV,
     PROBE,
     STORE,
     SWEEP,
@@ -29,6 +31,8 @@ PYTHONS = ("python3", "python3.14", "python3.13", "python3.12", "python3.11", "p
 
 
 MAX_PATH = 4096
+INSTALL_S = 900.0
+"""For a virtual environment and a runtime of some 20 MB on a slow card and a slow link."""
 
 
 class InstallFailed(DeviceError):
@@ -57,25 +61,33 @@ def install(
     python: str | None = None,
     key_file: str | None = None,
     waiting: Callable[[str], None] | None = None,
+    with_runtime: bool = False,
 ) -> Installed:
     """Put the agent of this version on a device, hear it speak, and remove older ones.
 
     Args:
         device: where to.
-        python: the Python to run it with; else the first of the usual names that is new enough.
+        python: the Python to run it with; else the first of the usual names that is new enough. It
+            may be a wrapper, such as a script that starts a container, and is kept as it is given;
+            a path is relative to the user's home there.
         key_file: log in with this key for once, as with a device's own key that may only run the
             agent.
         waiting: told who holds the device, while somebody does.
+        with_runtime: make a virtual environment there, install onnxruntime for the CPU into it from
+            the device's package index, and run the agent with it.
 
     Raises:
-        InstallFailed: no Python is new enough, or the file cannot be written there.
+        InstallFailed: no Python is new enough, the file cannot be written there, or the runtime
+            cannot be installed.
         DeviceError: as `connect` does, or from the new agent.
     """
     device_now = device if key_file is None else replace(device, key_file=key_file)
     content = zipapp()
     link = connect(device_now)
     try:
-        path, home = _find_python(link, python)
+        version, path, home = _find_python(link, python)
+        if with_runtime:
+            path = _install_runtime(link, path, home, version)
         folder = str(PurePosixPath(home) / DEVICE_HOME / "agent")
         _store(link, path, folder, content)
         agent = str(PurePosixPath(folder) / zipapp_name(content))
@@ -114,8 +126,24 @@ def _own_public_key(device: Device) -> str:
         return public_text(keys[0].key)
 
 
-def _find_python(link: Link, asked: str | None) -> tuple[str, str]:
-    """Absolute path of a Python that is new enough, and the user's home there."""
+def _install_runtime(link: Link, python: str, home: str, version: tuple[int, ...]) -> str:
+    """Make the virtual environment, install the CPU runtime, and return the path of its Python."""
+    folder = str(PurePosixPath(home) / VENV)
+    wanted = requirement(".".join(map(str, version)))
+    said = run_program(link, python, MAKE_VENV, [folder, wanted], deadline_s=INSTALL_S)
+    if said != "":
+        (problem,) = _texts(f"{link.name}: what installing {wanted} came to", [said])
+        raise InstallFailed(
+            f"{link.name}: {wanted} was not installed there: {problem}",
+            "where the board has no package index, copy the wheels there and install them with "
+            f"{folder}/bin/pip, then `fusion-nas device install {link.name} --python "
+            f"{folder}/bin/python`",
+        )
+    return f"{folder}/bin/python"
+
+
+def _find_python(link: Link, asked: str | None) -> tuple[tuple[int, ...], str, str]:
+    """Version and path of a Python that is new enough, and the user's home there."""
     tried = []
     for name in (asked,) if asked else PYTHONS:
         try:
@@ -127,7 +155,9 @@ def _find_python(link: Link, asked: str | None) -> tuple[str, str]:
             tried.append(plain(f"{name} answered nonsense: {error}"))
             continue
         if version >= OLDEST_PYTHON:
-            return path, home
+            # A wrapper is what was asked for, not the Python that it starts.
+            kept = str(PurePosixPath(home) / asked) if asked and "/" in asked else asked
+            return version, kept or path, home
         tried.append(f"{name} is {'.'.join(map(str, version))}")
     wanted = ".".join(map(str, OLDEST_PYTHON))
     raise InstallFailed(

@@ -63,6 +63,23 @@ for name in sorted(os.listdir(folder)):
 """
 
 
+MAKE_VENV = """
+import os, subprocess, sys
+folder, wanted = arguments
+inner = os.path.join(folder, "bin", "python")
+steps = [[sys.executable, "-m", "venv", "--system-site-packages", folder]]
+steps.append([inner, "-m", "pip", "install", "--quiet", wanted])
+answer = ""
+for step in steps:
+    done = subprocess.run(step, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        lines = done.stdout.strip().splitlines() or ["exit status %d" % done.returncode]
+        answer = " / ".join(lines[-3:])[:1000]
+        break
+"""
+
+
 class OnlyTheAgent(DeviceError):
     """The key that is let in may run the agent, and nothing else."""
 
@@ -72,7 +89,12 @@ class ProgramFailed(DeviceError):
 
 
 def run_program(
-    link: Link, python: str, program: str, arguments: Sequence[object], content: bytes = b""
+    link: Link,
+    python: str,
+    program: str,
+    arguments: Sequence[object],
+    content: bytes = b"",
+    deadline_s: float = DEADLINE_S,
 ) -> Any:
     """Run one of the programs above and return its answer.
 
@@ -82,6 +104,7 @@ def run_program(
         program: it reads `arguments` and, as standard input, `content`, and sets `answer`.
         arguments: values that JSON can hold.
         content: bytes for its standard input.
+        deadline_s: how long it may take, besides the time for the content.
 
     Raises:
         OnlyTheAgent: the device ran its agent instead.
@@ -93,7 +116,7 @@ def run_program(
     whole = f"import json\narguments = json.loads({given})\n{program}\n"
     whole += f"print()\nprint({mark!r} + json.dumps(answer) + {mark!r})\n"
     source = whole.encode()
-    deadline_s = DEADLINE_S + len(content) / SLOWEST_BYTES_S
+    deadline_s += len(content) / SLOWEST_BYTES_S
     channel = start(link, shlex.join([python, "-I", "-c", RUNNER, str(len(source))]))
     channel.settimeout(deadline_s)
     try:

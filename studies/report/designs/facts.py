@@ -25,8 +25,8 @@ def probability(row: DesignResult, certain: Mapping[int, float]) -> str:
 
 
 def latency_tail(row: DesignResult) -> str:
-    """`p95 0.71, p99 0.80 ms`; empty where it was not recorded."""
-    said = ", ".join(f"{n} {result_text.ms(ms)}" for n, ms in row.percentiles.items())
+    """`p95 0.71, p99 0.80, jitter 0.02 ms`; empty where it was not recorded."""
+    said = ", ".join(f"{n} {result_text.ms(ms)}" for n, ms in row.tail.items())
     return said and f"{said} ms"
 
 

@@ -23,7 +23,7 @@ def columns(row: DesignResult) -> dict[str, Any]:
         "onnx_bytes": row.onnx_bytes,
         "device": row.device,
         "reason": row.reason,
-        **{f"latency_{name}_ms": ms for name, ms in row.percentiles.items()},
+        **{f"latency_{name}_ms": ms for name, ms in row.tail.items()},
         **{name: value.value for name, value in row.more.items()},
         **{f"params_{name}": value for name, value in row.params.items()},
     }

@@ -13,20 +13,25 @@ from tiny import SPACE, tiny_space
 from device_agent.board.description import DeviceInfo, DeviceState, RuntimeInfo
 from device_agent.board.state import Board, BoardState
 from device_agent.bundle import zipapp
+from device_agent.wire.request import TimingProtocol
 from evaluators.devices.check import Finding, check_agent
 from evaluators.devices.client import DeviceClient, open_local_device
+from evaluators.devices.recipes import RuntimeMissing, check_runtime, requirement
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.onnx.versions import IR_VERSION, OPSET
 from search_space.space.paper import seeded_designs
 
-ORT = RuntimeInfo("onnxruntime", "1.23.0", ("CPUExecutionProvider",), OPSET, IR_VERSION)
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+ORT = RuntimeInfo("onnxruntime", "1.23.0", (CUDA, CPU), OPSET, IR_VERSION)
 JETSON = Board(
     model="NVIDIA Jetson Orin Nano Developer Kit",
     machine="aarch64",
     cores=6,
     memory_mb=7620,
-    power_mode="pmode:0000 MAXN",
+    power_mode="pmode:0002 MAXN_SUPER",
     l4t="R36.4.3",
+    jetpack="6",
+    fastest_mode="2 MAXN_SUPER",
 )
 QUIET = BoardState(
     governor="performance",
@@ -41,20 +46,35 @@ GOOD = DeviceInfo(JETSON, (ORT,), "3.10.12", 2**32, hashlib.sha256(zipapp()).hex
 class Said:
     """A client of an agent that says this."""
 
-    def __init__(self, info: DeviceInfo, state: DeviceState) -> None:
-        self._info, self._state = info, state
+    name = "orin"
+
+    def __init__(self, info: DeviceInfo, *states: DeviceState) -> None:
+        self._info, self._states = info, list(states)
 
     def hello(self) -> DeviceInfo:
         return self._info
 
     def state(self) -> DeviceState:
-        return self._state
+        return self._states.pop(0)
 
 
-def found(info: DeviceInfo = GOOD, board: BoardState = QUIET, **state: Any) -> dict[str, Finding]:
-    now = DeviceState(**{"unix_s": time.time(), "home_free_mb": 50_000, "board": board, **state})
-    client = cast(DeviceClient, Said(info, now))
-    return {finding.what: finding for finding in check_agent(client, "INSTALL")}
+def found(
+    info: DeviceInfo = GOOD,
+    board: BoardState = QUIET,
+    later: BoardState | None = None,
+    others_s: float | None = 0.5,
+    **state: Any,
+) -> dict[str, Finding]:
+    """What is found of a device that is watched for ten seconds."""
+    told = {"unix_s": time.time(), "home_free_mb": 50_000, "board": board, "others_s": 100.0}
+    first = DeviceState(**{**told, **state})
+    after = None if others_s is None else 100.0 + others_s
+    second = replace(first, unix_s=first.unix_s + 10.0, board=later or board, others_s=after)
+    client = cast(DeviceClient, Said(info, first, second))
+    waited: list[float] = []
+    findings = check_agent(client, "INSTALL", sleep=waited.append)
+    assert waited == [10.0]
+    return {finding.what: finding for finding in findings}
 
 
 def test_a_board_in_order_has_no_finding_but_ok() -> None:
@@ -74,7 +94,46 @@ def test_a_runtime_that_is_missing_is_a_problem_only_where_none_is_there() -> No
     some = found(replace(GOOD, runtimes=(ORT, missing)))["tensorrt"]
     none = found(replace(GOOD, runtimes=(missing,)))["tensorrt"]
     assert (some.level, none.level) == ("warning", "problem")
-    assert (none.value, none.way_out) == ("tensorrt cannot be loaded", "install it")
+    assert none.value == "tensorrt cannot be loaded"
+    assert none.way_out.startswith("sudo apt install nvidia-jetpack; python3 -m venv --system-site")
+    assert none.way_out.endswith("device install orin --python fusion-nas-venv/bin/python")
+
+
+def test_a_runtime_that_few_need_is_passed_over_where_another_is_there() -> None:
+    missing = RuntimeInfo("openvino", problem="openvino cannot be loaded: install it")
+    assert "openvino" not in found(replace(GOOD, runtimes=(ORT, missing)))
+    assert found(replace(GOOD, runtimes=(missing,)))["openvino"].level == "problem"
+
+
+@pytest.mark.parametrize(
+    ("jetpack", "python", "provider", "way_out"),
+    [
+        ("6", "3.10.12", CPU, "fusion-nas device install orin --with-runtime"),
+        ("6", "3.10.12", CUDA, "install onnxruntime-gpu (from NVIDIA's Jetson AI Lab index, jp6/"),
+        ("7", "3.12.3", CUDA, "onnxruntime-gpu (from NVIDIA's Jetson AI Lab index, sbsa/cu130)"),
+        (None, "3.10.12", CUDA, "install onnxruntime-gpu (built for this JetPack)"),
+    ],
+)
+def test_the_way_to_a_runtime_is_told_for_the_jetpack(
+    jetpack: str | None, python: str, provider: str, way_out: str
+) -> None:
+    board = replace(JETSON, jetpack=jetpack)
+    has = tuple(one for one in (CUDA, CPU) if one != provider)
+    info = replace(GOOD, board=board, python=python, runtimes=(replace(ORT, providers=has),))
+    with pytest.raises(RuntimeMissing) as raised:
+        check_runtime(info, "onnxruntime", provider, "orin")
+    assert f"orin: onnxruntime 1.23.0 has no {provider} there" in str(raised.value)
+    assert way_out in str(raised.value)
+    check_runtime(GOOD, "onnxruntime", provider, "orin")
+
+
+def test_a_python_gets_the_last_onnxruntime_that_there_is_for_it() -> None:
+    assert (requirement("3.10.12"), requirement("3.12.3")) == ("onnxruntime<1.24", "onnxruntime")
+
+
+def test_a_jetson_without_cuda_in_its_onnxruntime_is_told() -> None:
+    cuda = found(replace(GOOD, runtimes=(replace(ORT, providers=(CPU,)),)))["CUDA"]
+    assert cuda.level == "warning" and "onnxruntime-gpu" in cuda.way_out
 
 
 @pytest.mark.parametrize("old", [{"onnx_opset_max": OPSET - 1}, {"onnx_ir_max": IR_VERSION - 1}])
@@ -90,7 +149,6 @@ def test_a_runtime_that_is_too_old_for_our_onnx_is_a_problem(old: dict[str, int]
         (replace(QUIET, governor="schedutil"), "governor", "warning", "sudo jetson_clocks"),
         (replace(QUIET, clocks_mhz=(("gpu", 306.0),)), "clocks", "warning", "sudo jetson_clocks"),
         (replace(QUIET, throttled_by=("cpufreq-cpu0",)), "throttling", "warning", "cool the board"),
-        (replace(QUIET, load_1m=3.0), "load", "warning", "end what else runs"),
         (replace(QUIET, available_memory_mb=1000), "memory", "warning", "end other programs"),
         (replace(QUIET, available_memory_mb=100), "memory", "problem", "end other programs"),
         (replace(QUIET, available_memory_mb=None), "memory", "warning", "free -m"),
@@ -104,13 +162,58 @@ def test_what_harms_readings_is_told_with_the_way_out(
 
 
 @pytest.mark.parametrize(
-    ("mode", "level"),
-    [("pmode:0000", "ok"), ("pmode:0002 MAXN_SUPER", "ok"), ("pmode:0001 15W", "warning")],
+    ("mode", "fastest", "level", "way_out"),
+    [
+        ("pmode:0000 15W", "2 MAXN_SUPER", "warning", "sudo nvpmodel -m 2 is MAXN_SUPER"),
+        ("pmode:0001 25W", "2 MAXN_SUPER", "warning", "sudo nvpmodel -m 2 is MAXN_SUPER"),
+        ("pmode:0002 MAXN_SUPER", "2 MAXN_SUPER", "ok", ""),
+        ("pmode:0000 MAXN", "0 MAXN", "ok", ""),
+        ("pmode:0003 50W", "0 MAXN", "warning", "sudo nvpmodel -m 0 is MAXN"),
+        ("pmode:0000", None, "warning", "/etc/nvpmodel.conf"),
+        ("pmode:0000 MAXN", None, "ok", ""),
+    ],
 )
-def test_a_power_mode_below_the_highest_is_told(mode: str, level: str) -> None:
-    finding = found(replace(GOOD, board=replace(JETSON, power_mode=mode)))["power mode"]
+def test_a_power_mode_below_the_fastest_is_told_with_the_fastest_by_name(
+    mode: str, fastest: str | None, level: str, way_out: str
+) -> None:
+    board = replace(JETSON, power_mode=mode, fastest_mode=fastest)
+    finding = found(replace(GOOD, board=board))["power mode"]
     assert finding.level == level and mode in finding.value
-    assert ("nvpmodel" in finding.way_out) == (level == "warning")
+    assert finding.way_out.startswith(way_out) and bool(finding.way_out) == bool(way_out)
+
+
+def test_a_jetson_without_nvpmodel_is_told() -> None:
+    mode = found(replace(GOOD, board=replace(JETSON, power_mode=None)))["power mode"]
+    assert (mode.level, mode.value) == ("warning", "not told")
+
+
+def test_over_current_events_are_counted_while_the_board_is_watched() -> None:
+    events = (("oc1_event_cnt", 0.0), ("oc3_event_cnt", 30.0))
+    before = replace(QUIET, throttle_events=events)
+    after = replace(before, throttle_events=(("oc1_event_cnt", 0.0), ("oc3_event_cnt", 42.0)))
+    finding = found(board=before, later=after)["over-current"]
+    assert finding.level == "warning"
+    assert finding.value == "oc3 42 since the start of the board, 12 in 10 s"
+    assert "stronger supply" in finding.way_out and "lower power mode" in finding.way_out
+    none = replace(QUIET, throttle_events=events[:1])
+    assert found(board=none)["over-current"].level == "ok"
+    assert "over-current" not in found()
+
+
+@pytest.mark.parametrize(
+    ("others_s", "level", "value"),
+    [
+        (0.9, "ok", "0.09 processors busy over 10 s, 0.1 are allowed"),
+        (1.2, "warning", "0.12 processors busy over 10 s, 0.1 are allowed"),
+        (None, "warning", "not told"),
+    ],
+)
+def test_other_programs_are_judged_by_the_rule_that_refuses_readings(
+    others_s: float | None, level: str, value: str
+) -> None:
+    finding = found(others_s=others_s)["other programs"]
+    assert (finding.level, finding.value) == (level, value)
+    assert "0.1 are" not in value or TimingProtocol().others_cores == 0.1
 
 
 @pytest.mark.parametrize(("free_mb", "level"), [(100, "problem"), (1000, "warning")])
@@ -133,7 +236,7 @@ def local(tmp_path: Path) -> Iterator[DeviceClient]:
 
 
 def test_a_real_agent_is_of_this_version(local: DeviceClient) -> None:
-    findings = {finding.what: finding for finding in check_agent(local, "INSTALL")}
+    findings = {finding.what: finding for finding in check_agent(local, "INSTALL", watch_s=0.1)}
     assert findings["agent"].level == "ok" and findings["clock"].level == "ok"
 
 

