@@ -134,28 +134,27 @@ class TrialTimes:
 class DesignResult:
     """One trial, or one unimodal reference (which has no number: it is outside the search).
 
-    accuracy, accuracy_nonzero, test_accuracy, test_accuracy_nonzero: percent of samples, the
-    first two on validation; the last two are means over `test_seeds`, the percentages that the
-    trainings of each seed reached. latency: ms of one inference. `name` is that of a seeded
-    design or reference, else empty. `adapted` says how a published design was brought onto
-    these encoders. `reason` says why a trial is infeasible, unstable (its latency could not be read
-    well enough to be compared), stopped (before it was trained or timed, since others promise
-    more), untrained (it gives one class to every sample) or failed. did_not_train: why its accuracy
-    says little of the design; empty where training worked. probe_r2: percent of the spread that the
-    probe explains.
-    predicted_latency: ms that a design was taken to need before it was timed, if it was.
-    `fidelity` says how it was trained, `shortened` what a bound on training took from it, `folded`
-    which attention blocks cannot attend and were timed in a simpler form, `crowded` which load took
-    processors from it while it was timed, `device` by which device it was timed, `timing` with
-    what care: a board that did nothing else, or a machine that did; where it is not kept, the
-    latter. turns: the readings of the study's end, from which `latency` then comes;
-    latency_in_search: the one by which the search chose, where that was another. tail: of
-    single runs in ms, `p95`, `p99` and `jitter` (mean step from run to run), where recorded. times:
-    of a trial. genotype: the design itself, where the trial had one. parts: ms by encoder, of the fusion with the head
+    accuracy, accuracy_nonzero, test_accuracy, test_accuracy_nonzero: percent of samples, the first
+    two on validation; the last two are means over `test_seeds`, the percentages that the trainings
+    of each seed reached. latency: ms of one inference. `name` is that of a seeded design or
+    reference, else empty. `adapted` says how a published design was brought onto these encoders.
+    `reason` says why a trial is infeasible, unstable (its latency could not be read well enough to
+    be compared), stopped (before it was trained or timed, since others promise more), untrained (it
+    gives one class to every sample) or failed. did_not_train: why its accuracy says little of the
+    design; empty where training worked. probe_r2: percent of the spread that the probe explains.
+    predicted_latency: ms that a design was taken to need before it was timed, if it was. `fidelity`
+    says how it was trained, `shortened` what a bound on training took from it, `folded` which
+    attention blocks cannot attend and were timed in a simpler form, `crowded` which load took
+    processors from it while it was timed, `device` by which device it was timed, `timing` with what
+    care: a board that did nothing else, or a machine that did; where it is not kept, the latter.
+    turns: the readings of the study's end, from which `latency` then comes; latency_in_search: the
+    one by which the search chose, where that was another. tail: of single runs in ms, `p95`, `p99`
+    and `jitter` (mean step from run to run), where recorded. times: of a trial. genotype: the
+    design itself, where the trial had one. parts: ms by encoder, of the fusion with the head
     (`fusion`) and of what every inference takes (`network`), as a model estimates them. timed_as:
     number of the trial that timed it at the end. use: what the trained design uses of each
-    modality, where that was looked at. more: values of further objectives, by name,
-    as far as they are known.
+    modality, where that was looked at. more: values of further objectives, by name, as far as they
+    are known.
     """
 
     number: int | None
