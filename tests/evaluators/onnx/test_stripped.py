@@ -35,7 +35,7 @@ from search_space.design.genotype import PRECISIONS, Genotype
 from search_space.operators.definitions import OPERATORS
 
 ROOT = Path(__file__).parents[3]
-EVERY = [(o, PRECISIONS[k % len(PRECISIONS)]) for k, o in enumerate(OPERATORS)]
+EVERY = [(o, PRECISIONS[(k + 1) % len(PRECISIONS)]) for k, o in enumerate(OPERATORS)]
 """Each operator in one of the precisions, its neighbours in the others."""
 KINDS = {1: "<f4", 2: "u1", 3: "i1", 10: "<f2"}
 

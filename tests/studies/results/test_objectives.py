@@ -43,7 +43,7 @@ def rows(points: list[tuple[int, int, int]]) -> list[DesignResult]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A study of four objectives."""
     made = new_place(tmp_path_factory.mktemp("four") / "place")
-    done = made.finish(made.run("--trials", "4", "--seed-paper", *FLAGS))
+    done = made.finish(made.run("--trials", "6", "--seed-paper", *FLAGS))
     assert done.returncode == 0, done.stderr
     return made
 
@@ -116,11 +116,11 @@ def test_screen_page_and_json_tell_every_objective(place: Place) -> None:
 @pytest.mark.slow
 def test_a_study_goes_on_with_the_objectives_it_began_with_alone(place: Place) -> None:
     kept = [evaluation["key"] for evaluation in place.kept()]
-    done = place.finish(place.run("--trials", "4", "--seed-paper", *FLAGS))
+    done = place.finish(place.run("--trials", "6", "--seed-paper", *FLAGS))
     assert done.returncode == 0, done.stderr
     assert [evaluation["key"] for evaluation in place.kept()] == kept
     for flags in ((), ("--objective", "parameters"), (*FLAGS, "--limit", "accuracy=1")):
-        done = place.finish(place.run("--trials", "4", *flags))
+        done = place.finish(place.run("--trials", "6", *flags))
         assert done.returncode == 6 and "was made with another" in done.stderr
 
 
@@ -130,14 +130,14 @@ def test_what_misses_a_limit_is_on_no_front(tmp_path: Path, place: Place) -> Non
     middle = sorted(sizes)[len(sizes) // 2]
     other = new_place(tmp_path / "place")
     limits = ("--limit", f"parameters={middle}", "--limit", "accuracy=101", "--name", "limited")
-    done = other.finish(other.run("--trials", "4", "--seed-paper", *limits))
+    done = other.finish(other.run("--trials", "6", "--seed-paper", *limits))
     assert done.returncode == 0, done.stderr
     study = optuna.load_study(study_name="limited", storage=other.url)
     assert {trial.state.name for trial in study.trials} == {"PRUNED"}
     reasons = [trial.user_attrs["record"]["reason"] for trial in study.trials]
     early = [reason for reason in reasons if "parameters" in reason]
     late = [reason for reason in reasons if "accuracy, %" in reason]
-    assert early and late and len(early) + len(late) == 4
+    assert early and late and len(early) + len(late) == 6
     for trial in study.trials:  # what is known before training spares it
         record = trial.user_attrs["record"]
         assert ("accuracy" in record) == (record["reason"] in late)

@@ -239,7 +239,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.mark.slow
 def test_the_command_stops_early_says_so_and_goes_on(place: Place) -> None:
     flags = ("--probe", "--deferred-timing", "--json")
-    done = place.finish(place.run("--trials", "12", *flags))
+    done = place.finish(place.run("--trials", "14", *flags))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert "closed-form probe" in told["conditions"]["stages"]
@@ -253,7 +253,7 @@ def test_the_command_stops_early_says_so_and_goes_on(place: Place) -> None:
     assert fronts and not fronts & {row["number"] for row in stopped}
     shown = (place.folder / "runs" / f"{told['study']}.html").read_text(encoding="utf-8")
     assert f"{told['rungs']['probed']} designs probed" in shown
-    done = place.finish(place.run("--trials", "13", "--json"))
+    done = place.finish(place.run("--trials", "15", "--json"))
     assert done.returncode == 0, done.stderr
     stages = json.loads(done.stdout)["conditions"]["stages"]
     assert stages.endswith("; then every feasible design is timed and trained")
