@@ -171,16 +171,6 @@ def test_a_reference_is_stored_under_the_names_of_earlier_versions() -> None:
     assert row_from_json(json.loads(json.dumps(stored))) == row
 
 
-def test_percentiles_of_single_runs_are_kept_and_the_runs_are_not() -> None:
-    runs = [1.0 + k / 100 for k in range(101)]
-    latency = replace(LATENCY, details={**LATENCY.details, "samples_ms": runs})
-    result = TrialResult(GENOTYPE).with_evaluations(latency)
-    assert result.measures["latency_p95_ms"].value == pytest.approx(1.95)
-    assert result.measures["latency_p99_ms"].value == pytest.approx(1.99)
-    again = TrialRecord.from_attributes(TrialRecord(result=result).to_attributes(), 0)
-    assert again.result == result and "samples_ms" not in str(again)
-
-
 def test_seconds_by_stage_are_kept_and_damage_is_named() -> None:
     record = TrialRecord(result=TrialResult(GENOTYPE, seconds={"training": 3.5}))
     attributes = record.to_attributes()
