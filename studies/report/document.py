@@ -88,8 +88,9 @@ def _static(name: str) -> str:
 def _plain(plot: Plot) -> dict[str, Any]:
     figure = plot.figure.to_plotly_json()
     for trace in figure["data"]:
-        if "customdata" in trace:  # the script has these words from the designs
+        if "customdata" in trace:  # the script shows what it has of the design
             del trace["hovertext"]
+            trace["hoverinfo"] = "none"
     return {
         "key": f"plot-{plot.key}",
         "data": figure["data"],

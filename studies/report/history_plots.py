@@ -19,6 +19,7 @@ from studies.results.text import further as further_words
 
 MAX_DIMENSIONS = 12
 MAX_BARS = 12
+MOST_MARKS = 500
 _DIGITS = {"tickformat": ".3~g"}
 
 
@@ -32,7 +33,7 @@ def hypervolume(outcome: Outcome) -> Plot | None:
     seeded = [row for row in outcome.rows if row.name and row.number in after]
     figure = go.Figure()
     figure.add_scatter(
-        x=numbers, y=values, mode="lines+markers", hoverinfo="text",
+        x=numbers, y=values, mode=_mode(len(outcome.hypervolume)), hoverinfo="text",
         hovertext=[f"trial {n}: {v:.1f}" for n, v in outcome.hypervolume],
         meta=[str(n) for n in numbers],
         line={"shape": "hv", "color": "var(--front)", "width": 2},
@@ -56,6 +57,11 @@ def hypervolume(outcome: Outcome) -> Plot | None:
     return Plot("hypervolume", figure, 320, summary)
 
 
+def _mode(points: int) -> str:
+    """Marks that touch each other say nothing and take long to draw."""
+    return "lines+markers" if points <= MOST_MARKS else "lines"
+
+
 def hypervolume_over_time(outcome: Outcome) -> Plot | None:
     """Hypervolume over the time that trials ran; None where ends of trials are not recorded."""
     course = over_time(outcome)
@@ -68,7 +74,7 @@ def hypervolume_over_time(outcome: Outcome) -> Plot | None:
     figure = go.Figure()
     figure.add_scatter(
         x=[at / seconds for at, _, _ in course], y=[value for _, value, _ in course],
-        mode="lines+markers", hoverinfo="text",
+        mode=_mode(len(outcome.hypervolume)), hoverinfo="text",
         hovertext=[f"trial {n}, {at / seconds:.3g} {unit}: {v:.1f}" for at, v, n in course],
         meta=[str(n) for _, _, n in course],
         line={"shape": "hv", "color": "var(--front)", "width": 2},

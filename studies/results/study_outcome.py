@@ -4,6 +4,7 @@ Reading needs Optuna alone: a report can be made without data, device or torch.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -261,17 +262,18 @@ def active_seconds(trials: Iterable[FrozenTrial]) -> dict[int, float]:
         for t in trials
         if t.datetime_start and t.datetime_complete
     )
-    found, active, until = dict[int, float](), 0.0, None
-    pauses: list[tuple[Any, float]] = []  # (end of a pause, all pauses up to there in seconds)
+    paused, until = 0.0, None
+    starts, pauses = [], []  # of each stretch without a pause: its start, and all pauses before it
     for start, end, _ in spans:
         if until is None or start > until:
-            active += 0.0 if until is None else (start - until).total_seconds()
-            pauses.append((start, active))
+            paused += 0.0 if until is None else (start - until).total_seconds()
+            starts.append(start)
+            pauses.append(paused)
         until = end if until is None else max(until, end)
-    for _, end, number in spans:
-        before = [paused for start, paused in pauses if start <= end]
-        found[number] = (end - spans[0][0]).total_seconds() - before[-1]
-    return found
+    return {
+        number: (end - spans[0][0]).total_seconds() - pauses[bisect_right(starts, end) - 1]
+        for _, end, number in spans
+    }
 
 
 def times_of(trial: FrozenTrial, record: TrialRecord, ended_s: float | None) -> TrialTimes | None:

@@ -38,9 +38,12 @@ def _facts(
     accuracy = "Cross-validated accuracy" if outcome.cv else "Validation accuracy"
     yield accuracy, _with_unit(result_text.percent(row.accuracy), "%")
     yield "Test accuracy", _with_unit(result_text.percent(row.test_accuracy), "%")
-    yield "Latency", _latency(row)
-    searched = result_text.milliseconds(row.latency_in_search)
-    yield "Latency in the search", _with_unit(searched, "ms")
+    tail = latency_tail(row)
+    tail = tail and f", {tail} of single runs"
+    searched = _with_unit(result_text.milliseconds(row.latency_in_search), "ms")
+    latency = _with_unit(result_text.milliseconds(row.latency), "ms")
+    yield "Latency", latency and latency + ("" if searched else tail)
+    yield "Latency in the search", searched and searched + tail
     yield "Latency by part, estimated", _by_part(row)
     yield "Probability not dominated", probability(row, certain)
     yield "Against the front", _standing(row, outcome)
@@ -62,12 +65,6 @@ def _facts(
     if row.times is not None:
         yield "Trial took", f"{row.times.took_s:.3g} s"
     yield "In words", result_text.arrows(row.design)
-
-
-def _latency(row: DesignResult) -> str:
-    said = _with_unit(result_text.milliseconds(row.latency), "ms")
-    tail = latency_tail(row)
-    return f"{said}, {tail} of single runs" if said and tail else said
 
 
 def _by_part(row: DesignResult) -> str:

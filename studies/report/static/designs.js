@@ -42,22 +42,20 @@ const designs = (() => {
     follow();
   }
 
-  // Plotly's hover text of a design: its label and what is known of it, in short lines.
-  const escaped = t => t.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  function hover(key) {
-    if (!at.has(key)) return "";
-    const design = data.designs[at.get(key)];
-    const told = facts(design), lines = [];
-    for (const [term, value] of [...told.slice(0, 5), ...told.slice(5).slice(-1)]) {
-      let line = `${term}:`;
-      for (const word of value.split(" ")) {
-        if (line.length + word.length > 58) { lines.push(line); line = "  "; }
-        line += ` ${word}`;
-      }
-      lines.push(line);
-    }
-    return [`<b>${escaped(design[1])}</b>`, ...lines.map(escaped)].join("<br>");
+  // A few lines about a design beside the pointer.
+  const tip = document.getElementById("tip");
+  function point(key, {clientX, clientY}) {
+    if (!at.has(key)) return;
+    const design = data.designs[at.get(key)], told = facts(design);
+    const lines = [...told.slice(0, 5), ...told.slice(5).slice(-1)].map(([t, v]) => `${t}: ${v}`);
+    tip.textContent = [design[1], ...lines].join("\n");
+    tip.hidden = false;
+    const left = Math.min(clientX + 14, innerWidth - tip.offsetWidth - 8);
+    const below = clientY + 14 + tip.offsetHeight < innerHeight;
+    tip.style.left = `${Math.max(4, left)}px`;
+    tip.style.top = `${below ? clientY + 14 : Math.max(4, clientY - 14 - tip.offsetHeight)}px`;
   }
+  const leave = () => { tip.hidden = true; };
 
   function show(key) {
     const k = at.get(key), design = data.designs[k];
@@ -133,5 +131,6 @@ const designs = (() => {
   });
   document.getElementById("save-csv")?.addEventListener("click", event =>
     save(new Blob([data.csv], {type: "text/csv"}), event.target.dataset.file));
-  return {hover, open, ready: unpack()};
+  unpack();
+  return {open, point, leave};
 })();

@@ -125,9 +125,7 @@
     if (plot.labels.length)
       layout.annotations = [...(layout.annotations || []), ...annotations(plot, layout, width)];
     const look = getComputedStyle(document.documentElement);
-    const traces = plot.data.map(trace => trace.customdata && typeof designs === "object"
-      ? {...trace, hovertext: trace.customdata.map(designs.hover)} : trace);
-    Plotly.react(div, coloured(traces, look), coloured(layout, look), {
+    Plotly.react(div, coloured(plot.data, look), coloured(layout, look), {
       displaylogo: false,
       displayModeBar: small || plot.still ? false : "hover",
       // Only these: plotly's own choice has one that sends the data away.
@@ -136,11 +134,17 @@
       plotlyServerURL: "",
       toImageButtonOptions: {format: "svg", filename: plot.key},
     });
-    if (!div.dataset.drawn && typeof designs === "object") div.on("plotly_click", event => {
-      const {data: {customdata, meta}, pointNumber} = event.points[0];
-      const key = (customdata || meta || [])[pointNumber];
-      if (key !== undefined) designs.open(key);
-    });
+    if (!div.dataset.drawn && typeof designs === "object") {
+      const key = ({data: {customdata, meta}, pointNumber}) => (customdata || meta || [])[pointNumber];
+      div.on("plotly_click", event => {
+        designs.leave();
+        if (key(event.points[0]) !== undefined) designs.open(key(event.points[0]));
+      });
+      div.on("plotly_hover", ({points: [first], event}) => {
+        if (first.data.customdata) designs.point(key(first), event);
+      });
+      div.on("plotly_unhover", designs.leave);
+    }
     div.dataset.drawn = width;
   }
 
@@ -155,8 +159,7 @@
     };
     next();
   }
-  if (typeof designs === "object") designs.ready.finally(redraw);
-  else redraw();
+  redraw();
   addEventListener("beforeprint", () => { round++; printing = 680; plots.forEach(draw); });
   addEventListener("afterprint", () => { printing = 0; redraw(); });
   for (const button of document.querySelectorAll("button[data-format]"))

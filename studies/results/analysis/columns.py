@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from studies.results.outcome import DesignResult, Outcome, Value
+from studies.results.text import clean
 
 
 def columns(row: DesignResult) -> dict[str, Any]:
@@ -30,8 +31,11 @@ def columns(row: DesignResult) -> dict[str, Any]:
 
 
 def table(rows: Sequence[DesignResult]) -> dict[str, list[Any]]:
-    """The rows' columns by name, each as long as there are rows."""
-    found = [columns(row) for row in rows]
+    """The rows' columns by name, each as long as the rows; texts are cleaned."""
+    found = [
+        {name: clean(value) if isinstance(value, str) else value for name, value in own.items()}
+        for own in map(columns, rows)
+    ]
     names = list(dict.fromkeys(name for row in found for name in row))
     return {name: [row.get(name) for row in found] for name in names}
 

@@ -280,3 +280,12 @@ def test_an_unknown_encoder_is_refused_in_one_line() -> None:
 def test_readings_that_are_none_are_refused(ms: float, half_width: float, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Reading(candidates()[0], ms, half_width)
+
+
+def test_the_parts_of_a_design_add_up_to_its_prediction() -> None:
+    device, designs = planted(3), candidates()
+    model = LatencyModel.fit(features(), [Reading(g, device(g), 0.01) for g in designs[:READ]])
+    costs = features().of(designs)
+    for parts, expected in zip(model.by_owner(costs), model.predict(costs)[0], strict=True):
+        assert sum(parts.values()) == pytest.approx(expected)
+        assert parts.keys() > {"fusion", "network"} and all(ms > 0 for ms in parts.values())

@@ -59,7 +59,7 @@ def test_headings_are_in_order_and_tables_say_what_they_are(parsed: Parsed) -> N
     levels = [int(tag[1]) for tag, _ in parsed.elements if tag in ("h1", "h2", "h3", "h4")]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(b <= a + 1 for a, b in pairwise(levels))
-    assert parsed.count("table") == parsed.count("caption") == 2
+    assert parsed.count("table") == parsed.count("caption") > 2
     assert all("scope" in attrs for tag, attrs in parsed.elements if tag == "th")
     ids = [attrs["id"] for _, attrs in parsed.elements if "id" in attrs]
     assert len(ids) == len(set(ids))

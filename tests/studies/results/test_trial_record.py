@@ -169,3 +169,42 @@ def test_a_reference_is_stored_under_the_names_of_earlier_versions() -> None:
     stored = row_json(row)
     assert stored["carried_over"] == "taps 6 became 3" and "adapted" not in stored
     assert row_from_json(json.loads(json.dumps(stored))) == row
+
+
+def test_seconds_by_stage_are_kept_and_damage_is_named() -> None:
+    record = TrialRecord(result=TrialResult(GENOTYPE, seconds={"training": 3.5}))
+    attributes = record.to_attributes()
+    assert TrialRecord.from_attributes(attributes, 0) == record
+    attributes["record"]["seconds"] = {"training": "long"}
+    with pytest.raises(TrialRecordError, match=r"trial 4: record\.seconds is not numbers"):
+        TrialRecord.from_attributes(attributes, 4)
+
+
+def test_figures_have_names_of_their_own_for_tables() -> None:
+    result = TrialResult(GENOTYPE).with_evaluations(LATENCY, QUALITY)
+    found = result.columns(TrialState.COMPLETE)
+    assert found == {
+        "status": "complete",
+        "accuracy": 81.5,
+        "accuracy_low": 80.0,
+        "accuracy_high": 83.0,
+        "latency_ms": 2.5,
+        "latency_ms_low": 2.4,
+        "latency_ms_high": 2.6,
+        "parameters": 100.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("latency", "reason", "status"),
+    [
+        (LATENCY, "over the limit", "infeasible"),
+        (replace(LATENCY, unstable="halves differ"), "halves differ", "unstable"),
+    ],
+)
+def test_infeasible_and_unstable_trials_have_different_states(
+    latency: Evaluation, reason: str, status: str
+) -> None:
+    result = replace(TrialResult(GENOTYPE).with_evaluations(latency), reason=reason)
+    found = result.columns(TrialState.PRUNED)
+    assert (found["status"], found["reason"]) == (status, reason)
