@@ -151,11 +151,11 @@ class DesignResult:
     latter. turns: the readings of the study's end, from which `latency` then comes;
     latency_in_search: the one by which the search chose, where that was another. tail: of
     single runs in ms, `p95`, `p99` and `jitter` (mean step from run to run), where recorded. times:
-    of a trial. genotype: the design itself, where the trial had one. parts: ms by encoder, of the fusion with the head
-    (`fusion`) and of what every inference takes (`network`), as a model estimates them. timed_as:
-    number of the trial that timed it at the end. use: what the trained design uses of each
-    modality, where that was looked at. more: values of further objectives, by name,
-    as far as they are known.
+    of a trial. genotype: the design itself, where the trial had one. parts: ms by encoder, of
+    the fusion with the head (`fusion`) and of what every inference takes (`network`), as a
+    model estimates them. timed_as: number of the trial that timed it at the end. use: what the
+    trained design uses of each modality, where that was looked at. more: values of further
+    objectives, by name, as far as they are known.
     """
 
     number: int | None
