@@ -14,6 +14,7 @@ from device_agent.checks import ProtocolError
 from device_agent.jobs.child import end_with
 from device_agent.jobs.job import run_job
 from device_agent.runtime import Unavailable
+from device_agent.runtimes.tensorrt_rtx import load_rtx, take
 from device_agent.runtimes.trtexec import cross_check
 from device_agent.session import IDLE_S, serve
 from device_agent.wire.frames import send_bytes
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.command == "rails":
         print_rails(asked.root, asked.labels)
         return 0
+    if asked.command == "tensorrt-takes":
+        return _tensorrt_takes(asked.files, asked.build)
     if asked.command == "cross-check":
         return _cross_check(asked.file, asked.trtexec)
     reader, writer = take_streams()
@@ -59,6 +62,17 @@ def _cross_check(file: Path, tool: str) -> int:
     return 0
 
 
+def _tensorrt_takes(files: list[Path], build: bool) -> int:
+    try:
+        trt = load_rtx()
+        for file in files:
+            print(json.dumps(take(trt, file, build).as_json()), flush=True)
+    except Unavailable as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="device_agent", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -76,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     sampling = commands.add_parser("rails", help="sample rails for a job; jobs start this")
     sampling.add_argument("root", type=Path, help="where the board's /sys stands")
     sampling.add_argument("labels", nargs="+", help="rails to add up")
+    taking = commands.add_parser("tensorrt-takes", help="have NVIDIA's parser read ONNX files")
+    taking.add_argument("files", type=Path, nargs="+", help="ONNX files with static shapes")
+    taking.add_argument("--build", action="store_true", help="also build engines, without a GPU")
     checking = commands.add_parser("cross-check", help="time an ONNX file by NVIDIA's trtexec")
     checking.add_argument("file", type=Path, help="ONNX file with static shapes")
     checking.add_argument("--trtexec", default="trtexec", help="the tool, by name or path")

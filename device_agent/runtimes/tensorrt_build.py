@@ -42,15 +42,21 @@ def load() -> Any:
     return trt
 
 
-def new_log(trt: Any) -> Any:
-    """Make a logger that keeps errors for our words and prints them to the job's log."""
+def new_log(trt: Any, keep_all: bool = False) -> Any:
+    """Make a logger that keeps errors for our words and prints them to the job's log.
+
+    With `keep_all` it keeps whatever is said, in `lines`.
+    """
 
     class Log(trt.ILogger):  # type: ignore[misc]  # TensorRT takes loggers in no other way
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
+            self.lines: list[str] = []
 
         def log(self, severity: Any, msg: str) -> None:
+            if keep_all:
+                self.lines.append(msg)
             if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
                 self.errors.append(msg)
                 print(f"tensorrt: {msg}", file=sys.stderr)
@@ -73,27 +79,45 @@ def build(trt: Any, log: Any, model: Path, request: MeasureRequest, timings: Pat
     """
     start = time.perf_counter()
     builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(model.read_bytes()):
-        errors = (parser.get_error(number) for number in range(parser.num_errors))
-        said = " / ".join(f"{error.node_operator()}: {error.desc()}" for error in errors)
-        raise Refused(f"tensorrt refuses the network: {said or last_words(log)}"[:4000])
-    config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
-    config.builder_optimization_level = OPTIMIZATION_LEVEL
-    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is fp32; whoever wants less asks for fp16.
+    network = parsed(trt, log, builder, model)
+    config = configured(trt, builder)
     config.add_optimization_profile(_profile(builder, network, request))
     cache = _timings(config, timings)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise _build_fault(last_words(log))
+        raise build_fault(last_words(log))
     content = bytes(memoryview(serialized))
     try:
         write_whole(timings, bytes(memoryview(cache.serialize())))
     except OSError as error:
         print(f"tensorrt: its kernel timings are not kept: {error}", file=sys.stderr)
     return Engine(content, time.perf_counter() - start)
+
+
+def parsed(trt: Any, log: Any, builder: Any, model: Path) -> Any:
+    """Read a file into a new network, which keeps no copy of it.
+
+    Raises:
+        Refused: the parser does not take it; each node is named with the reason.
+    """
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(model)):
+        errors = (parser.get_error(number) for number in range(parser.num_errors))
+        said = " / ".join(
+            f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors
+        )
+        raise Refused(f"tensorrt refuses the network: {said or last_words(log)}"[:4000])
+    return network
+
+
+def configured(trt: Any, builder: Any) -> Any:
+    """Make the configuration that all engines are built with."""
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    config.builder_optimization_level = OPTIMIZATION_LEVEL
+    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is fp32; whoever wants less asks for fp16.
+    return config
 
 
 def _profile(builder: Any, network: Any, request: MeasureRequest) -> Any:
@@ -121,7 +145,8 @@ def _timings(config: Any, file: Path) -> Any:
     return cache
 
 
-def _build_fault(said: str) -> Exception:
+def build_fault(said: str) -> Exception:
+    """Return whose fault it is that no engine was built, by what the builder said."""
     if any(words in said.lower() for words in OUT_OF_MEMORY):
         return OutOfMemory(f"while compiling: {said}")
     if any(words in said.lower() for words in BOARD_FAULTS):

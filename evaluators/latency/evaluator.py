@@ -165,7 +165,7 @@ class LatencyEvaluator:
                 "timing": runs.timing.as_json(),
                 "weights_seed": runs.weights_seed,
                 **rewriting.key(genotype),
-                **self._builder.graph_key(genotype),
+                **self._builder.graph_key(),
                 **recipe_of(genotype.precision, self._builder.runtime),
             },
         )

@@ -30,7 +30,7 @@ from evaluators.onnx.rewriting import Rewriting, TextLengths
 from evaluators.onnx.subgraphs import Joined
 from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.design.genotype import Genotype
-from search_space.design.rules import standardises_in_graph, violations
+from search_space.design.rules import violations
 from search_space.encoders.loading import describe_vocabulary
 from search_space.modality import Modality
 from search_space.network.network import INPUTS, FusionNetwork, build, input_names
@@ -41,8 +41,9 @@ PARITY_TOLERANCE = 1e-4
 TRAINED_TOLERANCE = 1e-3
 """The same for trained weights. Training standardises features, so a network may amplify rounding
 errors of its trunks up to a thousandfold (`evaluators.features.scales`)."""
-GRAPH_VERSION = 2
-"""Of designs whose graphs standardise features, which those of version 0.1.0 do not."""
+GRAPH_VERSION = 3
+"""Goes up whenever designs become other graphs: 2 standardised the features of some designs, which
+0.1.0 did not; 3 takes out what no output depends on (`evaluators.onnx.passes`)."""
 PARITY_SAMPLES = 3
 COMPOSED_TOLERANCE = 1e-5
 """The same for a composed graph."""
@@ -79,11 +80,9 @@ class OnnxBuilder:
         """The architecture of the design's encoders: all of their specification but the weights."""
         return [architecture(self._encoders[name]) for name in genotype.encoders.values()]
 
-    def graph_key(self, genotype: Genotype) -> dict[str, int]:
-        """What keys of latencies hold of how graphs are built; empty where it is as in 0.1.0."""
-        if standardises_in_graph(genotype, self._shapes):
-            return {"graph": GRAPH_VERSION}
-        return {}
+    def graph_key(self) -> dict[str, int]:
+        """What keys of latencies hold of how graphs are built: a latency is of one version."""
+        return {"graph": GRAPH_VERSION}
 
     def build(
         self,

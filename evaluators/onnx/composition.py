@@ -43,7 +43,7 @@ from search_space.network.branch import Branch
 from search_space.network.network import INPUTS, by_modality, input_names, new_branch, new_head
 from search_space.network.rewrites import fold_branch
 
-COMPOSITION_VERSION = 3
+COMPOSITION_VERSION = 4
 """Goes up whenever a part would become another graph."""
 OUTPUT = "logits"
 KEPT_BRANCHES, KEPT_HEADS = 64, 16

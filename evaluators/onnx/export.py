@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from evaluators.onnx.passes.simplify import simplify
 from evaluators.onnx.versions import OPSET
 
 
@@ -20,7 +21,10 @@ def export(
     output_names: Sequence[str],
     open_axes: Mapping[str, Mapping[int, str]],
 ) -> None:
-    """Writes a network as ONNX, traced with these inputs, of fixed shapes but for `open_axes`."""
+    """Writes a network as ONNX, traced with these inputs, of fixed shapes but for `open_axes`.
+
+    What no output depends on is left out, see `evaluators.onnx.passes.simplify`.
+    """
     with _quiet():
         torch.onnx.export(
             network,
@@ -32,6 +36,7 @@ def export(
             output_names=list(output_names),
             dynamic_axes={name: dict(axes) for name, axes in open_axes.items()},
         )
+    simplify(file)
 
 
 @contextmanager

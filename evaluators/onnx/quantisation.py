@@ -26,7 +26,7 @@ import onnx
 
 from search_space.design.genotype import Precision
 
-QUANTISATION_VERSION = 2
+QUANTISATION_VERSION = 3
 """Goes up whenever a network of a reduced precision would become another one."""
 CALIBRATION_SAMPLES = 32
 For = Literal["onnxruntime", "tensorrt"]

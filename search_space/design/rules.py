@@ -121,16 +121,6 @@ def reads_first_token(genotype: Genotype, point: FusionPoint, modality: Modality
     return as_tokens and genotype.pooling(modality) in ("cls", "pooler")
 
 
-def standardises_in_graph(genotype: Genotype, shapes: Shapes) -> bool:
-    """Whether any standardisation of features is a part of the built network."""
-    return any(
-        keeps_scaling(genotype, point, modality, shapes)
-        or reads_first_token(genotype, point, modality)
-        for point in genotype.points
-        for modality in genotype.encoders
-    )
-
-
 def canonical(genotype: Genotype, shapes: Shapes) -> Genotype:
     """The one spelling of this network: points in order and once each, dead choices at rest.
 

@@ -436,9 +436,33 @@ def space(
     vision_encoder: Visions = None,
     audio_encoder: Sounds = None,
     weights: WeightsFlag = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check",
+            help="tensorrt: whether NVIDIA's parser takes its operators, poolings, encoders and "
+            "precisions; needs no GPU.",
+        ),
+    ] = None,
+    build: Annotated[
+        bool, typer.Option("--build", help="With --check: also build engines, which takes longer.")
+    ] = False,
 ) -> None:
     """Print a search space: encoders with their taps, decisions and published designs."""
     with errors():
+        if check is not None:
+            from studies.cli.tensorrt import check_compiler
+
+            texts, visions, sounds = (
+                tuple(each or ()) for each in (text_encoder, vision_encoder, audio_encoder)
+            )
+            given = (texts, visions, sounds)
+            check_compiler(check, name_or_file, given, weights, build)
+            return
+        if build:
+            from studies.config.usage import UsageError
+
+            raise UsageError("--build: give it with --check tensorrt")
         from studies.cli.study import show_space
 
         show_space(

@@ -9,6 +9,7 @@ TensorRT takes. Memory of "the device" is the host's, see `STAND_IN_CUDART`.
 import ctypes
 import enum
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -92,12 +93,17 @@ class OnnxParser:
     def get_error(self, index: int) -> Any:
         return self.errors[index]
 
-    def parse(self, model: bytes, path: str | None = None) -> bool:
+    def parse_from_file(self, model: str) -> bool:
+        return self._parse(Path(model).read_bytes())
+
+    def _parse(self, model: bytes) -> bool:
         try:
             session = _session(model)
         except Exception as error:
             said = str(error)
-            told = SimpleNamespace(node_operator=lambda: "node", desc=lambda: said)
+            told = SimpleNamespace(
+                node_operator=lambda: "Fuse", node_name=lambda: "only", desc=lambda: said
+            )
             self.errors.append(told)
             return False
         self.network.content = model
