@@ -592,6 +592,30 @@ def dashboard(
         serve_dashboard(storage, host, port)
 
 
+@app.command()
+def clean(
+    older_than: Annotated[
+        float | None,
+        typer.Option("--older-than", metavar="DAYS", help="Caches that were unused for so long."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    storage: Storage = None,
+) -> None:
+    """Show what lies in FUSION_NAS_HOME, and remove what is not needed.
+
+    Without --older-than these are temporary files of killed runs, and trained weights of designs
+    that are neither on the front of a study of --storage nor named. Results, devices, exported
+    networks and the weights of fronts and named designs always stay.
+    """
+    with errors():
+        from studies.cli.clean import clean_home
+
+        clean_home(storage, older_than, dry_run, yes)
+
+
 @data_app.command("check")
 def data_check(
     path: Annotated[str, typer.Argument(help="A data folder, its label.csv, or a built-in set.")],
