@@ -47,6 +47,8 @@ data_app = typer.Typer(help="Check data before a study.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(device_app, name="device")
 
+LEAST_COLUMNS = 20
+"""Of a terminal: a table on fewer cannot be read."""
 ClickException: Any = typer.BadParameter.__mro__[2]
 """What typer raises for a command line that it cannot read."""
 
@@ -654,7 +656,8 @@ def _given(error: Any) -> list[str]:
 def main() -> None:
     """The command `fusion-nas`; every known error is one line and an exit code of its own."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if os.environ.get("COLUMNS", "").strip("0") == "":
+    columns = os.environ.get("COLUMNS", "").strip()
+    if not (columns.isdecimal() and int(columns) >= LEAST_COLUMNS):
         os.environ.pop("COLUMNS", None)  # a width of 0, as some job runners set it, prints nothing
     try:
         code = app(standalone_mode=False, prog_name="fusion-nas")

@@ -35,6 +35,8 @@ def clean_home(storage: str | None, older_than: float | None, dry_run: bool, yes
     if older_than is not None and not older_than >= 0:
         raise UsageError(f"--older-than {older_than:g}: give a number of days, 0 or more")
     folder, now = home_path(), time.time()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"FUSION_NAS_HOME {folder}: this is a file; name a folder")
     if not folder.is_dir():
         print(clean(f"{folder}: nothing there yet"))
         return

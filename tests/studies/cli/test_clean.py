@@ -62,6 +62,15 @@ def test_nothing_is_removed_where_nobody_can_be_asked(place: Place) -> None:
     assert files(place) >= before
 
 
+def test_a_home_that_is_a_file_is_refused_and_one_that_is_not_there_is_empty(place: Place) -> None:
+    (place.folder / "file").touch()
+    for name, code, said in (("file", 2, "this is a file"), ("none", 0, "nothing there yet")):
+        other = Place(place.folder, {"FUSION_NAS_HOME": str(place.folder / name)})
+        done = other.finish(other.command("clean"))
+        assert done.returncode == code
+        assert said in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("days", ["-1", "nan"])
 def test_a_time_that_is_none_is_refused(place: Place, days: str) -> None:
     done = place.finish(place.command("clean", "--older-than", days, "--yes"))
