@@ -66,7 +66,12 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def move_whole(temporary: Path, path: Path) -> None:
-    """Bring a finished temporary file to stable storage, then rename it to `path`."""
+    """Bring a finished temporary file to stable storage, then rename it to `path`.
+
+    Raises OSError, also where a device, a pipe or a socket is there: it is not replaced.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EEXIST, "is no regular file", str(path))
     with naming(path):
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())

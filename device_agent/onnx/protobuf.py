@@ -7,12 +7,16 @@ fields only the place in the file is kept.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from mmap import mmap
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 MAX_DEPTH = 32
 MAX_FIELDS = 300_000
+FEWEST_FIELDS = 60_000
+"""What any file may hold, however short: a network of 1,000 nodes has about 10,000."""
+BYTES_A_FIELD = 32
+"""A longer file may hold one more for so many bytes, so that reading takes time in proportion."""
 MAX_TEXT_BYTES = 2**16
 MAX_TAG = 2**32 - 1
 
@@ -71,7 +75,10 @@ class Rule:
 Tables = Mapping[str, Mapping[int, Rule]]
 
 
-@dataclass(frozen=True)
+_NONE: dict[str, Any] = {}
+"""Fields of a message that has none of a kind; never written to."""
+
+
 class Message:
     """One message: its fields by name, each a list in the order of the file.
 
@@ -80,12 +87,16 @@ class Message:
         content: the message itself.
     """
 
-    whole: Span
-    content: Span
-    ints: dict[str, int] = field(default_factory=dict)
-    texts: dict[str, list[str]] = field(default_factory=dict)
-    spans: dict[str, list[Span]] = field(default_factory=dict)
-    messages: dict[str, list["Message"]] = field(default_factory=dict)
+    # No dataclass: a file may hold tens of thousands, whose making would take most of the time.
+    __slots__ = ("content", "ints", "messages", "spans", "texts", "whole")
+
+    def __init__(self, whole: Span, content: Span) -> None:
+        """Keep where it lies; its fields follow."""
+        self.whole, self.content = whole, content
+        self.ints: dict[str, int] = _NONE
+        self.texts: dict[str, list[str]] = _NONE
+        self.spans: dict[str, list[Span]] = _NONE
+        self.messages: dict[str, list[Message]] = _NONE
 
     def text(self, name: str) -> str:
         """Return a text field, or `""` where it does not stand."""
@@ -104,7 +115,8 @@ class Reading:
         """Keep the arguments."""
         self._data = data
         self._tables = tables
-        self._left = MAX_FIELDS
+        self._most = min(MAX_FIELDS, FEWEST_FIELDS + len(data) // BYTES_A_FIELD)
+        self._left = self._most
 
     def message(self, kind: str) -> Message:
         """Read the whole file as one message; raises `MalformedFile`."""
@@ -138,7 +150,11 @@ class Reading:
         while at < end:
             start = at
             self._count(start)
-            tag, at = self._varint(at, end)
+            tag = data[at]
+            if tag < 128:  # of one byte, as nearly all are
+                at += 1
+            else:
+                tag, at = self._varint(at, end)
             rule = table.get(tag >> 3)
             if rule is None or tag > MAX_TAG:
                 raise MalformedFile(f"byte {start}: {kind} has no field {tag >> 3}")
@@ -150,7 +166,11 @@ class Reading:
                 number, after = self._varint(at, end)
                 value = Span(at, after)
             elif wire_type == BYTES:
-                size, at = self._varint(at, end)
+                size = data[at] if at < end else 128
+                if size < 128:
+                    at += 1
+                else:
+                    size, at = self._varint(at, end)
                 number, value = size, Span(at, at + size)
             else:
                 number, value = 0, Span(at, at + (4 if wire_type == FIXED32 else 8))
@@ -160,20 +180,28 @@ class Reading:
             at = value.end
             if rule.kind == "int":
                 self._once(rule, made.ints, start, kind)
+                if made.ints is _NONE:
+                    made.ints = {}
                 made.ints[rule.name] = _signed(number)
             elif rule.kind == "text":
                 self._once(rule, made.texts, start, kind)
                 said = _text(data, value, f"byte {start}: {kind}.{rule.name}")
+                if made.texts is _NONE:
+                    made.texts = {}
                 made.texts.setdefault(rule.name, []).append(said)
             elif rule.kind == "message":
                 self._once(rule, made.messages, start, kind)
                 inner = self._message(rule.of, Span(start, at), value, depth + 1)
+                if made.messages is _NONE:
+                    made.messages = {}
                 made.messages.setdefault(rule.name, []).append(inner)
             else:
                 if rule.kind in ("bytes", "float"):
                     self._once(rule, made.spans, start, kind)
                 elif wire_type == BYTES:
                     self._check_packed(rule, value, f"byte {start}: {kind}.{rule.name}")
+                if made.spans is _NONE:
+                    made.spans = {}
                 made.spans.setdefault(rule.name, []).append(value)
         return made
 
@@ -197,7 +225,7 @@ class Reading:
     def _count(self, at: int) -> None:
         self._left -= 1
         if self._left < 0:
-            raise MalformedFile(f"byte {at}: over {MAX_FIELDS} fields in one file")
+            raise MalformedFile(f"byte {at}: over {self._most} fields in {len(self._data)} bytes")
 
     def _once(self, rule: Rule, found: Mapping[str, object], start: int, kind: str) -> None:
         if not rule.many and rule.name in found:

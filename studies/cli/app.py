@@ -47,6 +47,8 @@ data_app = typer.Typer(help="Check data before a study.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(device_app, name="device")
 
+LEAST_COLUMNS = 20
+"""Of a terminal: a table on fewer cannot be read."""
 ClickException: Any = typer.BadParameter.__mro__[2]
 """What typer raises for a command line that it cannot read."""
 
@@ -616,6 +618,30 @@ def dashboard(
         serve_dashboard(storage, host, port)
 
 
+@app.command()
+def clean(
+    older_than: Annotated[
+        float | None,
+        typer.Option("--older-than", metavar="DAYS", help="Caches that were unused for so long."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    storage: Storage = None,
+) -> None:
+    """Show what lies in FUSION_NAS_HOME, and remove what is not needed.
+
+    Without --older-than these are temporary files of killed runs, and trained weights of designs
+    that are neither on the front of a study of --storage nor named. Results, devices, exported
+    networks and the weights of fronts and named designs always stay.
+    """
+    with errors():
+        from studies.cli.clean import clean_home
+
+        clean_home(storage, older_than, dry_run, yes)
+
+
 @data_app.command("check")
 def data_check(
     path: Annotated[str, typer.Argument(help="A data folder, its label.csv, or a built-in set.")],
@@ -654,7 +680,8 @@ def _given(error: Any) -> list[str]:
 def main() -> None:
     """The command `fusion-nas`; every known error is one line and an exit code of its own."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if os.environ.get("COLUMNS", "").strip("0") == "":
+    columns = os.environ.get("COLUMNS", "").strip()
+    if not (columns.isdecimal() and int(columns) >= LEAST_COLUMNS):
         os.environ.pop("COLUMNS", None)  # a width of 0, as some job runners set it, prints nothing
     try:
         code = app(standalone_mode=False, prog_name="fusion-nas")

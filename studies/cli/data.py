@@ -37,7 +37,7 @@ def show_data(path: str, text_only: bool, sound: bool = False, everything: bool 
     modalities: tuple[Modality, ...] = ("text",) if text_only else BOTH
     if sound:
         modalities += ("audio",)
-    cache = home() / "data"
+    cache = home(make=True) / "data"
     folder = Path(path).expanduser()
     if options.built_in is not None:
         options.built_in.draw(cache, modalities=modalities)

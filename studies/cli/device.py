@@ -111,7 +111,7 @@ def check_device(name: str) -> None:
     if name == LOCAL:
         install = "pip install --force-reinstall fusion-nas"
         try:
-            with open_local_device(home() / "device" / "check") as client:
+            with open_local_device(home(make=True) / "device" / "check") as client:
                 findings = check_agent(client, install, watch_s=LOCAL_WATCH_S)
         except DeviceError as error:
             findings = [Finding("problem", "agent", str(error), install)]

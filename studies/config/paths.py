@@ -16,6 +16,8 @@ def check_page(page: Path) -> None:
     """Raises UsageError for a page that cannot be written."""
     if os.path.isdir(page):
         raise UsageError(f"--page {page}: this is a folder; name a file in it")
+    if os.path.exists(page) and not os.path.isfile(page):
+        raise UsageError(f"--page {page}: this is no regular file; name another file with --page")
     _check_file(page, f"--page {page}", "name another file with --page")
 
 

@@ -42,7 +42,7 @@ def timing_of(
     settings: Settings, space: SearchSpace, classes: int, rewrites: Rewrites, reporter: Reporter
 ) -> Iterator[LatencyEvaluator]:
     """The device, for graphs of random weights at the lengths that the designs say."""
-    where, encoders = home(), {spec.name: spec for spec in space.encoders}
+    where, encoders = home(make=True), {spec.name: spec for spec in space.encoders}
     runtime = built_for(settings.device.runtime)
     builder = OnnxBuilder(encoders, space.shapes, classes, where / "artifacts", runtime, rewrites)
     opened = open_devices(settings, where, reporter.step)

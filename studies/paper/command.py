@@ -145,7 +145,7 @@ def show_paper_of_study(storage: str | None, name: str | None, json_only: bool) 
 
 def _timed(settings: Settings, tokens: tuple[int, ...], reporter: Reporter) -> Shown:
     """The latencies of the six fused designs, on random weights."""
-    where, space = home(), load_space_of(settings)
+    where, space = home(make=True), load_space_of(settings)
     designs = fused(seeded_designs(space))
     tokens = lengths(tokens, designs, space)
     store = EvaluationStore(where / "evaluations.jsonl")

@@ -71,11 +71,12 @@ class Search:
         reporter: Reporter,
         sampler: Callable[[int], optuna.samplers.BaseSampler],
         fixed: bool = False,
+        after_trial: Callable[[], object] = lambda: None,
     ) -> None:
         """`sampler` makes the sampler of a trial from the trial's number."""
         self._runner, self._study, self._space = runner, runner.study, runner.space
         self._workers, self._reporter = workers, reporter
-        self._sampler, self._fixed = sampler, fixed
+        self._sampler, self._fixed, self._after_trial = sampler, fixed, after_trial
         self._distributions = distributions(self._space)
         self._ledger, self._exhausted = TrialIndex(), False
         runner.worker = workers.name
@@ -175,6 +176,7 @@ class Search:
             raise
         told = _told(self._read()[trial.number], self._ledger.first, self._runner.goals)
         self._reporter.trial(self._count(running=False), total, told)
+        self._after_trial()
 
     def _next_to_time(self) -> optuna.Trial | None:
         """A trial for the trained design that is to be timed next, signed; None for none."""

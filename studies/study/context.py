@@ -204,7 +204,7 @@ def open_context(
     was chosen for the machine that began the study is taken over from `stored`. Raises DataError,
     SpaceError, EncoderError, DeviceError, and what `stored` raises.
     """
-    where = home()
+    where = home(make=True)
     opened = open_devices(settings, where, step)
     try:
         return _context_on(opened, settings, step, stored)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -332,15 +334,15 @@ def attach(
         genotype = genotype_of(trial)
         artifact = exporter.artifact(genotype)
         label = f"{row.label}{suffix}".replace(" ", "-").replace("/", "-")
-        file = artifact.path.with_name(f"{label}.onnx")
-        artifact.path.replace(file)
-        done[kept_as] = upload_artifact(
-            study_or_trial=study,
-            file_path=str(file),
-            artifact_store=store,
-            mimetype="application/onnx",
-        )
-        file.unlink()
+        # In a folder whose name tells that it is a temporary one.
+        with TemporaryDirectory(prefix="building-", dir=artifact.path.parent) as temporary:
+            file = artifact.path.replace(Path(temporary) / f"{label}.onnx")
+            done[kept_as] = upload_artifact(
+                study_or_trial=study,
+                file_path=str(file),
+                artifact_store=store,
+                mimetype="application/onnx",
+            )
         verify_copy(folder / done[kept_as], artifact.sha256)
         if not suffix:
             save_note(trial_of(study, trial), note_of(row))

@@ -19,7 +19,7 @@ def find_study(storage: str | None, name: str | None) -> optuna.Study:
     quiet_optuna()
     url = storage or default_url()
     shown = redacted_url(url)
-    if _is_missing(url):
+    if is_missing(url):
         raise StorageError(f"storage {shown}: there is no such file; run a study first")
     opened = open_storage(url)
     names = optuna.study.get_all_study_names(opened)
@@ -63,7 +63,7 @@ def stored_protocol(url: str, name: str) -> Mapping[str, Any] | None:
     None where there is no such study, or one that is not made whole yet. Makes no storage. Raises
     StorageError.
     """
-    if _is_missing(url):
+    if is_missing(url):
         return None
     try:
         study = optuna.load_study(study_name=name, storage=open_storage(url))
@@ -73,7 +73,7 @@ def stored_protocol(url: str, name: str) -> Mapping[str, Any] | None:
     return found if IDENTITY in study.user_attrs else None
 
 
-def _is_missing(url: str) -> bool:
+def is_missing(url: str) -> bool:
     """Whether the storage is an SQLite file that does not exist."""
     path = url.partition(":///")[2].partition("?")[0]
     return url.startswith("sqlite") and not Path(path).is_file()

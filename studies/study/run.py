@@ -36,6 +36,7 @@ from studies.study.final_test import finish, is_sought
 from studies.study.fine_tuning import fine_tune
 from studies.study.identity import open_study
 from studies.study.lookup import stored_protocol
+from studies.study.trained_weights import bound_weights
 
 
 @contextmanager
@@ -244,7 +245,8 @@ def _new_search(
     targets = SearchTargets(settings.search.goals, settings.search.latency_limit_ms)
     runner = TrialRunner(study, context.space, evaluators, targets, early, _seeds(context))
     sampler = sampler_maker(settings.search.sampler, settings.training.seed, context.space, latency)
-    return Search(runner, workers, reporter, sampler, fixed=context.grid is not None)
+    bound = partial(bound_weights, study, context.home)
+    return Search(runner, workers, reporter, sampler, context.grid is not None, bound)
 
 
 def check_useful(settings: Settings) -> None:

@@ -200,7 +200,7 @@ def _encoded(
     space = load_space_of(settings)
     data = load_data(settings, reporter.step)
     pair = (_one(space, "text"), _one(space, "vision"))
-    where = home()
+    where = home(make=True)
     encoders = {spec.name: spec for spec in pair}
     trainer = new_trainer(
         Preprocessing(data, space.shapes),
@@ -259,7 +259,7 @@ def _cells(
     reporter: Reporter,
 ) -> tuple[Cell, ...]:
     """Every cell, trained where it is not kept, in the order of the tables."""
-    store = EvaluationStore(home() / "superfuse.jsonl")
+    store = EvaluationStore(home(make=True) / "superfuse.jsonl")
     seeds = range(settings.training.seed, settings.training.seed + told.seeds)
     cells: dict[tuple[str, Fusion, int], dict[int, Trained]] = {}
     jobs: list[Job] = []

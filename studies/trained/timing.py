@@ -78,7 +78,7 @@ def timing_device(options: DeviceOptions) -> Iterator[TimingDevice]:
         if options.names[0] == LOCAL:
             from studies.study.context import local_device
 
-            opener, held = local_device(home())
+            opener, held = local_device(home(make=True))
             stack.callback(held.release)
             client: Any = opener()
         else:

@@ -274,7 +274,7 @@ def test_nesting_without_end_is_refused_without_recursing() -> None:
 )
 def test_a_file_of_millions_of_tiny_fields_is_given_up_soon(bomb: bytes) -> None:
     start = time.monotonic()
-    must_be_malformed(bomb, f"over {MAX_FIELDS} fields")
+    must_be_malformed(bomb, r"over \d+ fields in \d+ bytes")
     assert time.monotonic() - start < 60.0, "hangs"
 
 

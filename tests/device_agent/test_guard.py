@@ -226,7 +226,11 @@ HOSTILE: dict[str, tuple[Model | bytes, str]] = {
     ),
     "weights made twice": (model([node("Abs", ["x"], ["w"])]), "'w' is made twice"),
     "nodes without end": (
-        model([node("Abs", ["x"], ["y"])] * (MAX_NODES + 1)), f"at most {MAX_NODES} in"
+        model([node("Abs", ["x"], ["a name of a usual length" * 6])] * (MAX_NODES + 1)),
+        f"at most {MAX_NODES} in",
+    ),
+    "nodes of a few bytes without end": (
+        model([node("Abs", ["x"], ["y"])] * (MAX_NODES + 1)), "over 80315 fields in"
     ),
     "deep subgraphs": (nested(6), "graphs within graphs over 4 deep"),
     "subgraphs without end": (nested(1, wide=MAX_GRAPHS), f"nodes in {2 * MAX_GRAPHS + 1} graphs"),

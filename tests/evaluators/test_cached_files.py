@@ -1,6 +1,7 @@
 """Cached files are verified by the checksum beside them, whatever has happened to either."""
 
 import errno
+import os
 import subprocess
 from pathlib import Path
 
@@ -129,3 +130,12 @@ def test_damaged_weights_are_never_loaded(tmp_path: Path, harm: str) -> None:
     loaded = nn.Linear(64, 64)
     load_prefix(loaded, tmp_path / "w.safetensors")
     assert torch.equal(loaded.weight, network.weight)
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is no regular file") as raised:
+        write_cached(tmp_path / "pipe", CONTENT)
+    assert raised.value.filename == str(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    assert {file.name for file in tmp_path.iterdir()} == {"pipe", "pipe.sha256"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -109,3 +110,39 @@ def mosi_rows() -> list[Row]:
         videos = [video for video, fold in MOSI.folds.items() if fold == split]
         rows += [(videos[n % len(videos)], n, score, split) for n, score in enumerate(scores)]
     return rows
+
+
+def film_from(path: Path, form: str, codec: str, start_s: int, frames: int = 11) -> Path:
+    """As `film`, 25 frames a second from `start_s` on, with B-frames where the codec has any."""
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.gop_size = 4
+        stream.codec_context.max_b_frames = 2 if codec == "libx264" else 0
+        stream.codec_context.time_base = Fraction(1, 25)
+        for number in range(frames):
+            pixels = np.full((48, 64, 3), STEP * (number % 12), np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = number + 25 * start_s, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def still(path: Path, form: str, codec: str, held: bool) -> Path:
+    """One picture beside five seconds of silence; `held`: it states to last as long."""
+    with av.open(str(path), "w", format=form) as container:
+        seen = container.add_stream(codec, rate=10)
+        seen.width, seen.height, seen.pix_fmt = 64, 48, "yuv420p"
+        heard = container.add_stream("aac", rate=16_000, layout="mono")
+        picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 100, np.uint8), format="rgb24")
+        picture.pts = 0
+        for packet in (*seen.encode(picture), *seen.encode()):
+            if held:
+                packet.duration = 50
+            container.mux(packet)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 80_000), np.float32), "fltp", "mono")
+        silence.sample_rate = 16_000
+        container.mux(heard.encode(silence))
+        container.mux(heard.encode())
+    return path

@@ -1,10 +1,12 @@
 """The middle frame of a video clip.
 
 The rule (`RULE` names it in the cache, so that another rule would never meet old frames):
-the frame whose time is nearest to half the duration, the earlier one of two equally near; the
-duration is the video stream's, else the file's. Where neither is stated, or is not positive, or
-frames carry no times, frames are counted and number n // 2 (from 0) of n is taken, which is the
-same frame at a constant rate. The frame is turned upright by the clip's display matrix.
+the frame whose time is nearest to the middle of the video stream, the earlier one of two equally
+near. MP4 and AVI state a start and a duration. In other formats (MPEG-TS, Matroska) the
+stream lasts from its first packet to the end of its last; a Matroska file that ends too early
+was cut short, and the middle is that of the whole. Where packets carry no times, frames are
+counted and number n // 2 (from 0) of n is taken, which is the same frame at a constant rate. The
+frame is turned upright by the clip's display matrix.
 """
 
 from __future__ import annotations
@@ -22,8 +24,14 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from PIL.Image import Image
 
-RULE = "middle-1"
+RULE = "middle-2"
 JPEG_QUALITY = 95
+_INDEXED = ("mov", "avi")
+"""Formats (the first of FFmpeg's names) that state the duration of each stream."""
+_SEEKABLE = (*_INDEXED, "matroska")
+"""Formats in which seeking finds the key frame before a time; others are decoded from the start."""
+_CUT_SHORT = Fraction(1, 2)
+"""Seconds by which a file may end before it states to."""
 
 
 def middle_frame(path: Path) -> Image:
@@ -63,42 +71,77 @@ def _video(container: InputContainer, path: Path) -> VideoStream:
     return stream
 
 
-def _middle_time(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """Half the duration on the stream's clock, in seconds; None where no duration is stated."""
-    import av
-
-    start = Fraction(0)
-    if stream.start_time is not None and stream.time_base is not None:
-        start = stream.start_time * stream.time_base
-    if stream.duration and stream.time_base and stream.duration > 0:
-        return start + stream.duration * stream.time_base / 2
-    if container.duration and container.duration > 0:
-        return start + Fraction(container.duration, av.time_base) / 2
-    return None
+def _format(container: InputContainer) -> str:
+    return container.format.name.partition(",")[0]
 
 
-def _by_time(path: Path) -> VideoFrame | None:
-    """The frame nearest to half the duration; None if the clip tells no duration or no times."""
+def _middle_time(path: Path) -> tuple[Fraction, Fraction | None] | None:
+    """The middle of the video stream and the time of its last frame, on its own clock, in seconds.
+
+    None for the last frame where it is not known, or missing; None where the stream has no times.
+    """
     import av
 
     with av.open(str(path)) as container:
         stream = _video(container, path)
-        middle = _middle_time(container, stream)
-        if middle is None or stream.time_base is None:
+        if _format(container) in _INDEXED and stream.duration and stream.time_base:
+            start = stream.start_time or 0
+            return (start + Fraction(stream.duration, 2)) * stream.time_base, None
+        stated = Fraction(container.duration or 0, av.time_base)
+        first: Fraction | None = None
+        last: Fraction | None = None
+        end = end_of_all = Fraction(0)
+        for packet in container.demux(*container.streams.video, *container.streams.audio):
+            if packet.pts is None or packet.time_base is None:
+                continue
+            time = packet.pts * packet.time_base
+            shown = (packet.duration or 0) * packet.time_base
+            if packet.stream.index == stream.index:
+                if not shown and stream.average_rate:
+                    shown = 1 / Fraction(stream.average_rate)
+                first = time if first is None else min(first, time)
+                last = time if last is None else max(last, time)
+                end = max(end, time + shown)
+            end_of_all = max(end_of_all, time + shown)
+        if first is None:
             return None
+        if _format(container) == "matroska" and end_of_all < stated - _CUT_SHORT:
+            end, last = stated, None
+        return (first + end) / 2, last
+
+
+def _by_time(path: Path) -> VideoFrame | None:
+    """The frame nearest to the middle; None if the clip has no times."""
+    import av
+
+    found = _middle_time(path)
+    if found is None:
+        return None
+    with av.open(str(path)) as container:
+        return _nearest(path, container, *found)
+
+
+def _nearest(
+    path: Path, container: InputContainer, middle: Fraction, last: Fraction | None
+) -> VideoFrame | None:
+    """The frame nearest to the middle; `last` is the time of the last frame, if known."""
+    stream = _video(container, path)
+    if stream.time_base and _format(container) in _SEEKABLE:
         container.seek(int(middle / stream.time_base), stream=stream, backward=True)
-        before: tuple[Fraction, VideoFrame] | None = None
-        for frame in container.decode(stream):
-            if frame.pts is None or frame.time_base is None:
-                return None
-            if frame.is_corrupt:
-                raise _broken(path, f"damaged at {float(frame.pts * frame.time_base):.2f} s")
-            time = frame.pts * frame.time_base
-            if time >= middle:
-                earlier = before is not None and middle - before[0] <= time - middle
-                return before[1] if earlier and before is not None else frame
-            before = (time, frame)
-        return _last(path, stream, middle, before)
+    before: tuple[Fraction, VideoFrame] | None = None
+    for frame in container.decode(stream):
+        if frame.pts is None or frame.time_base is None:
+            return None
+        if frame.is_corrupt:
+            raise _broken(path, f"damaged at {float(frame.pts * frame.time_base):.2f} s")
+        time = frame.pts * frame.time_base
+        if time >= middle:
+            earlier = before is not None and middle - before[0] <= time - middle
+            return before[1] if earlier and before is not None else frame
+        before = (time, frame)
+    if before is not None and last is not None and before[0] >= last:
+        return before[1]  # a still picture, on show for as long as there is sound
+    return _last(path, stream, middle, before)
 
 
 def _last(

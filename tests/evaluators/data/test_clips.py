@@ -12,11 +12,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clip_data import film, number_of
+from clip_data import film, film_from, number_of, still
 from PIL import Image
 
 from evaluators.data import DataError, check, load
 from evaluators.data.media import clips
+from evaluators.data.media.clip_sound import clip_sound
 from evaluators.data.media.clips import middle_frame
 
 SHARED = Path(os.environ.get("FUSION_NAS_SHARED") or Path(__file__).parents[3] / ".." / "shared")
@@ -53,6 +54,41 @@ def test_frames_are_counted_where_no_duration_is_stated(
     with av.open(str(path)) as container:
         assert container.duration is None and container.streams.video[0].duration is None
     assert number_of(middle_frame(path)) == middle
+
+
+@pytest.mark.parametrize("start_s", [0, 2, 100])
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+@pytest.mark.parametrize("form", ["mpegts", "matroska", "mp4"])
+def test_the_middle_is_the_same_in_every_format_wherever_its_time_starts(
+    tmp_path: Path, form: str, codec: str, start_s: int
+) -> None:
+    for frames, middle in ((1, 0), (11, 5), (12, 6)):
+        assert number_of(middle_frame(film_from(tmp_path / "a", form, codec, start_s, frames))) == (
+            middle
+        )
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("form", ["mp4", "matroska", "mpegts"])
+def test_a_still_picture_with_sound_is_read_as_both(tmp_path: Path, form: str, held: bool) -> None:
+    path = still(tmp_path / "a", form, "libx264", held)
+    assert middle_frame(path).size == (64, 48)
+    assert len(clip_sound(path)) == pytest.approx(80_000, abs=2_000)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.7])
+def test_a_matroska_clip_that_was_cut_short_never_gives_another_frame(
+    tmp_path: Path, kept: float
+) -> None:
+    path = film_from(tmp_path / "a", "matroska", "mpeg4", 0, 120)
+    middle = np.asarray(middle_frame(path))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    if kept < 0.5:
+        with pytest.raises(DataError, match="breaks off"):
+            middle_frame(path)
+    else:
+        assert (np.asarray(middle_frame(path)) == middle).all()
 
 
 def test_a_clip_marked_as_turned_comes_out_upright(tmp_path: Path) -> None:
@@ -124,7 +160,7 @@ def test_a_cached_frame_is_never_decoded_again(
     assert load(root, cache=tmp_path / "cache") == data
     moved = load(shutil.copytree(root, tmp_path / "moved"), cache=tmp_path / "cache")
     assert moved.fingerprint == data.fingerprint and len(decoded) == 5
-    assert {sample.image.parent for sample in data.samples} == {tmp_path / "cache/frames/middle-1"}
+    assert {sample.image.parent for sample in data.samples} == {tmp_path / "cache/frames/middle-2"}
     assert [number_of(Image.open(sample.image)) for sample in data.samples] == [2, 3, 4, 5]
     assert not list((tmp_path / "cache").rglob(".tmp-*"))
 

@@ -219,10 +219,11 @@ def test_the_check_of_many_classes_is_readable_at_80_columns(
         assert [cell.strip() for cell in line.split("│")[2:5]] == ["1", "1", "1"]
 
 
-def test_a_width_of_no_columns_prints_all_the_same(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("columns", ["0", "1", "-5", "wide"])
+def test_a_width_of_too_few_columns_prints_all_the_same(
+    command: Command, monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "0")
+    monkeypatch.setenv("COLUMNS", columns)
     code, out, err = command("data", "check", "data")
     assert code == 0 and "The data pass the check." in out and "majority" in out, err
 

@@ -252,3 +252,16 @@ def test_a_page_on_a_full_disk_names_its_path_and_leaves_nothing(
         write_whole("page", tmp_path / "page.html")
     assert told.value.filename == str(tmp_path / "page.html")
     assert told.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
+
+
+def test_a_page_never_replaces_what_is_no_regular_file(tmp_path: Path) -> None:
+    import os
+
+    from studies.config.paths import check_page
+    from studies.config.usage import UsageError
+
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(UsageError, match="no regular file"):
+            check_page(tmp_path / name)
