@@ -19,7 +19,7 @@ def find_study(storage: str | None, name: str | None) -> optuna.Study:
     quiet_optuna()
     url = storage or default_url()
     shown = redacted_url(url)
-    if _is_missing(url):
+    if is_missing(url):
         raise StorageError(f"storage {shown}: there is no such file; run a study first")
     opened = open_storage(url)
     names = optuna.study.get_all_study_names(opened)
@@ -43,6 +43,19 @@ def find_study(storage: str | None, name: str | None) -> optuna.Study:
     return study
 
 
+def find_named_study(storage: str | None, given: str) -> optuna.Study:
+    """The study of NAME or NAME@STORAGE, where an SQLite file is a storage too.
+
+    Raises StorageError or UsageError.
+    """
+    name, at, own = given.rpartition("@")
+    if not at:
+        return find_study(storage, given)
+    if "://" not in own:
+        own = f"sqlite:///{Path(own).expanduser()}"
+    return find_study(own, name or None)
+
+
 def remove_stored_passwords(storage: BaseStorage) -> None:
     """Remove the storage's password from the settings of all studies; version 0.1.0 stored it."""
     for name in optuna.study.get_all_study_names(storage):
@@ -63,7 +76,7 @@ def stored_protocol(url: str, name: str) -> Mapping[str, Any] | None:
     None where there is no such study, or one that is not made whole yet. Makes no storage. Raises
     StorageError.
     """
-    if _is_missing(url):
+    if is_missing(url):
         return None
     try:
         study = optuna.load_study(study_name=name, storage=open_storage(url))
@@ -73,7 +86,7 @@ def stored_protocol(url: str, name: str) -> Mapping[str, Any] | None:
     return found if IDENTITY in study.user_attrs else None
 
 
-def _is_missing(url: str) -> bool:
+def is_missing(url: str) -> bool:
     """Whether the storage is an SQLite file that does not exist."""
     path = url.partition(":///")[2].partition("?")[0]
     return url.startswith("sqlite") and not Path(path).is_file()

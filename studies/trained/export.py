@@ -26,7 +26,7 @@ from studies.report import terminal
 from studies.report.progress import Reporter
 from studies.results import text as result_text
 from studies.results.fine_tuned import ATTRIBUTE, RIGHTS, TEST
-from studies.results.study_outcome import CONDITIONS, PROTOCOL, TESTS
+from studies.results.study_outcome import CONDITIONS, PROTOCOL, TESTS, rows_of
 from studies.results.trial_record import TrialRecord, TrialResult, genotype_of
 from studies.study.context import StudyContext
 from studies.trained import export_files
@@ -164,7 +164,7 @@ def write_export(
                 "exported_valid_accuracy": judged,
                 "test": tests and _figures(tests),
                 "test_note": LOOKED_AT if tests else NOT_LOOKED_AT,
-                "latency": _latency(record.result),
+                "latency": _latency(study, number, record.result),
                 "licences": export_files.licences(context.data, of_data, encoders),
                 "sha256": artifact.sha256,
                 "greatest_difference_from_torch": artifact.max_difference,
@@ -206,9 +206,10 @@ def _seeds(context: StudyContext, tests: dict[str, Any] | None) -> list[int]:
     return [context.settings.training.seed + k for k in range(count)]
 
 
-def _latency(result: TrialResult) -> dict[str, Any]:
-    """The reading of the device that timed the design, as values and in words."""
-    value, timing = result.latency, result.timing
+def _latency(study: optuna.Study, number: int, result: TrialResult) -> dict[str, Any]:
+    """The latency that the study reports of a trial, as values and in words."""
+    value = next((row.latency for row in rows_of(study) if row.number == number), None)
+    timing = result.timing
     words = f"{result_text.milliseconds(value, ' to ')} ms" if value else "not timed"
     found: dict[str, Any] = {"words": words, "ms": None, "timing": timing and asdict(timing)}
     if value is not None:

@@ -280,3 +280,22 @@ def test_an_unknown_encoder_is_refused_in_one_line() -> None:
 def test_readings_that_are_none_are_refused(ms: float, half_width: float, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Reading(candidates()[0], ms, half_width)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_model_of_another_device_is_a_better_start_than_none(seed: int) -> None:
+    """A device three times as slow, whose layers differ by a fifth in how they compare."""
+    first, designs = planted(seed), candidates()
+    other = LatencyModel.fit(features(), read(first, designs[:READ]))
+
+    def second(genotype: Genotype) -> float:
+        return 3 * first(genotype) * 1.2 ** (genotype.deepest_tap("text") / 3)
+
+    few, rest = designs[READ : READ + 2], designs[READ + 2 :]
+    alone, informed = (
+        LatencyModel.fit(features(), read(second, few), start) for start in (None, other)
+    )
+    assert error_of(informed, second, rest) < error_of(alone, second, rest)
+    # How far the new device may differ is not taken to be known.
+    unread = LatencyModel.fit(features(), (), other)
+    assert unread.predict(features().of(list(rest)))[1].mean() > 0.5

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from test_trimodal import HEARING, write_sounds
+from hearing import HEARING, write_sounds
 from tiny import Place, finished_place, new_place, write_space
 
 from search_space.design.genotype import Genotype
@@ -101,7 +101,7 @@ def test_the_folder_verifies_itself(exported: Path, tmp_path: Path) -> None:
 
 def test_the_card_says_where_the_network_comes_from(finished: Place, exported: Path) -> None:
     card = json.loads((exported / "card.json").read_text("utf-8"))
-    assert card["seeds"] == [0] and card["training_protocol"]["name"] == "fair"
+    assert card["seeds"][0] == 0 and card["training_protocol"]["name"] == "fair"
     low, high = card["latency"]["ms"][1:]
     assert low < card["latency"]["ms"][0] < high
     assert card["licences"]["predict.py"] == "Apache-2.0"

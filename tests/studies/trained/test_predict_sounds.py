@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_space_sounds import ENCODERS, noise, tone
+from audio_encoders import OWN_EXTRACTOR, hugging, noise, tone
 
 from evaluators.data.media.waves import read_sound, wav_bytes
 from search_space.encoders.sounds import sound_input, sound_recipe
 from studies.trained import predict
 
+LOG_MEL = hugging("mobilenet_v2", {"num_channels": 1, "depth_multiplier": 0.35})
+ENCODERS = {**OWN_EXTRACTOR, "log-mel bands": LOG_MEL}
 OF_TRANSFORMERS_ALONE = "audio-spectrogram-transformer"
 SOUNDS = {
     "a tone": tone(440),
