@@ -94,15 +94,16 @@ def sound_recipe(spec: EncoderSpec) -> tuple[dict[str, Any], Floats | None] | No
     known: dict[str, Any] = {"hertz": SOUND_HZ, "seconds": spec.seconds, "size": list(found.size)}
     mel = {"kind": "log-mel", "hop": HOP, "floor": _FLOOR, "range": _RANGE}
     if found.settings.startswith('["log-mel"'):
-        return {**known, **mel, "window": WINDOW, "fft": FFT}, _filters().numpy()
+        sizes = {"window": WINDOW, "fft": FFT, "samples": spec.seconds * SOUND_HZ}
+        return {**known, **mel, **sizes}, _filters().numpy()
     extractor = _extractor(spec)
     kind = type(extractor).__name__
     if kind == "Wav2Vec2FeatureExtractor":
         return {**known, "kind": "waveform", "normalised": bool(extractor.do_normalize)}, None
     if kind == "WhisperFeatureExtractor" and not extractor.dither:
         sizes = {"window": extractor.n_fft, "fft": extractor.n_fft, "hop": extractor.hop_length}
-        seconds = {"seconds": extractor.chunk_length}
-        return {**known, **mel, **sizes, **seconds}, extractor.mel_filters.T.astype(np.float32)
+        whole = {"samples": extractor.n_samples}  # what is shorter ends in silence
+        return {**known, **mel, **sizes, **whole}, extractor.mel_filters.T.astype(np.float32)
     return None
 
 

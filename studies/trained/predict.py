@@ -283,7 +283,7 @@ def _waveform(path: Path, hertz: int) -> Floats:
 def _log_mel(waveform: Floats, rule: dict[str, Any], filters: Floats) -> Floats:
     """Log-mel bands of a waveform in the manner of Whisper, of `rule["size"]`."""
     window, hop, fft = rule["window"], rule["hop"], rule["fft"]
-    padded = np.zeros(rule["seconds"] * rule["hertz"], np.float32)
+    padded = np.zeros(rule["samples"], np.float32)
     padded[: len(waveform)] = waveform
     padded = np.pad(padded, fft // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, fft)[::hop]
