@@ -61,7 +61,7 @@ def test_known_accuracies_are_taken_over_and_noted(finished: Place, second: Plac
     study = study_of(second, "two")
     note = study.user_attrs["carried over"]
     assert note["study"] == NAME and note["accuracies"] == note["designs"] >= 3
-    assert note["latency_readings"] == 5
+    assert 3 <= note["latency_readings"] <= 5
     assert f"from study {NAME}" in study.user_attrs["conditions"]["carried over"]
     kept = [e for e in second.kept() if e["kind"] == "quality"]
     taken = [e for e in kept if e["details"].get("from_study") == NAME]
