@@ -117,6 +117,8 @@ class Readings:
         self.trials.append(self._meter.spent.copy())
         self._meter.spent.clear()
 
+    def step(self, what: str, done: int, total: int) -> None: ...
+
     def line(self, text: str) -> None: ...
 
 

@@ -33,7 +33,10 @@ class Bars:
         """Advance the bar to `done` of `total` trials; `text` says what the last one came to."""
         bar = self._opened(total)
         bar.n = done
-        bar.set_postfix_str(clean(text))
+        if text:
+            bar.set_postfix_str(clean(text))
+        else:
+            bar.refresh()
 
     def step(self, what: str, done: int, total: int) -> None:
         """Show how far a step of the trial now running has come."""

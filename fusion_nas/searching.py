@@ -47,6 +47,9 @@ class Options(TypedDict, total=False):
     time_missing: bool
     workers: int
     take_over: bool
+    from_study: str
+    hours: float
+    patience: int
     protocol: str
     trunks: str
     compile: bool

@@ -29,6 +29,8 @@ class Tokenizer(Protocol):
     """Texts to ids and mask; `fingerprint` changes whenever the ids could."""
 
     fingerprint: str
+    pad_id: int
+    """Of the token that texts are padded with."""
 
     def encode(self, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
         """Ids and mask, each (N, L') int64, with L' = min(length, longest of the texts)."""
@@ -61,6 +63,7 @@ class PretrainedTokenizer:
                 "brought to one length; name any of its tokens in tokenizer_config.json, padding "
                 "is masked"
             )
+        self.pad_id = int(self._tokenizer.pad_token_id)
         self._tokenizer.padding_side = "right"  # the first token stands for the whole text
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         # Two tokenizers of one vocabulary may still cut and spell words differently.
@@ -136,7 +139,8 @@ class LearnedTokenizer:
             single=f"{CLS} $A {SEP}",
             special_tokens=[(name, words.token_to_id(name)) for name in (CLS, SEP)],
         )
-        words.enable_padding(pad_id=words.token_to_id(PAD), pad_token=PAD)
+        self.pad_id = specials.index(PAD)  # they come first, in this order
+        words.enable_padding(pad_id=self.pad_id, pad_token=PAD)
         self._words = words
         self.fingerprint = hashlib.sha256(words.to_str().encode()).hexdigest()
 

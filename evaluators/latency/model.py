@@ -54,7 +54,8 @@ class LatencyModel:
     """What is known of one device, runtime, number of threads and timing after some readings.
 
     effects: (effects,) the most probable ones; spread: (effects, effects) with spread spread' their
-    covariance; misfit: the relative deviation of a reading from the sum.
+    covariance; misfit: the relative deviation of a reading from the sum. scale: (parts,) factors of
+    the nominal costs, those of another device that the model started from.
     """
 
     features: LatencyFeatures
@@ -62,20 +63,33 @@ class LatencyModel:
     effects: Array
     spread: Array
     misfit: float
+    scale: Array
 
     @staticmethod
-    def fit(features: LatencyFeatures, readings: Sequence[Reading]) -> "LatencyModel":
+    def fit(
+        features: LatencyFeatures,
+        readings: Sequence[Reading],
+        other: "LatencyModel | None" = None,
+    ) -> "LatencyModel":
         """The model after these readings, in whatever order; with none it knows no device yet.
+
+        `other` is the model of another device: its most probable factors are the nominal costs
+        here. How far this device may be from them is as uncertain as without.
 
         Raises ValueError for a reading of an encoder that the features do not know.
         """
         beliefs = features.beliefs()
+        scale = np.ones(len(beliefs))
+        if other is not None:
+            scale = other.scale * np.exp(beliefs @ other.effects)
         if not readings:
             count = beliefs.shape[1]
-            return LatencyModel(features, beliefs, np.zeros(count), np.eye(count), EXPECTED_MISFIT)
+            return LatencyModel(
+                features, beliefs, np.zeros(count), np.eye(count), EXPECTED_MISFIT, scale
+            )
         # One order, so that sums round alike whatever the order given.
         ordered = sorted(readings, key=lambda one: (one.genotype.key, one.ms, one.half_width))
-        costs = features.of([one.genotype for one in ordered])
+        costs = features.of([one.genotype for one in ordered]) * scale
         targets = np.log([one.ms for one in ordered])
         noise = np.array([one.half_width / 1.96 for one in ordered])
         fits: list[_Fit] = []
@@ -86,12 +100,12 @@ class LatencyModel:
         # Few readings leave open how large the misfit is: larger ones count as they are probable.
         odds = np.exp([one.evidence - best.evidence for one in fits])
         misfit = float(np.sqrt(np.square(MISFITS) @ odds / odds.sum()))
-        return LatencyModel(features, beliefs, best.effects, best.spread, misfit)
+        return LatencyModel(features, beliefs, best.effects, best.spread, misfit, scale)
 
     def predict(self, costs: Array) -> tuple[Array, Array]:
         """Latency in ms (N,) of designs with these features, and the relative standard deviation
         (N,) of a reading of each."""
-        expected, slopes = _sum_of_parts(costs, self.beliefs, self.effects)
+        expected, slopes = _sum_of_parts(costs * self.scale, self.beliefs, self.effects)
         variance = np.square(slopes @ self.spread).sum(1) + self.misfit**2
         return np.exp(expected), np.sqrt(variance)
 
@@ -119,7 +133,7 @@ class LatencyModel:
         drawn = np.arange(len(costs))
         if len(costs) > POOL:
             drawn = np.sort(np.random.default_rng(seed).choice(drawn, POOL, replace=False))
-        _, slopes = _sum_of_parts(costs[drawn], self.beliefs, self.effects)
+        _, slopes = _sum_of_parts(costs[drawn] * self.scale, self.beliefs, self.effects)
         roots = slopes @ self.spread
         covariance = roots @ roots.T
         open_ = np.ones(len(drawn), dtype=bool)

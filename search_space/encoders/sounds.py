@@ -83,6 +83,30 @@ def sound_input(spec: EncoderSpec) -> SoundInput:
     return SoundInput(size, json.dumps(settings, sort_keys=True, default=str), samples, made)
 
 
+def sound_recipe(spec: EncoderSpec) -> tuple[dict[str, Any], Floats | None] | None:
+    """Return what a program without this library needs to prepare sounds as `sound_input` does.
+
+    Returns:
+        JSON values (`kind` is log-mel or waveform) and the mel filters (bands, frequencies), if
+        any; None where transformers alone can prepare the sounds of this encoder.
+    """
+    found = sound_input(spec)
+    known: dict[str, Any] = {"hertz": SOUND_HZ, "seconds": spec.seconds, "size": list(found.size)}
+    mel = {"kind": "log-mel", "hop": HOP, "floor": _FLOOR, "range": _RANGE}
+    if found.settings.startswith('["log-mel"'):
+        sizes = {"window": WINDOW, "fft": FFT, "samples": spec.seconds * SOUND_HZ}
+        return {**known, **mel, **sizes}, _filters().numpy()
+    extractor = _extractor(spec)
+    kind = type(extractor).__name__
+    if kind == "Wav2Vec2FeatureExtractor":
+        return {**known, "kind": "waveform", "normalised": bool(extractor.do_normalize)}, None
+    if kind == "WhisperFeatureExtractor" and not extractor.dither:
+        sizes = {"window": extractor.n_fft, "fft": extractor.n_fft, "hop": extractor.hop_length}
+        whole = {"samples": extractor.n_samples}  # what is shorter ends in silence
+        return {**known, **mel, **sizes, **whole}, extractor.mel_filters.T.astype(np.float32)
+    return None
+
+
 def _extractor(spec: EncoderSpec) -> Any:
     """The feature extractor in the encoder's folder; for random weights its kind's own."""
     import_transformers()

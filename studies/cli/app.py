@@ -151,7 +151,7 @@ def run(
         list[str] | None,
         typer.Option(
             "--objective",
-            help="Further objective, at most two: robustness, robustness-text, -vision, "
+            help="Further objective, at most two: macro-f1, robustness, robustness-text, -vision, "
             "-audio, -both, -all, without-text, -vision, -audio, calibration, "
             "parameters, bytes, memory, energy.",
             rich_help_panel="Objectives",
@@ -259,13 +259,62 @@ def run(
             rich_help_panel="Sampling",
         ),
     ] = False,
+    from_study: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STUDY",
+            help="Time the front and named designs of this study first, as on another device; "
+            "NAME or NAME@FILE.db.",
+            rich_help_panel="Study",
+        ),
+    ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            "--hours", help="Stop after this many hours of this run.", rich_help_panel="Study"
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience",
+            metavar="N",
+            help="Stop after N trials in a row without a gain in hypervolume.",
+            rich_help_panel="Study",
+        ),
+    ] = None,
     embeddings: Embeddings = None,
     width: Width = None,
     center: Center = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="TOML file of flags by their names, as latency-limit = 20. The command line wins.",
+            rich_help_panel="Study",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print what would run, for how long, and start nothing.",
+            rich_help_panel="Study",
+        ),
+    ] = False,
     page: Annotated[
         Path | None,
         typer.Option(
             "--page", help="Path of the HTML page. Default: ./runs.", rich_help_panel="Output"
+        ),
+    ] = None,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--log-file",
+            help="Append everything that the run reports to this file, with the time.",
+            rich_help_panel="Output",
         ),
     ] = None,
     as_json: Json = False,
@@ -283,12 +332,20 @@ def run(
     from studies.config.settings import load_settings
 
     with errors():
-        own = ("study", "page", "as_json")
-        options = {name: value for name, value in context.params.items() if name not in own}
-        settings = load_settings(study, options)
-        from studies.cli.study import run_study
+        from studies.cli.config_file import with_config
 
-        run_study(settings, page, as_json)
+        own = ("study", "config", "dry_run", "page", "log_file", "as_json")
+        values, configuration = with_config(context, config)
+        options = {name: value for name, value in values.items() if name not in own}
+        settings = load_settings(
+            values["study"], options | {"configuration": configuration or None}
+        )
+        from studies.cli.study import run_study, show_plan
+
+        if dry_run:
+            show_plan(settings, values["as_json"])
+        else:
+            run_study(settings, values["page"], values["as_json"], values["log_file"])
 
 
 @app.command()
@@ -326,6 +383,10 @@ def time(
         list[str] | None,
         typer.Option("--shape", help="NAME=1,3,224,224 for an input of open extents. Repeatable."),
     ] = None,
+    baseline_shapes: Annotated[
+        list[str] | None,
+        typer.Option("--baseline-shape", help="The same for an input of the baseline."),
+    ] = None,
     devices: Annotated[
         list[str] | None,
         typer.Option("--device", help="local, or the name of a board. Default: local."),
@@ -344,7 +405,9 @@ def time(
         from studies.cli.study import time_network
 
         given = {"device": tuple(devices or ()), "runtime": runtime, "threads": threads}
-        time_network(file, baseline, tolerance, shapes or [], {**given, "timing": timing}, as_json)
+        given |= {"timing": timing}
+        extents = {"shape": shapes or [], "baseline-shape": baseline_shapes or []}
+        time_network(file, baseline, tolerance, extents, given, as_json)
 
 
 @app.command()
@@ -370,6 +433,32 @@ def choose(
         from studies.cli.study import choose_design
 
         choose_design(storage, name, (latency_ms, least_accuracy, knee), as_json)
+
+
+@app.command()
+def compare(
+    studies: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STUDY...",
+            help="Names of two or more studies; NAME@FILE.db for one of another storage.",
+        ),
+    ],
+    storage: Storage = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--page", help="Write the fronts as an HTML page to this path."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare studies: fronts over each other, Kendall's tau of latencies, designs good on all.
+
+    Accuracies are compared only where data, training and selection are the same.
+    """
+    with errors():
+        from studies.cli.study import compare_studies
+
+        compare_studies(storage, studies, page, as_json)
 
 
 @app.command()
@@ -603,6 +692,15 @@ def table(
         from studies.cli.table import show_table
 
         show_table(file, sampler or (), seeds, trials, card, as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Print versions, devices, caches and free disk, and what is missing with its remedy."""
+    with errors():
+        from studies.cli.doctor import show_doctor
+
+        show_doctor(as_json)
 
 
 @app.command()

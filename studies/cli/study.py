@@ -25,14 +25,18 @@ from studies.report.json_output import as_json
 from studies.report.paragraphs import say
 from studies.results.study_outcome import SUBJECT, correct_answers, goals_of, outcome_of, rows_of
 from studies.results.verdict import CorrectBySplit
-from studies.study.lookup import find_study, remove_stored_passwords
+from studies.study.lookup import find_named_study, find_study, remove_stored_passwords
 
 
-def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
-    """Runs a study to its total and shows it.
+def run_study(
+    settings: Settings, page: Path | None, json_only: bool, log_file: Path | None = None
+) -> None:
+    """Runs a study to its total and shows it; what it reports goes to `log_file` too.
 
     Raises what `running` and `run_to_end` raise.
     """
+    if log_file is not None and (settings.preset.superfuse or settings.data.beside):
+        raise UsageError("--log-file: studies of one data set that search or list designs take it")
     if settings.preset.superfuse is not None:
         from studies.superfuse.run import run_superfuse
 
@@ -44,7 +48,7 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
     from studies.study.run import StudyIncomplete, run_to_end, running
 
     incomplete: StudyIncomplete | None = None
-    with running(settings, page, json_only) as reporter:
+    with running(settings, page, json_only, log_file) as reporter:
         try:
             study = run_to_end(
                 settings, reporter, lambda name: check_page(page or default_page(name))
@@ -54,6 +58,24 @@ def run_study(settings: Settings, page: Path | None, json_only: bool) -> None:
     _show(study, page or default_page(study.study_name), json_only)
     if incomplete is not None:
         raise incomplete
+
+
+def show_plan(settings: Settings, json_only: bool) -> None:
+    """Prints what a run would do, and starts nothing. Raises what the run would, if known."""
+    if settings.preset.superfuse is not None or settings.data.beside is not None:
+        raise UsageError("--dry-run: it is for studies that search or list designs on one data set")
+    from studies.study.plan import in_words, plan_as_json, plan_of
+    from studies.study.run import check_useful
+
+    check_useful(settings)
+    quiet_optuna()
+    plan = plan_of(settings)
+    if json_only:
+        print(json.dumps(plan_as_json(plan), allow_nan=False))
+        return
+    console = terminal.open_console()
+    for line in in_words(plan, settings):
+        say(console, line, hang=4)
 
 
 def _run_side_by_side(settings: Settings, page: Path | None, json_only: bool) -> None:
@@ -149,15 +171,45 @@ def choose_design(
         say(console, line, hang=4)
 
 
+def compare_studies(
+    storage: str | None, given: Sequence[str], page: Path | None, json_only: bool
+) -> None:
+    """Prints two or more studies side by side; `given` are names, or NAME@STORAGE.
+
+    Raises StorageError or UsageError.
+    """
+    from studies.comparison.fronts import compare, comparison_as_json
+    from studies.comparison.showing import lines_of, write_page
+
+    if page is not None:
+        check_page(page)
+    found = compare([find_named_study(storage, each) for each in dict.fromkeys(given)])
+    if page is not None:
+        write_page(found, page)
+    if json_only:
+        print(json.dumps(comparison_as_json(found), allow_nan=False))
+        return
+    console = terminal.open_console()
+    for line, is_whole in lines_of(found, console.width):
+        if is_whole or not line:
+            console.print(line, highlight=False, markup=False, no_wrap=True, crop=False)
+        else:
+            say(console, line, hang=len(line) - len(line.lstrip()) + 2)
+    if page is not None:
+        console.print(f"page: {page}", soft_wrap=True, highlight=False)
+
+
 def time_network(
     file: Path,
     baseline: Path | None,
     tolerance: float,
-    shapes: Sequence[str],
+    shapes: Mapping[str, Sequence[str]],
     given: Mapping[str, Any],
     json_only: bool,
 ) -> None:
     """Times an ONNX file, against a baseline where there is one; tolerance in percent.
+
+    `shapes` are what --shape and --baseline-shape give, by flag.
 
     Raises SlowerThanBaseline, UsageError, and what the device raises.
     """
@@ -171,6 +223,9 @@ def time_network(
 
     if not 0 <= tolerance <= 1000:
         raise UsageError(f"--tolerance {tolerance:g}: give 0 to 1000 %")
+    if shapes["baseline-shape"] and baseline is None:
+        raise UsageError("--baseline-shape without --baseline: leave it out, or give a baseline")
+    own, of_baseline = (shapes_of(each, flag) for flag, each in shapes.items())
     names = given["device"] or (LOCAL,)
     if len(names) > 1:
         raise UsageError(f"--device {', '.join(names)}: give one")
@@ -178,7 +233,7 @@ def time_network(
         names, given["threads"], given["timing"] or "auto", runtime=given["runtime"] or "cpu"
     )
     with timing_device(options) as device:
-        found = time_file(device, file, baseline, shapes_of(shapes), tolerance / 100)
+        found = time_file(device, file, baseline, own, tolerance / 100, of_baseline)
     console = terminal.open_console()
     if json_only:
         print(json.dumps(found, allow_nan=False))

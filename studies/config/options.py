@@ -201,6 +201,9 @@ class SearchOptions:
         time_missing: time each design of the front without each modality too.
         workers: processes that search side by side.
         take_over: take over trials whose workers never showed a sign of life.
+        from_study: another study, as NAME or NAME@FILE.db, whose front is timed first.
+        hours: stop after so many hours of this run.
+        patience: stop after so many trials in a row that add no hypervolume.
     """
 
     trials: int | None = None
@@ -215,6 +218,9 @@ class SearchOptions:
     time_missing: bool = False
     workers: int = 1
     take_over: bool = False
+    from_study: str | None = None
+    hours: float | None = None
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("--sampler", self.sampler, (AUTO, *SAMPLERS))
@@ -222,6 +228,10 @@ class SearchOptions:
             raise UsageError(f"--trials {self.trials}: give 1 or more; it is the study's total")
         if self.latency_limit_ms is not None and not 0 < self.latency_limit_ms < inf:
             raise UsageError(f"--latency-limit {self.latency_limit_ms}: give milliseconds above 0")
+        if self.hours is not None and not 0 < self.hours < inf:
+            raise UsageError(f"--hours {self.hours:g}: give hours above 0, as 0.5")
+        if self.patience is not None and self.patience < 1:
+            raise UsageError(f"--patience {self.patience}: give 1 trial or more")
         check_range("--workers", self.workers, 1, MAX_WORKERS)
         if self.deferred_timing and self.sampler in BLIND:
             raise UsageError(

@@ -35,12 +35,15 @@ _OPTIONAL = {"beside": str}
 class Settings:
     """Everything that a run is asked to do. `storage` is a URL; `name` the study's, if given.
 
+    `configuration` says which options came from a file, in words; empty for none.
+
     Every part checks itself; what two parts contradict each other in is checked here.
     """
 
     preset: Preset
     storage: str = ""
     name: str | None = None
+    configuration: str = ""
     data: DataOptions = field(default_factory=DataOptions)
     space: SpaceOptions = field(default_factory=SpaceOptions)
     device: DeviceOptions = field(default_factory=DeviceOptions)
@@ -60,13 +63,15 @@ class Settings:
 
     def _check_goals(self) -> None:
         found = self.search.goals
-        trained = [each for each in found.needed if each.found_by in ("robustness", "use")]
+        trained = [
+            each for each in found.needed if each.found_by in ("robustness", "use", "scores")
+        ]
         if self.training.cv and trained:
             raise UsageError(
                 f"--cv with {trained[0].name}: that is judged on the validation split alone; leave "
                 "one out"
             )
-        of_one = [each.name for each in trained if each.name != "robustness"]
+        of_one = [each.name for each in trained if each.name not in ("robustness", "macro-f1")]
         if self.data.text_only and of_one:
             raise UsageError(f"--text-only with {of_one[0]}: there is one modality; leave one out")
         if not found.more:
@@ -76,6 +81,7 @@ class Settings:
             "--probe": self.search.probe,
             "--deferred-timing": self.search.deferred_timing,
             "--fine-tune": bool(self.training.fine_tune),
+            "--from": self.search.from_study is not None,
         }
         for flag, is_given in given.items():
             if is_given:
@@ -177,11 +183,12 @@ _PLACES = {
     },
     "storage": ("", "storage"),
     "name": ("", "name"),
+    "configuration": ("", "configuration"),
 }
 """Part and field of every option."""
 _STORED_NAMES = {"deferred_timing": "few_readings"}
 _STORED_NAMES_READ = {stored: name for name, stored in _STORED_NAMES.items()}
-_OF_ONE_COMMAND = ("take_over", "final_readings", "retime")
+_OF_ONE_COMMAND = ("take_over", "final_readings", "retime", "hours", "patience")
 """Not stored: they say nothing of the study."""
 _NO_LONGER = ("missing",)
 """Stored by earlier versions, without meaning now."""
@@ -189,7 +196,7 @@ _NO_LONGER = ("missing",)
 
 def option_names() -> tuple[str, ...]:
     """Return the names of all options that a run takes beside its preset."""
-    fixed = {name for name, (part, _) in _PLACES.items() if part == "preset"}
+    fixed = {name for name, (part, _) in _PLACES.items() if part == "preset"} | {"configuration"}
     return tuple(name for name in _PLACES if name not in fixed)
 
 
@@ -272,8 +279,17 @@ def load_settings(preset: str, options: Mapping[str, object] | None = None) -> S
 
 def _check_no_search(preset: str, given: dict[str, Any]) -> None:
     """Raises UsageError for flags of a search that a fixed list of designs has no use for."""
-    names = {"objectives": "objective", "limits": "limit"}
-    searched = ("sampler", "seed_paper", "cv", "probe", "deferred_timing", "fine_tune")
+    names = {"objectives": "objective", "limits": "limit", "from_study": "from"}
+    searched = (
+        "hours",
+        "patience",
+        "sampler",
+        "seed_paper",
+        "cv",
+        "probe",
+        "deferred_timing",
+        "fine_tune",
+    )
     for flag in (*searched, *names):
         if given.get(flag):
             said = names.get(flag, flag).replace("_", "-")

@@ -22,6 +22,7 @@ TAKEN = (
 """Settings of a search that this study takes too; all but the last come with --data."""
 FLAGS = {
     "latency_limit_ms": "latency-limit",
+    "from_study": "from",
     "precisions": "precision",
     "devices": "device",
     "text_encoders": "text-encoder",
@@ -106,7 +107,7 @@ def superfuse_of(
 
 def _check_flags(preset: str, given: Mapping[str, Any]) -> None:
     for name, value in given.items():
-        if value is False or value == () or name in (*TAKEN, *OWN, "seeds"):
+        if value is False or value == () or name in (*TAKEN, *OWN, "seeds", "configuration"):
             continue
         raise UsageError(
             f"--{FLAGS.get(name, name).replace('_', '-')}: study {preset} trains on "

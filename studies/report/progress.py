@@ -9,7 +9,10 @@ class Reporter(Protocol):
     """Where a run reports its progress: the terminal, a log, or a notebook."""
 
     def trial(self, done: int, total: int, text: str) -> None:
-        """`done` of `total` trials have ended; `text` says what the last one came to."""
+        """`done` of `total` trials have ended; `text` says what the last one came to.
+
+        It is empty before the first trial of a run.
+        """
         ...
 
     def step(self, what: str, done: int, total: int) -> None:

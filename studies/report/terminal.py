@@ -19,6 +19,8 @@ from studies.results.outcome import DesignResult, Outcome
 from studies.results.text import clean
 
 LONG_STEP_S = 10.0
+WIDE = 60
+"""Columns of a terminal that has room for a bar."""
 
 
 def show(outcome: Outcome, console: Console) -> None:
@@ -171,29 +173,57 @@ def _carried_over(named: list[DesignResult]) -> Iterator[str]:
 def progress(
     console: Console, quiet: bool = False, clock_s: Callable[[], float] = time.monotonic
 ) -> Iterator[Reporter]:
-    """Tell how far a run has come: two live lines on a terminal, single lines elsewhere.
+    """Report how far a run has come: a line for each finished trial, with the time left.
 
-    Elsewhere a trial takes one line, and so does a step once it has gone on for LONG_STEP_S.
+    A terminal also shows two live lines: trials, and the current step. Elsewhere a step takes a
+    line once it has gone on for LONG_STEP_S.
     """
     if quiet:
         yield Silent()
     elif console.is_terminal and not console.is_dumb_terminal:
         with _bars(console) as bars:
-            yield _Live(bars)
+            yield _Live(bars, clock_s)
     else:
         yield _Lines(console, clock_s)
 
 
+class _TimeLeft:
+    """The time that the remaining trials will take, by the mean of those of this run."""
+
+    def __init__(self, clock_s: Callable[[], float]) -> None:
+        self._clock_s = clock_s
+        self._begun: tuple[float, int] | None = None
+
+    def after(self, done: int, total: int, is_begin: bool) -> str:
+        """In words after `done` of `total` trials; empty while nothing is known."""
+        if is_begin or self._begun is None:
+            self._begun = self._clock_s(), done
+            return ""
+        since, first = self._begun
+        if done <= first or done >= total:
+            return ""
+        return duration((total - done) * (self._clock_s() - since) / (done - first))
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class _Lines:
     def __init__(self, console: Console, clock_s: Callable[[], float]) -> None:
-        self._console, self._clock_s = console, clock_s
+        self._console, self._clock_s, self._left = console, clock_s, _TimeLeft(clock_s)
         self._lock = threading.Lock()
         self._step, self._begun_s, self._told, self._last = "", 0.0, False, 0
 
     def trial(self, done: int, total: int, text: str) -> None:
         with self._lock:
             self._step = ""
-        self.line(f"[{done}/{total}] {text}")
+            left = self._left.after(done, total, not text)
+        if text:
+            self.line(f"[{done}/{total}] {text}" + (f"; about {left} left" if left else ""))
 
     def step(self, what: str, done: int, total: int) -> None:
         with self._lock:
@@ -211,9 +241,10 @@ class _Lines:
 
 def _bars(console: Console) -> Progress:
     words = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    bar = (BarColumn(bar_width=20),) if console.width >= WIDE else ()
     return Progress(
         TextColumn("{task.fields[what]}", table_column=words, markup=False),
-        BarColumn(bar_width=20),
+        *bar,
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=console,
@@ -224,15 +255,19 @@ def _bars(console: Console) -> Progress:
 
 
 class _Live:
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
+    def __init__(self, bars: Progress, clock_s: Callable[[], float]) -> None:
+        self._bars, self._left = bars, _TimeLeft(clock_s)
         self._trials = bars.add_task("", total=None, what="trials")
         self._step = bars.add_task("", total=None, what="", visible=False)
         self._what, self._lock = "", threading.Lock()
 
     def trial(self, done: int, total: int, text: str) -> None:
-        self._bars.update(self._trials, completed=done, total=total, what=clean(text))
+        if text:
+            self.line(f"[{done}/{total}] {text}")
         with self._lock:
+            left = self._left.after(done, total, not text)
+            what = f"trials, about {left} left" if left else "trials"
+            self._bars.update(self._trials, completed=done, total=total, what=what)
             self._what = ""
             self._bars.update(self._step, visible=False)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-FoundBy = Literal["timing", "training", "use", "robustness"]
+FoundBy = Literal["timing", "training", "use", "robustness", "scores"]
 MOST = 4
 """Objectives of one study: with more, nearly every design is on the front."""
 
@@ -34,6 +34,7 @@ LATENCY = Objective("latency", "latency_ms", "latency, ms", False, "timing")
 PAIR = (ACCURACY, LATENCY)
 """Of every study."""
 MORE = (
+    Objective("macro-f1", "macro_f1", "macro-F1, %", True, "scores"),
     Objective("robustness", "robustness", "robustness, %", True, "robustness"),
     Objective("robustness-text", "robustness_text", "robustness to text, %", True, "robustness"),
     Objective(

@@ -23,11 +23,22 @@ class LearnedLatency:
     result: every design on a front was timed.
     """
 
-    def __init__(self, study: optuna.Study, space: SearchSpace, rewriting: Rewriting) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        rewriting: Rewriting,
+        earlier: Sequence[Reading] = (),
+    ) -> None:
+        """`earlier` are readings of another device: what is expected before the first of this."""
         self._study = study
         self._features = LatencyFeatures(TrunkWork(space.encoders, space.shapes), rewriting)
         self._costs: dict[str, Floats] = {}
-        self._model, self._learnt = LatencyModel.fit(self._features, ()), 0
+        self._prior = LatencyModel.fit(self._features, earlier)
+        self._model, self._learnt = self._fitted(()), 0
+
+    def _fitted(self, readings: Sequence[Reading]) -> LatencyModel:
+        return LatencyModel.fit(self._features, readings, self._prior)
 
     def __call__(self, designs: Sequence[Genotype]) -> tuple[Floats, Floats]:
         """(median ms, relative standard deviation) of N designs, (N,) each."""
@@ -51,13 +62,13 @@ class LearnedLatency:
 
     def _learn(self) -> None:
         timed = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
-        readings = [r for r in map(_reading, timed.values()) if r is not None]
+        readings = [r for r in map(reading_of, timed.values()) if r is not None]
         if len(readings) != self._learnt:
-            self._model = LatencyModel.fit(self._features, readings)
+            self._model = self._fitted(readings)
             self._learnt = len(readings)
 
 
-def _reading(trial: FrozenTrial) -> Reading | None:
+def reading_of(trial: FrozenTrial) -> Reading | None:
     """The latency that a trial measured, over the limit or not; None where it has none."""
     if trial.state not in FINISHED:
         return None

@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -21,6 +23,7 @@ from studies.infra.optuna_private import (
 )
 from studies.infra.workers import RELEASED, Workers
 from studies.report.progress import Reporter
+from studies.results.hypervolume import reference_value, volume
 from studies.results.objectives import Goals
 from studies.results.study_outcome import duplicate_of
 from studies.results.text import counted
@@ -28,6 +31,7 @@ from studies.results.trial_record import WORKER, TrialRecord, TrialResult
 from studies.samplers.ehvi import EnumeratedEhviSampler, SpaceExhausted
 from studies.samplers.registry import distributions
 from studies.search.early_stopping import trained_and_not_timed
+from studies.search.stopping import StoppingRules
 from studies.search.trial_index import TrialIndex
 from studies.search.trial_runner import FOR_A_PERSON, TrialRunner, search_stopped
 
@@ -71,9 +75,11 @@ class Search:
         reporter: Reporter,
         sampler: Callable[[int], optuna.samplers.BaseSampler],
         fixed: bool = False,
+        stopping: StoppingRules | None = None,
         after_trial: Callable[[], object] = lambda: None,
     ) -> None:
         """`sampler` makes the sampler of a trial from the trial's number."""
+        self._stopping, self._stopped = stopping or StoppingRules(), ""
         self._runner, self._study, self._space = runner, runner.study, runner.space
         self._workers, self._reporter = workers, reporter
         self._sampler, self._fixed, self._after_trial = sampler, fixed, after_trial
@@ -104,6 +110,11 @@ class Search:
                 params = {d.name: c for d, c in zip(self._space.decisions, vector, strict=True)}
                 record = TrialRecord(name=seeded.name, adapted=seeded.adapted)
                 self._study.enqueue_trial(params, user_attrs=record.to_attributes())
+
+    def begin(self, total: int) -> None:
+        """Report how many of `total` trials are finished before the first of this run."""
+        self._read()
+        self._reporter.trial(self._count(running=False), total, "")
 
     def run(self, total: int) -> None:
         """Goes on until the study has `total` finished trials, first with those cut off.
@@ -145,7 +156,17 @@ class Search:
         return found
 
     def _next_or_end(self, total: int) -> optuna.Trial | None:
-        """As `_next`; None, which is said, also where the sampler has no untried design left."""
+        """As `_next`; None, which is said, also where the sampler has no untried design left, or
+        a stopping rule ends the search."""
+        if self._stopping.are_given and not self._stopped:
+            trials = self._read()
+            self._stopped = self._stopping.reached(trials, self._runner.goals)
+            if self._stopped and self._count() < total:
+                self._reporter.line(
+                    f"stopped at {self._count()} of {counted(total, 'trial')}: {self._stopped}"
+                )
+        if self._stopped:
+            return None
         try:
             return self._next(total)
         except SpaceExhausted as end:
@@ -158,7 +179,7 @@ class Search:
         """Sees a trial to its end and tells of it."""
         try:
             with leased(trial):
-                self._runner.finish(trial)
+                self._runner.finish(trial, partial(self._reporter.step, done=0, total=1))
         except KeyboardInterrupt:
             self._leave(trial)
             raise
@@ -174,8 +195,11 @@ class Search:
         except BaseException:
             self._release(trial)
             raise
-        told = _told(self._read()[trial.number], self._ledger.first, self._runner.goals)
-        self._reporter.trial(self._count(running=False), total, told)
+        trials, goals = self._read(), self._runner.goals
+        told = _told(trials[trial.number], self._ledger.first, goals)
+        reached = _hypervolume(trials, goals)
+        said = "" if reached is None else f"; hypervolume {reached:.4g}"
+        self._reporter.trial(self._count(running=False), total, told + said)
         self._after_trial()
 
     def _next_to_time(self) -> optuna.Trial | None:
@@ -338,6 +362,19 @@ class Search:
     def _give_up(self, trial: optuna.Trial, reason: str) -> None:
         TrialRecord(result=TrialResult(reason=reason)).store(trial)
         self._study.tell(trial, state=TrialState.FAIL)
+
+
+def _hypervolume(trials: Sequence[FrozenTrial], goals: Goals) -> float | None:
+    """Hypervolume of the complete trials, by the reference point of reports; None for under two."""
+    values = np.array([t.values for t in trials if t.state is TrialState.COMPLETE], dtype=float)
+    if len(values) < 2:
+        return None
+    signs = [each.gain(1.0) for each in goals.objectives]
+    worst = [
+        sign * reference_value(each.higher, float(column.max()))
+        for each, sign, column in zip(goals.objectives, signs, values.T, strict=True)
+    ]
+    return volume(values * signs, np.array(worst))
 
 
 def _told(trial: FrozenTrial, first: Mapping[str, int], goals: Goals) -> str:

@@ -1,7 +1,7 @@
 """What becomes of one trial: its design is timed, probed and trained, and told to the study."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import optuna
@@ -96,11 +96,12 @@ class TrialRunner:
         }
         self._failed_in_a_row = self._unstable_in_a_row = 0
         self._seconds: dict[str, float] = {}
+        self._doing: Callable[[str], None] = lambda what: None
         self.worker = ""
         """Who has the trials in hand; empty where nobody else can take one over."""
 
-    def finish(self, trial: optuna.Trial) -> None:
-        """Sees a trial to its end, told in one direction.
+    def finish(self, trial: optuna.Trial, doing: Callable[[str], None] = lambda what: None) -> None:
+        """Sees a trial to its end, told in one direction; `doing` is called with each stage.
 
         Raises StoreError; the errors of FOR_A_PERSON, the trial then untold; LeaseLost where
         another worker has the trial by now; and SearchStopped when several trials in a row fail or
@@ -116,6 +117,7 @@ class TrialRunner:
             self._pruned(trial, TrialResult(genotype, reason="; ".join(violations)))
             return
         published = self._published.get(genotype.key)
+        self._doing = lambda what: doing(f"trial {trial.number}: {what}")
         try:
             self._stages(trial, genotype, TrialResult(genotype, genotype.key, published=published))
         except FOR_A_PERSON:
@@ -143,6 +145,7 @@ class TrialRunner:
         else:
             return
         if early.probe is not None:
+            self._doing("probing")
             probe, _ = self._evaluated(early.probe, genotype)
             r2 = probe["probe_r2"].value
             why = "" if named else early.after_probe(r2, ms, self._others(trial))
@@ -150,6 +153,7 @@ class TrialRunner:
                 stopped = replace(result, reason=why, stopped=True)
                 self._pruned(trial, stopped.with_evaluations(latency, probe=probe))
                 return
+        self._doing("training")
         quality, _ = self._evaluated(self._quality, genotype)
         if quality.details.get("constant"):
             _constrain(trial, "did_not_train", 1.0)
@@ -163,6 +167,7 @@ class TrialRunner:
             return
         found = {"timing": latency, "training": quality}
         for name, evaluator in self._further.items():
+            self._doing(f"evaluating {name}")
             found[name], _ = self._evaluated(evaluator, genotype)
         further = [found[name] for name in self._further]
         result = result.with_evaluations(latency, quality, probe, further)
@@ -178,6 +183,7 @@ class TrialRunner:
         self, trial: optuna.Trial, genotype: Genotype, result: TrialResult
     ) -> Evaluation | None:
         """The design's latency; None where that ended its trial, which is then told."""
+        self._doing("exporting and timing")
         record = TrialRecord.from_attributes(trial.user_attrs, trial.number)
         latency, known = self._read(genotype, twice=bool(record.name))
         if latency.unstable:

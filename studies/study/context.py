@@ -28,6 +28,7 @@ from evaluators.latency.evaluator import (
     TimingDevice,
 )
 from evaluators.onnx.builder import OnnxBuilder
+from evaluators.quality.class_scores import ClassScoresEvaluator
 from evaluators.quality.cross_validation import FOLDS, CrossValidatedEvaluator
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.modality_use import ModalityUseEvaluator
@@ -95,7 +96,10 @@ class StudyContext:
     def further(self) -> dict[FoundBy, Evaluator]:
         """What tells the objectives that neither timing nor training does, as far as needed."""
         settings, trainer = self.settings, self.quality.trainer
-        made: dict[FoundBy, Evaluator] = {"use": ModalityUseEvaluator(trainer, "valid")}
+        made: dict[FoundBy, Evaluator] = {
+            "use": ModalityUseEvaluator(trainer, "valid"),
+            "scores": ClassScoresEvaluator(trainer, "valid"),
+        }
         if settings.search.noise is not None:
             made["robustness"] = RobustnessEvaluator(trainer, Noise(settings.search.noise))
         needed = {objective.found_by for objective in settings.search.goals.needed}

@@ -38,7 +38,7 @@ from studies.results.study_outcome import (
 )
 from studies.results.trial_record import PublishedFigures, TrialResult, genotype_of
 from studies.search.latency_prediction import LearnedLatency
-from studies.study.context import StudyContext
+from studies.study.context import Step, StudyContext
 from studies.study.notes import note_near_misses, note_of
 from studies.study.retiming import retime
 
@@ -167,8 +167,11 @@ def references_of(context: StudyContext) -> list[Reference]:
     return found
 
 
-def finish(context: StudyContext, study: optuna.Study) -> None:
+def finish(
+    context: StudyContext, study: optuna.Study, step: Step = lambda what, done, total: None
+) -> None:
     """Time the front and named designs in turns, look at test for them, and attach networks."""
+    step("references: timing, training and test", 0, 1)
     by_seed = testers(context.quality, context.settings.training.seeds)
     references = references_of(context)
     rows, correct = reference_rows(context, by_seed, references)
@@ -180,12 +183,14 @@ def finish(context: StudyContext, study: optuna.Study) -> None:
     shown = [*outcome.front, *(standing.row for standing in outcome.standings)]
     tests = dict(study.user_attrs.get(TESTS, {}))
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-    for row in shown:
+    for k, row in enumerate(shown):
         assert row.number is not None
+        step(f"test of {row.label}", k, len(shown))
         genotype = genotype_of(trials[row.number])
         if not _looked_at(tests.get(str(row.number), {}), genotype, len(by_seed)):
             tests[str(row.number)] = test_figures(context, by_seed, genotype)
     if context.settings.search.time_missing:
+        step("timing without a modality", 0, 1)
         _time_missing(
             context,
             tests,
@@ -203,6 +208,7 @@ def finish(context: StudyContext, study: optuna.Study) -> None:
     # All designs of a fixed list have names, and a network may take half a gigabyte: the front's
     # are kept, and `export` builds any other.
     kept = shown if context.grid is None else outcome.front
+    step("storing the networks of the front", 0, 1)
     attach(context, study, context.quality.exporter, kept)
     if tuned:
         attach(context, study, context.quality.other(whole=True).exporter, tuned, " fine-tuned")

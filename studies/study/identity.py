@@ -216,18 +216,32 @@ def _identity(context: StudyContext) -> dict[str, Any]:
         "space": _digest(space),
         TRAINING: _digest([TRAINING_VERSION, asdict(context.quality.protocol)]),
         "device": context.latency.device().fingerprint,
-        "threads": context.settings.device.runtime_threads,
-        "runtime": context.settings.device.runtime,
         "timing": context.latency.protocol.as_json(),
-        "rewrites": context.settings.device.rewrites,
-        "latency limit": context.settings.search.latency_limit_ms,
-        "selection (--cv or not)": f"{FOLDS}-fold" if context.settings.training.cv else "valid",
-        "objectives": [each.name for each in context.settings.search.goals.more] or None,
-        "noise": context.settings.search.noise,
-        "limits": list(context.settings.search.limits) or None,
+        **_identity_of_settings(context.settings),
         "list of designs": context.grid
         and _digest([[d.name, d.genotype.key] for d in context.grid.designs]),
     }
+
+
+def _identity_of_settings(settings: Settings) -> dict[str, Any]:
+    """The parts of a study's identity that need neither data nor device."""
+    return {
+        "threads": settings.device.runtime_threads,
+        "runtime": settings.device.runtime,
+        "rewrites": settings.device.rewrites,
+        "latency limit": settings.search.latency_limit_ms,
+        "selection (--cv or not)": f"{FOLDS}-fold" if settings.training.cv else "valid",
+        "objectives": [each.name for each in settings.search.goals.more] or None,
+        "noise": settings.search.noise,
+        "limits": list(settings.search.limits) or None,
+    }
+
+
+def other_settings(study: optuna.Study, settings: Settings) -> list[str]:
+    """Parts of a study's identity that these settings would change, as far as they alone tell."""
+    known = study.user_attrs.get(IDENTITY, {})
+    own = _identity_of_settings(settings)
+    return sorted(key for key in own if key in known and own[key] != known[key])
 
 
 def timing_of_0_1_0(protocol: TimingProtocol) -> str:
@@ -304,6 +318,8 @@ def conditions(context: StudyContext) -> dict[str, str]:
             f"{limit.value:g}"
             for limit in goals.limits
         )
+    if context.settings.configuration:
+        found["configuration"] = context.settings.configuration
     if data.faults:
         found["data check"] = (
             f"failed, and accepted: {summary(data.faults)}; first, {data.faults[0].text}"

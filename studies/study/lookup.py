@@ -43,6 +43,19 @@ def find_study(storage: str | None, name: str | None) -> optuna.Study:
     return study
 
 
+def find_named_study(storage: str | None, given: str) -> optuna.Study:
+    """The study of NAME or NAME@STORAGE, where an SQLite file is a storage too.
+
+    Raises StorageError or UsageError.
+    """
+    name, at, own = given.rpartition("@")
+    if not at:
+        return find_study(storage, given)
+    if "://" not in own:
+        own = f"sqlite:///{Path(own).expanduser()}"
+    return find_study(own, name or None)
+
+
 def remove_stored_passwords(storage: BaseStorage) -> None:
     """Remove the storage's password from the settings of all studies; version 0.1.0 stored it."""
     for name in optuna.study.get_all_study_names(storage):

@@ -18,6 +18,7 @@ from search_space.space.paper import SeededDesign, seeded_designs
 from studies.config.paths import check_page, default_page
 from studies.config.settings import Settings
 from studies.config.usage import UsageError
+from studies.infra.log_file import logged
 from studies.infra.signals import take_interrupts
 from studies.infra.storage import quiet_optuna
 from studies.infra.worker_processes import more_workers
@@ -30,7 +31,14 @@ from studies.samplers.registry import sampler_maker
 from studies.search.early_stopping import EarlyStopping
 from studies.search.latency_prediction import LearnedLatency
 from studies.search.loop import Search
+from studies.search.stopping import StoppingRules
 from studies.search.trial_runner import Evaluators, SearchTargets, TrialRunner
+from studies.study.carrying_over import (
+    EarlierStudy,
+    announce,
+    encoders_of,
+    take_over,
+)
 from studies.study.context import StudyContext, open_context, study_name
 from studies.study.final_test import finish, is_sought
 from studies.study.fine_tuning import fine_tune
@@ -40,7 +48,9 @@ from studies.study.trained_weights import bound_weights
 
 
 @contextmanager
-def running(settings: Settings, page: Path | None, json_only: bool) -> Iterator[Reporter]:
+def running(
+    settings: Settings, page: Path | None, json_only: bool, log_file: Path | None = None
+) -> Iterator[Reporter]:
     """What tells how far a run has come; everything cheap is checked before.
 
     Raises UsageError for a flag that could do nothing here, or a page that cannot be written.
@@ -49,8 +59,11 @@ def running(settings: Settings, page: Path | None, json_only: bool) -> Iterator[
     quiet_optuna()
     check_page(page or default_page(settings.name or settings.preset.name))
     take_interrupts(signal.SIGINT, signal.SIGTERM)
-    with terminal.progress(terminal.open_console(stderr=json_only)) as reporter:
-        yield reporter
+    with (
+        terminal.progress(terminal.open_console(stderr=json_only)) as reporter,
+        logged(reporter, log_file) as either,
+    ):
+        yield either
 
 
 class StudyIncomplete(FusionNasError):
@@ -141,6 +154,9 @@ def run_to_end(
     UsageError for flags that this space or this study has no use for, and what `open_context`,
     `open_study` and `Search.run` raise.
     """
+    earlier = _earlier(settings)
+    if settings.search.trials is not None:
+        reporter.trial(0, settings.search.trials, "")
     context = open_context(settings, reporter.step, partial(stored_protocol, settings.storage))
     try:
         if check_name is not None:
@@ -152,6 +168,13 @@ def run_to_end(
                 "leave it out, or give a space that says which of these are optional"
             )
         study = open_study(context)
+        if earlier is not None:
+            if earlier.name == study.study_name and earlier.is_in(settings.storage):
+                raise UsageError(
+                    f"--from {settings.search.from_study}: it is the study itself; leave it out, "
+                    "or give a new --name"
+                )
+            announce(reporter, earlier, take_over(context, study, earlier))
         if settings.training.fine_tune and context.quality.protocol.trunks in ("by-stage", "whole"):
             raise UsageError(
                 "--fine-tune: this study began by training designs whole as it is; leave it "
@@ -161,14 +184,14 @@ def run_to_end(
         context.selection.prepare()
         workers = Workers(context.home / "workers", settings.search.take_over)
         try:
-            left = _search(context, study, workers, reporter)
+            left = _search(context, study, workers, reporter, earlier)
             if settings.training.fine_tune:
                 fine_tune(context, study, reporter)
         finally:
             workers.close()
         reporter.line("looking at the test split, once")
         with NamedLock(context.home / "workers" / "finish.lock"):  # workers may end together
-            finish(context, study)
+            finish(context, study, reporter.step)
         context.latency.settle()
     finally:
         context.close()
@@ -181,8 +204,18 @@ def _seeds(context: StudyContext) -> list[SeededDesign]:
     return [s for s in seeded_designs(context.space) if is_sought(context.space, s.genotype)]
 
 
+def _earlier(settings: Settings) -> EarlierStudy | None:
+    """The study of `--from`. Raises UsageError or StorageError."""
+    given = settings.search.from_study
+    return None if given is None else EarlierStudy(settings.storage, given)
+
+
 def _search(
-    context: StudyContext, study: optuna.Study, workers: Workers, reporter: Any
+    context: StudyContext,
+    study: optuna.Study,
+    workers: Workers,
+    reporter: Any,
+    earlier: EarlierStudy | None,
 ) -> list[str]:
     """Searches to the total, with the further workers that the settings ask for.
 
@@ -190,10 +223,13 @@ def _search(
     """
     settings = context.settings
     search = _new_search(context, study, workers, reporter)
+    if earlier is not None:
+        search.seed(earlier.designs)
     listed = context.grid.designs if context.grid else ()
     if settings.search.seed_paper or context.grid:
         search.seed(listed or _seeds(context))
     total = settings.search.trials or len(listed)
+    search.begin(total)
     if settings.search.workers == 1:
         search.run(total)
         return search.left_to_others
@@ -236,7 +272,9 @@ def _new_search(
     settings = context.settings
     latency = None
     if settings.search.sampler == "ehvi" or settings.search.deferred_timing:
-        latency = LearnedLatency(study, context.space, context.builder.rewriting)
+        earlier = _earlier(settings)
+        known = earlier.readings(encoders_of(context)) if earlier else ()
+        latency = LearnedLatency(study, context.space, context.builder.rewriting, known)
     early = EarlyStopping(
         ProbeEvaluator(context.quality.trainer) if settings.search.probe else None,
         latency if settings.search.deferred_timing else None,
@@ -246,7 +284,9 @@ def _new_search(
     runner = TrialRunner(study, context.space, evaluators, targets, early, _seeds(context))
     sampler = sampler_maker(settings.search.sampler, settings.training.seed, context.space, latency)
     bound = partial(bound_weights, study, context.home)
-    return Search(runner, workers, reporter, sampler, context.grid is not None, bound)
+    stopping = StoppingRules(settings.search.hours, settings.search.patience)
+    fixed = context.grid is not None
+    return Search(runner, workers, reporter, sampler, fixed, stopping, bound)
 
 
 def check_useful(settings: Settings) -> None:

@@ -3,7 +3,7 @@
 import errno
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from shutil import copyfile
@@ -19,15 +19,17 @@ from evaluators.quality.exporter import NetworkExporter
 from search_space.design.encoder import SOUND_HZ
 from search_space.design.genotype import Genotype
 from search_space.encoders.pixels import normalisation
-from search_space.encoders.sounds import sound_input
+from search_space.encoders.sounds import sound_input, sound_recipe
 from studies.config.paths import check_folder
 from studies.config.usage import UsageError
 from studies.report import terminal
 from studies.report.progress import Reporter
+from studies.results import text as result_text
 from studies.results.fine_tuned import ATTRIBUTE, RIGHTS, TEST
-from studies.results.study_outcome import CONDITIONS, TESTS
-from studies.results.trial_record import TrialRecord, genotype_of
+from studies.results.study_outcome import CONDITIONS, PROTOCOL, TESTS, rows_of
+from studies.results.trial_record import TrialRecord, TrialResult, genotype_of
 from studies.study.context import StudyContext
+from studies.trained import export_files
 from studies.trained.export_folder import CARD, filled
 from studies.trained.trial import context_of, trained_trial
 
@@ -53,12 +55,14 @@ class Exported:
         max_difference: greatest absolute difference of the graph's logits from torch.
         without: names of the graphs that run without one modality.
         has_test_figures: whether the study has looked at test for this trial.
+        no_predictor: in words, why there is no predict.py; empty where there is one.
     """
 
     folder: Path
     max_difference: float
     without: tuple[str, ...]
     has_test_figures: bool
+    no_predictor: str = ""
 
 
 def export_trial(
@@ -77,6 +81,16 @@ def export_trial(
         markup=False,
         soft_wrap=True,
     )
+    if done.no_predictor:
+        console.print(f"no predict.py: {done.no_predictor}", highlight=False, soft_wrap=True)
+    else:
+        console.print(
+            f"{done.folder}/README.md says how to run it; predict.py prepares inputs as training "
+            "did",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     if not done.has_test_figures:
         console.print(NOT_LOOKED_AT, highlight=False, soft_wrap=True)
 
@@ -84,8 +98,11 @@ def export_trial(
 def write_export(
     study: optuna.Study, number: int, folder: Path, fine_tuned: bool, reporter: Reporter
 ) -> Exported:
-    """Writes `network.onnx`, `card.json`, `environment.txt` and the tokenizer.
+    """Writes `network.onnx`, `predict.py`, `README.md`, `card.json` and the tokenizer.
 
+    predict.py needs neither torch nor this library. What it feeds the graph is compared with what
+    training reads before anything is written. Also written: requirements.txt, environment.txt,
+    synthetic example inputs and the checksums of all files.
     Of a fused design also `without-text.onnx` and `without-vision.onnx`, which take the inputs of
     the other modality alone and do none of the absent one's work.
 
@@ -124,7 +141,13 @@ def write_export(
             without = _without_each(quality.exporter, genotype, made)
             if tokenizer is not None:
                 tokenizer.save(made)
-            card = {
+            if genotype.audio_encoder and (filters := _sound(context, genotype)[1]) is not None:
+                np.save(made / "sound-filters.npy", filters)
+            no_predictor = _no_predictor(context, genotype, made)
+            encoders = [context.space.encoder(name) for name in genotype.encoders.values()]
+            source = context.settings.data.source
+            of_data = None if context.settings.data.built_in or not source else Path(source)
+            card: dict[str, Any] = {
                 "design": genotype.describe(),
                 "genotype": genotype.as_json(),
                 "encoders": [spec.as_json() for spec in context.space.encoders],
@@ -134,11 +157,15 @@ def write_export(
                 "classes": list(context.data.classes),
                 "data": context.data.note,
                 "conditions": study.user_attrs[CONDITIONS],
+                "training_protocol": study.user_attrs[PROTOCOL],
+                "seeds": _seeds(context, tests),
                 "fine_tuned_whole": fine_tuned,
                 "valid": figures,
                 "exported_valid_accuracy": judged,
                 "test": tests and _figures(tests),
                 "test_note": LOOKED_AT if tests else NOT_LOOKED_AT,
+                "latency": _latency(study, number, record.result),
+                "licences": export_files.licences(context.data, of_data, encoders),
                 "sha256": artifact.sha256,
                 "greatest_difference_from_torch": artifact.max_difference,
                 "rewritten": list(artifact.rewritten),
@@ -146,12 +173,82 @@ def write_export(
                 "inputs": [input_.as_json() for input_ in artifact.inputs],
                 "pixels": _pixel_rule(context, genotype),
                 "sound": _sound_rule(context, genotype),
+                "preprocessing": _preprocessing(context, genotype),
+                "predictor": not no_predictor,
+                "no_predictor": no_predictor,
             }
-            text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
-            (made / CARD).write_text(text + "\n", encoding="utf-8")
+            if not no_predictor:
+                export_files.write_predictor(made, genotype)
+                card["example"] = {"inputs": export_files.write_example(made, genotype)}
+                _write_card(made, card)
+                network = export_files.predictor_of(made).Network(made)
+                samples = context.data.split("valid")
+                export_files.check_predictor(network, quality.exporter, genotype, samples)
+                card["example"]["probabilities"] = network.predict(
+                    **export_files.example_inputs(made, card)
+                )
+            _write_card(made, card)
+            (made / export_files.README).write_text(export_files.readme(card), encoding="utf-8")
             (made / "environment.txt").write_text(_environment(), encoding="utf-8")
+            export_files.write_sums(made)
     files = tuple(str(each["file"]) for each in without.values())
-    return Exported(folder, artifact.max_difference, files, bool(tests))
+    return Exported(folder, artifact.max_difference, files, bool(tests), no_predictor)
+
+
+def _write_card(folder: Path, card: dict[str, Any]) -> None:
+    text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
+    (folder / CARD).write_text(text + "\n", encoding="utf-8")
+
+
+def _seeds(context: StudyContext, tests: dict[str, Any] | None) -> list[int]:
+    """Seeds of the trainings that the card's figures are from; the network's own comes first."""
+    count = len((tests or {}).get("seeds", ())) or 1
+    return [context.settings.training.seed + k for k in range(count)]
+
+
+def _latency(study: optuna.Study, number: int, result: TrialResult) -> dict[str, Any]:
+    """The latency that the study reports of a trial, as values and in words."""
+    value = next((row.latency for row in rows_of(study) if row.number == number), None)
+    timing = result.timing
+    words = f"{result_text.milliseconds(value, ' to ')} ms" if value else "not timed"
+    found: dict[str, Any] = {"words": words, "ms": None, "timing": timing and asdict(timing)}
+    if value is not None:
+        found["ms"] = [value.value, value.low, value.high]
+    return found
+
+
+def _no_predictor(context: StudyContext, genotype: Genotype, folder: Path) -> str:
+    """In words, why predict.py cannot prepare the inputs of a design; empty where it can."""
+    if genotype.text_encoder and not (folder / "tokenizer.json").is_file():
+        return (
+            f"the tokenizer of {genotype.text_encoder} has no tokenizer.json, so transformers "
+            "alone can run it"
+        )
+    if genotype.audio_encoder and _sound(context, genotype)[0] is None:
+        return f"transformers alone can prepare the sounds of {genotype.audio_encoder}"
+    return ""
+
+
+def _sound(context: StudyContext, genotype: Genotype) -> tuple[dict[str, Any] | None, Any]:
+    """What predict.py needs of sounds: values and filters."""
+    assert genotype.audio_encoder is not None
+    return sound_recipe(context.space.encoder(genotype.audio_encoder)) or (None, None)
+
+
+def _preprocessing(context: StudyContext, genotype: Genotype) -> dict[str, Any]:
+    """How predict.py prepares each input; None for a modality that the design does not read."""
+    text = None
+    if genotype.text_encoder:
+        rewriting = context.builder.rewriting
+        is_open = bool(rewriting.open_axes(genotype))
+        spec = context.space.encoder(genotype.text_encoder)
+        text = {
+            "tokens": genotype.text_tokens if is_open else rewriting.longest(genotype),
+            "padded": not is_open,
+            "pad_id": context.quality.trainer.preprocessing.tokenizer(spec).pad_id,
+        }
+    audio = _sound(context, genotype)[0] if genotype.audio_encoder else None
+    return {"text": text, "vision": _pixel_rule(context, genotype), "audio": audio}
 
 
 def _write_graph(artifact: Artifact, file: Path) -> None:

@@ -10,7 +10,16 @@ from evaluators.cached_files import move_whole
 
 CARD = "card.json"
 """Written last: a folder with a card holds all that the card names."""
-_GRAPHS = "without-*.onnx"
+_EARLIER = (
+    "without-*.onnx",
+    "predict.py",
+    "requirements.txt",
+    "example.png",
+    "example.wav",
+    "sound-filters.npy",
+    "SHA256SUMS",
+)
+"""Files of an earlier export that a later one may lack."""
 
 
 @contextmanager
@@ -41,8 +50,8 @@ def filled(folder: Path) -> Iterator[Path]:
             except (FileExistsError, NotADirectoryError):
                 pass  # made by somebody else meanwhile
         (folder / CARD).unlink(missing_ok=True)
-        for graph in folder.glob(_GRAPHS):
-            if not (contents / graph.name).exists():
-                graph.unlink()
+        for file in (each for pattern in _EARLIER for each in folder.glob(pattern)):
+            if not (contents / file.name).exists():
+                file.unlink()
         for file in files:
             move_whole(file, folder / file.name)

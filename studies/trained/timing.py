@@ -105,11 +105,17 @@ class Slowdown:
 
 
 def time_file(
-    device: TimingDevice, path: Path, baseline: Path | None, shapes: Shapes, tolerance: float
+    device: TimingDevice,
+    path: Path,
+    baseline: Path | None,
+    shapes: Shapes,
+    tolerance: float,
+    baseline_shapes: Shapes | None = None,
 ) -> dict[str, Any]:
     """Time a file, and its baseline in turns with it, and return both as plain JSON values.
 
-    `tolerance` is the greatest allowed slowdown, 0.05 for 5 %.
+    `shapes` and `baseline_shapes` are the extents of open inputs of each file. `tolerance` is the
+    greatest allowed slowdown, 0.05 for 5 %.
 
     Raises:
         MeasureError: The device cannot run a file, or no reading was stable.
@@ -119,10 +125,11 @@ def time_file(
     for file in files.values():
         if not file.is_file():
             raise UsageError(f"{file}: no such file")
+    extents = {"A": shapes, "B": baseline_shapes or {}}
     order = ORDER if baseline is not None else "A"
     readings: dict[str, list[MeasureResult]] = {name: [] for name in files}
     for name in order:
-        readings[name].append(_stable(device, files[name], shapes))
+        readings[name].append(_stable(device, files[name], extents[name]))
     found = {
         "device": device.name,
         "fingerprint": device.fingerprint,
@@ -165,7 +172,7 @@ def in_words(found: Mapping[str, Any]) -> str:
     )
 
 
-def shapes_of(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def shapes_of(given: Sequence[str], flag: str = "shape") -> dict[str, tuple[int, ...]]:
     """Read `NAME=1,3,224,224` of each input. Raises UsageError."""
     shapes = {}
     for text in given:
@@ -173,7 +180,7 @@ def shapes_of(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
         try:
             shapes[name] = tuple(int(each) for each in extents.split(","))
         except ValueError:
-            raise UsageError(f"--shape {text!r}: give NAME=EXTENT,EXTENT,...") from None
+            raise UsageError(f"--{flag} {text!r}: give NAME=EXTENT,EXTENT,...") from None
     return shapes
 
 

@@ -257,6 +257,9 @@ class Quiet:
     def trial(self, done: int, total: int, text: str) -> None:
         self.lines.append(f"[{done}/{total}] {text}")
 
+    def step(self, what: str, done: int, total: int) -> None:
+        """Nothing is kept of steps."""
+
     def line(self, text: str) -> None:
         self.lines.append(text)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from evaluators.data.samples import BOTH, DataSet
+from evaluators.data.samples import BOTH, DataSet, Kind
 from evaluators.data.synthetic.face_set.data_set import rendered, rendered_folder
 from evaluators.data.synthetic.shape_set.shapes import shapes_data, shapes_folder
 from search_space.modality import Modality
@@ -29,11 +29,12 @@ class BuiltIn:
 
     draw: Draw
     folder: Callable[[Path], Path]
+    kind: Kind
 
 
 BUILT_IN: Mapping[str, BuiltIn] = {
-    "built-in:faces": BuiltIn(rendered, rendered_folder),
-    "built-in:shapes": BuiltIn(shapes_data, shapes_folder),
+    "built-in:faces": BuiltIn(rendered, rendered_folder, "rendered"),
+    "built-in:shapes": BuiltIn(shapes_data, shapes_folder, "shapes"),
 }
 FACES = "built-in:faces"
 """The set that is used where none is named."""

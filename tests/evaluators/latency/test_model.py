@@ -289,3 +289,22 @@ def test_the_parts_of_a_design_add_up_to_its_prediction() -> None:
     for parts, expected in zip(model.by_owner(costs), model.predict(costs)[0], strict=True):
         assert sum(parts.values()) == pytest.approx(expected)
         assert parts.keys() > {"fusion", "network"} and all(ms > 0 for ms in parts.values())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_model_of_another_device_is_a_better_start_than_none(seed: int) -> None:
+    """A device three times as slow, whose layers differ by a fifth in how they compare."""
+    first, designs = planted(seed), candidates()
+    other = LatencyModel.fit(features(), read(first, designs[:READ]))
+
+    def second(genotype: Genotype) -> float:
+        return 3 * first(genotype) * 1.2 ** (genotype.deepest_tap("text") / 3)
+
+    few, rest = designs[READ : READ + 2], designs[READ + 2 :]
+    alone, informed = (
+        LatencyModel.fit(features(), read(second, few), start) for start in (None, other)
+    )
+    assert error_of(informed, second, rest) < error_of(alone, second, rest)
+    # How far the new device may differ is not taken to be known.
+    unread = LatencyModel.fit(features(), (), other)
+    assert unread.predict(features().of(list(rest)))[1].mean() > 0.5

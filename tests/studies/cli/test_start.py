@@ -50,6 +50,10 @@ def imported_by(folder: Path, *words: str) -> tuple[int, str]:
         ("stress 0", 6),
         ("space nope", 2),
         ("table --card", 0),
+        ("doctor", 0),
+        ("compare one two", 6),
+        ("run --config nowhere.toml", 2),
+        ("run --from nowhere --study superfuse", 2),
     ],
 )
 def test_what_needs_no_network_and_no_page_imports_neither(

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -119,6 +121,40 @@ def test_progress_on_a_terminal_leaves_only_what_was_to_stay() -> None:
         reporter.line("kept")
     assert "71.2 %" in out.getvalue() and "measure" in out.getvalue()
     assert "kept" in out.getvalue()
+
+
+def test_the_time_left_is_estimated_from_the_trials_of_this_run() -> None:
+    out, now = io.StringIO(), [0.0]
+    with terminal.progress(Console(file=out, width=80), clock_s=lambda: now[0]) as reporter:
+        reporter.trial(10, 20, "")
+        now[0] += 100
+        reporter.trial(11, 20, "71.2 %")
+        now[0] += 8100
+        reporter.trial(19, 20, "71.3 %")
+        reporter.trial(20, 20, "71.4 %")
+    assert out.getvalue().splitlines() == [
+        "[11/20] 71.2 %; about 15 min left",
+        "[19/20] 71.3 %; about 15 min left",
+        "[20/20] 71.4 %",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_terminal_has_the_total_at_once_and_a_line_for_each_trial(width: int) -> None:
+    out = io.StringIO()
+    console = Console(
+        file=out, width=width, force_terminal=True, no_color=True, _environ={"TERM": "xterm"}
+    )
+    with terminal.progress(console) as reporter:
+        reporter.trial(0, 24, "")
+        reporter.step("trial 0: exporting and timing", 0, 1)
+        time.sleep(0.3)
+        assert "0/24" in out.getvalue()
+        reporter.trial(1, 24, "71.2 %, 3.4 ms")
+        reporter.trial(2, 24, "70.0 %, 2.1 ms")
+    stays = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
+    assert "[1/24] 71.2 %, 3.4 ms" in stays and "[2/24] 70.0 %, 2.1 ms" in stays
+    assert "trial 0: exp" in stays
 
 
 def test_quiet_is_silent() -> None:

@@ -111,6 +111,25 @@ def test_what_cannot_be_timed_is_told(tmp_path: Path) -> None:
     assert shapes_of(["x=1,3", "y=2"]) == {"x": (1, 3), "y": (2,)}
 
 
+def test_a_file_and_its_baseline_have_extents_of_their_own(tmp_path: Path) -> None:
+    new, old = two_files(tmp_path)
+    device, asked = Device({"new.onnx": 2.0, "old.onnx": 2.0}), set()
+    timed = device.time
+
+    def time(path: Path, shapes: Any) -> Reading:
+        asked.add((path.name, *shapes.items()))
+        return timed(path, shapes)
+
+    device.time = time  # type: ignore[method-assign]
+    time_file(device, new, old, {"x": (1, 8)}, 0.05, {"y": (1, 4)})  # type: ignore[arg-type]
+    assert asked == {("new.onnx", ("x", (1, 8))), ("old.onnx", ("y", (1, 4)))}
+
+
+def test_extents_of_a_baseline_need_a_baseline() -> None:
+    done = CliRunner().invoke(app, ["time", "new.onnx", "--baseline-shape", "x=1"])
+    assert done.exit_code == 2 and "--baseline-shape without --baseline" in done.output
+
+
 def network(path: Path, layers: int) -> Path:
     """Matrix products of 256 x 256, one after another."""
     weight = np.eye(256, dtype=np.float32)

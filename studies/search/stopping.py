@@ -1,0 +1,64 @@
+"""When a search ends before its total: after some hours, or without progress."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from optuna.trial import FrozenTrial, TrialState
+
+from studies.results.objectives import Goals
+
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class StoppingRules:
+    """Stop after `hours` of this run, or after `patience` trials without a gain in hypervolume."""
+
+    def __init__(
+        self,
+        hours: float | None = None,
+        patience: int | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._hours, self._patience, self._clock_s = hours, patience, clock_s
+        self._begun_s = clock_s()
+
+    @property
+    def are_given(self) -> bool:
+        """Whether there is any rule."""
+        return self._hours is not None or self._patience is not None
+
+    def reached(self, trials: Sequence[FrozenTrial], goals: Goals) -> str:
+        """Return which rule ends the search now, in words; empty for none."""
+        if self._hours is not None and self._clock_s() - self._begun_s >= 3600 * self._hours:
+            return f"{self._hours:g} hours have passed (--hours)"
+        if self._patience is not None:
+            since = trials_without_gain(trials, goals)
+            if since >= self._patience:
+                return f"{since} trials in a row have added no hypervolume (--patience)"
+        return ""
+
+
+def trials_without_gain(trials: Sequence[FrozenTrial], goals: Goals) -> int:
+    """Count the finished trials since the last that added to the hypervolume.
+
+    A trial adds to it exactly if no earlier one is at least as good in every objective. Failed
+    trials count for nothing, infeasible ones as trials without a gain.
+    """
+    finished = [trial for trial in trials if trial.state in _FINISHED]
+    finished.sort(key=lambda trial: trial.datetime_complete or datetime.max)
+    front: list[tuple[float, ...]] = []
+    since = 0
+    for trial in finished:
+        since += 1
+        if trial.state is not TrialState.COMPLETE:
+            continue
+        gains = tuple(o.gain(v) for o, v in zip(goals.objectives, trial.values, strict=True))
+        if not any(_covers(other, gains) for other in front):
+            front = [other for other in front if not _covers(gains, other)] + [gains]
+            since = 0
+    return since
+
+
+def _covers(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return all(x >= y for x, y in zip(a, b, strict=True))

@@ -1,0 +1,144 @@
+"""What `run --from` takes over from another study: designs, accuracies, readings for the model."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import optuna
+
+from evaluators.evaluation import Evaluation, Measure
+from evaluators.latency.model import Reading
+from search_space.design.genotype import Genotype
+from studies.report.progress import Reporter
+from studies.results.outcome import DesignResult
+from studies.results.pareto import pareto_front
+from studies.results.study_outcome import CONDITIONS, rows_of
+from studies.results.text import counted
+from studies.results.trial_record import StoredEvaluation, TrialRecord, TrialResult
+from studies.search.latency_prediction import reading_of
+from studies.study.context import StudyContext
+from studies.study.lookup import find_named_study
+
+CARRIED_OVER = "carried over"
+"""Condition of a study that began from another, and the attribute with the same as values."""
+
+
+@dataclass(frozen=True)
+class EarlierDesign:
+    """A design of another study, queued by the name that it had there."""
+
+    name: str
+    genotype: Genotype
+    adapted: str
+    result: TrialResult
+
+
+class EarlierStudy:
+    """The study that `--from` names."""
+
+    def __init__(self, storage: str, given: str) -> None:
+        """Open it. Raises UsageError or StorageError where there is no such study."""
+        self.study: optuna.Study = find_named_study(storage, given)
+        self.name = self.study.study_name
+
+    def is_in(self, storage: str) -> bool:
+        """Whether a storage holds this very study, not another of its name."""
+        if self.name not in optuna.study.get_all_study_names(storage):
+            return False
+        same = optuna.load_study(study_name=self.name, storage=storage)
+        return same.user_attrs == self.study.user_attrs
+
+    @cached_property
+    def designs(self) -> tuple[EarlierDesign, ...]:
+        """Its front, fastest first, then its other named designs; each once."""
+        records = {t.number: TrialRecord.of(t) for t in self.study.get_trials(deepcopy=False)}
+        rows = rows_of(self.study)
+        listed: list[DesignResult] = [*pareto_front(rows), *(row for row in rows if row.name)]
+        found: dict[str, EarlierDesign] = {}
+        for row in listed:
+            record = records[row.number or 0]
+            genotype = record.result.genotype
+            if genotype is not None:
+                name = row.name or f"{row.label} of {self.name}"
+                design = EarlierDesign(name, genotype, row.adapted, record.result)
+                found.setdefault(genotype.key, design)
+        return tuple(found.values())
+
+    def readings(self, encoders: frozenset[str]) -> tuple[Reading, ...]:
+        """Its readings of designs over these encoders alone."""
+        read = (reading_of(trial) for trial in self.study.get_trials(deepcopy=False))
+        return tuple(r for r in read if r and encoders.issuperset(r.genotype.encoders.values()))
+
+
+def take_over(context: StudyContext, study: optuna.Study, earlier: EarlierStudy) -> int:
+    """Store the earlier study's accuracies of the designs to be timed first, where they are valid.
+
+    An accuracy is valid if its content key is that of this study: the same data, training, seed and
+    weights. Others are trained anew. Returns how many accuracies are known, and notes it in the
+    study.
+    """
+    known = 0
+    for design in earlier.designs:
+        key = context.selection.key(design.genotype)
+        stored = next((e for e in design.result.evaluations if e.key == key), None)
+        if context.store.get(key) is not None:
+            known += 1
+        elif stored is not None and design.result.training is not None:
+            context.store.put(_evaluation(stored, design.result, earlier.name))
+            known += 1
+    note = {
+        "study": earlier.name,
+        "designs": len(earlier.designs),
+        "accuracies": known,
+        "latency_readings": len(earlier.readings(encoders_of(context))),
+    }
+    study.set_user_attr(CARRIED_OVER, note)
+    conditions = dict(study.user_attrs[CONDITIONS])
+    conditions[CARRIED_OVER] = in_words(note)
+    study.set_user_attr(CONDITIONS, conditions)
+    return known
+
+
+def encoders_of(context: StudyContext) -> frozenset[str]:
+    """Names of the encoders of a study's space."""
+    return frozenset(spec.name for spec in context.space.encoders)
+
+
+def announce(reporter: Reporter, earlier: EarlierStudy, known: int) -> None:
+    """Say what is taken over, and why accuracies are not."""
+    count = len(earlier.designs)
+    reporter.line(f"from study {earlier.name}: {counted(count, 'design')} timed first")
+    if known < count:
+        reporter.line(
+            f"{known} of {count} accuracies are known; the others are of other data or another "
+            "training, and are trained anew"
+        )
+    else:
+        reporter.line(f"all {count} accuracies are known: same data and training")
+
+
+def in_words(note: dict[str, Any]) -> str:
+    """What was taken over, for the conditions of the study."""
+    return (
+        f"from study {note['study']}: {counted(note['designs'], 'design')} timed first, "
+        f"{note['accuracies']} with a known accuracy (same data and training); the latency model "
+        f"starts from {counted(note['latency_readings'], 'reading')} of that study"
+    )
+
+
+def _evaluation(stored: StoredEvaluation, result: TrialResult, name: str) -> Evaluation:
+    """The evaluation that a trial of another study records."""
+    training = result.training
+    assert training is not None
+    measures = tuple(
+        Measure(measure, value.value, "%", "higher", value.low, value.high)
+        for measure, value in stored.measures.items()
+    )
+    details: dict[str, Any] = {
+        "fidelity": training.fidelity,
+        "constant": training.constant,
+        "did_not_train": training.did_not_train,
+        "from_study": name,
+        **({"right": list(training.correct)} if training.correct else {}),
+    }
+    return Evaluation(stored.key, stored.kind, measures, details)

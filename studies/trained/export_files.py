@@ -1,0 +1,238 @@
+"""The files of an export beside its networks: predict.py, README, licences, checksums."""
+
+import importlib.util
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+import numpy as np
+
+from evaluators.cached_files import sha256_of
+from evaluators.data import DataSet, Sample
+from evaluators.data.media.waves import wav_bytes
+from evaluators.onnx.artifacts import ParityError
+from evaluators.quality.exporter import NetworkExporter
+from search_space.design.encoder import SOUND_HZ, EncoderSpec
+from search_space.design.genotype import Genotype
+
+PREDICT, README, REQUIREMENTS, SUMS = (
+    "predict.py",
+    "README.md",
+    "requirements.txt",
+    "SHA256SUMS",
+)
+NEEDED = {
+    "onnxruntime>=1.23": None,
+    "numpy>=2.0": None,
+    "tokenizers>=0.22": "text",
+    "pillow>=11": "vision",
+}
+"""Packages that predict.py needs, and the modality that needs each."""
+EXAMPLE_TEXT = "an example of a text"
+COMPARED_SAMPLES = 24
+CLOSE = 1e-3
+"""Greatest difference of prepared sounds, whose logarithms magnify rounding; pixels are equal."""
+NOT_STATED = "not stated in its folder"
+_FLAGS = {"text": "text", "vision": "image", "audio": "sound"}
+
+
+def write_predictor(folder: Path, genotype: Genotype) -> None:
+    """Write predict.py and requirements.txt."""
+    copyfile(Path(__file__).with_name(PREDICT), folder / PREDICT)
+    needed = [name for name, modality in NEEDED.items() if modality in (None, *genotype.encoders)]
+    (folder / REQUIREMENTS).write_text("\n".join(needed) + "\n", encoding="utf-8")
+
+
+def write_example(folder: Path, genotype: Genotype) -> dict[str, str]:
+    """Write synthetic inputs of a design, and return them by modality: a text or a file name.
+
+    They show the form of an input. Nothing of the data is given away.
+    """
+    found: dict[str, str] = {}
+    if genotype.text_encoder:
+        found["text"] = EXAMPLE_TEXT
+    if genotype.vision_encoder:
+        from PIL import Image
+
+        y, x = np.mgrid[0:96, 0:128].astype(np.uint8)
+        Image.fromarray(np.stack([2 * x, 2 * y, 255 - x - y], 2)).save(folder / "example.png")
+        found["vision"] = "example.png"
+    if genotype.audio_encoder:
+        tone = 8000 * np.sin(2 * np.pi * 440 * np.arange(2 * SOUND_HZ) / SOUND_HZ)
+        (folder / "example.wav").write_bytes(wav_bytes(tone.astype(np.int16)))
+        found["audio"] = "example.wav"
+    return found
+
+
+def example_inputs(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
+    """The example of a card, as the arguments of predict.py."""
+    given = card["example"]["inputs"]
+    return {_FLAGS[m]: value if m == "text" else folder / value for m, value in given.items()}
+
+
+def predictor_of(folder: Path) -> Any:
+    """The module predict.py of a folder, as its users run it."""
+    spec = importlib.util.spec_from_file_location("exported_predict", folder / PREDICT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def check_predictor(
+    network: Any, exporter: NetworkExporter, genotype: Genotype, samples: Sequence[Sample]
+) -> int:
+    """Compare what predict.py feeds the graph with what training reads, for some samples.
+
+    Returns how many were compared. Raises ParityError for the first that differs.
+    """
+    chosen = [s for s in samples if not genotype.text_encoder or s.text.strip()]
+    chosen = chosen[:: max(1, -(-len(chosen) // COMPARED_SAMPLES))]
+    for sample, row in zip(chosen, exporter.inputs(genotype, chosen), strict=True):
+        own = network.inputs(**_given(sample, genotype))
+        for (name, made), read in zip(own.items(), row, strict=True):
+            expected = read.numpy()
+            if name == "input_ids":  # padding has no meaning
+                expected, made = (each * own["attention_mask"] for each in (expected, made))
+            allowed = CLOSE if name == "input_values" else 0
+            if made.shape != expected.shape or np.abs(made - expected).max() > allowed:
+                raise ParityError(
+                    f"predict.py prepares {name} of sample {sample.id} otherwise than training "
+                    "did; nothing was written"
+                )
+    return len(chosen)
+
+
+def _given(sample: Sample, genotype: Genotype) -> dict[str, Any]:
+    found = {"text": sample.text, "vision": sample.image, "audio": sample.sound}
+    return {_FLAGS[m]: value for m, value in found.items() if m in genotype.encoders}
+
+
+def licences(data: DataSet, folder: Path | None, encoders: Sequence[EncoderSpec]) -> dict[str, str]:
+    """Licences of what the network was made from, as far as their folders state them.
+
+    `folder` is that of the data; None for a built-in set.
+    """
+    found = {"predict.py": "Apache-2.0", f"data {data.name}": _licence(folder)}
+    if folder is None:
+        found[f"data {data.name}"] = "Apache-2.0 (drawn by fusion-nas)"
+    for spec in encoders:
+        if spec.weights == "random":
+            found[f"encoder {spec.name}"] = "no pretrained weights"
+        else:
+            found[f"encoder {spec.name}"] = _licence(Path(spec.source).expanduser())
+    return found
+
+
+def _licence(folder: Path | None) -> str:
+    """The licence that a folder states: in its model card, in timm's settings, or as a file."""
+    if folder is None or not folder.is_dir():
+        return NOT_STATED
+    card, settings = folder / "README.md", folder / "config.json"
+    if card.is_file():
+        head = re.match(
+            r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.S
+        )
+        stated = head and re.search(r"^license:\s*(\S+)", head[1], re.M)
+        if stated:
+            return stated[1]
+    if settings.is_file():
+        try:
+            read = json.loads(settings.read_text(encoding="utf-8"))
+            stated_here = read.get("pretrained_cfg", read).get("license")
+        except (ValueError, AttributeError):
+            stated_here = None
+        if isinstance(stated_here, str) and stated_here:
+            return stated_here
+    for file in sorted((*folder.glob("LICEN[SC]E*"), *folder.glob("COPYING*"))):
+        lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+        first = next((line.strip() for line in lines if line.strip()), "")
+        return f"{first} ({file.name})"
+    return NOT_STATED
+
+
+def readme(card: Mapping[str, Any]) -> str:
+    """The README of an export: three lines that run it, and its card for people."""
+    valid, latency = card["valid"], card["latency"]
+    lines = [f"# {card['name'] or 'Trial ' + str(card['trial'])} of study {card['study']}", ""]
+    lines += [card["design"], ""]
+    if card["predictor"]:
+        lines += ["## Run it", "", *_run_lines(card), "", _about_inputs(card), ""]
+        lines += [
+            "`env/bin/python predict.py --check` verifies the checksums of all files and runs the "
+            "example above. `from predict import Network` does the same as the command in Python.",
+            "",
+        ]
+    else:
+        lines += ["## Inputs", "", f"No predict.py: {card['no_predictor']}.", ""]
+    lines += ["## Card", "", "| | |", "|---|---|"]
+    rows = {
+        "classes": ", ".join(card["classes"]),
+        "data": f"{card['conditions'].get('data', '')}. {card['data']}",
+        "accuracy on validation": _percent(valid.get("accuracy")),
+        "accuracy of this file on validation": f"{card['exported_valid_accuracy']:.1f} %",
+        "accuracy on test": _percent((card["test"] or {}).get("accuracy")) or card["test_note"],
+        "latency": latency["words"],
+        "device": card["conditions"].get("device", ""),
+        "runtime": card["conditions"].get("runtime", ""),
+        "timing": card["conditions"].get("timing", ""),
+        "training": card["conditions"].get("training", ""),
+        "seeds": ", ".join(map(str, card["seeds"])),
+        "difference from torch": f"{card['greatest_difference_from_torch']:.1e} of logits",
+        **{f"licence: {what}": licence for what, licence in card["licences"].items()},
+    }
+    lines += [f"| {key} | {_cell(value)} |" for key, value in rows.items() if value]
+    lines += ["", "`card.json` holds the same as values, `environment.txt` all versions.", ""]
+    return "\n".join(lines)
+
+
+def run_lines(text: str) -> list[str]:
+    """The commands of a README, for whoever runs them."""
+    return [line.strip() for line in text.splitlines() if line.startswith("    ")]
+
+
+def _run_lines(card: Mapping[str, Any]) -> list[str]:
+    given = {m: f'"{v}"' if m == "text" else v for m, v in card["example"]["inputs"].items()}
+    flags = " ".join(f"--{_FLAGS[m]} {value}" for m, value in given.items())
+    return [
+        "    python3 -m venv env",
+        f"    env/bin/pip install -r {REQUIREMENTS}",
+        f"    env/bin/python {PREDICT} {flags}",
+    ]
+
+
+def _about_inputs(card: Mapping[str, Any]) -> str:
+    rule, said = card["preprocessing"], []
+    if text := rule.get("text"):
+        said.append(f"Texts are cut to {text['tokens']} tokens.")
+    if vision := rule.get("vision"):
+        said.append(f"Images are resized to {vision['size']} x {vision['size']} pixels.")
+    if audio := rule.get("audio"):
+        said.append(
+            f"Sounds are WAV files of one channel, 16 bits, {audio['hertz']} Hz; the first "
+            f"{audio['seconds']} s are read."
+        )
+    for absent, graph in card["without_a_modality"].items():
+        said.append(f"`--without {absent}` runs {graph['file']}.")
+    return " ".join(said)
+
+
+def _percent(value: Sequence[float | None] | None) -> str:
+    if not value:
+        return ""
+    middle, low, high = (*value, None, None)[:3]
+    return f"{middle:.1f} %" + ("" if low is None else f" (95 % interval {low:.1f} to {high:.1f})")
+
+
+def _cell(value: str) -> str:
+    return " ".join(value.split()).replace("|", "\\|")
+
+
+def write_sums(folder: Path) -> None:
+    """Write the checksums of all files of a folder, as `sha256sum --check` reads them."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != SUMS)
+    lines = [f"{sha256_of(file)}  {file.name}\n" for file in files]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")

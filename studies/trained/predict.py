@@ -1,0 +1,332 @@
+#!/usr/bin/env python3
+"""Run an exported network on a text, an image and a sound.
+
+It lies beside the network that it runs, and needs onnxruntime, tokenizers (for text), pillow (for
+images) and numpy alone. Inputs are prepared as they were for training; `card.json` says how.
+
+    python predict.py --text "a sentence" --image picture.png
+
+    from predict import Network
+    Network().predict(text="a sentence", image="picture.png")
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import warnings
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+FOLDER = Path(__file__).resolve().parent
+CARD, SUMS, NETWORK = "card.json", "SHA256SUMS", "network.onnx"
+FILTERS = "sound-filters.npy"
+FLAGS = {"text": "text", "vision": "image", "audio": "sound"}
+"""What each modality is called on the command line."""
+TOLERANCE = 1e-4
+"""Greatest difference of the example's probabilities from those that were exported."""
+MOST_PIXELS, MOST_JPEG_PIXELS = 64_000_000, 250_000_000
+FULL_SCALE = 32_768
+
+
+class InputError(ValueError):
+    """An input or a file that cannot be used; the text says which and what to do."""
+
+
+class Network:
+    """One exported network.
+
+    Attributes:
+        card: the content of `card.json`.
+        classes: names of the classes, in the order of the probabilities.
+        reads: modalities that it reads, of text, vision and audio.
+    """
+
+    def __init__(self, folder: str | Path = FOLDER, without: str | None = None) -> None:
+        """Load the network of a folder.
+
+        Args:
+            folder: what `fusion-nas export` wrote.
+            without: text, vision or audio: the graph that runs without it.
+
+        Raises:
+            InputError: A file is missing or altered, or there is no such graph.
+        """
+        self.folder = Path(folder)
+        self.card: dict[str, Any] = json.loads(self.file(CARD).read_text(encoding="utf-8"))
+        self.classes: tuple[str, ...] = tuple(self.card["classes"])
+        modalities = [m for m in FLAGS if self.card["preprocessing"].get(m)]
+        graph, digest = NETWORK, self.card["sha256"]
+        if without is not None:
+            graphs = self.card["without_a_modality"]
+            if without not in graphs:
+                there = ", ".join(graphs) or "none"
+                raise InputError(f"no graph runs without {without}; there is one for: {there}")
+            graph, digest = graphs[without]["file"], graphs[without]["sha256"]
+            modalities.remove(without)
+        self.reads = tuple(modalities)
+        self.absent = without
+        path = self.file(graph)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise InputError(f"{path}: not the file that was exported (checksum); export it again")
+        self._session: Any = None
+        self._path = path
+        self._tokenizer: Any = None
+
+    def predict(
+        self,
+        text: str | None = None,
+        image: str | Path | None = None,
+        sound: str | Path | None = None,
+    ) -> dict[str, float]:
+        """Return the probability of each class.
+
+        Args:
+            text: a text that is not empty.
+            image: an image file.
+            sound: a WAV file of one channel, 16 bits, 16 kHz.
+
+        Raises:
+            InputError: An input is missing, empty, cannot be read, or is not read by the network.
+        """
+        fed = self.inputs(text, image, sound)
+        session = self._opened()
+        names = [entry.name for entry in session.get_inputs()]
+        logits = session.run(["logits"], {name: fed[name] for name in names})[0][0]
+        logits = logits.astype(np.float64)
+        weights = np.exp(logits - logits.max())
+        return dict(zip(self.classes, map(float, weights / weights.sum()), strict=True))
+
+    def inputs(
+        self,
+        text: str | None = None,
+        image: str | Path | None = None,
+        sound: str | Path | None = None,
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Return what the graph reads, by input name, of batch 1. Raises InputError."""
+        given: dict[str, Any] = {"text": text, "vision": image, "audio": sound}
+        for modality, value in given.items():
+            flag = FLAGS[modality]
+            if value is None and modality in self.reads:
+                raise InputError(
+                    f"the network reads {flag}: give --{flag}{self._instead(modality)}"
+                )
+            if value is not None and modality not in self.reads:
+                raise InputError(f"the network reads no {flag} here: leave --{flag} out")
+        fed: dict[str, npt.NDArray[Any]] = {}
+        if text is not None:
+            fed["input_ids"], fed["attention_mask"] = self._ids(text)
+        if image is not None:
+            fed["pixel_values"] = self._pixels(Path(image).expanduser())
+        if sound is not None:
+            fed["input_values"] = self._sound(Path(sound).expanduser())
+        return fed
+
+    def _instead(self, modality: str) -> str:
+        graphs = self.card["without_a_modality"]
+        if self.absent is not None or modality not in graphs:
+            return ""
+        return f", or --without {modality} to run {graphs[modality]['file']}"
+
+    def file(self, name: str) -> Path:
+        """The path of a file of the folder. Raises InputError where it is missing."""
+        path = self.folder / name
+        if not path.is_file():
+            raise InputError(f"{path}: missing; it belongs to the export, export it again")
+        return path
+
+    def _opened(self) -> Any:
+        if self._session is None:
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 3
+            providers = ["CPUExecutionProvider"]
+            self._session = onnxruntime.InferenceSession(str(self._path), options, providers)
+        return self._session
+
+    def _ids(self, text: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Token ids and mask, (1, L) each, cut and padded to the length of the graph."""
+        if not text.strip():
+            raise InputError(f"--text is empty: give a text{self._instead('text')}")
+        rule = self.card["preprocessing"]["text"]
+        if self._tokenizer is None:
+            from tokenizers import Tokenizer
+
+            self._tokenizer = Tokenizer.from_file(str(self.file("tokenizer.json")))
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(rule["tokens"])
+        found = self._tokenizer.encode(text)
+        if found.overflowing:
+            print(f"predict.py: the text is cut to {rule['tokens']} tokens", file=sys.stderr)
+        ids, length = found.ids, rule["tokens"] if rule["padded"] else len(found.ids)
+        row = np.full((1, length), rule["pad_id"], np.int64)
+        mask = np.zeros((1, length), np.int64)
+        row[0, : len(ids)], mask[0, : len(ids)] = ids, 1
+        return row, mask
+
+    def _pixels(self, path: Path) -> Floats:
+        """(1, 3, S, S): upright, on white, squashed to a square, 0..1, normalised by channel."""
+        rule = self.card["preprocessing"]["vision"]
+        pixels = _decoded(path, rule["size"]).transpose(2, 0, 1)[None]
+        mean, std = (np.array(rule[k], np.float32).reshape(1, 3, 1, 1) for k in ("mean", "std"))
+        values: Floats = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+        return np.ascontiguousarray(values)
+
+    def _sound(self, path: Path) -> Floats:
+        """The sound as its encoder reads it, cut or ended in silence."""
+        rule = self.card["preprocessing"]["audio"]
+        waveform = _waveform(path, rule["hertz"])[: rule["seconds"] * rule["hertz"]]
+        if rule["kind"] == "log-mel":
+            values = _log_mel(waveform, rule, np.load(self.file(FILTERS)))
+        else:
+            values = waveform
+            if rule["normalised"]:
+                values = (values - values.mean()) / np.sqrt(values.var() + 1e-7)
+        lacking = [(0, all_ - have) for all_, have in zip(rule["size"], values.shape, strict=True)]
+        return np.pad(values, lacking).astype(np.float32)[None]
+
+
+def check(folder: Path = FOLDER) -> str:
+    """Verify every checksum, and run the example that was exported.
+
+    Returns what was found, in words. Raises InputError for the first file that differs, and for
+    other probabilities than those of `card.json`.
+    """
+    network = Network(folder)
+    lines = network.file(SUMS).read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        digest, name = line.split("  ", 1)
+        if hashlib.sha256(network.file(name).read_bytes()).hexdigest() != digest:
+            raise InputError(f"{folder / name}: not the file that was exported; export it again")
+    example = network.card["example"]
+    given = {
+        FLAGS[modality]: value if modality == "text" else folder / value
+        for modality, value in example["inputs"].items()
+    }
+    found = network.predict(**given)
+    apart = max(abs(found[name] - value) for name, value in example["probabilities"].items())
+    if apart > TOLERANCE:
+        raise InputError(
+            f"the example gives probabilities that differ by {apart:.1e} from those that were "
+            f"exported ({TOLERANCE:g} is allowed): use another version of onnxruntime"
+        )
+    return f"{len(lines)} files as exported; the example differs by {apart:.1e}"
+
+
+def _decoded(path: Path, size: int) -> npt.NDArray[np.uint8]:
+    """The picture as (size, size, 3) RGB. Raises InputError."""
+    from PIL import Image, ImageOps
+
+    Image.MAX_IMAGE_PIXELS = MOST_JPEG_PIXELS // 2
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such image")
+    try:
+        with warnings.catch_warnings(), Image.open(path) as opened:
+            warnings.simplefilter("ignore")
+            if (pixels := opened.width * opened.height) > MOST_PIXELS:
+                fitting = [k for k in (2, 4, 8) if pixels <= MOST_PIXELS * k**2]
+                whole = opened.format != "JPEG" or opened.info.get("progressive")
+                if whole or not fitting or pixels > MOST_JPEG_PIXELS:
+                    raise InputError(f"{path}: {pixels / 1e6:.0f} million pixels are too many")
+                opened.draft("RGB", (opened.width // fitting[0], opened.height // fitting[0]))
+            opened.load()
+            ImageOps.exif_transpose(opened, in_place=True)
+            square = _rgb(opened).resize((size, size), Image.Resampling.BILINEAR)
+    except InputError:
+        raise
+    except Exception as error:  # decoders raise many types on damaged bytes
+        raise InputError(f"{path}: not a readable image ({error})") from error
+    return np.asarray(square, dtype=np.uint8)
+
+
+def _rgb(picture: Any) -> Any:
+    from PIL import Image
+
+    if picture.mode.startswith(("I;16", "I")):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        layered = picture.convert("RGBA")
+        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _waveform(path: Path, hertz: int) -> Floats:
+    """A WAV file (N,) in -1..1. Raises InputError."""
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such sound")
+    try:
+        with wave.open(str(path), "rb") as file:
+            form = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
+            content = file.readframes(file.getnframes())
+    except (wave.Error, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a readable WAV file ({error})") from error
+    if form != (1, 16, hertz):
+        raise InputError(
+            f"{path}: {form[0]} channels of {form[1]} bits at {form[2]} Hz, where one of 16 bits "
+            f"at {hertz} Hz is read: ffmpeg -i {path.name} -ac 1 -ar {hertz} -c:a pcm_s16le new.wav"
+        )
+    if len(content) < 2:
+        raise InputError(f"{path}: holds no sound")
+    samples = np.frombuffer(content[: len(content) // 2 * 2], "<i2")
+    return samples.astype(np.float32) / np.float32(FULL_SCALE)
+
+
+def _log_mel(waveform: Floats, rule: dict[str, Any], filters: Floats) -> Floats:
+    """Log-mel bands of a waveform in the manner of Whisper, of `rule["size"]`."""
+    window, hop, fft = rule["window"], rule["hop"], rule["fft"]
+    padded = np.zeros(rule["samples"], np.float32)
+    padded[: len(waveform)] = waveform
+    padded = np.pad(padded, fft // 2, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, fft)[::hop]
+    frames = frames[: rule["size"][-1]]
+    hann = np.zeros(fft)
+    start = (fft - window) // 2
+    hann[start : start + window] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    spectrum = np.fft.rfft(frames * hann.astype(np.float32))
+    power = (np.abs(spectrum) ** 2).astype(np.float32).T
+    bands = np.log10(np.maximum(filters @ power, rule["floor"]))
+    bands = np.maximum(bands, bands.max() - rule["range"])
+    half = rule["range"] / 2
+    shaped: Floats = ((bands + half) / half).reshape(rule["size"])
+    return shaped
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Run the exported network of this folder.")
+    parser.add_argument("--text", help="a text")
+    parser.add_argument("--image", help="an image file")
+    parser.add_argument("--sound", help="a WAV file of one channel, 16 bits, 16 kHz")
+    parser.add_argument("--without", choices=tuple(FLAGS), help="run the graph without a modality")
+    parser.add_argument("--check", action="store_true", help="verify checksums and the example")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    given = parser.parse_args(arguments)
+    try:
+        if given.check:
+            print(check())
+            return 0
+        network = Network(without=given.without)
+        found = network.predict(given.text, given.image, given.sound)
+    except InputError as error:
+        print(f"predict.py: {error}", file=sys.stderr)
+        return 2
+    if given.json:
+        print(json.dumps(found))
+        return 0
+    widest = max(map(len, found))
+    for name, probability in sorted(found.items(), key=lambda item: -item[1]):
+        print(f"{name.ljust(widest)}  {probability:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
