@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from search_space.errors import USAGE
-from studies.cli.device_app import device_app
+from studies.cli.device.app import device_app
 from studies.cli.exits import INTERRUPTED, errors
 from studies.cli.options import (
     AcceptFaults,
@@ -542,7 +542,7 @@ def space(
     """Print a search space: encoders with their taps, decisions and published designs."""
     with errors():
         if check is not None:
-            from studies.cli.tensorrt import check_compiler
+            from studies.cli.device.tensorrt import check_compiler
 
             texts, visions, sounds = (
                 tuple(each or ()) for each in (text_encoder, vision_encoder, audio_encoder)

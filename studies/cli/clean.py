@@ -12,8 +12,8 @@ from evaluators.cached_files import SUFFIX
 from search_space.redaction import redacted_url
 from studies.config.home import home_path
 from studies.config.usage import UsageError
-from studies.infra.home_lock import alone
-from studies.infra.leftovers import remove
+from studies.infra.home.leftovers import remove
+from studies.infra.home.lock import alone
 from studies.infra.locations import default_url
 from studies.infra.storage import open_storage, quiet_optuna
 from studies.report.progress import open_console

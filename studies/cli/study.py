@@ -299,7 +299,7 @@ def serve_dashboard(storage: str | None, host: str, port: int) -> None:
     from optuna.artifacts import FileSystemArtifactStore
     from optuna_dashboard import run_server
 
-    from studies.study.final_test import ARTIFACTS
+    from studies.study.final.final_test import ARTIFACTS
 
     quiet_optuna()
     check_range("--port", port, 1, MAX_PORT)

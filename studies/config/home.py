@@ -6,7 +6,7 @@ from pathlib import Path
 import platformdirs
 
 from evaluators.devices.registry import Devices
-from studies.infra.home_lock import claim
+from studies.infra.home.lock import claim
 
 
 def devices() -> Devices:

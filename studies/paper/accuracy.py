@@ -11,7 +11,7 @@ from studies.report.progress import Reporter
 from studies.results.outcome import DesignResult, Outcome, Split, Verdict
 from studies.results.verdict import CorrectBySplit, Judged, judged, split_of, verdict, verdict_on
 from studies.study.context import StudyContext
-from studies.study.final_test import Reference, reference_rows, testers
+from studies.study.final.final_test import Reference, reference_rows, testers
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from studies.paper.caveats import (
 from studies.paper.timing import Timed, time_designs
 from studies.report.progress import Reporter
 from studies.study.context import StudyContext, latency_on, open_devices
-from studies.study.final_test import testers
+from studies.study.final.final_test import testers
 from studies.study.training_protocol import chosen_protocol
 
 FOLDED = Rewrites(fold_attention=True)

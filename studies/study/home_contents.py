@@ -8,8 +8,8 @@ from enum import Enum
 from pathlib import Path
 
 from evaluators.cached_files import SUFFIX
-from studies.infra.home_lock import LOCK
-from studies.infra.leftovers import is_leftover
+from studies.infra.home.leftovers import is_leftover
+from studies.infra.home.lock import LOCK
 from studies.study.trained_weights import StudyWeights
 
 _KEY = "[0-9a-f]{64}"

@@ -24,7 +24,7 @@ from studies.results.trial_record import FINISHED, TrialRecord
 from studies.samplers.registry import chosen
 from studies.study.carrying_over import EarlierStudy
 from studies.study.context import load_space_of
-from studies.study.final_test import is_sought
+from studies.study.final.final_test import is_sought
 from studies.study.identity import other_settings
 from studies.study.lookup import find_study, is_missing
 

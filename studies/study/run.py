@@ -40,8 +40,8 @@ from studies.study.carrying_over import (
     take_over,
 )
 from studies.study.context import StudyContext, open_context, study_name
-from studies.study.final_test import finish, is_sought
-from studies.study.fine_tuning import fine_tune
+from studies.study.final.final_test import finish, is_sought
+from studies.study.final.fine_tuning import fine_tune
 from studies.study.identity import open_study
 from studies.study.lookup import stored_protocol
 from studies.study.trained_weights import bound_weights

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from studies.config.home import home
-from studies.infra.home_lock import alone, release
-from studies.infra.leftovers import leftovers
+from studies.infra.home.leftovers import leftovers
+from studies.infra.home.lock import alone, release
 from studies.infra.locations import StorageError
 
 KEY = "0a" * 32

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from search_space.locks import holder_of
-from studies.infra.leftovers import sweep
+from studies.infra.home.leftovers import sweep
 from studies.infra.locations import StorageError
 
 LOCK = "in-use.lock"

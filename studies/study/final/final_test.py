@@ -39,8 +39,8 @@ from studies.results.study_outcome import (
 from studies.results.trial_record import PublishedFigures, TrialResult, genotype_of
 from studies.search.latency_prediction import LearnedLatency
 from studies.study.context import Step, StudyContext
-from studies.study.notes import note_near_misses, note_of
-from studies.study.retiming import retime
+from studies.study.final.notes import note_near_misses, note_of
+from studies.study.final.retiming import retime
 
 ARTIFACTS = "optuna-artifacts"
 LEAST_READINGS = 8

@@ -25,7 +25,7 @@ def add(
 ) -> None:
     """Remember a board that is reached over SSH."""
     with errors():
-        from studies.cli.device import add_device
+        from studies.cli.device.commands import add_device
 
         add_device(name, url, key)
 
@@ -34,7 +34,7 @@ def add(
 def show_all() -> None:
     """List the devices that are remembered."""
     with errors():
-        from studies.cli.device import list_devices
+        from studies.cli.device.commands import list_devices
 
         list_devices()
 
@@ -43,7 +43,7 @@ def show_all() -> None:
 def remove(name: Name) -> None:
     """Forget a device; nothing is done on it."""
     with errors():
-        from studies.cli.device import remove_device
+        from studies.cli.device.commands import remove_device
 
         remove_device(name)
 
@@ -58,7 +58,7 @@ def trust(
 ) -> None:
     """Show a device's host key, and record it as the one that it must have from now on."""
     with errors():
-        from studies.cli.device import trust_device
+        from studies.cli.device.commands import trust_device
 
         trust_device(name, yes, replace)
 
@@ -86,7 +86,7 @@ def install(
 ) -> None:
     """Put the agent of this version on a device, and print how to restrict the key to it."""
     with errors():
-        from studies.cli.device import install_agent
+        from studies.cli.device.commands import install_agent
 
         install_agent(name, python, key, with_runtime)
 
@@ -95,6 +95,6 @@ def install(
 def check(name: Annotated[str, typer.Argument(help="A device's name, or local.")]) -> None:
     """Check a device: what is wrong, and how to fix it."""
     with errors():
-        from studies.cli.device import check_device
+        from studies.cli.device.commands import check_device
 
         check_device(name)

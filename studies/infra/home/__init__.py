@@ -1,0 +1,1 @@
+"""The folder of cached files: who uses it, and what killed runs left in it."""

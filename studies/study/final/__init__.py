@@ -1,0 +1,1 @@
+"""What follows a search: readings in turns, fine-tuning, the test split, notes."""
