@@ -17,9 +17,12 @@ _FLAGS = {
     "limits": "limit",
     "latency_limit_ms": "latency-limit",
     "accept_faults": "accept-faults",
+    "from_study": "from",
 }
 """Flags that are not called like their option."""
 _OF_A_PRESET = ("preset", "title", "grid", "about", "superfuse")
+_OF_ONE_RUN = ("take_over", "retime", "configuration")
+"""Options that say nothing of the study, or whose values are options of their own."""
 
 
 def command_line(settings: Settings) -> str:
@@ -35,7 +38,7 @@ def command_line(settings: Settings) -> str:
         preset = f"{settings.preset.name}.toml"
     words = ["fusion-nas", "run", "--study", preset]
     for name, value in options.items():
-        if name in _OF_A_PRESET or name == "take_over" or value == own.get(name):
+        if name in (*_OF_A_PRESET, *_OF_ONE_RUN) or value == own.get(name):
             continue
         words += _flag(name, value)
     return shlex.join(words)

@@ -86,7 +86,7 @@ def _wording(choices: Sequence[Choice]) -> Callable[[Choice], str]:
 
 def _welch(one: Sequence[float], other: Sequence[float]) -> Value:
     """Difference of two means with its 95 % interval by Welch's test."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     means = [sum(values) / len(values) for values in (one, other)]
     spreads = [
@@ -98,5 +98,5 @@ def _welch(one: Sequence[float], other: Sequence[float]) -> Value:
         return Value(difference, difference, difference)
     shares = zip(spreads, (one, other), strict=True)
     freedom = variance**2 / sum(s**2 / (len(values) - 1) for s, values in shares)
-    half = float(t.ppf(0.975, freedom)) * math.sqrt(variance)
+    half = float(stdtrit(freedom, 0.975)) * math.sqrt(variance)
     return Value(difference, difference - half, difference + half)

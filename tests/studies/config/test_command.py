@@ -18,7 +18,7 @@ def settings_of(command: str) -> Settings:
     group = get_command(app)
     assert isinstance(group, TyperGroup)
     params = dict(group.commands["run"].make_context("run", words).params)
-    for own in ("page", "as_json"):
+    for own in ("page", "as_json", "dry_run", "config", "log_file"):
         del params[own]
     return load_settings(params.pop("study"), params)
 
@@ -31,6 +31,7 @@ def settings_of(command: str) -> Settings:
         ("pareto", {"precisions": ("fp32", "fp16"), "threads": 2, "timing": "alone"}),
         ("pareto", {"data": "built-in:shapes", "name": "a name 'with quotes'", "cv": True}),
         ("pareto", {"storage": "sqlite:///other.db", "fine_tune": 2, "seeds": 3, "compile": True}),
+        ("pareto", {"from_study": "other", "hours": 1.5, "patience": 9, "final_readings": 0}),
         ("stages", {"seed": 4}),
     ],
 )
