@@ -46,6 +46,7 @@ from studies.results.trial_record import (
     TimingRecord,
     TrainingRecord,
     TrialRecord,
+    TrialRecordError,
     TrialResult,
     settled_key,
 )
@@ -198,13 +199,17 @@ def with_turns(row: DesignResult, study: optuna.Study) -> DesignResult:
     """The row with the latency that was read in turns at the study's end, where there is one.
 
     The latency of the search is kept if it was not disturbed and every later reading was. A design
-    that is then over the study's latency limit is infeasible.
+    that is then over the study's latency limit is infeasible. Raises TrialRecordError.
     """
     found = study.user_attrs.get(TURNS, {}).get(row.name if row.number is None else str(row.number))
     if found is None:
         return row
-    readings = tuple(None if each is None else Reading(**each) for each in found["readings"])
-    turns = Turns(found["session"], readings)
+    try:
+        readings = tuple(None if each is None else Reading(**each) for each in found["readings"])
+        turns = Turns(found["session"], readings)
+    except (KeyError, TypeError) as error:
+        said = f"{row.label}: {TURNS!r} of the study is damaged: {error}"
+        raise TrialRecordError(said) from error
     row = replace(row, turns=turns)
     latency = turns.latency
     if latency is None or (turns.crowded and row.latency and not row.crowded):
