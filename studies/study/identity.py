@@ -13,6 +13,7 @@ from optuna.study import StudyDirection
 from device_agent.wire.request import TimingProtocol
 from evaluators.data import DataSet, summary
 from evaluators.data.folds import pool
+from evaluators.onnx.builder import GRAPH_VERSION
 from evaluators.quality.cross_validation import FOLDS
 from evaluators.training.loop import TRAINING_VERSION, Trunks
 from search_space.redaction import redacted_url
@@ -38,7 +39,7 @@ from studies.study.context import StudyContext, data_label, study_name
 from studies.study.lookup import remove_stored_password
 from studies.study.training_protocol import in_words
 
-TRAINING = "training protocol or seed"
+TRAINING, GRAPHS = "training protocol or seed", "version of the exported graphs"
 SAME_RESULTS = ("data", "space", TRAINING)
 """The parts of a study's identity that trained networks depend on."""
 
@@ -171,6 +172,8 @@ def check_identity(
     other = sorted(key for key in parts or identity if identity[key] != known.get(key))
     if other:
         stored = f" (--threads {known['threads']})" if other == ["threads"] else ""
+        if GRAPHS in other:
+            stored = " (one of a version that exported other graphs cannot be resumed)"
         if TRAINING in other:
             stored = " (one of a version that trained by another recipe cannot be resumed)"
         raise StorageError(
@@ -215,6 +218,7 @@ def _identity(context: StudyContext) -> dict[str, Any]:
         "data": context.data.fingerprint,
         "space": _digest(space),
         TRAINING: _digest([TRAINING_VERSION, asdict(context.quality.protocol)]),
+        GRAPHS: GRAPH_VERSION,
         "device": context.latency.device().fingerprint,
         "timing": context.latency.protocol.as_json(),
         **_identity_of_settings(context.settings),

@@ -14,13 +14,16 @@ from evaluators.evaluation import Evaluation, Measure
 from evaluators.latency.evaluator import LatencyEvaluator, waited
 from evaluators.latency.readings import Reading
 from evaluators.latency.turns import read_in_turns
+from evaluators.onnx.builder import GRAPH_VERSION
 from evaluators.statistics.ratio import ratio_in_turns
 from search_space.design.genotype import Genotype
+from search_space.errors import STORAGE
 from studies.config.options import DeviceOptions
 from studies.config.usage import UsageError
 from studies.results.outcome import DesignResult, Timing, Turns, Value
-from studies.results.study_outcome import TURNS, outcome_of, turns_json
+from studies.results.study_outcome import IDENTITY, TURNS, outcome_of, turns_json
 from studies.results.verdict import speed
+from studies.study.identity import GRAPHS
 
 # The ratio of two networks that were read in turns
 
@@ -206,3 +209,15 @@ def test_readings_that_give_no_interval_are_refused() -> None:
             DeviceOptions(final_readings=count)
     with pytest.raises(UsageError, match="--retime with --final-readings 0"):
         DeviceOptions(final_readings=0, retime=True)
+
+
+def test_a_study_whose_graphs_were_exported_otherwise_is_not_resumed(
+    place: Place, tmp_path: Path
+) -> None:
+    shutil.copytree(place.folder, tmp_path / "place")
+    old = Place(tmp_path / "place")
+    study = study_of(old)
+    study.set_user_attr(IDENTITY, {**study.user_attrs[IDENTITY], GRAPHS: GRAPH_VERSION - 1})
+    done = old.finish(old.run("--trials", "6"))
+    assert done.returncode == STORAGE
+    assert "a version that exported other graphs cannot be resumed" in done.stderr
