@@ -192,13 +192,17 @@ class LatencyEvaluator:
 
     def time(self, genotype: Genotype, artifact: Artifact) -> Evaluation:
         """The same for a design that is already built."""
-        if self._runs.weights_seed is None or artifact.stripped:
-            return self._time(genotype, artifact, artifact)
-        sent = strip_weights(artifact)
+        sent = self.as_sent(artifact)
         try:
             return self._time(genotype, artifact, sent)
         finally:
-            sent.discard()
+            if sent is not artifact:
+                sent.discard()
+
+    def as_sent(self, artifact: Artifact) -> Artifact:
+        """Return what crosses the link: without weights, unless they are sent; maybe itself."""
+        is_whole = self._runs.weights_seed is not None and not artifact.stripped
+        return strip_weights(artifact) if is_whole else artifact
 
     def _time(self, genotype: Genotype, artifact: Artifact, sent: Artifact) -> Evaluation:
         """The latency of `artifact`, of which the device gets the file `sent`."""
@@ -284,12 +288,14 @@ class LatencyEvaluator:
         The next evaluation does so by itself. Until then a host that was ended before it could
         keep its evaluation finds the result on the device, and nothing is measured twice.
         """
-        jobs, self._unsettled = self._unsettled, []
+        jobs = self._unsettled
         if jobs:
             try:
                 self._device.forget([sha256 for sha256, _ in jobs], [job for _, job in jobs])
             except DeviceError:  # what is measured stays good; the next call finds a new link
                 self._device.close()
+            else:
+                self._unsettled = []
 
     def _measure(
         self, artifact: Artifact, request: MeasureRequest

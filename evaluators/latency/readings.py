@@ -1,6 +1,7 @@
 """What timing in turns gives; it loads nothing, so that reports can be made without PyTorch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -11,6 +12,8 @@ class Reading:
         median_ms, low_ms, high_ms: Median wall time of one inference, and its 95 % interval.
         crowded: In words, which load disturbed it; empty where none did.
         cpu_ms: Processor time of one inference; None where it is not known or not on one thread.
+        tail: Of single runs, in ms: `p95`, `p99` and `jitter`.
+        device: Name of the device that took it.
     """
 
     median_ms: float
@@ -18,6 +21,8 @@ class Reading:
     high_ms: float
     crowded: str = ""
     cpu_ms: float | None = None
+    tail: Mapping[str, float] = field(default_factory=dict)
+    device: str = ""
 
 
 Readings = tuple[Reading | None, ...]

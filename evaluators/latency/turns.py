@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from evaluators.evaluation import Evaluation
-from evaluators.latency.evaluator import LatencyEvaluator
+from evaluators.latency.evaluator import LatencyEvaluator, MeasureError
 from evaluators.latency.readings import Reading, Readings
+from evaluators.onnx.builder import Artifact
 from search_space.design.genotype import Genotype
 
 
@@ -34,22 +34,36 @@ def read_in_turns(
     with ExitStack() as stack:
         artifacts = {}
         for key, design in by_key.items():
-            artifacts[key] = latency.build(design)
-            stack.callback(artifacts[key].discard)
+            built = latency.build(design)
+            artifacts[key] = latency.as_sent(built)
+            for artifact in {built.path: built, artifacts[key].path: artifacts[key]}.values():
+                stack.callback(artifact.discard)
         for k in range(rounds):
             for key in by_key if k % 4 in (0, 3) else reversed(by_key):
-                readings[key].append(_reading(latency.time(by_key[key], artifacts[key])))
+                readings[key].append(_reading(latency, by_key[key], artifacts[key]))
                 if progress:
                     progress(sum(map(len, readings.values())), rounds * len(by_key))
     latency.settle()
     return {key: tuple(found) for key, found in readings.items()}
 
 
-def _reading(found: Evaluation) -> Reading | None:
+def _reading(latency: LatencyEvaluator, design: Genotype, artifact: Artifact) -> Reading | None:
+    try:
+        found = latency.time(design, artifact)
+    except MeasureError:  # of this design; those of the link end the run
+        return None
     if found.infeasible or found.unstable:
         return None
     taken = found["latency_ms"]
     low = taken.value if taken.low is None else taken.low
     high = taken.value if taken.high is None else taken.high
     details = found.details
-    return Reading(taken.value, low, high, details["crowded"], details["cpu_ms"])
+    return Reading(
+        taken.value,
+        low,
+        high,
+        details["crowded"],
+        details["cpu_ms"],
+        {name: found[f"latency_{name}_ms"].value for name in ("p95", "p99", "jitter")},
+        details["device"],
+    )

@@ -2,10 +2,9 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import optuna
 from rich.table import Table
 
 from evaluators.cached_files import SUFFIX
@@ -15,13 +14,11 @@ from studies.config.usage import UsageError
 from studies.infra.home.leftovers import remove
 from studies.infra.home.lock import alone
 from studies.infra.locations import default_url
-from studies.infra.storage import open_storage, quiet_optuna
+from studies.infra.storage import quiet_optuna
 from studies.report.progress import open_console
-from studies.results.study_outcome import SUBJECT
 from studies.results.text import clean, counted, size
 from studies.study.home_contents import SHOWN_AS, Content, contents_of
-from studies.study.lookup import is_missing
-from studies.study.trained_weights import StudyWeights, weights_of
+from studies.study.trained_weights import weights_in
 
 DAY_S = 24 * 3600.0
 
@@ -42,7 +39,8 @@ def clean_home(storage: str | None, older_than: float | None, dry_run: bool, yes
         return
     before = None if older_than is None else now - older_than * DAY_S
     url = storage or default_url()
-    contents = contents_of(folder, studies_in(url))
+    quiet_optuna()
+    contents = contents_of(folder, weights_in(url))
     _show(folder, url, contents, before, now)
     going = [each for each in contents if each.may_go(before)]
     if not going or dry_run:
@@ -52,27 +50,14 @@ def clean_home(storage: str | None, older_than: float | None, dry_run: bool, yes
     if not yes and not _agreed(going):
         print("Nothing was removed.")
         return
+    agreed = {each.path for each in going}
     with alone(folder):
+        # A run may have ended meanwhile, whose front needs what a beaten design left.
+        contents = contents_of(folder, weights_in(url))
+        going = [each for each in contents if each.path in agreed and each.may_go(before)]
         for each in going:
             remove_content(each)
     print(f"Removed {_told(going)}.")
-
-
-def studies_in(url: str) -> Mapping[str, StudyWeights]:
-    """The weights of every study of a storage; none where there is no such file yet.
-
-    Raises StorageError.
-    """
-    quiet_optuna()
-    if is_missing(url):
-        return {}
-    opened = open_storage(url)
-    found = {}
-    for name in optuna.study.get_all_study_names(opened):
-        study = optuna.load_study(study_name=name, storage=opened)
-        if SUBJECT in study.user_attrs:
-            found[name] = weights_of(study)
-    return found
 
 
 def remove_content(content: Content) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
+from search_space.redaction import redacted
 from studies.config.usage import UsageError
 
 OWN = ("config", "dry_run")
@@ -46,7 +47,7 @@ def with_config(context: typer.Context, file: Path | None) -> tuple[dict[str, An
             overridden.append(name)
             continue
         values[parameter] = checked
-        used.append(f"{name} = {value!r}")
+        used.append(redacted(f"{name} = {value!r}"))
     said = f"{file.name}: {', '.join(used) or 'nothing'}"
     if overridden:
         said += f"; given on the command line: {', '.join(overridden)}"

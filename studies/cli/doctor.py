@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evaluators.devices.registry import DevicesError
 from search_space.errors import USAGE, FusionNasError
-from studies.config.home import devices, home
+from studies.config.home import devices, home_path
 from studies.infra.locations import default_url
 from studies.report import terminal
 from studies.report.paragraphs import say
@@ -86,7 +86,7 @@ def checkup() -> Checkup:
     problems: list[Problem] = []
     packages = dict(_packages(problems))
     providers = _providers(packages, problems)
-    where = home()
+    where = home_path()
     return Checkup(
         platform.python_version(),
         packages,

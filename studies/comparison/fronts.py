@@ -14,7 +14,14 @@ from studies.config.usage import UsageError
 from studies.report.json_output import row_as_json
 from studies.results.outcome import DesignResult
 from studies.results.pareto import complete, pareto_front, point
-from studies.results.study_outcome import CONDITIONS, IDENTITY, correct_answers, rows_of
+from studies.results.study_outcome import (
+    CONDITIONS,
+    IDENTITY,
+    SUBJECT,
+    correct_answers,
+    goals_of,
+    rows_of,
+)
 from studies.results.trial_record import TrialRecord
 from studies.results.verdict import judged, speed
 
@@ -145,7 +152,7 @@ def side_of(letter: str, study: optuna.Study) -> Side:
         study.user_attrs.get(IDENTITY, {}),
         rows,
         designs,
-        pareto_front(rows),
+        pareto_front(rows, goals_of(study.user_attrs[SUBJECT]).objectives),
         correct_answers(study, "valid"),
     )
 

@@ -3,7 +3,7 @@
 import shlex
 from typing import Any
 
-from search_space.redaction import redacted_url
+from search_space.redaction import redacted, redacted_url
 from studies.config.settings import Settings, load_settings
 from studies.config.usage import UsageError
 
@@ -52,4 +52,6 @@ def _flag(name: str, value: Any) -> list[str]:
         return [flag]
     if isinstance(value, tuple):
         return [word for each in value for word in (flag, str(each))]
-    return [flag, redacted_url(str(value)) if name == "storage" else str(value)]
+    if name == "storage":
+        return [flag, redacted_url(str(value))]
+    return [flag, redacted(str(value))]

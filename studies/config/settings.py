@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.devices.registry import LOCAL, DevicesError
-from search_space.redaction import redacted_url
+from search_space.redaction import redacted, redacted_url
 from studies.config.home import devices
 from studies.config.options import (
     DataOptions,
@@ -146,6 +146,8 @@ class Settings:
         The storage is stored without its password: whoever reads the study would read it.
         """
         options = {**self.to_options(), "storage": redacted_url(self.storage)}
+        if self.search.from_study is not None:
+            options["from_study"] = redacted(self.search.from_study)
         return {
             _STORED_NAMES.get(name, name): value
             for name, value in options.items()

@@ -64,6 +64,13 @@ class Turns:
         )
 
     @property
+    def tail(self) -> dict[str, float]:
+        """Of single runs, in ms: medians of `p95`, `p99` and `jitter` over the stable readings."""
+        stable = self.stable
+        names = stable[0].tail if stable else ()
+        return {name: median(each.tail[name] for each in stable) for name in names}
+
+    @property
     def crowded(self) -> str:
         """Which load disturbed the last reading, if it disturbed all; else empty."""
         return self.stable[-1].crowded if self.stable else ""

@@ -60,6 +60,9 @@ RIGHT = "right"
 by split and name."""
 TURNS = "readings in turns"
 """Of the study: by trial number or reference's name, what `turns_json` gives of each design."""
+CARRIED_OVER = "carried over"
+"""Condition of a study that began from another, and the attribute with the same as values. Of it
+`names` are of designs that the other study's search found: they are no baselines here."""
 PARTS = "latency parts"
 """What the latency model says of the parts of designs, in ms, by trial and owner."""
 MIN_TRIALS_FOR_IMPORTANCE = 8
@@ -214,7 +217,13 @@ def with_turns(row: DesignResult, study: optuna.Study) -> DesignResult:
     latency = turns.latency
     if latency is None or (turns.crowded and row.latency and not row.crowded):
         return row
-    row = replace(row, latency=latency, latency_in_search=row.latency, crowded=turns.crowded)
+    row = replace(
+        row,
+        latency=latency,
+        latency_in_search=row.latency,
+        tail=turns.tail,
+        crowded=turns.crowded,
+    )
     limit = study.user_attrs[SUBJECT]["latency_limit_ms"]
     if row.number is None or limit is None or latency.value <= limit:
         return row
@@ -318,7 +327,9 @@ def outcome_of(study: optuna.Study) -> Outcome:
     sought = goals_of(subject)
     objectives = sought.objectives
     reference = None if grid else reference_point(rows, objectives)
-    named = [row for row in rows if row.name and row.state == "complete"]
+    found_before = set(study.user_attrs.get(CARRIED_OVER, {}).get("names", ()))
+    seeded = [row for row in rows if row.name and row.name not in found_before]
+    named = [row for row in seeded if row.state == "complete"]
     front = pareto_front(rows, objectives)
     by_split: CorrectBySplit = {
         "valid": correct_answers(study, "valid"),
@@ -356,8 +367,10 @@ def outcome_of(study: optuna.Study) -> Outcome:
         fine_tuned=fine_tuned,
         goals=sought,
         command=study.user_attrs.get(COMMAND, ""),
-        importances_by=importance_method(sum(row.state == "complete" for row in rows)),
-        summary=None if grid or sought.more else summary_of(rows, references, by_split),
+        importances_by=importance_method(len(_complete(study))),
+        summary=None
+        if grid or sought.more
+        else summary_of(rows, references, by_split, [row.name for row in seeded]),
     )
 
 
@@ -389,8 +402,12 @@ def _importance_evaluator(trials: int) -> Any:
     return optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
 
 
+def _complete(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
 def _importances(study: optuna.Study, sought: Goals) -> dict[str, dict[str, float]]:
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = _complete(study)
     found: dict[str, dict[str, float]] = {}
     if len(complete) < MIN_TRIALS_FOR_IMPORTANCE:
         return found

@@ -5,7 +5,7 @@ excludes the other one.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -236,12 +236,13 @@ def _in_turns(own: DesignResult, rival: DesignResult) -> Value | None:
     shared = "shared" in (own.timing, rival.timing)
     by_cpu = shared and all(reading.cpu_ms for reading in readings)
 
-    def compared(reading: Reading | None) -> float | None:
-        if reading is None:
+    def compared(reading: Reading | None, other: Reading | None) -> float | None:
+        if reading is None or other is None or reading.device != other.device:
             return None
         return reading.cpu_ms if by_cpu else reading.median_ms
 
-    found = ratio_in_turns(*(list(map(compared, each.readings)) for each in turns))
+    rounds = list(zip(turns[0].readings, turns[1].readings, strict=True))
+    found = ratio_in_turns([compared(a, b) for a, b in rounds], [compared(b, a) for a, b in rounds])
     return None if found is None else Value(found.value, found.low, found.high)
 
 
@@ -336,26 +337,30 @@ def _missing(judged: Judged) -> str:
 
 
 def summary_of(
-    rows: Sequence[DesignResult], references: Sequence[DesignResult], correct: CorrectBySplit
+    rows: Sequence[DesignResult],
+    references: Sequence[DesignResult],
+    correct: CorrectBySplit,
+    seeded: Collection[str],
 ) -> Summary | None:
     """The most accurate design that the search found, compared with the baselines.
 
     Both are chosen by the accuracy that the search chose by. The baselines are the most accurate
     seeded design, the best late design and text alone, as far as they are known. Where there are
-    several, their p-values are adjusted together.
+    several, their p-values are adjusted together. `seeded` are the names of the designs that were
+    not found by a search.
 
     Returns:
         None where the search has found no complete design.
     """
     known = complete(rows)
-    best = _best([row for row in known if not row.name])
+    best = _best([row for row in known if row.name not in seeded])
     if best is None:
         return None
-    seeded = [row for row in known if row.name]
-    late = [row for row in seeded if row.name.startswith(LATE)]
+    given = [row for row in known if row.name in seeded]
+    late = [row for row in given if row.name.startswith(LATE)]
     alone = [row for row in references if row.name == TEXT_ONLY and row.accuracy and row.latency]
     asked = (
-        ("the most accurate seeded design", _best(seeded)),
+        ("the most accurate seeded design", _best(given)),
         ("late fusion", _best(late)),
         ("text alone", _best(alone)),
     )

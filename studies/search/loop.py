@@ -150,6 +150,8 @@ class Search:
         found: tuple[list[str], list[str]] = [], []
         for trial in self._ledger.running:
             worker = TrialRecord.of(trial).worker
+            if self._stopped and self._workers.is_dead(worker, ages.get(trial.number)):
+                continue  # nothing takes it over after a stopping rule; the next run does
             if worker != self._workers.name:
                 said = f"trial {trial.number} of worker {worker or 'without a name'}"
                 found[trial.number not in ages].append(said)

@@ -7,6 +7,7 @@ from datetime import datetime
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.results.objectives import Goals
+from studies.results.trial_record import TrialRecord
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -42,15 +43,17 @@ class StoppingRules:
 def trials_without_gain(trials: Sequence[FrozenTrial], goals: Goals) -> int:
     """Count the finished trials since the last that added to the hypervolume.
 
-    A trial adds to it exactly if no earlier one is at least as good in every objective. Failed
-    trials count for nothing, infeasible ones as trials without a gain.
+    A trial adds to it exactly if no earlier one is at least as good in every objective. Infeasible
+    trials are without a gain. Not counted are failed trials, designs that were given by name, and
+    those that are not timed yet or were stopped by the probe: they say little of the search.
     """
     finished = [trial for trial in trials if trial.state in _FINISHED]
     finished.sort(key=lambda trial: trial.datetime_complete or datetime.max)
     front: list[tuple[float, ...]] = []
     since = 0
     for trial in finished:
-        since += 1
+        record = TrialRecord.of(trial)
+        since += not (record.name or record.again or record.result.stopped)
         if trial.state is not TrialState.COMPLETE:
             continue
         gains = tuple(o.gain(v) for o, v in zip(goals.objectives, trial.values, strict=True))

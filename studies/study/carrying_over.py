@@ -12,15 +12,12 @@ from search_space.design.genotype import Genotype
 from studies.report.progress import Reporter
 from studies.results.outcome import DesignResult
 from studies.results.pareto import pareto_front
-from studies.results.study_outcome import CONDITIONS, rows_of
+from studies.results.study_outcome import CARRIED_OVER, CONDITIONS, SUBJECT, goals_of, rows_of
 from studies.results.text import counted
 from studies.results.trial_record import StoredEvaluation, TrialRecord, TrialResult
 from studies.search.latency_prediction import reading_of
 from studies.study.context import StudyContext
 from studies.study.lookup import find_named_study
-
-CARRIED_OVER = "carried over"
-"""Condition of a study that began from another, and the attribute with the same as values."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,7 @@ class EarlierDesign:
     genotype: Genotype
     adapted: str
     result: TrialResult
+    is_published: bool
 
 
 class EarlierStudy:
@@ -53,14 +51,17 @@ class EarlierStudy:
         """Its front, fastest first, then its other named designs; each once."""
         records = {t.number: TrialRecord.of(t) for t in self.study.get_trials(deepcopy=False)}
         rows = rows_of(self.study)
-        listed: list[DesignResult] = [*pareto_front(rows), *(row for row in rows if row.name)]
+        front = pareto_front(rows, goals_of(self.study.user_attrs[SUBJECT]).objectives)
+        listed: list[DesignResult] = [*front, *(row for row in rows if row.name)]
         found: dict[str, EarlierDesign] = {}
         for row in listed:
             record = records[row.number or 0]
             genotype = record.result.genotype
             if genotype is not None:
                 name = row.name or f"{row.label} of {self.name}"
-                design = EarlierDesign(name, genotype, row.adapted, record.result)
+                design = EarlierDesign(
+                    name, genotype, row.adapted, record.result, is_published=bool(row.name)
+                )
                 found.setdefault(genotype.key, design)
         return tuple(found.values())
 
@@ -74,11 +75,13 @@ def take_over(context: StudyContext, study: optuna.Study, earlier: EarlierStudy)
     """Store the earlier study's accuracies of the designs to be timed first, where they are valid.
 
     An accuracy is valid if its content key is that of this study: the same data, training, seed and
-    weights. Others are trained anew. Returns how many accuracies are known, and notes it in the
-    study.
+    weights. Others are trained anew. Designs that this space does not hold are passed over. Returns
+    how many accuracies are known, and notes it in the study when it is begun.
     """
     known = 0
     for design in earlier.designs:
+        if not context.space.holds(design.genotype):
+            continue
         key = context.selection.key(design.genotype)
         stored = next((e for e in design.result.evaluations if e.key == key), None)
         if context.store.get(key) is not None:
@@ -86,9 +89,12 @@ def take_over(context: StudyContext, study: optuna.Study, earlier: EarlierStudy)
         elif stored is not None and design.result.training is not None:
             context.store.put(_evaluation(stored, design.result, earlier.name))
             known += 1
+    if CARRIED_OVER in study.user_attrs:
+        return known
     note = {
         "study": earlier.name,
         "designs": len(earlier.designs),
+        "names": [design.name for design in earlier.designs if not design.is_published],
         "accuracies": known,
         "latency_readings": len(earlier.readings(encoders_of(context))),
     }

@@ -24,7 +24,8 @@ KINDS: Mapping[str, re.Pattern[str]] = {
         "features": rf"features/{_KEY}",
         "ONNX subgraphs": rf"parts/{_KEY}\.part",
         "built-in data": r"data/(rendered|shapes)/[^/.][^/]*",
-        "frames and sounds": r"data/(frames|sounds|index)/.+",
+        "frames and sounds": r"data/(frames/middle-\d+|sounds/mono-16k-\d+)/.+"
+        r"|data/index/[0-9a-f]{16}\.json",
         "agents of this machine": r"device/(agent-\d+|check)",
         "locks": r"(.+/)?[^/]+\.lock|workers/asking",
     }.items()
@@ -130,7 +131,7 @@ def _whose(unit: str, kind: str, studies: Mapping[str, StudyWeights]) -> tuple[s
         return f"{_names(own)}: front and named designs", Fate.STAYS
     if beaten:
         return f"{_names(beaten)}: other designs", Fate.UNUSED
-    return "references, or another storage", Fate.CACHE
+    return "other seeds, references, or another storage", Fate.CACHE
 
 
 def _names(studies: Sequence[str]) -> str:

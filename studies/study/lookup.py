@@ -48,10 +48,13 @@ def find_named_study(storage: str | None, given: str) -> optuna.Study:
 
     Raises StorageError or UsageError.
     """
-    name, at, own = given.rpartition("@")
-    if not at:
+    scheme = given.find("://")
+    # The user and password of a URL end with an @ too.
+    at = given.rfind("@", 0, scheme if scheme >= 0 else len(given))
+    if at < 0:
         return find_study(storage, given)
-    if "://" not in own:
+    name, own = given[:at], given[at + 1 :]
+    if scheme < 0:
         own = f"sqlite:///{Path(own).expanduser()}"
     return find_study(own, name or None)
 

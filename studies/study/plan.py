@@ -15,7 +15,7 @@ from evaluators.quality.cross_validation import FOLDS
 from search_space.space.paper import seeded_designs
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import grid_in
-from studies.config.home import home
+from studies.config.home import home_path
 from studies.config.settings import Settings
 from studies.infra.storage import open_storage
 from studies.report.terminal import duration
@@ -96,7 +96,7 @@ def plan_of(settings: Settings) -> Plan:
     total = settings.search.trials or len(names)
     remaining = max(0, total - finished)
     each_s, source = _seconds(settings.storage, study)
-    weights = [file.stat().st_size for file in (home() / "weights").glob("*.safetensors")]
+    weights = [file.stat().st_size for file in (home_path() / "weights").glob("*.safetensors")]
     repeats = FOLDS if settings.training.cv else 1
     return Plan(
         study=name,
@@ -111,8 +111,8 @@ def plan_of(settings: Settings) -> Plan:
         seconds=None if each_s is None else remaining * each_s,
         seconds_from=source,
         weight_bytes=int(median(weights) * remaining) if weights else None,
-        stored_bytes=sum(_bytes(home() / part) for part in ("features", "weights", "trunks")),
-        free_bytes=_free(home()),
+        stored_bytes=sum(_bytes(home_path() / part) for part in ("features", "weights", "trunks")),
+        free_bytes=_free(home_path()),
         refused=() if study is None else tuple(other_settings(study, settings)),
         sampler=chosen(
             settings.search.sampler,
@@ -166,7 +166,7 @@ def in_words(plan: Plan, settings: Settings) -> Iterator[str]:
     if plan.weight_bytes is not None:
         more = f"about {_megabytes(plan.weight_bytes)} of new weights"
     yield (
-        f"disk: {more}; {_megabytes(plan.stored_bytes)} are cached in {home()}, "
+        f"disk: {more}; {_megabytes(plan.stored_bytes)} are cached in {home_path()}, "
         f"{_megabytes(plan.free_bytes)} are free"
     )
     yield "nothing was started"

@@ -167,13 +167,14 @@ def run_to_end(
                 f"{context.space.name}, whose designs all read {', '.join(context.space.needed)}; "
                 "leave it out, or give a space that says which of these are optional"
             )
+        own_name = study_name(settings, context.data, context.space)
+        if earlier and earlier.name == own_name and earlier.is_in(settings.storage):
+            raise UsageError(
+                f"--from {settings.search.from_study}: it is the study itself; leave it out, "
+                "or give a new --name"
+            )
         study = open_study(context)
         if earlier is not None:
-            if earlier.name == study.study_name and earlier.is_in(settings.storage):
-                raise UsageError(
-                    f"--from {settings.search.from_study}: it is the study itself; leave it out, "
-                    "or give a new --name"
-                )
             announce(reporter, earlier, take_over(context, study, earlier))
         if settings.training.fine_tune and context.quality.protocol.trunks in ("by-stage", "whole"):
             raise UsageError(
@@ -283,7 +284,7 @@ def _new_search(
     targets = SearchTargets(settings.search.goals, settings.search.latency_limit_ms)
     runner = TrialRunner(study, context.space, evaluators, targets, early, _seeds(context))
     sampler = sampler_maker(settings.search.sampler, settings.training.seed, context.space, latency)
-    bound = partial(bound_weights, study, context.home)
+    bound = partial(bound_weights, settings.storage, study.study_name, context.home)
     stopping = StoppingRules(settings.search.hours, settings.search.patience)
     fixed = context.grid is not None
     return Search(runner, workers, reporter, sampler, fixed, stopping, bound)

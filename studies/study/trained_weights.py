@@ -4,15 +4,18 @@ The others are trained again where they are asked for, so that a long study does
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
 
 from evaluators.cached_files import remove_cached
+from studies.infra.storage import open_storage
 from studies.results.pareto import pareto_front
 from studies.results.study_outcome import SUBJECT, goals_of, rows_of
 from studies.results.trial_record import TrialRecord
+from studies.study.lookup import is_missing
 
 MOST_BYTES = 4 * 2**30
 """Of the weights of a home, before a study removes those of its designs that others beat."""
@@ -51,22 +54,42 @@ def weights_file(home: Path, key: str) -> Path:
     return home / WEIGHTS / f"{key}.safetensors"
 
 
-def bound_weights(study: optuna.Study, home: Path, most_bytes: int = MOST_BYTES) -> int:
-    """Remove weights of beaten designs, oldest first, while all weights take more than a bound.
+def weights_in(url: str) -> Mapping[str, StudyWeights]:
+    """The weights of every study of a storage; none where there is no such file yet.
 
-    Returns how many were removed; none are as long as there is room.
+    Raises StorageError.
+    """
+    if is_missing(url):
+        return {}
+    opened = open_storage(url)
+    found = {}
+    for name in optuna.study.get_all_study_names(opened):
+        study = optuna.load_study(study_name=name, storage=opened)
+        if SUBJECT in study.user_attrs:
+            found[name] = weights_of(study)
+    return found
+
+
+def bound_weights(url: str, name: str, home: Path, most_bytes: int = MOST_BYTES) -> int:
+    """Remove weights of a study's beaten designs, oldest first, while all take more than a bound.
+
+    What another study of the storage needs stays. Returns how many were removed; none are as long
+    as there is room.
     """
     sizes = _sizes(home / WEIGHTS)
     total = sum(sizes.values())
     if total <= most_bytes:
         return 0
+    studies = weights_in(url)
+    needed = {key for weights in studies.values() for key in weights.stay}
     removed = 0
-    for key in weights_of(study).beaten:
+    for key in studies[name].beaten if name in studies else ():
         file = weights_file(home, key)
-        if total > most_bytes and file.name in sizes:
-            remove_cached(file)
-            total -= sizes[file.name]
-            removed += 1
+        if total > most_bytes and file.name in sizes and key not in needed:
+            with suppress(OSError):  # they only take room: no run ends for that
+                remove_cached(file)
+                total -= sizes[file.name]
+                removed += 1
     return removed
 
 

@@ -3,7 +3,7 @@
 import errno
 import json
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from shutil import copyfile
@@ -27,7 +27,7 @@ from studies.report.progress import Reporter
 from studies.results import text as result_text
 from studies.results.fine_tuned import ATTRIBUTE, RIGHTS, TEST
 from studies.results.study_outcome import CONDITIONS, PROTOCOL, TESTS, rows_of
-from studies.results.trial_record import TrialRecord, TrialResult, genotype_of
+from studies.results.trial_record import TimingRecord, TrialRecord, TrialResult, genotype_of
 from studies.study.context import StudyContext
 from studies.trained import export_files
 from studies.trained.export_folder import CARD, filled
@@ -160,7 +160,7 @@ def write_export(
                 "training_protocol": study.user_attrs[PROTOCOL],
                 "seeds": _seeds(context, tests),
                 "fine_tuned_whole": fine_tuned,
-                "valid": figures,
+                "valid": _without_timing(figures),
                 "exported_valid_accuracy": judged,
                 "test": tests and _figures(tests),
                 "test_note": LOOKED_AT if tests else NOT_LOOKED_AT,
@@ -200,6 +200,16 @@ def _write_card(folder: Path, card: dict[str, Any]) -> None:
     (folder / CARD).write_text(text + "\n", encoding="utf-8")
 
 
+def _without_timing(figures: dict[str, Any]) -> dict[str, Any]:
+    """Figures of a trial but for its reading: the card's `latency` is what the study reports."""
+    timing = {field.name for field in fields(TimingRecord)} | {"compile_s"}
+    return {
+        name: value
+        for name, value in figures.items()
+        if name not in timing and (name == "latency_key" or not name.startswith("latency_"))
+    }
+
+
 def _seeds(context: StudyContext, tests: dict[str, Any] | None) -> list[int]:
     """Seeds of the trainings that the card's figures are from; the network's own comes first."""
     count = len((tests or {}).get("seeds", ())) or 1
@@ -208,10 +218,12 @@ def _seeds(context: StudyContext, tests: dict[str, Any] | None) -> list[int]:
 
 def _latency(study: optuna.Study, number: int, result: TrialResult) -> dict[str, Any]:
     """The latency that the study reports of a trial, as values and in words."""
-    value = next((row.latency for row in rows_of(study) if row.number == number), None)
-    timing = result.timing
+    row = next((row for row in rows_of(study) if row.number == number), None)
+    value, timing = row and row.latency, result.timing
     words = f"{result_text.milliseconds(value, ' to ')} ms" if value else "not timed"
     found: dict[str, Any] = {"words": words, "ms": None, "timing": timing and asdict(timing)}
+    if row is not None:
+        found |= {"state": row.state, "reason": row.reason, "disturbed": row.crowded}
     if value is not None:
         found["ms"] = [value.value, value.low, value.high]
     return found

@@ -1,11 +1,11 @@
 """The files of an export beside its networks: predict.py, README, licences, checksums."""
 
-import importlib.util
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import copyfile
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -75,10 +75,10 @@ def example_inputs(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
 
 def predictor_of(folder: Path) -> Any:
     """The module predict.py of a folder, as its users run it."""
-    spec = importlib.util.spec_from_file_location("exported_predict", folder / PREDICT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module, path = ModuleType("exported_predict"), folder / PREDICT
+    module.__file__ = str(path)
+    # Not by import, which would write __pycache__ into the folder.
+    exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
     return module
 
 

@@ -28,6 +28,9 @@ _LARGE_PIXELS = 4_000_000
 """Pictures of more are decoded one at a time, however many threads there are."""
 _METADATA_BYTES = 16 * 2**20
 """Of a PNG's text or colour profile; Pillow reads 1 MB by itself."""
+_BLOCK_BYTES = 64 * 2**20
+"""Of Pillow's allocator: glibc gives blocks over 32 MB back to the system as soon as they are
+freed. Those of Pillow's 16 MB stay with the thread that decoded them, half a gigabyte each."""
 _one_large = threading.Lock()
 
 
@@ -75,6 +78,7 @@ def _decoded(path: Path) -> Iterator[Image]:
     Image.MAX_IMAGE_PIXELS = MOST_JPEG_PIXELS // 2  # twice as many are an error of Pillow's
     PngImagePlugin.MAX_TEXT_CHUNK = _METADATA_BYTES
     PngImagePlugin.MAX_TEXT_MEMORY = 4 * _METADATA_BYTES
+    Image.core.set_block_size(_BLOCK_BYTES)  # type: ignore[attr-defined]
     held = ExitStack()
     try:
         with warnings.catch_warnings():

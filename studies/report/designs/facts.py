@@ -42,8 +42,8 @@ def _facts(
     tail = tail and f", {tail} of single runs"
     searched = _with_unit(result_text.milliseconds(row.latency_in_search), "ms")
     latency = _with_unit(result_text.milliseconds(row.latency), "ms")
-    yield "Latency", latency and latency + ("" if searched else tail)
-    yield "Latency in the search", searched and searched + tail
+    yield "Latency", latency and latency + tail
+    yield "Latency in the search", searched
     yield "Latency by part, estimated", _by_part(row)
     yield "Probability not dominated", probability(row, certain)
     yield "Against the front", _standing(row, outcome)

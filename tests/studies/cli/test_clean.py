@@ -10,9 +10,8 @@ import optuna
 import pytest
 from tiny import Place, finished_place
 
-from studies.cli.clean import studies_in
 from studies.study.home_contents import CACHES, contents_of
-from studies.study.trained_weights import bound_weights, weights_file, weights_of
+from studies.study.trained_weights import bound_weights, weights_file, weights_in, weights_of
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def weights(place: Place) -> set[str]:
 
 
 def test_everything_in_a_home_has_a_known_kind(place: Place) -> None:
-    contents = contents_of(place.home, studies_in(place.url))
+    contents = contents_of(place.home, weights_in(place.url))
     assert {each.kind for each in contents} >= {"results", "trained weights", "features", "locks"}
     assert not [each.path for each in contents if each.kind == "other"]
     assert sum(each.files for each in contents) == len(files(place))
@@ -115,7 +114,7 @@ def test_a_study_goes_on_and_exports_as_before_after_all_caches_are_gone(place: 
     assert whole.returncode == 0, whole.stderr
     done = place.finish(place.command("clean", "--yes", "--older-than", "0"))
     assert done.returncode == 0, done.stderr
-    left = contents_of(place.home, studies_in(place.url))
+    left = contents_of(place.home, weights_in(place.url))
     assert not [e.path for e in left if e.kind in CACHES and "front and named" not in e.of]
     shutil.rmtree(place.home / "weights")  # these too are made again
     for arguments in (
@@ -144,11 +143,11 @@ def test_a_long_study_removes_the_oldest_beaten_weights_beyond_its_bound(tmp_pat
         file.write_bytes(bytes(1000))
         file.with_name(f"{file.name}.sha256").touch()
     total = 1000 * (len(known.stay) + len(known.beaten))
-    assert bound_weights(bench.study, tmp_path, total) == 0
-    assert bound_weights(bench.study, tmp_path, total - 2500) == 3
+    assert bound_weights(bench.url, "bench", tmp_path, total) == 0
+    assert bound_weights(bench.url, "bench", tmp_path, total - 2500) == 3
     gone = [key for key in known.beaten if not weights_file(tmp_path, key).exists()]
     assert gone == list(known.beaten)[:3]
     assert len(list((tmp_path / "weights").iterdir())) == 2 * (total // 1000 - 3)
-    bound_weights(bench.study, tmp_path, 0)
+    bound_weights(bench.url, "bench", tmp_path, 0)
     left = {file.stem for file in (tmp_path / "weights").glob("*.safetensors")}
     assert left == known.stay
