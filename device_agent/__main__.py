@@ -14,7 +14,7 @@ from device_agent.checks import ProtocolError
 from device_agent.jobs.child import end_with
 from device_agent.jobs.job import run_job
 from device_agent.runtime import Unavailable
-from device_agent.runtimes.tensorrt_rtx import load_rtx, take
+from device_agent.runtimes.tensorrt_rtx import CANNOT_LOAD, load_rtx, take
 from device_agent.runtimes.trtexec import cross_check
 from device_agent.session import IDLE_S, serve
 from device_agent.wire.frames import send_bytes
@@ -65,6 +65,10 @@ def _cross_check(file: Path, tool: str) -> int:
 def _tensorrt_takes(files: list[Path], build: bool) -> int:
     try:
         trt = load_rtx()
+    except Unavailable as error:
+        print(error, file=sys.stderr)
+        return CANNOT_LOAD
+    try:
         for file in files:
             print(json.dumps(take(trt, file, build).as_json()), flush=True)
     except Unavailable as error:

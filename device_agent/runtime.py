@@ -15,7 +15,7 @@ class Refused(Exception):
 LACKS_MEMORY = "out of memory"
 VENV_HINT = (
     "python3 -m venv --system-site-packages ~/fusion-nas-venv there, install it with that venv's "
-    "pip, then `fusion-nas device install NAME --python ~/fusion-nas-venv/bin/python`"
+    "pip, then `fusion-nas device install NAME --python fusion-nas-venv/bin/python`"
 )
 """What to do where a runtime is missing for the agent's Python."""
 

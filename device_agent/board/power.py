@@ -311,8 +311,11 @@ class RailMeter:
         finally:
             sampler.kill()
             sampler.wait()
-        samples = [(float(at_s), watt) for at_s, watt in map(str.split, said.splitlines())]
-        return [self._mean(samples, *span) for span in spans]
+        try:
+            samples = [(float(at_s), watt) for at_s, watt in map(str.split, said.splitlines())]
+            return [self._mean(samples, *span) for span in spans]
+        except ValueError as error:
+            raise EnergyError(f"{self.source}: the samples are not readable: {error}") from error
 
     def _mean(self, samples: list[tuple[float, str]], start_s: float, end_s: float) -> Reading:
         """Return the mean power from the last sample before a span to the first one after it."""

@@ -5,6 +5,7 @@ A JetPack has the library, but not always a Python package for it.
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_void_p
 from typing import Any
 
@@ -66,7 +67,9 @@ class Cuda:
         Left to itself CUDA may block on a Tegra of low power: the wake-up of the thread would be in
         every reading. Call it before anything else uses the device.
         """
-        self._call("cudaSetDeviceFlags", SPIN)
+        # CUDA 11 takes no flags for a device that this process uses already; it keeps its own then.
+        with suppress(Unavailable):
+            self._call("cudaSetDeviceFlags", SPIN)
         found = c_uint()
         self._call("cudaGetDeviceFlags", byref(found))
         return SCHEDULES.get(found.value & 7, "unknown")

@@ -63,6 +63,10 @@ class Taken:
         return asdict(self)
 
 
+CANNOT_LOAD = 3
+"""Exit status of the agent's `tensorrt-takes` where the packages are missing or do not load."""
+
+
 def load_rtx() -> Any:
     """Import the bindings over their libraries; raises `Unavailable` where one is missing."""
     try:

@@ -35,7 +35,7 @@ from typing import Any, Protocol
 from device_agent.checks import ProtocolError, check_text
 
 MAGIC = b"\x93fusion-nas agent\r\n\x1a\n"
-VERSIONS = (2, 2)
+VERSIONS = (3, 3)
 HEADER = struct.Struct("!IQ")
 MAX_SKIPPED_BYTES = 64 * 1024
 MAX_JSON_BYTES = 2**20

@@ -113,8 +113,6 @@ class Round:
     def from_json(cls, value: object) -> "Round":
         """Build from a JSON object; raises `ProtocolError` naming field and value."""
         names = [field.name for field in fields(cls)]
-        if isinstance(value, dict):  # results that a device stored before 0.2.0 do not have it
-            value = {"cpu_ms": None, **value}
         found = take("Round", value, [JSON_NAMES.get(name, name) for name in names])
         found = {name: found[JSON_NAMES.get(name, name)] for name in names}
         lists = {name: as_tuple(f"Round.{name}", found[name]) for name in cls._listed()}

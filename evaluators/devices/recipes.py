@@ -53,7 +53,9 @@ def way_out(runtime: str, provider: str, info: DeviceInfo, name: str) -> str:
             return f"fusion-nas device install {name} --with-runtime"
         return f"pip install '{requirement(info.python)}'"
     if not is_jetson(info.board):
-        return _then(venv, f"{pip} onnxruntime-gpu", again)
+        # The two packages overwrite each other.
+        own = f"{pip.removesuffix('install')}uninstall -y onnxruntime"
+        return _then(venv, own, f"{pip} onnxruntime-gpu", again)
     index = INDEX_OF.get(info.board.jetpack or "")
     where = f"from NVIDIA's Jetson AI Lab index, {index}" if index else "built for this JetPack"
     return _then("sudo apt install nvidia-jetpack", venv, f"{pip} onnxruntime-gpu ({where})", again)

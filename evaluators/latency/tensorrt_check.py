@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device_agent.jobs.child import own_command
-from device_agent.runtimes.tensorrt_rtx import HINT, Taken
+from device_agent.runtimes.tensorrt_rtx import CANNOT_LOAD, HINT, Taken
 from evaluators.devices.recipes import RuntimeMissing
 from evaluators.onnx.builder import OnnxBuilder, ParityError
 from search_space.design.genotype import Genotype, Precision
@@ -118,9 +118,11 @@ def ask(file: Path, build: bool) -> Taken:
         done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     except subprocess.TimeoutExpired:
         return Taken("", False, refused=f"no answer in {DEADLINE_S:g} s")
-    if done.returncode == 1:
+    if done.returncode == CANNOT_LOAD:
         said = " ".join(done.stderr.split())[-1500:]
         raise RuntimeMissing(said.removesuffix(f": {HINT}"), HINT)
     if done.returncode != 0:
-        return Taken("", False, refused=f"the process ended with status {done.returncode}")
+        said = " ".join(done.stderr.split())[-300:]
+        refused = f"the process ended with status {done.returncode}: {said}"
+        return Taken("", False, refused=refused)
     return Taken(**json.loads(done.stdout.splitlines()[-1]))

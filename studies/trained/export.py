@@ -219,7 +219,7 @@ def _seeds(context: StudyContext, tests: dict[str, Any] | None) -> list[int]:
 def _latency(study: optuna.Study, number: int, result: TrialResult) -> dict[str, Any]:
     """The latency that the study reports of a trial, as values and in words."""
     row = next((row for row in rows_of(study) if row.number == number), None)
-    value, timing = row and row.latency, result.timing
+    value, timing = None if row is None else row.latency, result.timing
     words = f"{result_text.milliseconds(value, ' to ')} ms" if value else "not timed"
     found: dict[str, Any] = {"words": words, "ms": None, "timing": timing and asdict(timing)}
     if row is not None:

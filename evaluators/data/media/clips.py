@@ -91,7 +91,7 @@ def _middle_time(path: Path) -> tuple[Fraction, Fraction | None] | None:
         first: Fraction | None = None
         last: Fraction | None = None
         end = end_of_all = Fraction(0)
-        for packet in container.demux(*container.streams.video, *container.streams.audio):
+        for packet in container.demux():  # subtitles too: the stated duration is that of all
             if packet.pts is None or packet.time_base is None:
                 continue
             time = packet.pts * packet.time_base

@@ -53,7 +53,7 @@ class Graph:
     def replace(self, old: str, new: str) -> None:
         """Have all who read a value read another one."""
         for node in self.readers.pop(old, []):
-            node.input[:] = [new if name == old else name for name in node.input]
+            _rename(node, old, new)
             self.readers[new].append(node)
 
     def finish(self) -> None:
@@ -100,3 +100,12 @@ def _tensor_of(node: NodeProto) -> "np.ndarray | onnx.TensorProto | None":
         return value
     kinds = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32}
     return np.array(value, kinds[name]) if name in kinds else None
+
+
+def _rename(node: NodeProto, old: str, new: str) -> None:
+    """Have a node, and the nodes of graphs inside it, read another value."""
+    node.input[:] = [new if name == old else name for name in node.input]
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            for each in inner.node:
+                _rename(each, old, new)

@@ -9,6 +9,7 @@
 Every rewrite leaves the outputs as they are, for rows that are masked as a whole too.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,12 @@ FOLDED_BYTES = 2**16
 MARGIN_BYTES = 256
 """For name, type and shape of a tensor of so many bytes."""
 ROUNDS = 8
-LOWEST = -3e38
-"""In place of minus infinity: added to a score, its exponential is 0 all the same."""
-SCORES = ("MatMul", "Mul", "Div", "Einsum", "Gemm")
+LOWEST = -3e4
+"""In place of minus infinity, and a number of half precision too: added to a score, its exponential
+is 0 all the same."""
+PRODUCTS = ("MatMul", "Einsum", "Gemm")
+"""What gives the scores of attention, before or after they are scaled by a constant."""
+VIEWS = ("Expand", "Unsqueeze", "Squeeze", "Reshape", "Cast", "Identity")
 NEVER_FOLDED = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Loop")
 
 
@@ -38,13 +42,14 @@ def simplify(file: Path) -> None:
 
 def simplify_model(model: onnx.ModelProto) -> None:
     """Rewrite a model in place."""
+    weights = {tensor.name for tensor in model.graph.initializer}
     for _ in range(ROUNDS):
         before = len(model.graph.node)
         shapes = _shapes(model)
         graph = Graph(model)
         _fold(graph, shapes)
         _drop_idle(graph, shapes)
-        _merge_equal(graph)
+        _merge_equal(graph, weights)
         _pad_in_convolutions(graph)
         graph.finish()
         if len(model.graph.node) == before:
@@ -95,7 +100,7 @@ def _fold(graph: Graph, shapes: dict[str, tuple[int | None, ...]]) -> None:
     kept = []
     for node in graph.nodes:
         values = [found.get(name) for name in node.output]
-        known = [v for v in values if v is not None and v.nbytes <= FOLDED_BYTES]
+        known = [v for v in values if isinstance(v, np.ndarray) and v.nbytes <= FOLDED_BYTES]
         if len(known) < len(values) or graph.outputs.intersection(node.output):
             kept.append(node)
             continue
@@ -163,7 +168,7 @@ def _is_idle(graph: Graph, node: NodeProto, shapes: dict[str, tuple[int | None, 
     return False
 
 
-def _merge_equal(graph: Graph) -> None:
+def _merge_equal(graph: Graph, weights: Collection[str]) -> None:
     """Of nodes that compute the same from the same, keep the first."""
     first: dict[tuple[object, ...], NodeProto] = {}
     kept = []
@@ -171,6 +176,9 @@ def _merge_equal(graph: Graph) -> None:
     for name, tensor in list(graph.constants.items()):
         value = graph.value(name)
         if value is None or value.nbytes > FOLDED_BYTES:
+            continue
+        # Weights may be equal before training alone: norms begin as 1 and 0.
+        if name in weights and value.dtype.kind == "f" and value.size > 1:
             continue
         same = tensors.setdefault((tensor.data_type, value.shape, value.tobytes()), name)
         if same != name and name not in graph.outputs:
@@ -180,7 +188,8 @@ def _merge_equal(graph: Graph) -> None:
         key = (node.domain, node.op_type, tuple(node.input), len(node.output), told)
         found = first.setdefault(key, node)
         fixed = graph.outputs.intersection(node.output) or node.op_type in NEVER_FOLDED
-        if found is node or fixed:
+        optional = "" in (*node.output, *found.output)
+        if found is node or fixed or optional:
             kept.append(node)
             continue
         for old, new in zip(node.output, found.output, strict=True):
@@ -253,7 +262,7 @@ def _move_guards(graph: Graph) -> None:
         if product[0].input[0] != where.output[0] or product[0].output[0] in graph.outputs:
             continue
         if scores is None or scores.op_type != "Add":
-            if scores is None or scores.op_type not in SCORES:
+            if not _is_product(graph, softmax.input[0]):
                 continue
         elif not _finish_masked(graph, scores, product[0], flags, before, after):
             continue
@@ -267,6 +276,30 @@ def _move_guards(graph: Graph) -> None:
         ordered += after.get(id(node), [])
     graph.nodes = ordered
     graph.refresh()
+
+
+def _is_product(graph: Graph, name: str) -> bool:
+    """Whether a value is a product of matrices, or one that is scaled by constants."""
+    maker = graph.makers.get(name)
+    if maker is None or maker.op_type in PRODUCTS:
+        return maker is not None
+    if maker.op_type not in ("Mul", "Div"):
+        return False
+    others = [each for each in maker.input if graph.value(each) is None]
+    return len(others) == 1 and _is_product(graph, others[0])
+
+
+def _is_infinite_mask(graph: Graph, name: str) -> bool:
+    """Whether a value is a choice between minus infinity and another constant."""
+    maker = graph.makers.get(name)
+    if maker is None:
+        return False
+    if maker.op_type in VIEWS:
+        return _is_infinite_mask(graph, maker.input[0])
+    choices = [graph.value(each) for each in maker.input[1:]]
+    return maker.op_type == "Where" and any(
+        value is not None and bool(np.isneginf(value).any()) for value in choices
+    )
 
 
 def _guarded(graph: Graph, where: NodeProto) -> NodeProto | None:
@@ -291,12 +324,13 @@ def _finish_masked(
     after: dict[int, list[NodeProto]],
 ) -> bool:
     """Give the scores a finite mask, and the product its rows' flags; False where unclear."""
-    makers = [graph.makers.get(name) for name in scores.input]
-    from_scores = [maker is not None and maker.op_type in SCORES for maker in makers]
+    from_scores = [_is_product(graph, name) for name in scores.input]
     if sum(from_scores) != 1 or len(graph.readers[scores.output[0]]) != 1:
         return False
     which = from_scores.index(False)
     mask = scores.input[which]
+    if not _is_infinite_mask(graph, mask):
+        return False
     if mask not in flags:
         name = f"{mask}/finite"
         lowest = graph.set_constant(f"{name}/lowest", np.array(LOWEST, np.float32))
