@@ -234,8 +234,13 @@ def _attend(connection: socket.socket) -> NoReturn:
     """Run the command that a connection asks for in a fork, and answer with its exit code."""
     _, (out, err), _, _ = socket.recv_fds(connection, 1, 2)
     asked = json.loads(connection.makefile("r", encoding="utf-8").readline())
+    begun, begins = os.pipe()
     command = os.fork()
     if command == 0:
+        os.setsid()  # before anybody knows its number, who may kill its group
+        os.write(begins, b".")
+        os.close(begun)
+        os.close(begins)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(err, 2)
@@ -243,9 +248,10 @@ def _attend(connection: socket.socket) -> NoReturn:
         os.chdir(asked["folder"])
         os.environ.clear()
         os.environ.update(asked["env"])
-        os.setsid()
         sys.argv[1:] = asked["arguments"]
         os._exit(_main(asked["call"]))
+    os.close(begins)
+    os.read(begun, 1)
     connection.sendall(f"{command}\n".encode())
     code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
     with suppress(BrokenPipeError):

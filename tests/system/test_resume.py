@@ -39,7 +39,9 @@ def begun(place: Place) -> int:
     with suppress(sqlite3.Error):
         file = place.folder / "runs" / "fusion-nas.db"
         with sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=1) as db:
-            return int(db.execute("SELECT count(*) FROM trials WHERE state != 4").fetchone()[0])
+            return int(
+                db.execute("SELECT count(*) FROM trials WHERE state != 'WAITING'").fetchone()[0]
+            )
     return 0
 
 
