@@ -48,13 +48,13 @@ def run_study(
     from studies.study.run import StudyIncomplete, run_to_end, running
 
     incomplete: StudyIncomplete | None = None
-    with running(settings, page, json_only, log_file) as reporter:
-        try:
+    try:
+        with running(settings, page, json_only, log_file) as reporter:
             study = run_to_end(
                 settings, reporter, lambda name: check_page(page or default_page(name))
             )
-        except StudyIncomplete as error:
-            study, incomplete = error.study, error
+    except StudyIncomplete as error:
+        study, incomplete = error.study, error
     _show(study, page or default_page(study.study_name), json_only)
     if incomplete is not None:
         raise incomplete

@@ -167,6 +167,12 @@ def compare(studies: Sequence[optuna.Study]) -> Comparison:
         raise UsageError("compare: give two studies or more")
     if len(studies) > 26:
         raise UsageError("compare: give 26 studies at most")
+    begun = {
+        (study.study_name, tuple(t.datetime_start for t in study.get_trials(deepcopy=False)))
+        for study in studies
+    }
+    if len(begun) < len(studies):
+        raise UsageError("compare: a study is given twice; give each once")
     sides = tuple(side_of(chr(ord("A") + k), study) for k, study in enumerate(studies))
     shared = [
         key

@@ -133,7 +133,7 @@ def designs(outcome: Outcome, certain: Mapping[int, float]) -> Table | None:
 def trials(outcome: Outcome, certain: Mapping[int, float]) -> Table | None:
     """Every trial, and the references; None where no trial has been run.
 
-    Of more than MOST_TRIALS, those that are most probably not dominated.
+    Of more than MOST_TRIALS, the front, then those that are most probably not dominated.
     """
     if not outcome.rows:
         return None
@@ -156,12 +156,16 @@ def trials(outcome: Outcome, certain: Mapping[int, float]) -> Table | None:
     )
     rows = outcome.rows
     if len(rows) > MOST_TRIALS:
-        likely = sorted(rows, key=lambda r: (-certain.get(r.number or 0, -1.0), r.number))
+        front = {row.number for row in outcome.front}
+        likely = sorted(
+            rows,
+            key=lambda r: (r.number not in front, -certain.get(r.number or 0, -1.0), r.number),
+        )
+        which = "those that are most probably not dominated" if certain else "the first"
         rows = tuple(sorted(likely[:MOST_TRIALS], key=lambda r: r.number or 0))
         caption = (
-            f"{MOST_TRIALS} of {len(outcome.rows):,} trials: those that are most probably not "
-            "dominated, in the order in which they were asked for. All of them are in the plot and "
-            "in the CSV file."
+            f"{MOST_TRIALS} of {len(outcome.rows):,} trials: the front and {which}, in the order "
+            "in which they were asked for. All of them are in the plot and in the CSV file."
         )
     baselines = [*outcome.references, result_text.majority_row(outcome)]
     groups = [("", rows), ("", baselines)]

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from studies.cli import doctor
 from studies.cli.app import app
+from studies.config import settings
+from studies.config.usage import UsageError
 
 
 @pytest.fixture
@@ -122,3 +124,19 @@ def test_the_doctor_says_how_to_resolve_what_is_missing(monkeypatch: pytest.Monk
     said = " ".join(done.output.split())
     assert "Remedy: pip install 'numpy>=99'" in said
     assert "no-such-package is not installed" in said and "2 problems" in said
+
+
+def test_a_password_in_the_file_is_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, Any] = {}
+
+    def load(study: str, options: dict[str, Any]) -> None:
+        found.update(options)
+        raise UsageError("far enough")
+
+    monkeypatch.setattr(settings, "load_settings", load)
+    file = config(tmp_path, 'storage = "postgresql://me:S3cr3t@host/db"\n')
+    CliRunner().invoke(app, ["run", "--config", file])
+    assert found["storage"] == "postgresql://me:S3cr3t@host/db"
+    assert "S3cr3t" not in found["configuration"] and "me:***@host" in found["configuration"]

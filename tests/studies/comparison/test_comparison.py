@@ -11,6 +11,7 @@ from tiny import Place, finished_place, new_place
 from studies.comparison.fronts import compare
 from studies.config.usage import UsageError
 from studies.results.trial_record import TrialRecord
+from studies.study import lookup
 from studies.study.lookup import find_named_study
 
 NAME = "pareto-data-tiny"
@@ -135,3 +136,24 @@ def test_a_study_does_not_begin_from_itself(finished: Place) -> None:
     assert done.returncode == 2 and "it is the study itself" in done.stderr
     done = finished.finish(finished.run("--trials", "5", "--from", "nowhere"))
     assert done.returncode == 2 and "no study 'nowhere'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "storage", "name"),
+    [
+        ("old@postgresql://u:p@w@host/db", "postgresql://u:p@w@host/db", "old"),
+        ("a@b@postgresql://host/db", "postgresql://host/db", "a@b"),
+        ("old@runs/x.db", "sqlite:///runs/x.db", "old"),
+        ("old", "sqlite:///own.db", "old"),
+    ],
+)
+def test_a_study_of_another_storage_is_named_with_its_file_or_url(
+    monkeypatch: pytest.MonkeyPatch, given: str, storage: str, name: str
+) -> None:
+    monkeypatch.setattr(lookup, "find_study", lambda *found: found)
+    assert find_named_study("sqlite:///own.db", given) == (storage, name)  # type: ignore[comparison-overlap]
+
+
+def test_a_study_is_compared_with_others_and_not_with_itself(finished: Place) -> None:
+    with pytest.raises(UsageError, match="given twice"):
+        compare([study_of(finished, NAME), study_of(finished, NAME)])

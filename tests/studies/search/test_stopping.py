@@ -1,6 +1,7 @@
 """A search ends after some hours, or after some trials without a gain in hypervolume."""
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import optuna
 import pytest
@@ -9,7 +10,9 @@ from tiny import Bench
 
 from studies.config.options import SearchOptions
 from studies.config.usage import UsageError
+from studies.infra.workers import RELEASED
 from studies.results.objectives import Goals
+from studies.results.trial_record import TrialRecord, TrialResult
 from studies.search.stopping import StoppingRules, trials_without_gain
 
 GOALS = Goals()
@@ -45,6 +48,13 @@ def test_trials_count_in_the_order_in_which_they_ended() -> None:
     assert trials_without_gain(found, GOALS) == 0
 
 
+def test_designs_that_were_given_and_those_that_were_not_timed_yet_do_not_count() -> None:
+    found = trials((70, 2.0), (60, 3.0), None, None)
+    TrialRecord(name="late-vit").store(found[1])  # type: ignore[arg-type]
+    TrialRecord(result=TrialResult(stopped=True)).store(found[2])  # type: ignore[arg-type]
+    assert trials_without_gain(found, GOALS) == 1
+
+
 def test_hours_are_those_of_this_run() -> None:
     now = [100.0]
     rules = StoppingRules(hours=0.5, clock_s=lambda: now[0])
@@ -53,7 +63,7 @@ def test_hours_are_those_of_this_run() -> None:
     assert rules.reached([], GOALS) == "0.5 hours have passed (--hours)"
 
 
-def test_a_search_without_progress_ends_and_says_so(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_search_without_progress_ends_and_says_so(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.quality.percent = lambda genotype: 70.0
     bench.latency.ms = lambda genotype: 3.0
@@ -73,3 +83,15 @@ def test_a_search_without_progress_ends_and_says_so(tmp_path) -> None:  # type: 
 def test_a_rule_that_cannot_be_meant_is_refused(given: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=r"--hours|--patience"):
         SearchOptions(**given)  # type: ignore[arg-type]
+
+
+def test_a_stopped_search_does_not_wait_for_the_trial_of_a_dead_worker(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.search.run(2)
+    left = bench.study.ask(bench.search._distributions)
+    TrialRecord(worker=f"{RELEASED}somebody").store(left)
+    rules = StoppingRules(hours=1e-9)
+    stopped = bench.new_search(bench.workers)
+    stopped._stopping = rules
+    stopped.run(20)
+    assert [t.state.is_finished() for t in bench.trials] == [True, True, False]
