@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.devices.registry import LOCAL, DevicesError
-from search_space.redaction import redacted, redacted_url
+from search_space.redaction import redacted_url
 from studies.config.home import devices
 from studies.config.options import (
     DataOptions,
@@ -146,8 +146,6 @@ class Settings:
         The storage is stored without its password: whoever reads the study would read it.
         """
         options = {**self.to_options(), "storage": redacted_url(self.storage)}
-        if self.search.from_study is not None:
-            options["from_study"] = redacted(self.search.from_study)
         return {
             _STORED_NAMES.get(name, name): value
             for name, value in options.items()
@@ -190,7 +188,15 @@ _PLACES = {
 """Part and field of every option."""
 _STORED_NAMES = {"deferred_timing": "few_readings"}
 _STORED_NAMES_READ = {stored: name for name, stored in _STORED_NAMES.items()}
-_OF_ONE_COMMAND = ("take_over", "final_readings", "retime", "hours", "patience")
+_OF_ONE_COMMAND = (
+    "take_over",
+    "final_readings",
+    "retime",
+    "hours",
+    "patience",
+    "configuration",
+    "from_study",
+)
 """Not stored: they say nothing of the study."""
 _NO_LONGER = ("missing",)
 """Stored by earlier versions, without meaning now."""

@@ -150,7 +150,7 @@ def row_as_json(row: DesignResult) -> dict[str, Any]:
         "modality_use": row.use and _use(row.use),
         "latency_ms": _value(row.latency),
         **({} if row.turns is None else {"final_latency": _turns(row)}),
-        "latency_tail_ms": dict(row.tail) or None,
+        **({"latency_tail_ms": dict(row.tail)} if row.tail else {}),
         **({"estimated_ms_by_part": dict(row.parts)} if row.parts else {}),
         "further": {name: _value(value) for name, value in row.more.items()},
         "probe_r2_percent": _value(row.probe_r2),
