@@ -85,7 +85,7 @@ def converse(home: Path, ask: bytes, asks: int, others_wait: bool) -> list[str]:
     """The kinds and codes of what a host hears that asks again and again, its lease at an end."""
     store, queue = Store(home, 100), Queue(home)
     (reading, writing), (hearing, saying) = os.pipe(), os.pipe()
-    hello = wire.encode({"kind": "hello", "versions": [2, 2], "client": "slow"})
+    hello = wire.encode({"kind": "hello", "versions": list(wire.VERSIONS), "client": "slow"})
     os.write(writing, hello + ask * asks + wire.encode({"kind": "bye"}))
     session = HostSession(
         store, queue, HostReader(reading), HostWriter(saying), 2**20, idle_s=60.0, lease_s=-1.0

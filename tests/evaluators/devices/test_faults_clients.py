@@ -149,7 +149,11 @@ def test_a_host_of_another_version_is_told_which_side_is_old(
     home: Path, runtime: FaultyRuntime
 ) -> None:
     command = serving(home, runtime.python)
-    for versions, named in (([1, 1], "an old host"), ([3, 9], "an old agent")):
+    oldest, newest = wire.VERSIONS
+    for versions, named in (
+        ([1, oldest - 1], "an old host"),
+        ([newest + 1, newest + 7], "an old agent"),
+    ):
         transport = LocalTransport(command)
         wire.skip_to_preamble(transport.reader)
         wire.send(transport.writer, {"kind": "hello", "versions": versions})
