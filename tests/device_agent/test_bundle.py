@@ -69,7 +69,11 @@ def test_it_runs_alone_and_describes_the_device(tmp_path: Path, name: str) -> No
         [*command, "describe"], cwd=tmp_path, capture_output=True, check=True
     )
     info = device_agent_info(described.stdout)
-    assert [runtime["name"] for runtime in info["runtimes"]] == ["onnxruntime", "tensorrt"]
+    assert [runtime["name"] for runtime in info["runtimes"]] == [
+        "onnxruntime",
+        "openvino",
+        "tensorrt",
+    ]
     for runtime in info["runtimes"]:
         assert bool(runtime["version"]) != bool(runtime["problem"])
 
