@@ -71,8 +71,8 @@ def test_it_runs_alone_and_describes_the_device(tmp_path: Path, name: str) -> No
     info = device_agent_info(described.stdout)
     assert [runtime["name"] for runtime in info["runtimes"]] == [
         "onnxruntime",
-        "openvino",
         "tensorrt",
+        "openvino",
     ]
     for runtime in info["runtimes"]:
         assert bool(runtime["version"]) != bool(runtime["problem"])
