@@ -328,8 +328,9 @@ def outcome_of(study: optuna.Study) -> Outcome:
     objectives = sought.objectives
     reference = None if grid else reference_point(rows, objectives)
     found_before = set(study.user_attrs.get(CARRIED_OVER, {}).get("names", ()))
-    seeded = [row for row in rows if row.name and row.name not in found_before]
-    named = [row for row in seeded if row.state == "complete"]
+    named = [
+        row for row in rows if row.name and row.name not in found_before and row.state == "complete"
+    ]
     front = pareto_front(rows, objectives)
     by_split: CorrectBySplit = {
         "valid": correct_answers(study, "valid"),
@@ -370,7 +371,7 @@ def outcome_of(study: optuna.Study) -> Outcome:
         importances_by=importance_method(len(_complete(study))),
         summary=None
         if grid or sought.more
-        else summary_of(rows, references, by_split, [row.name for row in seeded]),
+        else summary_of(rows, references, by_split, found_before),
     )
 
 

@@ -340,27 +340,27 @@ def summary_of(
     rows: Sequence[DesignResult],
     references: Sequence[DesignResult],
     correct: CorrectBySplit,
-    seeded: Collection[str],
+    found_before: Collection[str] = (),
 ) -> Summary | None:
     """The most accurate design that the search found, compared with the baselines.
 
     Both are chosen by the accuracy that the search chose by. The baselines are the most accurate
     seeded design, the best late design and text alone, as far as they are known. Where there are
-    several, their p-values are adjusted together. `seeded` are the names of the designs that were
-    not found by a search.
+    several, their p-values are adjusted together. `found_before` are the names of designs that
+    another study's search found: they are no baselines.
 
     Returns:
         None where the search has found no complete design.
     """
     known = complete(rows)
-    best = _best([row for row in known if row.name not in seeded])
+    seeded = [row for row in known if row.name and row.name not in found_before]
+    best = _best([row for row in known if row not in seeded])
     if best is None:
         return None
-    given = [row for row in known if row.name in seeded]
-    late = [row for row in given if row.name.startswith(LATE)]
+    late = [row for row in seeded if row.name.startswith(LATE)]
     alone = [row for row in references if row.name == TEXT_ONLY and row.accuracy and row.latency]
     asked = (
-        ("the most accurate seeded design", _best(given)),
+        ("the most accurate seeded design", _best(seeded)),
         ("late fusion", _best(late)),
         ("text alone", _best(alone)),
     )
