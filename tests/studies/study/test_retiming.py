@@ -117,17 +117,21 @@ class Recorded:
 
     def build(self, design: str) -> Any:
         self.held.add(design)
-        return type("Artifact", (), {"discard": lambda _: self.held.discard(design)})()
+        made = {"path": design, "discard": lambda _: self.held.discard(design)}
+        return type("Artifact", (), made)()
+
+    def as_sent(self, artifact: Any) -> Any:
+        return artifact
 
     def time(self, design: str, artifact: Any) -> Evaluation:
         assert design in self.held
         self.asked.append(design)
         unstable = "moved" if self.asked.count("b") == 2 and design == "b" else ""
         ms = float(len(self.asked))
-        measure = Measure("latency_ms", ms, "ms", "lower", ms - 0.5, ms + 0.5)
-        return Evaluation(
-            "", "latency", (measure,), {"crowded": "", "cpu_ms": None}, unstable=unstable
-        )
+        tail = [Measure(f"latency_{n}_ms", ms, "ms", "lower") for n in ("p95", "p99", "jitter")]
+        measures = (Measure("latency_ms", ms, "ms", "lower", ms - 0.5, ms + 0.5), *tail)
+        details = {"crowded": "", "cpu_ms": None, "device": "local"}
+        return Evaluation("", "latency", measures, details, unstable=unstable)
 
     def settle(self) -> None:
         pass
@@ -138,7 +142,8 @@ def test_rounds_go_forwards_backwards_backwards_forwards() -> None:
     designs = cast(list[Genotype], ["a", "b", "A", "c"])  # `A` is timed by the graph of `a`
     found = read_in_turns(cast(LatencyEvaluator, latency), designs, 4)
     assert "".join(latency.asked).lower() == "abc" + "cba" + "cba" + "abc"
-    assert found["B"] == (Reading(2, 1.5, 2.5), None, Reading(8, 7.5, 8.5), Reading(11, 10.5, 11.5))
+    bounds = [r and (r.low_ms, r.median_ms, r.high_ms, r.tail["p95"]) for r in found["B"]]
+    assert bounds == [(1.5, 2, 2.5, 2), None, (7.5, 8, 8.5, 8), (10.5, 11, 11.5, 11)]
     assert not latency.held
 
 
