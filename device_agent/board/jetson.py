@@ -38,7 +38,7 @@ def jetpack(root: Path) -> str | None:
 def power_mode(root: Path) -> str | None:
     """Return `nvpmodel`'s mode, named where the board's table is there: `pmode:0001 25W`.
 
-    The mode of the fan that may stand beside it is left out: it sets no clock.
+    The fan mode that may follow it is left out: it sets no clock.
     """
     status = sysfs.text(root / "var/lib/nvpmodel/status")
     mode = re.match(r"(pmode:0*(\d+))(\s|$)", status or "")
@@ -91,7 +91,7 @@ def is_compute_clock(name: str) -> bool:
 
 
 def emc_mhz(root: Path) -> float | None:
-    """Return the clock of memory; before R38 it stands in debugfs, which only root may read."""
+    """Return the clock of memory; before R38 it is in debugfs, which only root may read."""
     rates = (sysfs.number(root / name, 1e-6) for name in (*EMC_DEBUG, f"{BWMGR}/cur_freq"))
     return next((rate for rate in rates if rate), None)
 

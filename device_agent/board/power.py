@@ -46,7 +46,7 @@ class Energy:
         idle_w: mean power just before it, with the network loaded and nothing running.
         runs: inferences of the pass.
         source: the rails or counters that were read.
-        block_w: mean power of each block of the pass; they tell whether it was steady.
+        block_w: mean power of each block of the pass; they show whether it was steady.
         busy_s: length of the pass.
         settle_s: how long the board rested before idle power was read.
         interval_s: time between two samples of a rail; None for counters.

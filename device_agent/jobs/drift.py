@@ -14,8 +14,8 @@ from device_agent.timing.drift_reference import SIZES, reference_inputs, referen
 from device_agent.wire.request import MeasureRequest
 
 LEAST_MS = 5.0
-"""Shorter runs tell of the start of kernels and of the timer, not of clocks. From one size to the
-next the work grows fourfold, so that most devices take 5 to 20 ms."""
+"""Shorter runs measure kernel launches and the timer rather than clocks. From one size to the next
+the work grows fourfold, so that most devices take 5 to 20 ms."""
 TRIED_RUNS = 5
 WARM_S = 0.3
 """Before them: an idle device has low clocks, and its first runs are slow."""

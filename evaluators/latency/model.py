@@ -114,7 +114,7 @@ class LatencyModel:
 
         The values of a design add up to its predicted latency.
         """
-        times = costs * np.exp(self.beliefs @ self.effects)
+        times = costs * self.scale * np.exp(self.beliefs @ self.effects)
         found: list[dict[str, float]] = []
         for row in times:
             found.append({})

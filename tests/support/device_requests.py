@@ -1,8 +1,6 @@
 """A small graph and a request to time it, for an agent."""
 
 import hashlib
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,12 +48,3 @@ def request(artifact: Path, **changes: Any) -> MeasureRequest:
     sha256 = hashlib.sha256(artifact.read_bytes()).hexdigest()
     x = TensorSpec("x", "float32", (4,), low=-1.0, high=1.0)
     return replace(MeasureRequest(sha256, (x,), timing=QUICK, deadline_s=60.0), **changes)
-
-
-def within(seconds: float, holds: Callable[[], object]) -> bool:
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True

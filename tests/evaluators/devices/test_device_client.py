@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from device_requests import QUICK, network, request, within
+from device_requests import QUICK, network, request
+from faulty import within
 
 from device_agent.runtimes import RUNTIMES
 from device_agent.wire.request import Status, job_id_of

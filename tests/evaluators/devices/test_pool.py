@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device_requests import network, request, within
+from device_requests import network, request
+from faulty import within
 
 from device_agent.wire.request import MeasureResult, Status, job_id_of
 from evaluators.devices.client import DeviceClient, DeviceError, DeviceLost, open_local_device

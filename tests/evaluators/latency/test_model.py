@@ -282,9 +282,12 @@ def test_readings_that_are_none_are_refused(ms: float, half_width: float, said: 
         Reading(candidates()[0], ms, half_width)
 
 
-def test_the_parts_of_a_design_add_up_to_its_prediction() -> None:
+@pytest.mark.parametrize("from_another", [False, True])
+def test_the_parts_of_a_design_add_up_to_its_prediction(from_another: bool) -> None:
     device, designs = planted(3), candidates()
-    model = LatencyModel.fit(features(), [Reading(g, device(g), 0.01) for g in designs[:READ]])
+    other = LatencyModel.fit(features(), read(planted(4), designs[:READ]))
+    readings = [Reading(g, 3 * device(g), 0.01) for g in designs[:READ]]
+    model = LatencyModel.fit(features(), readings, other if from_another else None)
     costs = features().of(designs)
     for parts, expected in zip(model.by_owner(costs), model.predict(costs)[0], strict=True):
         assert sum(parts.values()) == pytest.approx(expected)
