@@ -1,11 +1,14 @@
-"""Feeds the agent's readers damaged input for a while: no crash, no hang.
+"""Feeds the agent's readers damaged input for a while: no crash, no hang, nothing slow.
 
-Five readers take turns: of frames, of JSON, of requests, of results (the host's side), and of
-ONNX files with the guard and the filling of weights behind it. Each starts from valid input,
-changes it at random, and keeps what ended in a way not seen before. A crash is any exception but
-the one that the reader promises; a hang is an input that takes over ten seconds. What is parsed on
-the wire, where the interpreter is held, has a bound on its time: no input of up to 1 MiB takes over
-0.2 s of the processor. Inputs for that are pieces of a few bytes repeated up to 1 MiB. Prints JSON;
+Six readers take turns: of frames, of JSON, of requests, of results (the host's side), of ONNX files
+with the guard behind it, and of the same files with the filling of weights. Each starts from valid
+input, changes it at random, and keeps what ended in a way not seen before. A crash is any exception
+but the one that the reader promises; a hang is an input that takes over ten seconds.
+
+Reading and checking, where the interpreter is held, have a bound on their time: no input of up to
+1 MiB takes over 0.2 s of the processor; filling weights is work that was asked for. Inputs for that
+are pieces of a few bytes repeated up to 1 MiB, those of ONNX files within the messages that hold
+them. An input that takes longer is read twice more, and the shortest time counts. Prints JSON and
 exits with 1 after a crash, a hang or a slow input.
 
     python benchmarks/fuzz_agent.py [--minutes 5] [--seed 0] [--out FILE]
@@ -60,6 +63,15 @@ AROUND = (
     (b"", b""), (b"[", b"0]"), (b'"', b'"'), (b'["', b'"]'), (b'{"kind":"a","x":[', b"0]}"),
     (b'{"kind":"a","x":"', b'"}'), (b'{"kind":"a",', b'"x":1}'),
 )  # fmt: skip
+NETWORK_PIECES = (
+    b"\x0a\x00", b"\x2a\x00", b"\x6a\x00", b"\x0a\x05\x22\x03Neg", b"\x6a\x03\x0a\x01a",
+    b"\x0a\x04\x2a\x02\x32\x00", b"\x0a\x06\x12\x01a\x22\x01A", b"\x08\x01", b"\x12\x01a",
+)  # fmt: skip
+"""Fields of a graph or a node: empty nodes, initializers, values, nodes with names or graphs."""
+NETWORK_AROUND = (
+    (7,), (7, 1), (7, 5), (7, 1, 5), (7, 5, 1), (7, 11, 2, 1, 2), (8,), (14,),
+)  # fmt: skip
+"""Numbers of the fields of messages that hold the pieces, the outermost first."""
 MAX_FILLED_BYTES = 2**22
 ODD_BYTES = (b"", b"\0", b"\x7f", b"\x80", b"\xff", b"\xff" * 9 + b"\x01", b"\xff" * 10, b"[" * 40)
 ODD_NUMBERS = (0, 1, 127, 128, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64)
@@ -86,7 +98,7 @@ class Target:
     promised: type[Exception]
     valid: list[bytes]
     corpus: list[bytes] = field(default_factory=list)
-    on_wire: bool = True
+    is_timed: bool = True
     inputs: int = 0
     slowest_s: float = 0.0
     slowest_cpu_s: float = 0.0
@@ -112,14 +124,22 @@ class Target:
             signal.alarm(0)
         self.slowest_s = max(self.slowest_s, time.perf_counter() - start)
         taken_s = time.process_time() - start_s
+        if self.is_timed and taken_s > SLOW_S:
+            taken_s = min(taken_s, self._again_s(data), self._again_s(data))
         self.slowest_cpu_s = max(self.slowest_cpu_s, taken_s)
-        if self.on_wire and taken_s > SLOW_S:
+        if self.is_timed and taken_s > SLOW_S:
             said = f"{taken_s:.2f} s of the processor for {len(data)} bytes, {outcome}"
             self.slow.append({"input": data[:200].hex(), "took": said})
         self.inputs += 1
         if outcome not in self.outcomes and len(self.corpus) < 2000:
             self.corpus.append(data)
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+    def _again_s(self, data: bytes) -> float:
+        start_s = time.process_time()
+        with suppress(Exception):
+            self.read(data)
+        return time.process_time() - start_s
 
 
 def read_frames(data: bytes) -> None:
@@ -150,7 +170,12 @@ def value_reader(kind: type[MeasureRequest] | type[MeasureResult]) -> Callable[[
     return read
 
 
-def network_reader(folder: Path) -> Callable[[bytes], None]:
+def read_network(data: bytes) -> None:
+    """Read an ONNX file and check it as one whose large weights may be missing."""
+    check_network(parse_onnx(data), weights_seed=0)
+
+
+def weights_reader(folder: Path) -> Callable[[bytes], None]:
     """A reader of ONNX files that fills what the guard lets pass, where that is not much."""
 
     def read(data: bytes) -> None:
@@ -196,6 +221,12 @@ def changed(rng: random.Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
 
 def repeated(rng: random.Random, target: Target) -> bytes:
     """A piece repeated up to 1 MiB: what takes more than linear time shows in it."""
+    if target.name == "networks":
+        piece = b"".join(rng.choices(NETWORK_PIECES, k=rng.choice((1, 1, 1, 2, 3))))
+        text = piece * ((MAX_REPEATED_BYTES - 64) // len(piece))
+        for number in reversed(rng.choice(NETWORK_AROUND)):
+            text = varint(number << 3 | 2) + varint(len(text)) + text
+        return text
     if rng.random() < 0.5:
         piece = b"".join(rng.choices(PIECES, k=rng.choice((1, 1, 2, 3))))
     else:
@@ -302,12 +333,15 @@ def targets(folder: Path) -> list[Target]:
         wire.encode({"kind": "put", "sha256": "0" * 64, "length": 5}, 5) + b"12345",
     ]
     results = [json.dumps(MeasureResult(Status.ERROR, "lost").as_json()).encode()]
+    files = networks(folder)
+    fill = weights_reader(folder)
     return [
         Target("frames", read_frames, ProtocolError, frames),
         Target("requests", value_reader(MeasureRequest), ProtocolError, [asked]),
         Target("results", value_reader(MeasureResult), ProtocolError, results),
         Target("json", read_json, ProtocolError, [asked, *results]),
-        Target("networks", network_reader(folder), MalformedFile, networks(folder), on_wire=False),
+        Target("networks", read_network, MalformedFile, files),
+        Target("weights", fill, MalformedFile, files, is_timed=False),
     ]
 
 
@@ -319,7 +353,7 @@ def report(found: Sequence[Target], minutes: float, seed: int) -> dict[str, Any]
         "python": platform.python_version(),
         "machine": platform.machine(),
         "crashes_and_hangs": sum(len(target.failures) for target in found),
-        "slow_on_the_wire": sum(len(target.slow) for target in found),
+        "slow": sum(len(target.slow) for target in found),
         "readers": {
             target.name: {
                 "inputs": target.inputs,
@@ -363,7 +397,7 @@ def main() -> int:
             for target in fed:
                 slice_end_s = min(time.monotonic() + SLICE_S, end_s)
                 while time.monotonic() < slice_end_s:
-                    repeats = target.on_wire and rng.random() < 0.05
+                    repeats = target.is_timed and rng.random() < 0.05
                     target.feed(repeated(rng, target) if repeats else next_input(rng, target))
     found = report(fed, asked.minutes, asked.seed)
     text = json.dumps(found, indent=2)
@@ -371,7 +405,7 @@ def main() -> int:
         asked.out.write_text(text + "\n", encoding="utf-8")
     else:
         print(text)
-    return 1 if found["crashes_and_hangs"] or found["slow_on_the_wire"] else 0
+    return 1 if found["crashes_and_hangs"] or found["slow"] else 0
 
 
 if __name__ == "__main__":

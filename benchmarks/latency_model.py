@@ -41,7 +41,7 @@ from main_job import machine, show
 from scipy.stats import kendalltau
 
 from evaluators.latency.features import LatencyFeatures
-from evaluators.latency.model import LatencyModel, Reading
+from evaluators.latency.model import LatencyModel, TimedDesign
 from evaluators.latency.trunk_work import TrunkWork
 from evaluators.onnx.rewriting import Rewriting
 from search_space.design.genotype import Genotype
@@ -133,7 +133,7 @@ def compared(
 
     taken, seen = ms_of(read), ms_of(held)
     readings = [
-        Reading(Genotype.from_json(one["genotype"]), float(ms), half_width(one))
+        TimedDesign(Genotype.from_json(one["genotype"]), float(ms), half_width(one))
         for one, ms in zip(read, taken, strict=True)
     ]
     model = LatencyModel.fit(features, readings)

@@ -17,7 +17,7 @@ from latency_model import judged
 from main_job import machine, show
 
 from evaluators.latency.features import LatencyFeatures
-from evaluators.latency.model import LatencyModel, Reading
+from evaluators.latency.model import LatencyModel, TimedDesign
 from evaluators.latency.trunk_work import TrunkWork
 from evaluators.onnx.rewriting import Rewriting
 from search_space.network.rewrites import ALL
@@ -30,7 +30,7 @@ def held_out(table: Table, features: LatencyFeatures, read: int) -> dict[str, An
     chosen = LatencyModel.fit(features, []).next_to_time(costs, read)
     half = (table.latency_high - table.latency_low) / 2 / table.latency
     readings = [
-        Reading(table.genotypes[k], float(table.latency[k]), float(half[k])) for k in chosen
+        TimedDesign(table.genotypes[k], float(table.latency[k]), float(half[k])) for k in chosen
     ]
     others = np.setdiff1d(np.arange(len(table.genotypes)), chosen)
     said, _ = LatencyModel.fit(features, readings).predict(costs[others])

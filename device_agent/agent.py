@@ -11,6 +11,7 @@ from pathlib import Path
 
 from device_agent.board.cpu_contention import others_s
 from device_agent.board.description import DeviceInfo, DeviceState, RuntimeInfo
+from device_agent.board.power import unreadable_rails
 from device_agent.board.state import read_board, read_state
 from device_agent.checks import ProtocolError, as_tuple, check_int, check_sha256, take
 from device_agent.jobs.child import Ended, own_command, run_child
@@ -106,7 +107,7 @@ class Agent:
         kept = self._kept(asked["job_id"])
         if kept is not None and kept[0] != request:
             other = f"measure: job_id {asked['job_id'][:16]} names a job with another request"
-            raise ProtocolError(f"{other}: give this one a name of its own")
+            raise ProtocolError(f"{other}: give this one another name")
         fetched = kept is not None and _is_final(kept[1])
         if kept is None or not fetched:
             kept = request, self._of_what_was_said(self._run(request))
@@ -129,7 +130,7 @@ class Agent:
             both = {"request": request.as_json(), "result": result.as_json()}
             self._store.save_result(job_id, both)
         except StoreError as error:
-            print(f"device_agent: the result is sent, but not kept: {error}", file=sys.stderr)
+            print(f"device_agent: the result is sent, but not stored: {error}", file=sys.stderr)
 
     def _run(self, request: MeasureRequest) -> MeasureResult:
         artifact = self._store.artifact(request.artifact_sha256)
@@ -189,7 +190,7 @@ class Agent:
         if kept is None:
             return None
         try:
-            both = take("a kept result", kept, ("request", "result"))
+            both = take("a stored result", kept, ("request", "result"))
             request = MeasureRequest.from_json(both["request"])
             return request, MeasureResult.from_json(both["result"])
         except ProtocolError:
@@ -198,7 +199,8 @@ class Agent:
 
     def _state(self, frame: wire.Frame) -> Answer:
         take("state", frame.control, ("kind",))
-        state = DeviceState(time.time(), self._store.free_mb(), read_state(), others_s())
+        free_mb, unreadable = self._store.free_mb(), unreadable_rails(Path("/"))
+        state = DeviceState(time.time(), free_mb, read_state(), others_s(), unreadable)
         return {"kind": "state", "state": state.as_json()}
 
     def _forget(self, frame: wire.Frame) -> Answer:

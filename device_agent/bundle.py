@@ -7,6 +7,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from device_agent.storage.store import remove
+
 SHEBANG = b"#!/usr/bin/env python3\n"
 START = "import sys\n\nfrom device_agent.__main__ import main\n\nsys.exit(main())\n"
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
@@ -41,6 +43,8 @@ def build_zipapp(folder: Path) -> Path:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+        if final.is_dir():  # damage: no folder has such a name
+            remove(final)
         os.replace(part, final)
     except BaseException:
         os.unlink(part)

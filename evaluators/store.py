@@ -83,8 +83,8 @@ class EvaluationStore:
 
     def _unwritable(self, error: OSError) -> StoreError:
         return StoreError(
-            f"{self.path}: cannot be written ({error.strerror or error}); what is kept "
-            "there stays good: make room or mend the folder, and run the command again"
+            f"{self.path}: cannot be written ({error.strerror or error}); what is stored "
+            "there stays valid: make room or repair the folder, and run the command again"
         )
 
     def _append(self, line: bytes) -> None:

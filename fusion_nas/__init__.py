@@ -16,8 +16,11 @@ from fusion_nas.searching import Options, search
 from fusion_nas.study import Design, Designs, Study, load
 from search_space.design.genotype import Genotype
 from search_space.errors import FusionNasError
+from search_space.plugins import Plugin
 from search_space.space.named import load_space
 from search_space.space.space import SearchSpace as Space
+from search_space.threads import let_waiting_threads_sleep
+from studies.results.objectives import installed_plugins as plugins
 
 __all__ = [
     "Design",
@@ -26,10 +29,13 @@ __all__ = [
     "Genotype",
     "MeasureResult",
     "Options",
+    "Plugin",
     "Space",
     "Study",
     "load",
     "load_space",
     "measure",
+    "plugins",
     "search",
 ]
+let_waiting_threads_sleep()  # nothing above loads PyTorch

@@ -10,6 +10,7 @@ from evaluators.devices.registry import LOCAL
 from fusion_nas.progress import Bars
 from fusion_nas.study import Study
 from search_space.design.genotype import Precision
+from search_space.modality import Modality
 from studies.config.settings import load_settings, unknown_option
 from studies.config.usage import UsageError
 from studies.infra.locations import sqlite_url
@@ -22,12 +23,17 @@ class Options(TypedDict, total=False):
     data: str | Path
     accept_faults: bool
     text_only: bool
+    modalities: Sequence[Modality]
+    seconds: int
+    score_classes: int
     space: str | Path
     text_encoders: Sequence[str | Path]
     vision_encoders: Sequence[str | Path]
     audio_encoders: Sequence[str | Path]
     weights: str
     precisions: Sequence[Precision]
+    image_sizes: Sequence[int]
+    image_tokens: Sequence[int]
     devices: Sequence[str]
     threads: int
     timing: str
@@ -45,10 +51,12 @@ class Options(TypedDict, total=False):
     probe: bool
     deferred_timing: bool
     time_missing: bool
+    reuse: Sequence[str]
     workers: int
     take_over: bool
     from_study: str
     hours: float
+    track: Sequence[str]
     patience: int
     protocol: str
     trunks: str

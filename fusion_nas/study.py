@@ -235,7 +235,7 @@ class Design:
 
     def predict(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str] | None = None,
         images: Sequence[str | Path] | None = None,
         sounds: Sequence[str | Path] | None = None,
     ) -> "npt.NDArray[np.float32]":
@@ -245,7 +245,7 @@ class Design:
         in another precision. `study.predictor().classes` names the classes.
 
         Args:
-            texts: N texts.
+            texts: N texts, for a design that reads them.
             images: N files of pictures, for a design that reads them.
             sounds: N WAV files (one channel, 16 kHz, 16 bits), for a design that reads them.
 

@@ -2,8 +2,10 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
@@ -15,13 +17,16 @@ _STOPPED = ("T", "t")
 class NamedLock(FileLock):
     """A file lock; after five seconds of waiting for it, it says once on stderr who holds it.
 
-    The kernel gives the lock of a dead process up, so what is waited for is alive or stopped.
+    The kernel gives the lock of a dead process up, so what is waited for is alive or stopped. A
+    folder that lies where the lock's file belongs is renamed, with a line.
     """
 
     def acquire(
         self, timeout: float | None = None, *arguments: Any, **options: Any
     ) -> AcquireReturnProxy[Any]:
         """Acquire the lock, as `FileLock.acquire` does."""
+        if Path(self.lock_file).is_dir():
+            _set_folder_aside(Path(self.lock_file))
         wait_s = self.timeout if timeout is None else timeout
         if 0 <= wait_s <= SAID_AFTER_S or options.get("blocking") is False:
             return super().acquire(timeout, *arguments, **options)
@@ -31,6 +36,14 @@ class NamedLock(FileLock):
             print(f"waiting for {self.lock_file}: {holder_of(self.lock_file)}", file=sys.stderr)
         left_s = wait_s if wait_s < 0 else wait_s - SAID_AFTER_S
         return super().acquire(left_s, *arguments, **options)
+
+
+def _set_folder_aside(folder: Path) -> None:
+    aside = folder.with_name(f"{folder.name}.aside-{uuid4().hex[:8]}")
+    with suppress(FileNotFoundError):  # another process was first
+        folder.rename(aside)
+        said = f"{folder} is a folder where a file belongs: renamed to {aside.name}"
+        print(said, file=sys.stderr)
 
 
 def holder_of(file: str | Path) -> str:

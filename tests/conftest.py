@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +11,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before any hub client is imported
 # otherwise start a thread for every core.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import commands
 import pytest
 from sshd import Sshd, missing, start_sshd
 
 ROOT = Path(__file__).parent.parent
 LONGEST_FIRST = (
     "system/test_damage.py",
+    "system/test_virtual_boards.py",
     "studies/infra/test_worker_processes.py",
     "search_space/test_three_modalities.py",
     "system/test_trimodal.py",
@@ -36,6 +39,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker ends on a long file alone."""
     places = [Path(__file__).parent / name for name in LONGEST_FIRST]
     items.sort(key=lambda item: [not item.path.is_relative_to(place) for place in places])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_readings() -> None:
+    """A run in this process times designs as the commands of `tiny.Place` do."""
+    if "tiny" in sys.modules:
+        commands.time_briefly()
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """A test that draws without a generator of its own draws the same in every run."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(1234)  # not 0, which random weights of encoders are drawn from
 
 
 @pytest.fixture(autouse=True)

@@ -147,18 +147,23 @@ class DeviceState:
         board: clocks, temperatures, load and memory.
         others_s: processor time that all programs but the agent took since the start of the board;
             None where the system does not tell.
+        unreadable_rails: rails of its power monitors that cannot be read.
     """
 
     unix_s: float
     home_free_mb: int
     board: BoardState
     others_s: float | None = None
+    unreadable_rails: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_real("DeviceState.unix_s", self.unix_s, -1e12, 1e12)
         check_int("DeviceState.home_free_mb", self.home_free_mb, 0, 2**62)
         check_type("DeviceState.board", self.board, BoardState)
         check_known(check_real, "DeviceState.others_s", self.others_s, -1e12, 1e12)
+        check_type("DeviceState.unreadable_rails", self.unreadable_rails, tuple)
+        for rail in self.unreadable_rails:
+            check_text("DeviceState.unreadable_rails: one rail", rail, 4096)
 
     def as_json(self) -> dict[str, object]:
         """Return the JSON object that `from_json` reads."""
@@ -167,10 +172,15 @@ class DeviceState:
             "home_free_mb": self.home_free_mb,
             "board": self.board.as_json(),
             "others_s": self.others_s,
+            "unreadable_rails": list(self.unreadable_rails),
         }
 
     @classmethod
     def from_json(cls, value: object) -> "DeviceState":
         """Build from a JSON object; raises `ProtocolError` naming field and value."""
+        if isinstance(value, dict):
+            value = {"unreadable_rails": [], **value}  # Agents of 0.1.0 do not tell them.
         found = take("DeviceState", value, [field.name for field in fields(cls)])
-        return cls(**{**found, "board": BoardState.from_json(found["board"])})
+        found["board"] = BoardState.from_json(found["board"])
+        rails = as_tuple("DeviceState.unreadable_rails", found["unreadable_rails"])
+        return cls(**{**found, "unreadable_rails": rails})

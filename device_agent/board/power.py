@@ -164,7 +164,7 @@ def measure_energy(
     idle, *blocks = meter.readings([lambda: sleep(rest_s), *[block] * BLOCKS])
     joules = sum(one.mean_w * took for one, took in zip(blocks, took_s, strict=True))
     if idle.mean_w < 0 or joules < 0:
-        raise EnergyError(f"{meter.source} tells a negative power: look at its shunt")
+        raise EnergyError(f"{meter.source} reports a negative power: check its shunt")
     return Energy(
         mj_per_inference=1e3 * joules / sum(runs),
         busy_w=joules / sum(took_s),
@@ -182,13 +182,17 @@ def measure_energy(
 def find_meter(root: Path, sampler: Sequence[str]) -> Meter | None:
     """Return what the board's energy can be read by; None where it tells nothing.
 
+    The meter of an input rail that cannot be read raises `EnergyError` when it is used.
+
     Args:
         root: where the board's `/sys` stands.
         sampler: command that runs `print_rails` over the labels that are added to it.
     """
-    rails = [rail for rail in find_rails(root) if rail.watts() is not None]
-    if rails:
-        whole = next(([r] for name in WHOLE_BOARD for r in rails if r.label == name), rails)
+    rails = find_rails(root)
+    readable = [rail for rail in rails if rail.watts() is not None]
+    if readable:
+        # Also where it cannot be read: parts of a board do not stand for all of it.
+        whole = next(([r] for name in WHOLE_BOARD for r in rails if r.label == name), readable)
         return RailMeter(whole, sampler)
     counters = [
         counter
@@ -251,6 +255,11 @@ def rails_w(root: Path) -> tuple[tuple[str, float], ...]:
     """Return the power of every rail that a monitor sees now, in W."""
     told = ((rail.label, rail.watts()) for rail in find_rails(root))
     return tuple((label, watt) for label, watt in told if watt is not None)
+
+
+def unreadable_rails(root: Path) -> tuple[str, ...]:
+    """Return the labels of rails whose power cannot be read."""
+    return tuple(rail.label for rail in find_rails(root) if rail.watts() is None)
 
 
 def print_rails(root: Path, labels: Sequence[str], interval_s: float = SAMPLE_S) -> None:

@@ -4,12 +4,15 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from device_agent.board.state import read_board
 from device_agent.runtime import Refused, Runtime, Session, Unavailable
 from device_agent.storage.engine_cache import write_whole
+from device_agent.storage.store import StoreError, remove_damaged
 from device_agent.timing.drift_reference import SIZES, reference_inputs, reference_onnx
 from device_agent.wire.request import MeasureRequest
 
@@ -20,6 +23,8 @@ TRIED_RUNS = 5
 WARM_S = 0.3
 """Before them: an idle device has low clocks, and its first runs are slow."""
 REMEMBERED = "drift-reference.json"
+CHECKSUM = "sha256"
+"""Key of the checksum over the remembered sizes; earlier versions stored none."""
 
 
 def drift_session(
@@ -58,20 +63,34 @@ def drift_session(
             size += 1
     except Refused as error:
         raise Unavailable(f"the drift reference does not run on this device: {error}") from error
+    sizes[name] = size
     try:
-        write_whole(notes, json.dumps({**sizes, name: size}).encode())
+        write_whole(notes, json.dumps({**sizes, CHECKSUM: _checksum(sizes)}).encode())
     except OSError as error:
-        print(f"job: the size of the drift reference is not kept: {error}", file=sys.stderr)
+        print(f"job: the size of the drift reference is not stored: {error}", file=sys.stderr)
     return session, size
 
 
 def _remembered(notes: Path) -> dict[str, int]:
+    """Return the sizes by name; none, with a line, from a file that is not as it was written."""
     try:
         found = json.loads(notes.read_bytes())
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return {}
-    known = found.items() if isinstance(found, dict) else ()
-    return {name: size for name, size in known if type(size) is int and 0 <= size < len(SIZES)}
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        checksum = found.pop(CHECKSUM, None)
+        if checksum is None or checksum == _checksum(found):
+            sizes = found.items()
+            return {k: size for k, size in sizes if type(size) is int and 0 <= size < len(SIZES)}
+    with suppress(StoreError):
+        remove_damaged(notes, "the size of the drift reference is chosen again")
+    return {}
+
+
+def _checksum(sizes: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()
 
 
 def _prepared(

@@ -49,7 +49,7 @@ def _memory_bytes(root: Path) -> int | None:
         lines = (root / "proc" / "meminfo").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:"))
     except (OSError, ValueError, IndexError, StopIteration):
-        print("job: the board does not tell its memory; none is set as limit", file=sys.stderr)
+        print("job: the board does not report its memory; no limit is set", file=sys.stderr)
         return None
 
 

@@ -58,7 +58,7 @@ def check_file(file: Path, weights_seed: int | None) -> OnnxFile:
         found = read_onnx(file)
         check_network(found, weights_seed)
     except (MalformedFile, OSError) as error:
-        hint = "build it anew, with all in one file"
+        hint = "export it again, with all in one file"
         raise RefusedFile(f"the network was refused before any runtime: {error}: {hint}") from None
     return found
 

@@ -193,7 +193,7 @@ def _keep(cache: EngineCache, key: Key, engine: Engine) -> None:
     try:
         cache.put(key, engine)
     except OSError as error:
-        print(f"tensorrt: the engine is used, but not kept: {error}", file=sys.stderr)
+        print(f"tensorrt: the engine is used, but not stored: {error}", file=sys.stderr)
 
 
 def _deserialize(trt: Any, log: Any, engine: Engine) -> tuple[Any, Any] | None:

@@ -90,7 +90,7 @@ def build(trt: Any, log: Any, model: Path, request: MeasureRequest, timings: Pat
     try:
         write_whole(timings, bytes(memoryview(cache.serialize())))
     except OSError as error:
-        print(f"tensorrt: its kernel timings are not kept: {error}", file=sys.stderr)
+        print(f"tensorrt: its kernel timings are not stored: {error}", file=sys.stderr)
     return Engine(content, time.perf_counter() - start)
 
 
@@ -139,7 +139,7 @@ def _timings(config: Any, file: Path) -> Any:
     content = file.read_bytes() if file.is_file() else b""
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, False):
-        print(f"tensorrt: {file.name} is not for this board, begun anew", file=sys.stderr)
+        print(f"tensorrt: {file.name} is not for this board: a new one is begun", file=sys.stderr)
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache

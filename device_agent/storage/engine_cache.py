@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from device_agent.storage.store import NOTE, remove
+
 Key = Mapping[str, "str | int | float | bool | None"]
 KEEP_BYTES = 16 * 2**30
 
@@ -46,7 +48,7 @@ class EngineCache:
         self._keep_bytes = keep_bytes
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in folder.glob(".*.part"):
-            left.unlink(missing_ok=True)
+            remove(left)
 
     def get(self, key: Key) -> Engine | None:
         """Return the engine of exactly this key; what is torn or was changed is removed."""
@@ -60,9 +62,9 @@ class EngineCache:
                 return engine
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             pass
-        print(f"engine cache: {content.name} is damaged and is compiled again", file=sys.stderr)
+        print(f"{NOTE}engine {content.name[:16]} is compiled again", file=sys.stderr)
         self.forget(key)
         return None
 
@@ -75,14 +77,14 @@ class EngineCache:
             "sha256": hashlib.sha256(engine.content).hexdigest(),
             "build_s": engine.build_s,
         }
-        notes.unlink(missing_ok=True)
+        remove(notes)
         write_whole(content, engine.content)
         write_whole(notes, json.dumps(about, indent=1, allow_nan=False).encode())
 
     def forget(self, key: Key) -> None:
         """Remove an engine; one that is not here is passed over."""
         for path in reversed(self._paths(key)):
-            path.unlink(missing_ok=True)
+            remove(path)
 
     def _paths(self, key: Key) -> tuple[Path, Path]:
         text = json.dumps(dict(key), sort_keys=True, allow_nan=False)
@@ -95,8 +97,8 @@ class EngineCache:
         for path, stat in sorted(found, key=lambda one: one[1].st_mtime_ns):
             if used + needed <= self._keep_bytes:
                 return
-            path.with_suffix(".json").unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            remove(path.with_suffix(".json"))
+            remove(path)
             used -= stat.st_size
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from device_agent.storage.store import StoreError, remove_damaged
+
 MAX_CLIENT = 200
 UNNAMED = "another client"
 
@@ -28,9 +30,12 @@ class Queue:
     """
 
     def __init__(self, home: Path) -> None:
-        """Make the folder of those who wait."""
+        """Make the folder of those who wait, and remove a folder in place of the lock's file."""
         self._lock = home / "lock"
         self._waiting = home / "queue"
+        if self._lock.is_dir():
+            with suppress(StoreError):  # another agent was first, or opening it tells why
+                remove_damaged(self._lock, "the lock of the device's queue is made again")
         self._waiting.mkdir(mode=0o700, exist_ok=True)
 
     @contextmanager

@@ -68,10 +68,7 @@ class Store:
     def sweep(self) -> None:
         """Remove what a killed agent left half done; only who has the device may."""
         for left in self._incoming.iterdir():
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left)
-            else:
-                left.unlink()
+            remove(left)
 
     def artifact(self, sha256: str) -> Path | None:
         """Return the path of an artifact that is here and whole, and note its use; else None."""
@@ -84,7 +81,7 @@ class Store:
         except OSError:  # a bad block
             whole = False
         if not whole:
-            _remove_damaged(path, f"artifact {sha256[:16]} is not what was sent, and is sent again")
+            remove_damaged(path, f"artifact {sha256[:16]} is not what was sent, and is sent again")
             return None
         os.utime(path)
         return path
@@ -118,7 +115,7 @@ class Store:
         with disk_errors(f"looking through {self._results}", self._results):
             others = sorted(self._results.iterdir(), key=lambda path: path.stat().st_mtime_ns)
             for oldest in others[: max(0, len(others) + 1 - MAX_RESULTS)]:
-                oldest.unlink(missing_ok=True)
+                remove(oldest)
         with self._written(self._results / job_id) as file:
             file.write(json.dumps({**kept, CHECKSUM: _checksum(kept)}, allow_nan=False).encode())
 
@@ -140,14 +137,14 @@ class Store:
     def discard_result(self, job_id: str) -> None:
         """Remove a result that cannot be used, and say so."""
         said = f"the result of job {job_id[:16]} is not what was stored, and is measured again"
-        _remove_damaged(self._results / job_id, said)
+        remove_damaged(self._results / job_id, said)
 
     def forget(self, sha256s: Iterable[str], job_ids: Iterable[str]) -> None:
         """Remove artifacts and results; those that are not here are passed over."""
         for folder, names in ((self._artifacts, sha256s), (self._results, job_ids)):
             for name in names:
                 check_sha256("a name to forget", name)
-                (folder / name).unlink(missing_ok=True)
+                remove(folder / name)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -185,7 +182,7 @@ class Store:
         for path, file in sorted(found, key=lambda one: one[1].st_mtime_ns):
             if used + needed <= self._keep_bytes and needed <= free:
                 return
-            path.unlink(missing_ok=True)
+            remove(path)
             used -= file.st_size
             free += file.st_size
 
@@ -233,13 +230,19 @@ def _checksum(kept: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _remove_damaged(path: Path, said: str) -> None:
+def remove_damaged(path: Path, said: str) -> None:
+    """Remove what cannot be used, a folder too, and say so; raises `StoreError`."""
     print(f"{NOTE}{said}", file=sys.stderr, flush=True)
     with disk_errors(f"removing {path}", path.parent):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder in its place; nothing where there is neither. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_file(path: Path) -> bool:

@@ -29,7 +29,7 @@ MAX_REASONS = 32
 DAY_MS = 86_400_000.0
 
 
-class Status(str, Enum):  # noqa: UP042 -- StrEnum came after the Python of JetPack 6
+class Status(str, Enum):
     """How a measurement ended."""
 
     OK = "ok"

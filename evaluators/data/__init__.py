@@ -6,7 +6,7 @@ from evaluators.data.faults import Tally, summary
 from evaluators.data.loading import data_set, load
 from evaluators.data.measures import Share, wilson
 from evaluators.data.media.images import read_image
-from evaluators.data.media.waves import read_sound
+from evaluators.data.media.waves import longest_seconds, read_sound
 from evaluators.data.samples import (
     BOTH,
     DRAWN,
@@ -47,6 +47,7 @@ __all__ = [
     "check",
     "data_set",
     "load",
+    "longest_seconds",
     "measured_ceilings",
     "read_image",
     "read_sound",

@@ -22,8 +22,8 @@ from search_space.modality import MODALITIES, Modality
 Progress = Callable[[int, int], None]
 
 _SOUGHT: Mapping[Modality, tuple[FaultKind, type[Finder], str]] = {
-    "vision": ("picture", Pictures, "use the texts alone with --text-only"),
-    "audio": ("sound", Sounds, "leave out the audio encoder"),
+    "vision": ("picture", Pictures, "leave pictures out with --modality"),
+    "audio": ("sound", Sounds, "leave sounds out with --modality"),
 }
 """What is looked for in a modality: its name, who finds it, and the way out where it lacks."""
 
@@ -72,7 +72,7 @@ class Checked:
             return f"{hint}put the files there, or {out}"
         rows = f" (rows without a {' or '.join(kind for kind, _, _ in lacking)} are then left out)"
         return (
-            f"mend them{f', {out},' if lacking else ''} or take the data as they are with "
+            f"correct them{f', {out},' if lacking else ''} or take the data as they are with "
             f"--accept-faults{rows if lacking else ''}: every result then says what is wrong"
         )
 
@@ -93,6 +93,11 @@ def check(
     if not read or set(modalities) - set(MODALITIES):
         raise ValueError(f"modalities {tuple(modalities)!r}: give some of {', '.join(MODALITIES)}")
     root, labels = find_labels(Path(path))
+    if "text" in read and not labels.has_texts:
+        raise DataError(
+            f"{root}: the label file has no column text; add one, or name what is to be read, "
+            "such as --modality vision --modality audio"
+        )
     known = known_data(labels.layout, labels.entries)
     tallies = tallied(labels.entries, known)
     faults = label_faults(labels.entries, known, tallies)

@@ -46,7 +46,7 @@ def parts(data: DataSet, folds: int) -> Part:
     classes. The same data are always cut alike. Raises DataError for fewer groups than parts.
     """
     if folds < 3:
-        raise ValueError(f"{folds} folds: 3 or more are needed to train, stop and judge")
+        raise ValueError(f"{folds} folds: 3 or more are needed to train, to stop and to evaluate")
     samples = pool(data)
     groups: dict[str, list[Sample]] = {}
     for sample in samples:

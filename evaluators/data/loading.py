@@ -52,7 +52,8 @@ def load(
     `path` is the folder or its label file. Clips are reduced to their middle frame and, where
     `modalities` hold "audio", their sound, both kept under `cache`; what is there already is not
     decoded again. `progress(done, total)` is called after each row. Without "vision" no picture is
-    looked for, and samples have none; texts are read in every case.
+    looked for, and samples have none. A folder's label file may do without texts where "text" is
+    not among the modalities.
 
     Data that fail the check are refused, with every fault in a line of its own: a row in another
     split than its video or picture, or than CMU-MOSI's standard folds, counts that are not those
@@ -117,7 +118,7 @@ def _nothing_emptied(
     raise DataError(
         f"{root}: no usable sample{of} is left in {', '.join(empty) or 'train'}",
         [f"{item.id}: {item.why}" for item in dropped],
-        "put those files there; what is empty cannot be trained or judged on",
+        "put those files there; an empty split cannot be trained or evaluated on",
     )
 
 
@@ -150,6 +151,8 @@ def _note(checked: Checked) -> str:
         note += (
             f"; {len(checked.dropped):,} of {rows:,} rows left out for want of a usable {wanted}"
         )
+    if "text" in read and len({entry.text for entry in labels.entries}) == 1:
+        note += "; all texts are alike and say nothing of the class"
     odd = checked.known.odd if checked.known and read != ("text",) else {}
     for name in sorted({entry.id for entry in labels.entries} & odd.keys()):
         note += f"; {name}: {odd[name]}"
@@ -157,16 +160,23 @@ def _note(checked: Checked) -> str:
 
 
 def _what_is_read(layout: Layout, read: Sequence[Modality]) -> str:
-    if "audio" not in read:
-        picture = "One image and one text" if layout == "folder" else "One middle frame per clip"
-        return picture if "vision" in read else "Texts alone, no pictures"
     if layout == "folder":
-        return "One image, one sound and one text" if "vision" in read else "One sound and one text"
-    return (
-        "One middle frame and the sound of each clip"
-        if "vision" in read
-        else ("The sound of each clip, no pictures")
-    )
+        if read == ("text",):
+            return "Texts alone, no pictures"
+        named = {"vision": "image", "audio": "sound", "text": "text"}
+        parts = [f"one {named[m]}" for m in ("vision", "audio", "text") if m in read]
+        listed = ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
+        return listed[0].upper() + listed[1:]
+    if "audio" in read:
+        sounds = (
+            "One middle frame and the sound of each clip"
+            if "vision" in read
+            else "The sound of each clip, no pictures"
+        )
+        return sounds if "text" in read else f"{sounds}, no texts"
+    if "vision" not in read:
+        return "Texts alone, no pictures"
+    return "One middle frame per clip" if "text" in read else "One middle frame per clip, no texts"
 
 
 def _fingerprint(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -141,6 +142,20 @@ class DataSet:
             raise ValueError(f"split {split!r} has no samples, so no majority class")
         index = counts.index(max(counts))
         return index, counts[index] / sum(counts)
+
+    @cached_property
+    def uninformative(self) -> tuple[Modality, ...]:
+        """Modalities in which all training samples are alike, so nothing can be learnt from them.
+
+        Of pictures and sounds those count as alike that are one file.
+        """
+        train = self.split("train")
+        read: dict[Modality, set[str | Path | None]] = {
+            "text": {sample.text for sample in train},
+            "vision": {sample.image for sample in train},
+            "audio": {sample.sound for sample in train},
+        }
+        return tuple(modality for modality in self.modalities if len(read[modality]) == 1)
 
     @property
     def shares_pictures(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from device_agent.board.description import DeviceInfo, DeviceState
+from device_agent.board.power import WHOLE_BOARD
 from device_agent.board.state import Board, BoardState
 from device_agent.bundle import zipapp
 from device_agent.wire.request import TimingProtocol
@@ -111,13 +112,16 @@ def check_agent(
     later = client.state()
     return [
         _agent(info, install),
+        _board(info.board),
         Finding("ok", "Python", info.python),
         *_runtimes(info, client.name),
         *_memory(info.board, state.board),
         _disk(state),
         _clock(state, asked_s, heard_s),
         *_speed(info.board, later.board),
+        *_temperature(later.board),
         *_over_current(state, later),
+        *_power(info.board, later),
         *_others(state, later),
     ]
 
@@ -128,6 +132,17 @@ def _agent(info: DeviceInfo, install: str) -> Finding:
         return Finding("ok", "agent", f"of this version ({ours[:16]})")
     there = (info.agent_sha256 or "its sources")[:16]
     return Finding("problem", "agent", f"of another version ({there}, here {ours[:16]})", install)
+
+
+def _board(board: Board) -> Finding:
+    """What it is, so that a person sees that the right one answers."""
+    said = [board.model or board.machine or "model not reported"]
+    said += list(board.gpus)
+    if board.cores is not None:
+        said.append(f"{board.cores} processor{'s' if board.cores > 1 else ''} on")
+    if board.l4t is not None:
+        said.append(f"L4T {board.l4t}" + (f" (JetPack {board.jetpack})" if board.jetpack else ""))
+    return Finding("ok", "board", ", ".join(said))
 
 
 def _runtimes(info: DeviceInfo, device: str) -> Iterator[Finding]:
@@ -169,7 +184,7 @@ def _runtimes(info: DeviceInfo, device: str) -> Iterator[Finding]:
 def _memory(board: Board, state: BoardState) -> Iterator[Finding]:
     free, whole = state.available_memory_mb, board.memory_mb
     if free is None:
-        yield Finding("warning", "memory", "not told", "look at it with `free -m` there")
+        yield Finding("warning", "memory", "not reported", "look at it with `free -m` there")
         return
     value = f"{free} MB can be had" + (f" of {whole} MB" if whole is not None else "")
     level = _level(free, LEAST_MEMORY_MB, LITTLE_MEMORY_MB)
@@ -196,7 +211,7 @@ def _speed(board: Board, state: BoardState) -> Iterator[Finding]:
     """What makes readings slower, or change from one to the next."""
     jetson = is_jetson(board)
     if jetson and board.power_mode is None:
-        yield Finding("warning", "power mode", "not told", "sudo nvpmodel -q tells it there")
+        yield Finding("warning", "power mode", "not reported", "sudo nvpmodel -q prints it there")
     elif board.power_mode is not None:
         full = _is_fastest(board.power_mode, board.fastest_mode)
         level: Level = "ok" if full else "warning"
@@ -212,6 +227,30 @@ def _speed(board: Board, state: BoardState) -> Iterator[Finding]:
     if state.throttled_by:
         held = f"held down by {', '.join(state.throttled_by)}"
         yield Finding("warning", "throttling", held, "cool the board, or take a lower power mode")
+
+
+def _temperature(state: BoardState) -> Iterator[Finding]:
+    if state.temperatures_c:
+        zone, degrees = max(state.temperatures_c, key=lambda pair: pair[1])
+        yield Finding("ok", "temperature", f"{degrees:.1f} C at {zone}, the hottest zone")
+
+
+def _power(board: Board, state: DeviceState) -> Iterator[Finding]:
+    """What the rails tell, and whether energy can be measured by them."""
+    rails, silent = state.board.rails_w, state.unreadable_rails
+    if not rails and not silent and not is_jetson(board):
+        return
+    told = [f"{rail} {watt:.2f} W" for rail, watt in rails]
+    told += [f"{rail} cannot be read" for rail in silent]
+    look = "look at the power monitors in /sys/class/hwmon there"
+    if not rails or any(rail in WHOLE_BOARD for rail in silent):
+        told.append("energy cannot be measured")
+    elif silent:
+        told.append("energy is measured without it")
+    else:
+        yield Finding("ok", "power", "; ".join(told))
+        return
+    yield Finding("warning", "power", "; ".join(told), look)
 
 
 def _is_fastest(mode: str, fastest: str | None) -> bool:
@@ -252,7 +291,7 @@ def _others(before: DeviceState, after: DeviceState) -> Iterator[Finding]:
     """What other programs take, by the rule that refuses readings of a board."""
     passed_s = after.unix_s - before.unix_s
     if before.others_s is None or after.others_s is None or passed_s <= 0:
-        yield Finding("warning", "other programs", "not told", "look at them with `top` there")
+        yield Finding("warning", "other programs", "not reported", "look at them with `top` there")
         return
     cores, allowed = max(0.0, after.others_s - before.others_s) / passed_s, _ALLOWED_CORES
     said = f"{cores:.2f} processors busy over {passed_s:.0f} s, {allowed:g} are allowed"

@@ -9,9 +9,13 @@ VENV = "fusion-nas-venv"
 system and of its virtual environment, not those of the user's own site."""
 LAST_FOR = {"3.10": "onnxruntime<1.24"}
 """The last onnxruntime for a Python, where that is not the newest: 1.24 came without 3.10."""
-INDEX_OF = {"5": "jp5/cu114", "6": "jp6/cu126", "7": "sbsa/cu130"}
+INDEX_OF = {"6": "jp6/cu126", "7": "sbsa/cu130"}
 """Part of NVIDIA's Jetson AI Lab package index with onnxruntime-gpu for a JetPack. The public
 index has none for aarch64."""
+
+
+TOO_OLD = ("4", "5")
+"""JetPacks whose TensorRT and CUDA packages are for Python 3.6 and 3.8; the agent needs 3.10."""
 
 
 class RuntimeMissing(DeviceError):
@@ -42,6 +46,12 @@ def way_out(runtime: str, provider: str, info: DeviceInfo, name: str) -> str:
     pip = f"{VENV}/bin/pip install"
     if name == "local":
         again, venv, pip = "", "", "pip install"
+    on_gpu = runtime == "tensorrt" or provider == "CUDAExecutionProvider"
+    if on_gpu and info.board.jetpack in TOO_OLD:
+        return (
+            f"flash JetPack 6 or newer (that of JetPack {info.board.jetpack} is for a Python older "
+            f"than 3.10), or start a container: fusion-nas device install {name} --python SCRIPT"
+        )
     if runtime == "tensorrt":
         if is_jetson(info.board):
             return _then("sudo apt install nvidia-jetpack", venv, again)

@@ -197,7 +197,9 @@ class Devices:
             raise self._damaged(str(error)) from None
 
     def _damaged(self, why: str) -> DevicesError:
-        return DevicesError(f"{self._file}: {why}: mend it, or remove it and add the devices again")
+        return DevicesError(
+            f"{self._file}: {why}: correct it, or remove it and add the devices again"
+        )
 
     def _write(self, found: Mapping[str, Device]) -> None:
         entries: dict[str, dict[str, Any]] = {}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol, cast
 
 import torch
@@ -19,6 +20,8 @@ from search_space.encoders.libraries import from_pretrained
 CHECKED_TEXTS = 1000
 MOST_UNKNOWN, MANY_UNKNOWN = 0.5, 0.05
 """Shares of the data's tokens unknown to a pretrained tokenizer: more is refused, warned of."""
+SENTENCEPIECE = (".model", ".spm")
+"""How files of SentencePiece models end."""
 PAD, UNKNOWN, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 
@@ -53,7 +56,7 @@ class PretrainedTokenizer:
         except Exception as error:  # tokenizers raises nothing narrower for a torn file
             raise EncoderError(
                 f"text encoder {spec.source}: no usable tokenizer there "
-                f"({first_line(error)}); give a folder that holds "
+                f"({self._cause()}{first_line(error)}); give a folder that holds "
                 "tokenizer.json as save_pretrained wrote it, or fetch the encoder into the hub's "
                 "cache"
             ) from error
@@ -67,9 +70,31 @@ class PretrainedTokenizer:
         self._tokenizer.padding_side = "right"  # the first token stands for the whole text
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         # Two tokenizers of one vocabulary may still cut and spell words differently.
-        rules = "" if backend is None else backend.to_str()
+        rules = self._files() if backend is None else backend.to_str()
         vocabulary = json.dumps([self._tokenizer.get_vocab(), rules], sort_keys=True)
         self.fingerprint = hashlib.sha256(vocabulary.encode()).hexdigest()
+
+    def _files(self) -> dict[str, str]:
+        """SHA-256 by name of the files of a tokenizer that transformers runs in Python."""
+        with TemporaryDirectory(prefix="tokenizer-") as folder:
+            self.save(Path(folder))
+            return {
+                file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+                for file in sorted(Path(folder).iterdir())
+            }
+
+    def _cause(self) -> str:
+        """What its folder holds in place of tokenizer.json, if that is a SentencePiece model."""
+        folder = Path(self._source)
+        if not folder.is_dir() or (folder / "tokenizer.json").is_file():
+            return ""
+        found = [file.name for file in sorted(folder.iterdir()) if file.suffix in SENTENCEPIECE]
+        if not found:
+            return ""
+        return (
+            f"there is no tokenizer.json, and transformers cannot read {found[0]} alone for this "
+            "architecture: "
+        )
 
     def check(self, texts: Iterable[str]) -> None:
         """Hold the tokenizer against the texts that it is to read, or `CHECKED_TEXTS` of them.
@@ -100,7 +125,8 @@ class PretrainedTokenizer:
 
     def _unusable(self, why: str) -> EncoderError:
         return EncoderError(
-            f"text encoder {self._source}: its tokenizer is of no use here: {why}; give a folder "
+            f"text encoder {self._source}: its tokenizer is of no use here: {self._cause()}{why}; "
+            "give a folder "
             "that holds the encoder's own tokenizer.json, as save_pretrained of the tokenizer "
             "writes it, and an encoder made for these texts"
         )
@@ -108,7 +134,12 @@ class PretrainedTokenizer:
     def encode(self, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
         """Ids and mask, each (N, L') int64, with L' = min(length, longest of the texts)."""
         found = self._tokenizer(
-            list(texts), padding="longest", truncation=True, max_length=length, return_tensors="pt"
+            list(texts),
+            padding="longest",
+            truncation=True,
+            max_length=length,
+            return_attention_mask=True,  # not all give one unasked
+            return_tensors="pt",
         )
         return cast(Tensor, found["input_ids"]), cast(Tensor, found["attention_mask"])
 

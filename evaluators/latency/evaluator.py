@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from device_agent.board.power import Energy
@@ -18,13 +19,19 @@ from device_agent.wire.request import (
 from evaluators.devices.client import DeviceError, DeviceLost, DeviceTimeout
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.latency.drift import BestDriftReferences
+from evaluators.latency.reuse import Reuse, expected
 from evaluators.onnx.builder import Artifact, OnnxBuilder
 from evaluators.onnx.quantisation import recipe_of
+from evaluators.onnx.split.files import write_parts
 from evaluators.onnx.stripped import strip_weights
 from search_space.design.genotype import Genotype
+from search_space.design.reading import plugin_key
 from search_space.errors import DEVICE, FusionNasError
+from search_space.modality import CALLED
 from search_space.network.rewrites import folded_blocks
 
+ANY = 1e6
+"""A share or a number of processors that no reading exceeds."""
 BOARD_TIMING = TimingProtocol()
 """For a board that does nothing else."""
 LOCAL_TIMING = TimingProtocol(
@@ -37,7 +44,7 @@ LOCAL_TIMING = TimingProtocol(
     block_tolerance=0.25,
     reference_tolerance=0.5,
     reference_runs=15,
-    others_cores=1e6,
+    others_cores=ANY,
     watch_board=False,
     retries=3,
 )
@@ -101,16 +108,49 @@ def deadline_of(runtime: str) -> float:
     return 3600.0 if runtime == "tensorrt" else 600.0
 
 
+def brief(timing: TimingProtocol) -> TimingProtocol:
+    """Return the timing of one of many short readings of a design.
+
+    On a shared device the speed of a network changes within seconds: of ten readings of a design
+    the slowest took 2.3 times as long as the fastest (median of 40 designs; at most 2.9). Many
+    short readings, apart in time, then give narrower intervals than few long ones: of pairs of 40
+    designs that were 15 % apart, 4 long readings left 40 % undecided, 12 short ones 6 %
+    (`benchmarks/turns.py`). So a reading may be as wide as it is and is not taken again. A device
+    that does nothing else is timed as always.
+    """
+    if timing.watch_board:
+        return timing
+    return replace(
+        timing,
+        warmup_min_s=0.02,
+        warmup_max_s=0.5,
+        steady_tolerance=1.0,
+        min_time_s=0.05,
+        max_time_s=2.0,
+        interval_share=ANY,
+        block_tolerance=ANY,
+        reference_tolerance=ANY,
+        reference_runs=3,
+        retries=0,
+    )
+
+
 class LatencyEvaluator:
     """Builds a design with random weights and has it compiled and timed.
 
-    Latency depends on the graph, not on the weights, so it comes before any training.
+    Latency depends on the graph, not on the weights, so it comes before any training. With shares
+    of inputs that are not encoded again it is the expected one, from readings of a design's parts.
     """
 
     def __init__(
-        self, builder: OnnxBuilder, open_device: Callable[[], TimingDevice], runs: Runs
+        self,
+        builder: OnnxBuilder,
+        open_device: Callable[[], TimingDevice],
+        runs: Runs,
+        reuse: Reuse | None = None,
     ) -> None:
         self._builder, self._open, self._runs = builder, open_device, runs
+        self._reuse = reuse or Reuse()
         self._device = open_device()
         self._unsettled: list[tuple[str, str]] = []
         self._drift_references = BestDriftReferences()
@@ -151,6 +191,8 @@ class LatencyEvaluator:
     def key(self, genotype: Genotype) -> str:
         """Design, classes, device, runtime and its version, provider, threads, timing, weights.
 
+        Of designs with operators of plugins also the version of their packages.
+
         Designs that rewrites bring to one graph have one key.
         """
         runs, rewriting = self._runs, self._builder.rewriting
@@ -165,8 +207,10 @@ class LatencyEvaluator:
                 "timing": runs.timing.as_json(),
                 "weights_seed": runs.weights_seed,
                 **rewriting.key(genotype),
+                **self._reuse.key(genotype),
                 **self._builder.graph_key(),
                 **recipe_of(genotype.precision, self._builder.runtime),
+                **plugin_key(genotype),
             },
         )
 
@@ -190,11 +234,15 @@ class LatencyEvaluator:
         """Build a design as it is timed, with random weights. Raises as `OnnxBuilder.build`."""
         return self._builder.build(genotype, weights=self._runs.weights_seed is None)
 
-    def time(self, genotype: Genotype, artifact: Artifact) -> Evaluation:
-        """The same for a design that is already built."""
-        sent = self.as_sent(artifact)
+    def time(
+        self, genotype: Genotype, artifact: Artifact, timing: TimingProtocol | None = None
+    ) -> Evaluation:
+        """The same for a design that is already built, by another timing if one is given."""
+        sent, timing = self.as_sent(artifact), timing or self._runs.timing
         try:
-            return self._time(genotype, artifact, sent)
+            if self._reuse.of(genotype):
+                return self._expected(genotype, artifact, sent, timing)
+            return self._time(genotype, artifact, sent, timing)
         finally:
             if sent is not artifact:
                 sent.discard()
@@ -204,15 +252,36 @@ class LatencyEvaluator:
         is_whole = self._runs.weights_seed is not None and not artifact.stripped
         return strip_weights(artifact) if is_whole else artifact
 
-    def _time(self, genotype: Genotype, artifact: Artifact, sent: Artifact) -> Evaluation:
+    def _expected(
+        self, genotype: Genotype, artifact: Artifact, sent: Artifact, timing: TimingProtocol
+    ) -> Evaluation:
+        """The latency where a share of the inputs was encoded before, of which `sent` is cut.
+
+        All that one modality alone decides needs no part: nothing is run for a repeated input.
+        """
+        shares = {CALLED[m]: share for m, share in self._reuse.of(genotype).items()}
+        if not genotype.is_fused:
+            (name,) = shares
+            found = {name: self._time(genotype, artifact, sent, timing)}
+            return expected(found, shares, artifact.costs)
+        found = {}
+        with TemporaryDirectory(prefix="parts-", dir=sent.path.parent) as folder:
+            for part in write_parts(sent.path, genotype, artifact.inputs, Path(folder)):
+                file = replace(sent, path=part.path, sha256=part.sha256, inputs=part.inputs)
+                found[part.name] = self._time(genotype, artifact, file, timing)
+        return expected(found, shares, artifact.costs)
+
+    def _time(
+        self, genotype: Genotype, artifact: Artifact, sent: Artifact, timing: TimingProtocol
+    ) -> Evaluation:
         """The latency of `artifact`, of which the device gets the file `sent`."""
         runs = self._runs
         request = MeasureRequest(
             sent.sha256,
-            artifact.inputs,
+            sent.inputs,
             runs.runtime,
             runs.provider,
-            runs.timing,
+            timing,
             threads=runs.threads,
             deadline_s=runs.deadline_s or deadline_of(runs.runtime),
             weights_seed=runs.weights_seed,
@@ -226,7 +295,7 @@ class LatencyEvaluator:
             self.settle()  # there is nothing to lose
             raise MeasureError(result.reason)
         unstable = _unstable(result) or self._drift_references.slower_than_before(
-            self._device.name, result, runs.timing
+            self._device.name, result, timing
         )
         if unstable:
             self.settle()  # it is to be measured anew
@@ -248,7 +317,7 @@ class LatencyEvaluator:
         kept = result.as_json()
         details = {
             "device": self._device.name,
-            "timing": "alone" if runs.timing.watch_board else "shared",
+            "timing": "alone" if timing.watch_board else "shared",
             "board": self._device.hello().as_json()["board"],
             "onnx_sha256": artifact.sha256,
             "sent_sha256": sent.sha256,

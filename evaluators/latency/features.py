@@ -63,13 +63,14 @@ class WorkItem:
 class LatencyFeatures:
     """Turns designs into the nominal costs of their parts, one column a part and precision.
 
-    Costs are those of the graph after its rewrites, at the length that it is timed at.
+    Costs are those of the graph after its rewrites, at the length that it is timed at. Layers of
+    one vision encoder are the same parts at every size of its pictures.
     """
 
     def __init__(self, trunks: TrunkWork, rewriting: Rewriting) -> None:
         self._trunks, self._rewriting = trunks, rewriting
         self._parts = [WorkItem("constant", "network", (), own_sd=CONSTANT_SD)]
-        for name in trunks.names:
+        for name in {trunks.base(name): name for name in reversed(trunks.names)}.values():
             self._parts += self._trunk_parts(name)
         for kind, quantised in zip(_FUSION, (True, True, False, False, False, False), strict=True):
             works = _FUSION_KINDS[kind]
@@ -121,7 +122,7 @@ class LatencyFeatures:
         return np.array([[row.get(name, 0.0) for name in effects] for row in rows])
 
     def _trunk_parts(self, name: str) -> list[WorkItem]:
-        shape = self._trunks.shapes[name]
+        shape, owner = self._trunks.shapes[name], self._trunks.base(name)
         if shape.modality == "text":
             kinds = {"linear": True, "attention": False, "elements": True, "layers": True}
             return [
@@ -134,7 +135,7 @@ class LatencyFeatures:
         for tap in range(1, shape.depth + 1):
             linear, rest = self._of_layer(name, tap)
             parts += [
-                WorkItem(f"{name} {tap} {which}", name, tuple(_shares(costs)), which == "linear")
+                WorkItem(f"{owner} {tap} {which}", owner, tuple(_shares(costs)), which == "linear")
                 for which, costs in (("linear", linear), ("rest", rest))
                 if sum(costs.values())
             ]
@@ -167,7 +168,7 @@ class LatencyFeatures:
             for tap in range(1, depth + 1):
                 for which, found in zip(("linear", "rest"), self._of_layer(name, tap), strict=True):
                     if ms := sum(found.values()):
-                        costs[f"{name} {tap} {which}"] = ms
+                        costs[f"{self._trunks.base(name)} {tap} {which}"] = ms
         return costs | self._fusion_costs(genotype)
 
     def _fusion_costs(self, genotype: Genotype) -> dict[str, float]:

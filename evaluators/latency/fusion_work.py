@@ -10,13 +10,14 @@ from search_space.design.rules import (
     branch_widths,
     fused_width,
     own_widths,
+    pooled_side,
     projects_inputs,
     projects_result,
 )
-from search_space.encoders.features import map_tokens, read_at
+from search_space.encoders.features import fused_tokens, map_tokens, read_at
 from search_space.modality import Modality
 from search_space.network.rewrites import Rewrites, folded_blocks
-from search_space.operators.definitions import FUSION_OPERATORS
+from search_space.operators.registry import operator_of
 from search_space.operators.work import On, Work, attention, gemm, linear
 
 
@@ -37,7 +38,7 @@ def point_work(
             for _ in range(genotype.attention_blocks):
                 yield "tokens", attention(count, count, width)
                 yield "tokens", linear(count, width, width)
-        yield from FUSION_OPERATORS[point.operator].work(tuple(lengths.values()), width)
+        yield from operator_of(point.operator).work(tuple(lengths.values()), width)
     if point == genotype.points[-1] and genotype.attention_over == "pooled":
         folded = folded_blocks(genotype, rewrites)
         products = folded + 5 * (genotype.attention_blocks - folded)
@@ -45,11 +46,8 @@ def point_work(
 
 
 def _lengths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> dict[Modality, int]:
-    """Tokens of each modality."""
-    return {
-        m: genotype.text_tokens if m == "text" else map_tokens(shapes[name], point.tap(m))
-        for m, name in genotype.encoders.items()
-    }
+    """Tokens of each modality as they are fused."""
+    return {m: fused_tokens(genotype, point, m, shapes) for m in genotype.encoders}
 
 
 def _projections(
@@ -68,7 +66,7 @@ def _projections(
         else:
             yield "vectors", gemm(before, after)
     if projects_result(genotype, point):
-        operator = FUSION_OPERATORS[point.operator]
+        operator = operator_of(point.operator)
         yield "vectors", gemm(operator.output_width(reached), point.width)
 
 
@@ -89,6 +87,12 @@ def _poolings(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Iterato
                 yield "poolings", Work(elements=2 * cells * CONV_MAX_WIDTH, operators=1)
             else:
                 yield "poolings", Work(elements=values)
+    if side := pooled_side(genotype, point, shapes):
+        shape = shapes[str(genotype.vision_encoder)]
+        width, count = own["vision"], side * side + shape.has_class_token
+        products = count * map_tokens(shape, point.vision_tap) * width
+        # A product with a constant, but none that quantisation takes for weights.
+        yield "tokens", Work(attention=products, elements=count * width, operators=1)
     for modality, count in _lengths(genotype, point, shapes).items():
         if genotype.pooling(modality) == "attention" and pools(point, modality):
             width = (reached if fuses_tokens(genotype, point, modality) else own)[modality]

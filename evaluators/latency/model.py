@@ -34,7 +34,7 @@ POOL = 1500
 
 
 @dataclass(frozen=True)
-class Reading:
+class TimedDesign:
     """A design's latency on the device: median in ms, and half of its 95 % interval's width as a
     share of it."""
 
@@ -68,7 +68,7 @@ class LatencyModel:
     @staticmethod
     def fit(
         features: LatencyFeatures,
-        readings: Sequence[Reading],
+        readings: Sequence[TimedDesign],
         other: "LatencyModel | None" = None,
     ) -> "LatencyModel":
         """The model after these readings, in whatever order; with none it knows no device yet.

@@ -55,6 +55,8 @@ def facets(genotype: Genotype) -> set[Facet]:
     found |= {(f"{m} pooling", genotype.pooling(m)) for m in genotype.encoders}
     if genotype.attention_blocks:
         found.add(("attention over", genotype.attention_over))
+    if genotype.image_tokens:
+        found.add(("image tokens", str(genotype.image_tokens)))
     return found
 
 
@@ -83,9 +85,24 @@ def check_space(
     Raises:
         RuntimeMissing: NVIDIA's packages are not installed, or do not load.
     """
+    designs = [replace(g, precision=p) for g in covering(space) for p in precisions]
+    return check_designs(space, designs, folder, build, progress)
+
+
+def check_designs(
+    space: SearchSpace,
+    designs: Sequence[Genotype],
+    folder: Path,
+    build: bool,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> list[Checked]:
+    """Have designs of a space parsed in their own precisions, and built where asked.
+
+    Raises:
+        RuntimeMissing: NVIDIA's packages are not installed, or do not load.
+    """
     encoders = {spec.name: spec for spec in space.encoders}
     builder = OnnxBuilder(encoders, space.shapes, 2, folder, "tensorrt", ALL)
-    designs = [replace(g, precision=p) for g in covering(space) for p in precisions]
     found = []
     for done, genotype in enumerate(designs):
         progress(done, len(designs))

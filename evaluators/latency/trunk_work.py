@@ -29,6 +29,10 @@ class TrunkWork:
         """The encoders, in the order given."""
         return tuple(self._encoders)
 
+    def base(self, encoder: str) -> str:
+        """The encoder's name without the size of its pictures."""
+        return self._encoders[encoder].base
+
     def prefix(self, encoder: str, tap: int, tokens: int = 0) -> Work:
         """Work up to a tap; of text for a length in tokens. Tap 0 is none."""
         if not tap:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from evaluators.latency.evaluator import LatencyEvaluator, MeasureError
+from evaluators.latency.evaluator import LatencyEvaluator, MeasureError, brief
 from evaluators.latency.readings import Reading, Readings
 from evaluators.onnx.builder import Artifact
 from search_space.design.genotype import Genotype
@@ -49,7 +49,7 @@ def read_in_turns(
 
 def _reading(latency: LatencyEvaluator, design: Genotype, artifact: Artifact) -> Reading | None:
     try:
-        found = latency.time(design, artifact)
+        found = latency.time(design, artifact, brief(latency.protocol))
     except MeasureError:  # of this design; those of the link end the run
         return None
     if found.infeasible or found.unstable:

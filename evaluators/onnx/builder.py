@@ -180,7 +180,7 @@ class OnnxBuilder:
                     for each in (as_written, rows, calibration)
                 )
             axes = {n: a for n, a in self.rewriting.open_axes(genotype).items() if n in names}
-            export(exported, rows[0], temporary, names, [OUTPUT], axes)
+            export(exported, rows[0], temporary, names, [OUTPUT], axes, genotype.describe())
             onnx.checker.check_model(str(temporary), full_check=False)
             check = partial(_difference, temporary, genotype, written, as_written, rows)
             difference = check(tolerance)

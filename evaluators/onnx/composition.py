@@ -33,9 +33,9 @@ from evaluators.onnx.rewriting import Rewriting
 from evaluators.onnx.subgraphs import Joined, Subgraph, SubgraphStore, joined
 from evaluators.onnx.versions import OPSET
 from search_space.design.encoder import EncoderShape, EncoderSpec
-from search_space.design.genotype import Genotype
-from search_space.design.reading import reads_tokens
-from search_space.design.rules import branch_widths, fused_width, own_widths
+from search_space.design.genotype import FusionPoint, Genotype
+from search_space.design.reading import plugin_key, reads_tokens
+from search_space.design.rules import branch_widths, fused_width, own_widths, pooled_side
 from search_space.encoders.features import Feature, Form, features_of, map_tokens, read_at
 from search_space.encoders.loading import load_trunk
 from search_space.modality import Modality
@@ -203,7 +203,8 @@ class Composer:
             def make(file: Path) -> None:
                 names = INPUTS[shape.modality]
                 tapped = _Tapped(self._trunk(name), wanted).eval()
-                export(tapped, inputs, file, names, [f.name for f in wanted], axes)
+                of = f"{shape.modality} encoder {self._encoders[name].source}"
+                export(tapped, inputs, file, names, [f.name for f in wanted], axes, of)
 
             self._parts[key] = self._store.get(key, shape.modality, make)
         return self._parts[key]
@@ -250,9 +251,11 @@ class Composer:
         masked = bool(genotype.text_encoder) and reads_tokens(genotype, point, "text")
         last = k == len(genotype.points) - 1
         folds = self._rewriting.rewrites.fold_attention
+        side = pooled_side(genotype, point, self._shapes)
         key = _key(
             "branch",
             {
+                **({"grid": self._grid(genotype, point, side)} if side else {}),
                 "place": [k, last, len(genotype.points) > 1],
                 "forms": [f.form for f in read],
                 "sizes": sizes,
@@ -269,12 +272,18 @@ class Composer:
                     genotype.audio_pooling,
                 ],
                 "folded": folds,
+                **plugin_key(genotype),
             },
         )
         if key not in self._branches:
             _make_room(self._branches, KEPT_BRANCHES)
             self._branches[key] = self._new_branch(key, genotype, k, sizes, masked)
         return self._branches[key]
+
+    def _grid(self, genotype: Genotype, point: FusionPoint, side: int) -> list[object]:
+        """What a pooling of image tokens depends on."""
+        shape = self._shapes[str(genotype.vision_encoder)]
+        return [shape.token_grid(point.vision_tap), side, shape.has_class_token]
 
     def _new_branch(
         self,
@@ -296,7 +305,7 @@ class Composer:
         alone, output = _BranchOf(exported).eval(), f"branch-{k}"
 
         def make(file: Path) -> None:
-            export(alone, tuple(inputs), file, names, [output], {})
+            export(alone, tuple(inputs), file, names, [output], {}, genotype.describe())
 
         part = self._store.get(key, output, make)
         parameters = sum(p.numel() for p in exported.parameters())
@@ -320,7 +329,8 @@ class Composer:
             head = new_head(width, self._classes, seed=0).eval()
 
             def make(file: Path) -> None:
-                export(head, (torch.zeros(1, width),), file, ["fused"], [OUTPUT], {})
+                inputs = (torch.zeros(1, width),)
+                export(head, inputs, file, ["fused"], [OUTPUT], {}, genotype.describe())
 
             key = _key("head", [width, self._classes])
             _make_room(self._heads, KEPT_HEADS)

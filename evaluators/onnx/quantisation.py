@@ -3,7 +3,8 @@
 - fp16: everything but inputs and outputs, which keep their types behind casts. Types stand in the
   graph, as TensorRT wants it.
 - int8: quantised ahead of time (QDQ) with scales calibrated on inputs, weights per channel. What is
-  quantised is what its runtime has kernels for, see `For`.
+  quantised is what its runtime has kernels for, see `For`. The rest is fp32 for ONNX Runtime and
+  fp16 for TensorRT, which fuses attention in fp16 alone.
 - int8-dynamic: weights of matrix products are quantised per channel, their inputs as they come. For
   ONNX Runtime on a CPU; TensorRT has no such operators.
 
@@ -29,11 +30,14 @@ from search_space.design.genotype import Precision
 QUANTISATION_VERSION = 3
 """Goes up whenever a network of a reduced precision would become another one."""
 CALIBRATION_SAMPLES = 32
+OPSET_OF_FP16_SCALES = 19
+"""From which scales of quantisation may be fp16. From 18 to 19 operators gained attributes and
+types; none that we export changed its meaning."""
 For = Literal["onnxruntime", "tensorrt"]
 """Whose int8 a network is in. ONNX Runtime's CPU kernels take unsigned activations and fuse a
 matrix product only when its output is quantised too; convolutions in int8 were slower than in fp32.
 TensorRT takes symmetric signed activations alone, quantises at the inputs, has kernels for
-convolutions, and no int32 biases."""
+convolutions, no int32 biases, and fuses attention whose products are fp16."""
 Feed = Mapping[str, np.ndarray]
 """One sample: the graph's inputs by name."""
 
@@ -42,7 +46,8 @@ def recipe_of(precision: Precision, runtime: For) -> dict[str, object]:
     """What a content key must hold of a precision besides its name; nothing for fp32."""
     if precision == "fp32":
         return {}
-    return {"precision": [QUANTISATION_VERSION, runtime if precision == "int8" else ""]}
+    made_for = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt over fp16"}[runtime]
+    return {"precision": [QUANTISATION_VERSION, made_for if precision == "int8" else ""]}
 
 
 def reduce_precision(
@@ -63,21 +68,19 @@ def reduce_precision(
                 weight_type=QuantType.QInt8,
             )
         elif precision == "fp16":
-            from onnxruntime.transformers.float16 import convert_float_to_float16
-            from onnxruntime.transformers.onnx_model import OnnxModel
-
-            model = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
-            OnnxModel(model).topological_sort(is_deterministic=True)  # casts are put at the end
-            onnx.save(model, str(path))
+            onnx.save(_halved(onnx.load(str(path))), str(path))
 
 
 def _quantise(path: Path, calibration: Iterable[Feed], runtime: For) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     operators = ["MatMul", "Gemm"]
-    options: dict[str, Any] = {"MatMulConstBOnly": True}
+    options: dict[str, Any] = {}
     signed = runtime == "tensorrt"
+    # Logits are of any size: cut to what calibration saw, they would be another answer.
+    left = _last_nodes(path)
     if signed:
+        left += _products_without_weights(path)
         operators.append("Conv")
         options |= {
             "ActivationSymmetric": True,
@@ -93,10 +96,24 @@ def _quantise(path: Path, calibration: Iterable[Feed], runtime: For) -> None:
         per_channel=True,
         activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        # Logits are of any size: cut to what calibration saw, they would be another answer.
-        nodes_to_exclude=_last_nodes(path),
+        nodes_to_exclude=left,
         extra_options=options,
     )
+
+    if signed:
+        model = onnx.load(str(path))
+        next(each for each in model.opset_import if not each.domain).version = OPSET_OF_FP16_SCALES
+        onnx.save(_halved(model), str(path))
+
+
+def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Turn what is fp32 into fp16, except inputs and outputs."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    model = convert_float_to_float16(model, keep_io_types=True)
+    OnnxModel(model).topological_sort(is_deterministic=True)  # casts are put at the end
+    return model
 
 
 class _Samples:
@@ -113,6 +130,13 @@ def _last_nodes(path: Path) -> list[str]:
     graph = onnx.load(str(path), load_external_data=False).graph
     outputs = {entry.name for entry in graph.output}
     return [node.name for node in graph.node if outputs & set(node.output)]
+
+
+def _products_without_weights(path: Path) -> list[str]:
+    """Those of attention: in int8 they would keep TensorRT from fusing it."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    weights = {one.name for one in graph.initializer}
+    return [n.name for n in graph.node if n.op_type == "MatMul" and not weights & set(n.input)]
 
 
 @contextmanager

@@ -1,34 +1,58 @@
-"""How well a trained design does by class: macro-F1."""
+"""How well a trained design does by class and score, and objectives of plugins."""
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 from evaluators.data import Split
+from evaluators.data.score_classes import class_values, targets
 from evaluators.evaluation import Evaluation, Measure, content_key
+from evaluators.objectives import PredictionObjective, measures_of
 from evaluators.quality.exporter import NetworkExporter
 from evaluators.quality.trainer import DesignTrainer
 from evaluators.training.loop import predict
 from search_space.design.genotype import Genotype
 
-CLASS_SCORES_VERSION = 1
+CLASS_SCORES_VERSION = 2
 """Part of every key: raise it when scores come to be computed in another way."""
 RESAMPLES, SEED = 2000, 0
 Labels = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 class ClassScoresEvaluator:
     """Scores by class of a trained design, in its precision, on one split."""
 
-    def __init__(self, trainer: DesignTrainer, split: Split = "valid") -> None:
+    def __init__(
+        self,
+        trainer: DesignTrainer,
+        split: Split = "valid",
+        objectives: Mapping[str, PredictionObjective] | None = None,
+        origins: Mapping[str, str] | None = None,
+    ) -> None:
+        """`objectives` of plugins by name, and package and version of each."""
         self._trainer, self._split = trainer, split
+        self._objectives, self._origins = objectives or {}, dict(origins or {})
 
     def key(self, genotype: Genotype) -> str:
-        """Of the design, all that its training depends on, and the split."""
-        conditions = {"trained": self._trainer.keys.quality(genotype), "split": self._split}
+        """Of the design, all that its training depends on, the split, and versions of plugins."""
+        conditions: dict[str, object] = {
+            "trained": self._trainer.keys.quality(genotype),
+            "split": self._split,
+        }
+        if self._origins:
+            conditions["objectives"] = self._origins
         return content_key("class scores", {**conditions, "recipe": CLASS_SCORES_VERSION})
 
     def evaluate(self, genotype: Genotype) -> Evaluation:
-        """Macro-F1 in percent, as "macro_f1", with a 95 % bootstrap interval over samples."""
+        """Macro-F1 in percent, as "macro_f1", with a 95 % bootstrap interval over samples.
+
+        Where classes are numbers also "mae" and "correlation" of the expected score: the mean of
+        these numbers under the predicted probabilities. Beside them the figure of each objective of
+        a plugin. Raises ObjectiveError for one that is not a finite number.
+        """
         trainer = self._trainer
         samples = trainer.data.split(self._split)
         if genotype.precision == "fp32":
@@ -38,10 +62,18 @@ class ClassScoresEvaluator:
             logits = NetworkExporter(trainer).logits(genotype, samples)
         labels = np.array([sample.label for sample in samples], dtype=np.int64)
         predicted, count = logits.argmax(1).astype(np.int64), len(trainer.data.classes)
-        low, high = interval(labels, predicted, count)
+        low, high = interval(
+            lambda rows: macro_f1(labels[rows], predicted[rows], count), len(labels)
+        )
         value = macro_f1(labels, predicted, count)
-        measure = Measure("macro_f1", value, "%", "higher", low, high)
-        return Evaluation(self.key(genotype), "class scores", (measure,), {"split": self._split})
+        measures = [Measure("macro_f1", value, "%", "higher", low, high)]
+        numbers, scores = class_values(trainer.data.classes), targets(trainer.data, self._split)
+        if numbers is not None and scores is not None:
+            measures += score_measures(softmax(logits.astype(np.float64), axis=1) @ numbers, scores)
+        measures += measures_of(self._objectives, logits, labels)
+        return Evaluation(
+            self.key(genotype), "class scores", tuple(measures), {"split": self._split}
+        )
 
 
 def macro_f1(labels: Labels, predicted: Labels, classes: int) -> float:
@@ -61,10 +93,34 @@ def macro_f1(labels: Labels, predicted: Labels, classes: int) -> float:
     return 100 * float((2 * table.diagonal()[there] / either[there]).mean())
 
 
-def interval(labels: Labels, predicted: Labels, classes: int) -> tuple[float, float]:
-    """2.5th and 97.5th percentile of macro-F1 over bootstrap samples."""
-    rng, count = np.random.default_rng(SEED), len(labels)
-    drawn = rng.integers(0, count, (RESAMPLES, count))
-    scores = [macro_f1(labels[rows], predicted[rows], classes) for rows in drawn]
+def score_measures(predicted: Floats, scores: Floats) -> list[Measure]:
+    """Mean absolute error and Pearson correlation, each with a 95 % bootstrap interval.
+
+    Args:
+        predicted, scores: (N,), in units of the score.
+    """
+    mae = float(np.abs(predicted - scores).mean())
+    low, high = interval(lambda rows: np.abs(predicted - scores)[rows].mean(), len(scores))
+    pearson = correlation(predicted, scores)
+    least, most = interval(lambda rows: correlation(predicted[rows], scores[rows]), len(scores))
+    return [
+        Measure("mae", mae, "", "lower", low, high),
+        Measure("correlation", pearson, "", "higher", least, most),
+    ]
+
+
+def correlation(one: Floats, other: Floats) -> float:
+    """Pearson's correlation; 0 where one of the two does not vary, which has none."""
+    a, b = one - one.mean(), other - other.mean()
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size > 0 else 0.0
+
+
+def interval(figure: Callable[[Labels], float], count: int) -> tuple[float, float]:
+    """2.5th and 97.5th percentile over bootstrap samples of a figure of some rows of `count`."""
+    rng = np.random.default_rng(SEED)
+    scores = []
+    for _ in range(RESAMPLES):  # one at a time: all of them would be 2000 x N indices
+        scores.append(figure(rng.integers(0, count, count)))
     low, high = np.quantile(scores, [0.025, 0.975])
     return float(low), float(high)

@@ -13,7 +13,10 @@ from evaluators.statistics.accuracy import measures_of
 from evaluators.statistics.paired import Correct, correct_rows
 from evaluators.training.config import TrainingProtocol
 from evaluators.training.loop import predict
-from search_space.design.genotype import Genotype
+from search_space.design.genotype import Genotype, Precision
+
+MOST_LOST = 10.0
+"""Percent points that a reduced precision may cost before it is reported as the cause."""
 
 
 class QualityEvaluator:
@@ -86,12 +89,15 @@ class QualityEvaluator:
         examples = trained.valid if split == "valid" else self.trainer.examples(genotype, split)
         samples = self.data.split(split)
         logits = predict(trained.module, examples).cpu().numpy()
-        told = {}
+        told: dict[str, Any] = {}
+        constant, reason = trained.check.constant, trained.check.reason
         if genotype.precision != "fp32":
             exported = self.exporter.logits(genotype, samples)
             difference = np.abs(exported - logits)
             told["torch_distance_max"] = float(difference.max())
             told["torch_distance_mean"] = float(difference.mean())
+            if not reason:
+                constant, reason = lost_in(genotype.precision, logits, exported, samples)
             logits = exported
         correct, done = _correct(logits, samples), trained.fit
         return correct, {
@@ -103,8 +109,8 @@ class QualityEvaluator:
             "waited_s": round(done.waited_s, 3),
             "attempts": trained.attempts,
             "probe_percent": trained.check.probe,
-            "constant": trained.check.constant,
-            "did_not_train": trained.check.reason,
+            "constant": constant,
+            "did_not_train": reason,
             "right": correct_rows(correct),
             **told,
         }
@@ -115,15 +121,42 @@ class QualityEvaluator:
 
     def test(self, genotype: Genotype) -> Evaluation:
         """Judges a trained design on the test split; for the end of a study only."""
-        samples, trainer = self.data.split("test"), self.trainer
-        if genotype.precision == "fp32":
-            part = trainer.trained_part(genotype).to(trainer.compute_device)
-            logits = predict(part, trainer.examples(genotype, "test")).cpu().numpy()
-        else:
-            logits = self.exporter.logits(genotype, samples)
-        correct = _correct(logits, samples)
+        samples = self.data.split("test")
+        correct = _correct(self.logits(genotype, "test"), samples)
         details = {"split": "test", "seed": self.protocol.seed, "right": correct_rows(correct)}
         return Evaluation(self.test_key(genotype), "test", measures_of(correct, samples), details)
+
+    def logits(self, genotype: Genotype, split: Split) -> np.ndarray:
+        """Logits (N, classes) of the trained design on a split, in its precision."""
+        if genotype.precision != "fp32":
+            return self.exporter.logits(genotype, self.data.split(split))
+        part = self.trainer.trained_part(genotype).to(self.trainer.compute_device)
+        found: np.ndarray = predict(part, self.trainer.examples(genotype, split)).cpu().numpy()
+        return found
+
+
+def lost_in(
+    precision: Precision, in_fp32: np.ndarray, reduced: np.ndarray, samples: Sequence[Sample]
+) -> tuple[bool, str]:
+    """Whether a reduced precision takes so much accuracy that it says little of the design.
+
+    Args:
+        precision: of the exported network.
+        in_fp32: (N, classes) logits of the trained network.
+        reduced: (N, classes) those of the exported one.
+        samples: the N samples.
+
+    Returns:
+        Whether the exported network gives one class to all of several classes, and the reason in
+        words; empty where it keeps its accuracy within MOST_LOST points.
+    """
+    before, after = (100 * float(_correct(each, samples).mean()) for each in (in_fp32, reduced))
+    several = len({sample.label for sample in samples}) > 1
+    constant = several and len(set(reduced.argmax(1).tolist())) == 1
+    if not constant and before - after <= MOST_LOST:
+        return False, ""
+    what = "the same class for every sample, " if constant else ""
+    return constant, f"lost in {precision}: {what}{after:.1f} %, {before:.1f} % in fp32"
 
 
 def _correct(logits: np.ndarray, samples: Sequence[Sample]) -> Correct:

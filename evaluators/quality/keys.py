@@ -12,8 +12,10 @@ from evaluators.training.loop import TRAINING_VERSION
 from evaluators.training.plan import WHOLE, TrainingPlan
 from search_space.design.encoder import EncoderSpec
 from search_space.design.genotype import Genotype
+from search_space.design.reading import plugin_key
 from search_space.encoders.features import features_of
 from search_space.network.rewrites import NONE
+from search_space.operators.registry import operator_of
 
 
 class TrainingKeys:
@@ -85,7 +87,16 @@ class TrainingKeys:
             **self._exported_as(genotype),
             **({"rung": WHOLE} if plan.whole and not plan.ends_whole(genotype) else {}),
             **({"batches": batched} if batched else {}),
+            **self._drawn(genotype),
+            **plugin_key(genotype),
         }
+
+    def _drawn(self, genotype: Genotype) -> dict[str, object]:
+        """Operators whose first weights are drawn otherwise than they once were."""
+        names = {point.operator for point in genotype.points} if genotype.is_fused else set()
+        drawn = {name: operator_of(name).first_weights for name in sorted(names)}
+        changed = {name: version for name, version in drawn.items() if version}
+        return {"first_weights": changed} if changed else {}
 
     def _batched(self, specs: Sequence[EncoderSpec]) -> list[str]:
         """What is peculiar to the batches that these trunks are trained on."""

@@ -329,7 +329,7 @@ def new_trainer(
         lambda name: preprocessing.text_lengths(encoders[name]),
         home / "parts",
     )
-    plan = TrainingPlan(protocol, encoders, shapes, whole)
+    plan = TrainingPlan(protocol, encoders, shapes, whole, data.uninformative)
     return DesignTrainer(
         plan, preprocessing, builder, home, progress, compute.device, compute.execution
     )

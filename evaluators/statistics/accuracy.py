@@ -13,8 +13,8 @@ def measures_of(correct: Correct, samples: Sequence[Sample]) -> tuple[Measure, .
     """Accuracy in percent over `samples` (N), from `right` (seeds, N), with its 95 % interval.
 
     "accuracy": every sample counts (in MOSI's layout: score >= 0 is non-negative, "has0").
-    "accuracy_nonzero": MOSI's layout only, samples of score 0 left out. Raises ValueError where
-    the two are not over the same number of samples.
+    "accuracy_nonzero": of two classes in MOSI's layout, samples of score 0 left out.
+    Raises ValueError where the two are not over the same number of samples.
     """
     if checked(correct).shape[1] != len(samples):
         raise ValueError(
@@ -22,7 +22,7 @@ def measures_of(correct: Correct, samples: Sequence[Sample]) -> tuple[Measure, .
         )
     shares = {"accuracy": mean_over_seeds(correct)}
     signed = np.array([sample.score is not None and sample.score != 0 for sample in samples])
-    if signed.any():
+    if signed.any() and max(sample.label for sample in samples) < 2:
         shares["accuracy_nonzero"] = mean_over_seeds(correct[:, signed])
     return tuple(
         Measure(name, 100 * share.value, "%", "higher", 100 * share.low, 100 * share.high)

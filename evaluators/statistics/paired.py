@@ -83,7 +83,7 @@ def paired(right_a: Correct, right_b: Correct) -> Paired:
     if a.shape[1] != b.shape[1]:
         raise ValueError(
             f"{a.shape[1]} samples of one design and {b.shape[1]} of the other: pair designs that "
-            "were judged on the same samples"
+            "were evaluated on the same samples"
         )
     differences = a.mean(0) - b.mean(0)
     low, high = bootstrapped(np.concatenate([differences, [1.0, -1.0]]))

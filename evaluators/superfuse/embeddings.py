@@ -23,6 +23,8 @@ Floats = NDArray[np.float32]
 ARRAYS = ("text", "vision", "labels")
 SHARES = (0.6, 0.2)
 """Of the rows for train and for valid where a file does not split them; the rest is test."""
+ROWS = 4096
+"""Rows that are in double precision at a time."""
 HOW = "numpy.savez(FILE, text=..., vision=..., labels=...) writes one"
 
 
@@ -73,7 +75,7 @@ class Task:
             part = self.parts[split]
             for tensor in (part.text, part.vision, part.labels):
                 digest.update(f"{split} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                digest.update(tensor.contiguous().numpy().tobytes())
+                digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -108,7 +110,10 @@ class Embeddings:
             raise WidthError("the dot product of text {} and vision {} wide".format(*self.widths))
         made: dict[Split, SplitPairs] = {}
         for split, part in self.real.items():
-            dots = (part.text.double() * part.vision.double()).sum(1)
+            pairs = zip(
+                *(torch.split(each, ROWS) for each in (part.text, part.vision)), strict=True
+            )
+            dots = torch.cat([(text.double() * vision.double()).sum(1) for text, vision in pairs])
             made[split] = replace(part, labels=(dots > 0).long())
             if _one_label(made[split].labels):
                 side = "above" if bool(made[split].labels[0]) else "not above"
@@ -161,10 +166,11 @@ def drawn(width: int, counts: Mapping[Split, int], seed: int) -> Embeddings:
     rng = np.random.default_rng(seed)
 
     def rows(count: int) -> Tensor:
-        made = rng.normal(size=(count, width))
-        return torch.from_numpy(
-            (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
-        )
+        found = torch.empty(count, width)
+        for part in torch.split(found, ROWS):  # never all of them in double precision
+            made = rng.normal(size=tuple(part.shape))
+            part.copy_(torch.from_numpy(made / np.linalg.norm(made, axis=1, keepdims=True)))
+        return found
 
     real = {
         split: SplitPairs(rows(n), rows(n), torch.zeros(n, dtype=torch.int64))

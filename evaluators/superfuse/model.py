@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,8 +28,11 @@ from search_space.operators.vectors import concatenation, product
 
 HIDDEN = 32
 LEARNING_RATE = 1e-3
-SUPERFUSE_VERSION = 1
-"""Part of every key: raise it when the same settings come to train other networks."""
+SUPERFUSE_VERSION = 2
+"""Part of every key: raise it when the same settings come to train other networks, or more is
+stored of them; 2 stores ROC curves."""
+FALSE_POSITIVES = tuple(k / 50 for k in range(51))
+"""Rates of false positives at which ROC curves are stored."""
 ROWS = 256
 """Samples whose logits are asked for, and noise drawn, at a time."""
 CHUNK = 2**18
@@ -67,8 +71,11 @@ class SuperfuseConfig:
 class Trained:
     """What came of one seed: accuracies in percent at its best epoch on validation.
 
-    noise: test accuracy by what was noised, one for each of FACTORS. train_s and noise_s are
-    processor seconds, those of all seeds trained beside it shared out evenly.
+    noise: test accuracy by what was noised, one for each of FACTORS. auc: area under the ROC curve
+    on test, 0 to 1, and roc the rates of true positives at FALSE_POSITIVES; of more than two
+    classes the mean of one class against the rest over the classes. NaN and empty where test has
+    one class only. train_s and noise_s are processor seconds, those of all seeds trained beside it
+    shared out evenly.
     """
 
     seed: int
@@ -76,6 +83,8 @@ class Trained:
     test: float
     best_epoch: int
     noise: Mapping[Noised, tuple[float, ...]]
+    auc: float
+    roc: tuple[float, ...]
     train_s: float
     noise_s: float
 
@@ -196,6 +205,7 @@ def _train_together(
             best.look(epoch, made, *_score(networks, made, parts["valid"]))
     with torch.no_grad():
         test, _ = _score(networks, best.parts, parts["test"])
+        curves = _roc_curves(networks, best.parts, parts["test"])
         trained = time.thread_time()
         noise = noise_curves(networks, best.parts, parts["train"], parts["test"], seeds)
     ended = time.thread_time()
@@ -206,6 +216,7 @@ def _train_together(
             100 * float(test[k]),
             int(best.epoch[k]),
             {name: tuple(100 * float(v) for v in curve[:, k]) for name, curve in noise.items()},
+            *curves[k],
             (trained - began) / len(seeds),
             (ended - trained) / len(seeds),
         )
@@ -299,6 +310,43 @@ def _score(
 def _answers(logits: Tensor) -> Tensor:
     """The first of the greatest logits (..., classes); of two classes told by comparing them."""
     return logits[..., 1] > logits[..., 0] if logits.shape[-1] == 2 else logits.argmax(-1)
+
+
+def _roc_curves(
+    networks: Networks, parts: Sequence[Tensor], judged: SplitPairs
+) -> list[tuple[float, tuple[float, ...]]]:
+    """Area and rates of true positives at FALSE_POSITIVES, for each seed."""
+    rows = zip(*(torch.split(each, ROWS) for each in (judged.text, judged.vision)), strict=True)
+    logits = torch.cat([networks.logits(parts, t[None], v[None]) for t, v in rows], dim=1)
+    scores = logits.softmax(-1).cpu().double().numpy()
+    labels = judged.labels.cpu().numpy()
+    return [roc_curve_of(labels, each) for each in scores]
+
+
+def roc_curve_of(
+    labels: NDArray[np.int64], scores: NDArray[np.float64]
+) -> tuple[float, tuple[float, ...]]:
+    """Return the area under the ROC curve and the curve at FALSE_POSITIVES.
+
+    Args:
+        labels: (N,), the classes.
+        scores: (N, C), greater for what is likelier.
+
+    Of two classes the second is positive. Of more, each that occurs is positive once, against the
+    rest; areas and curves are averaged over them. NaN and () where `labels` has one class only.
+    """
+    from sklearn.metrics import auc, roc_curve
+
+    there = np.unique(labels)
+    if len(there) < 2:
+        return float("nan"), ()
+    areas, curves = [], []
+    for positive in there if scores.shape[1] > 2 else (1,):
+        false, true, _ = roc_curve(labels == positive, scores[:, positive])
+        areas.append(auc(false, true))
+        curves.append(np.interp(FALSE_POSITIVES, false, true))
+        curves[-1][0] = 0.0  # every curve begins at the origin, also one that rises at once
+    return float(np.mean(areas)), tuple(float(rate) for rate in np.mean(curves, axis=0))
 
 
 def noise_curves(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from evaluators.training.config import ALONE, TUNED, Stage, TrainingConfig, TrainingProtocol
 from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.design.genotype import FusionPoint, Genotype
+from search_space.modality import Modality
 
 ON_FROZEN = "fusion on frozen trunks"
 WHOLE = "whole network"
@@ -16,13 +17,15 @@ class TrainingPlan:
     """A training protocol applied to designs over some encoders.
 
     `whole` is the most expensive rung: every design is trained whole after its fusion, whatever
-    the protocol says.
+    the protocol says. Encoders of `uninformative` modalities are not fine-tuned alone: there is
+    nothing to learn.
     """
 
     protocol: TrainingProtocol
     encoders: Mapping[str, EncoderSpec]
     shapes: Mapping[str, EncoderShape]
     whole: bool = False
+    uninformative: tuple[Modality, ...] = ()
 
     def specs(self, genotype: Genotype) -> list[EncoderSpec]:
         """The encoders that the design reads with."""
@@ -30,7 +33,8 @@ class TrainingPlan:
 
     def is_tuned(self, spec: EncoderSpec) -> bool:
         """Whether the encoder's trunk is fine-tuned alone before the first design is trained."""
-        return spec.modality in TUNED[self.protocol.trunks]
+        tuned = spec.modality in TUNED[self.protocol.trunks]
+        return tuned and spec.modality not in self.uninformative
 
     def unimodal(self, spec: EncoderSpec) -> Genotype:
         """The unimodal design over a whole encoder, at the longest text that the data need.

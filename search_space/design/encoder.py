@@ -6,7 +6,7 @@ Values only; the networks themselves are built in `trunks`.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,14 +16,16 @@ from search_space.modality import Modality
 Library = Literal["transformers", "timm"]
 Weights = Literal["pretrained", "random"]
 
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024
+"""Pixels a side of the pictures that a vision encoder may be asked to read."""
 MAX_VISION_TOKENS_SIDE = 7
 """A picture's feature map is average-pooled to at most 7x7 tokens before it meets the others."""
 MAX_AUDIO_TOKENS = 49
 """A sound's is averaged over its bands, and over time to at most so many tokens."""
 SOUND_HZ = 16_000
 """Samples a second of every sound that is read."""
-SOUND_SECONDS = 10
-"""What an audio encoder reads of a sound where nothing else is asked for."""
+SOUND_SECONDS, MAX_SECONDS = 10, 60
+"""What an audio encoder reads of a sound where nothing else is asked for, and at most."""
 
 
 class EncoderError(FusionNasError):
@@ -46,7 +48,9 @@ class EncoderSpec:
     in for a configuration file (transformers) or are given to `timm.create_model`; with it,
     random weights need neither folder nor hub. `model_type` names the architecture for such a
     configuration, as transformers does ("bert", "mobilenet_v2", "vit"). `seconds` of a sound are
-    read by an audio encoder: what is longer is cut, what is shorter ends in silence.
+    read by an audio encoder: what is longer is cut, what is shorter ends in silence. Pictures are
+    read at `image_size` pixels a side by a vision encoder; 0 stands for the size that it was made
+    for.
     """
 
     name: str
@@ -57,6 +61,16 @@ class EncoderSpec:
     model_type: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     seconds: int = SOUND_SECONDS
+    image_size: int = 0
+
+    @property
+    def base(self) -> str:
+        """The encoder's name without the size of its pictures."""
+        return self.name.removesuffix(_sized(self.image_size)) if self.image_size else self.name
+
+    def at(self, image_size: int) -> "EncoderSpec":
+        """Return the same vision encoder on pictures of so many pixels a side."""
+        return replace(self, name=self.base + _sized(image_size), image_size=image_size)
 
     def as_json(self) -> dict[str, Any]:
         """The encoder as plain JSON values; `from_json` is its inverse."""
@@ -69,6 +83,7 @@ class EncoderSpec:
             "model_type": self.model_type,
             "config": dict(self.config),
             **({"seconds": self.seconds} if self.modality == "audio" else {}),
+            **({"image_size": self.image_size} if self.image_size else {}),
         }
 
     @staticmethod
@@ -78,6 +93,10 @@ class EncoderSpec:
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.as_json(), sort_keys=True))
+
+
+def _sized(image_size: int) -> str:
+    return f"-{image_size}px"
 
 
 @dataclass(frozen=True)
@@ -110,10 +129,24 @@ class EncoderShape:
         """Extents of one picture or sound as it is read; empty for text."""
         return (3, self.image_size, self.image_size) if self.image_size else self.sound_size
 
+    def token_grid(self, tap: int) -> tuple[int, int]:
+        """Rows and columns of the form "tokens" of a tap, of a picture or a sound."""
+        height, width = self.sides[tap - 1]
+        down, along = token_kernel(self.modality, height, width)
+        return -(-height // down), -(-width // along)
+
     @property
     def depth(self) -> int:
         """The number of taps; the last one is the encoder's own output."""
         return len(self.widths)
+
+
+def token_kernel(modality: Modality, height: int, width: int) -> tuple[int, int]:
+    """Cells of a feature map that are averaged into one token, along each side."""
+    if modality == "audio":
+        return height, -(-width // MAX_AUDIO_TOKENS)
+    side = -(-max(height, width) // MAX_VISION_TOKENS_SIDE)
+    return side, side
 
 
 def is_timm_folder(source: str) -> bool:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from search_space.modality import MODALITIES, Modality
-from search_space.operators.definitions import Operator
+from search_space.operators.operator import Operator
 
 AttentionOver = Literal["pooled", "tokens"]
 TextPooling = Literal["cls", "mean", "pooler", "attention"]
@@ -30,6 +30,10 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 MAX_FUSION_POINTS = 3
 MAX_ATTENTION_BLOCKS = 8
 MIN_TEXT_TOKENS, MAX_TEXT_TOKENS = 16, 512
+ALL_IMAGE_TOKENS = 0
+IMAGE_TOKENS = (ALL_IMAGE_TOKENS, 1, 4, 9, 16, 25, 36, 49)
+"""Tokens that a picture is pooled to, a square grid, before it meets others as tokens; 0 leaves
+all that its encoder gives."""
 
 
 @dataclass(frozen=True, order=True)
@@ -61,7 +65,9 @@ class Genotype:
     """One design: up to an encoder a modality, the points at which they are fused, what follows.
 
     Points stand in ascending order and each taps every trunk; attention blocks run on the last one.
-    With one encoder alone the design is unimodal and its points fuse nothing.
+    With one encoder alone the design is unimodal and its points fuse nothing. `image_tokens`, one
+    of IMAGE_TOKENS, counts the tokens of a picture that meet other modalities as tokens. A class
+    token comes on top: it is not pooled.
     """
 
     text_encoder: str | None
@@ -75,15 +81,19 @@ class Genotype:
     precision: Precision = "fp32"
     audio_encoder: str | None = None
     audio_pooling: AudioPooling = "mean"
+    image_tokens: int = ALL_IMAGE_TOKENS
 
     def as_json(self) -> dict[str, Any]:
         """The design as plain JSON values; `from_json` is its inverse.
 
-        Without an audio encoder it says nothing of audio, as designs did before there was any.
+        Without an audio encoder it says nothing of audio, and with all image tokens nothing of
+        these, as designs did before there was either.
         """
         said = {**asdict(self), "points": [point.as_json() for point in self.points]}
         if self.audio_encoder is None:
             del said["audio_encoder"], said["audio_pooling"]
+        if self.image_tokens == ALL_IMAGE_TOKENS:
+            del said["image_tokens"]
         return said
 
     @staticmethod
@@ -145,6 +155,8 @@ class Genotype:
         if self.text_encoder:
             parts.append(f"{self.text_tokens} tokens ({self.text_pooling})")
         if self.vision_encoder:
+            if self.image_tokens:
+                parts.append(f"{self.image_tokens} image token{'s' * (self.image_tokens > 1)}")
             parts.append(f"vision {self.vision_pooling}")
         if self.audio_encoder:
             parts.append(f"audio {self.audio_pooling}")

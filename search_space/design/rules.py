@@ -1,12 +1,15 @@
 """Which designs can be built, and which of a network's several spellings is the canonical one."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from search_space.design.encoder import EncoderShape
 from search_space.design.genotype import (
+    ALL_IMAGE_TOKENS,
     ATTENTION_OVER,
     AUDIO_POOLINGS,
+    IMAGE_TOKENS,
     MAX_ATTENTION_BLOCKS,
     MAX_FUSION_POINTS,
     MAX_TEXT_TOKENS,
@@ -22,7 +25,13 @@ from search_space.design.genotype import (
 )
 from search_space.design.reading import fuses_tokens, pools
 from search_space.modality import MODALITIES, Modality
-from search_space.operators.definitions import FUSION_OPERATORS, OPERATORS, Operator
+from search_space.operators.operator import Operator
+from search_space.operators.registry import (
+    fusion_operators,
+    is_operator,
+    operator_of,
+    why_unknown,
+)
 from search_space.operators.work import ATTENTION_HEADS
 
 MAX_FUSED_WIDTH = 16_384
@@ -40,9 +49,15 @@ Widths = dict[Modality, int]
 
 
 def max_width(operator: Operator, modalities: int) -> int:
-    """The greatest width of so many modalities whose fusion MAX_FUSED_WIDTH holds."""
-    width, output_width = 1, FUSION_OPERATORS[operator].output_width
-    while output_width(dict.fromkeys(MODALITIES[:modalities], width + 1)) <= MAX_FUSED_WIDTH:
+    """The greatest width that it works in and whose fusion MAX_FUSED_WIDTH holds."""
+    each, width = operator_of(operator), 1
+    widest = each.signature.widest or MAX_FUSED_WIDTH
+
+    def fits(width: int) -> bool:
+        fused = each.output_width(dict.fromkeys(MODALITIES[:modalities], width))
+        return width <= widest and fused <= MAX_FUSED_WIDTH
+
+    while fits(width + 1):
         width += 1
     return width
 
@@ -63,7 +78,7 @@ def branch_widths(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> Wid
         return own
     if shares_width(genotype, point):
         return dict.fromkeys(own, point.width or next(iter(own.values())))
-    if point.width and not FUSION_OPERATORS[point.operator].signature.projects_result:
+    if point.width and not operator_of(point.operator).signature.projects_result:
         return dict.fromkeys(own, point.width)
     return own
 
@@ -78,7 +93,7 @@ def fused_width(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> int:
     if projects_result(genotype, point):
         return point.width
     widths = branch_widths(genotype, point, shapes)
-    return FUSION_OPERATORS[point.operator].output_width(widths)
+    return operator_of(point.operator).output_width(widths)
 
 
 def projects_inputs(genotype: Genotype, point: FusionPoint) -> bool:
@@ -88,7 +103,7 @@ def projects_inputs(genotype: Genotype, point: FusionPoint) -> bool:
 
 def projects_result(genotype: Genotype, point: FusionPoint) -> bool:
     """Whether the point's width is asked of what the operator gives."""
-    after = FUSION_OPERATORS[point.operator].signature.projects_result
+    after = operator_of(point.operator).signature.projects_result
     return after and point.width > 0 and not genotype.attends_over_tokens(point)
 
 
@@ -109,7 +124,7 @@ def keeps_scaling(
         if projects_inputs(genotype, point) or own != width:
             return False
         if as_tokens or point.operator != "concatenation":
-            return as_tokens or not FUSION_OPERATORS[point.operator].starts_linear
+            return as_tokens or not operator_of(point.operator).starts_linear
     last = point == genotype.points[-1]
     followed = point.width > 0 or (last and genotype.attention_blocks > 0)
     return not followed and len(genotype.points) > 1
@@ -119,6 +134,31 @@ def reads_first_token(genotype: Genotype, point: FusionPoint, modality: Modality
     """Whether the tokens that this point fuses of a modality are read at the first of them."""
     as_tokens = fuses_tokens(genotype, point, modality) and pools(point, modality)
     return as_tokens and genotype.pooling(modality) in ("cls", "pooler")
+
+
+def pooled_side(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> int:
+    """Cells a side of the grid that this point pools a picture's tokens to; 0 where it does not.
+
+    It does where it takes the picture as tokens, and where these are others than it is to have.
+    """
+    name, side = genotype.vision_encoder, math.isqrt(max(0, genotype.image_tokens))
+    if not side or name is None or not fuses_tokens(genotype, point, "vision"):
+        return 0
+    return 0 if shapes[name].token_grid(point.vision_tap) == (side, side) else side
+
+
+def fewest_image_tokens(genotype: Genotype, shapes: Shapes) -> int:
+    """The largest square grid, in tokens, that every point which takes the picture as tokens has.
+
+    0 where none does.
+    """
+    name = genotype.vision_encoder
+    sides = [
+        min(shapes[name].token_grid(point.vision_tap))
+        for point in genotype.points
+        if name and fuses_tokens(genotype, point, "vision")
+    ]
+    return min(sides, default=0) ** 2
 
 
 def canonical(genotype: Genotype, shapes: Shapes) -> Genotype:
@@ -133,6 +173,8 @@ def canonical(genotype: Genotype, shapes: Shapes) -> Genotype:
     genotype = replace(genotype, points=points)
     if genotype.attention_blocks == 0 or not genotype.is_fused:
         genotype = replace(genotype, attention_over="pooled")
+    if not any(pooled_side(genotype, point, shapes) for point in points):
+        genotype = replace(genotype, image_tokens=ALL_IMAGE_TOKENS)
     return replace(
         genotype,
         text_pooling=_text_pooling(genotype, shapes),
@@ -165,9 +207,11 @@ def _vision_pooling(genotype: Genotype, shapes: Shapes) -> VisionPooling:
     pooling = genotype.vision_pooling
     if pooling == "cls" and not shapes[genotype.vision_encoder].has_class_token:
         return "mean"
-    if pooling == "conv-max" and all(fuses_tokens(genotype, p, "vision") for p in pooled):
-        return "max"
-    return pooling
+    if not all(fuses_tokens(genotype, p, "vision") for p in pooled):
+        return pooling
+    if genotype.image_tokens == 1 and not shapes[genotype.vision_encoder].has_class_token:
+        return "mean"  # of a single token every pooling is that token
+    return "max" if pooling == "conv-max" else pooling
 
 
 def _audio_pooling(genotype: Genotype) -> AudioPooling:
@@ -195,18 +239,23 @@ def _choice_violations(genotype: Genotype) -> list[str]:
             f"{genotype.attention_blocks} attention blocks: "
             f"a design has 0 to {MAX_ATTENTION_BLOCKS}"
         )
-    named: list[tuple[str, str, tuple[str, ...]]] = [
+    named: list[tuple[str, str | int, tuple[str | int, ...]]] = [
         ("attention over", genotype.attention_over, ATTENTION_OVER),
         ("text pooling", genotype.text_pooling, TEXT_POOLINGS),
         ("vision pooling", genotype.vision_pooling, VISION_POOLINGS),
         ("audio pooling", genotype.audio_pooling, AUDIO_POOLINGS),
         ("precision", genotype.precision, PRECISIONS),
-        *(("operator", point.operator, OPERATORS) for point in genotype.points),
+        ("image tokens", genotype.image_tokens, IMAGE_TOKENS),
     ]
     found += [
-        f"{what} {value!r}: choose one of {', '.join(known)}"
+        f"{what} {value!r}: choose one of {', '.join(map(str, known))}"
         for what, value, known in named
         if value not in known
+    ]
+    found += [
+        f"operator {why_unknown(name)}"
+        for name in dict.fromkeys(point.operator for point in genotype.points)
+        if not is_operator(name)
     ]
     found += [
         f"width {p.width}: 0 (the trunks' own) or more" for p in genotype.points if p.width < 0
@@ -258,6 +307,8 @@ def _encoder_violations(genotype: Genotype, shapes: Shapes) -> list[str]:
         found += _operator_violations(genotype)
     if genotype.text_encoder is None and genotype.text_tokens:
         found.append(f"{genotype.text_tokens} text tokens without a text encoder: must be 0")
+    if genotype.vision_encoder is None and genotype.image_tokens:
+        found.append(f"{genotype.image_tokens} image tokens without a vision encoder: must be 0")
     return found
 
 
@@ -265,15 +316,15 @@ def _operator_violations(genotype: Genotype) -> list[str]:
     """Operators that cannot fuse what the design reads."""
     present, found = set(genotype.encoders), []
     for operator in dict.fromkeys(point.operator for point in genotype.points):
-        if operator not in FUSION_OPERATORS:  # of which `_choice_violations` tells
+        if not is_operator(operator):  # of which `_choice_violations` tells
             continue
-        signature = FUSION_OPERATORS[operator].signature
+        signature = operator_of(operator).signature
         if not present.issuperset(signature.needs):
             found.append(f"{operator} is of {' and '.join(signature.needs)}: choose another")
         elif len(present) > signature.most:
             able = (
                 name
-                for name, each in FUSION_OPERATORS.items()
+                for name, each in fusion_operators().items()
                 if each.signature.most >= len(present)
             )
             found.append(
@@ -301,15 +352,39 @@ def _pooling_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) 
     return found
 
 
+def _image_token_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> list[str]:
+    """More image tokens than this point's tap has."""
+    side = pooled_side(genotype, point, shapes)
+    if not side:
+        return []
+    name = str(genotype.vision_encoder)
+    rows, columns = shapes[name].token_grid(point.vision_tap)
+    most = min(rows, columns) ** 2
+    if side * side <= most:
+        return []
+    fewer = ", ".join(str(count) for count in IMAGE_TOKENS if count <= most)
+    return [
+        f"{genotype.image_tokens} image tokens: vision tap {point.vision_tap} of {name} has "
+        f"{rows * columns} ({rows} x {columns}): choose one of {fewer} (0 for all)"
+    ]
+
+
 def _point_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) -> list[str]:
     widths = list(branch_widths(genotype, point, shapes).values())
     taps = genotype.taps(point)
     here = f"{point.operator} at taps {taps}"
     found = _pooling_violations(genotype, point, shapes)
-    if FUSION_OPERATORS[point.operator].signature.equal_widths and len(set(widths)) > 1:
+    found += _image_token_violations(genotype, point, shapes)
+    if operator_of(point.operator).signature.equal_widths and len(set(widths)) > 1:
         found.append(
             f"{here} needs equal widths, the trunks give {' and '.join(map(str, widths))}: "
             f"give the point a width to project {'both' if len(widths) == 2 else 'all'} to"
+        )
+    widest = operator_of(point.operator).signature.widest
+    if widest and max(widths) > widest:
+        found.append(
+            f"{here} works in {widest} features at most, not in {max(widths)}: "
+            f"choose a width up to {widest}"
         )
     if shares_width(genotype, point) and widths[0] % ATTENTION_HEADS:
         found.append(f"{here}: {_unshared(widths[0])}")
@@ -317,7 +392,7 @@ def _point_violations(genotype: Genotype, point: FusionPoint, shapes: Shapes) ->
     if fused > MAX_FUSED_WIDTH:
         most = (
             f"{name}: up to {max_width(name, len(widths))}"
-            for name, each in FUSION_OPERATORS.items()
+            for name, each in fusion_operators().items()
             if each.signature.needs_width
         )
         found.append(

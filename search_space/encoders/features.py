@@ -7,10 +7,10 @@ design on frozen trunks can be trained from stored features, by the same code th
 from dataclasses import dataclass
 from typing import Literal
 
-from search_space.design.encoder import MAX_AUDIO_TOKENS, MAX_VISION_TOKENS_SIDE, EncoderShape
+from search_space.design.encoder import EncoderShape
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.design.reading import reads_tokens
-from search_space.design.rules import Shapes
+from search_space.design.rules import Shapes, pooled_side
 from search_space.modality import Modality
 
 Form = Literal["cls", "mean", "max", "pooler", "tokens", "grid"]
@@ -70,14 +70,19 @@ def features_of(genotype: Genotype, shapes: Shapes) -> tuple[Feature, ...]:
 
 def map_tokens(shape: EncoderShape, tap: int) -> int:
     """How many tokens the form "tokens" of this tap has; of a picture's or a sound's encoder."""
-    height, width = shape.sides[tap - 1]
-    down, along = token_kernel(shape.modality, height, width)
-    return -(-height // down) * -(-width // along) + shape.has_class_token
+    rows, columns = shape.token_grid(tap)
+    return rows * columns + shape.has_class_token
 
 
-def token_kernel(modality: Modality, height: int, width: int) -> tuple[int, int]:
-    """Cells of a feature map that are averaged into one token, along each side."""
-    if modality == "audio":
-        return height, -(-width // MAX_AUDIO_TOKENS)
-    side = -(-max(height, width) // MAX_VISION_TOKENS_SIDE)
-    return side, side
+def fused_tokens(genotype: Genotype, point: FusionPoint, modality: Modality, shapes: Shapes) -> int:
+    """How many tokens of a modality reach the operator, or attention before it, at this point.
+
+    Where the point pools the modality first, as many as it pools.
+    """
+    if modality == "text":
+        return genotype.text_tokens
+    shape = shapes[genotype.encoders[modality]]
+    side = pooled_side(genotype, point, shapes) if modality == "vision" else 0
+    if side:
+        return side * side + shape.has_class_token
+    return map_tokens(shape, point.tap(modality))

@@ -60,7 +60,7 @@ def from_pretrained(kind: str, source: str, **options: Any) -> Any:
             raise
         raise EncoderError(
             f"encoder {source}: its configuration names Python code of its own (auto_map), which "
-            "is never run; choose an encoder that transformers knows by itself"
+            "is never run; choose an encoder that transformers has built in"
         ) from error
 
 

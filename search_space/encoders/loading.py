@@ -1,7 +1,7 @@
 """Encoders by name: their networks, weights and shapes, from folder, hub or timm."""
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import torch
@@ -18,6 +18,7 @@ from search_space.design.genotype import MIN_TEXT_TOKENS
 from search_space.encoders.configs import check_folder, config_of, first_line
 from search_space.encoders.libraries import from_pretrained, import_timm, import_transformers
 from search_space.encoders.pixels import image_size
+from search_space.encoders.resizing import create_at_size, resize
 from search_space.encoders.sounds import sound_input
 from search_space.encoders.tap_check import check_text_taps
 from search_space.encoders.trunks import (
@@ -112,13 +113,16 @@ def _load_timm(spec: EncoderSpec) -> nn.Module:
         )
     channels = {"in_chans": 1} if spec.modality == "audio" else {}
     try:
-        model = timm.create_model(
+        create = partial(
+            timm.create_model,
             f"local-dir:{spec.source}" if folder else spec.source,
             pretrained=spec.weights == "pretrained",
             num_classes=0,
             **channels,
-            **spec.config,
         )
+        model = create_at_size(spec, create)
+    except EncoderError:
+        raise
     except Exception as error:  # architectures and hub clients raise whatever they like
         if spec.weights == "random" or isinstance(error, (AssertionError, TypeError)):
             raise EncoderError(
@@ -134,7 +138,7 @@ def _load_timm(spec: EncoderSpec) -> nn.Module:
         raise EncoderError(
             f"{spec.modality} encoder {spec.source}: timm gives it no intermediate features"
         )
-    return cast(nn.Module, model)
+    return model
 
 
 def _from_config(spec: EncoderSpec) -> nn.Module:
@@ -177,7 +181,7 @@ def _load_transformers(spec: EncoderSpec) -> nn.Module:
     except Exception as error:  # torn files and weights of other sizes
         raise EncoderError(
             f"{here}: its weights do not fit its config.json or cannot be read "
-            f"({first_line(error)}); save the model anew"
+            f"({first_line(error)}); save the model again"
         ) from error
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(_UNREAD))
     if missing:
@@ -191,7 +195,12 @@ def _load_transformers(spec: EncoderSpec) -> nn.Module:
 
 
 def _encoder_of(spec: EncoderSpec, model: Any) -> nn.Module:
-    """The model, or that part of it which reads the sound or text where another one writes."""
+    """The model, or that part of it which reads the sound or text where another one writes.
+
+    Vision models are those for pictures of the size that is asked for.
+    """
+    if spec.modality == "vision":
+        resize(spec, model)
     writes = spec.modality in ("audio", "text") and model.config.is_encoder_decoder
     return cast(nn.Module, model.get_encoder() if writes else model)
 
@@ -241,7 +250,7 @@ def _text_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
 
 def _map_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
     sound = spec.modality == "audio"
-    side = 0 if sound else image_size(spec, model)
+    side = 0 if sound else spec.image_size or image_size(spec, model)
     size = sound_input(spec).size if sound else (3, side, side)
     try:
         trunk = cast(MapTrunk, cut(spec, model, _depth(spec, model)).eval())

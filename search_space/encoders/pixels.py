@@ -19,7 +19,7 @@ Channels = tuple[float, ...]
 
 
 def image_size(spec: EncoderSpec, model: nn.Module) -> int:
-    """Side in pixels of the square image that a vision encoder takes."""
+    """Side in pixels of the square image that a vision encoder was made for."""
     if spec.library == "timm":
         size = spec.config.get("img_size") or cast(Any, model).default_cfg["input_size"][-1]
     else:
@@ -72,12 +72,12 @@ def _settings(spec: EncoderSpec) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
         raise EncoderError(
-            f"vision encoder {spec.source}: no usable {_FILE} there ({said}); mend or remove it"
+            f"vision encoder {spec.source}: no usable {_FILE} there ({said}); correct or remove it"
         ) from error
     if not isinstance(settings, dict):
         raise EncoderError(
             f"vision encoder {spec.source}: no usable {_FILE} there (it holds no settings); "
-            "mend or remove it"
+            "correct or remove it"
         )
     return settings
 

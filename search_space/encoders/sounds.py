@@ -6,7 +6,7 @@ picture of one channel, in the manner of Whisper: base 10, down to 8 below the s
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -47,6 +47,23 @@ class SoundInput:
         # Waveforms alone are still short: silence stands behind what was normalised.
         lacking = [(0, whole - part) for whole, part in zip(self.size, made.shape, strict=True)]
         return np.pad(made, lacking).astype(np.float32, copy=False)
+
+
+def shortened(spec: EncoderSpec, seconds: int) -> EncoderSpec:
+    """The audio encoder reading at most so many seconds.
+
+    It is as it was where it reads no more than that, where its input has one length whatever the
+    sound (Whisper, AST), or where its weights belong to a picture of one size.
+    """
+    if seconds >= spec.seconds:
+        return spec
+    config = dict(spec.config)
+    if isinstance(size := config.get("img_size"), list) and len(size) == 2:
+        if spec.weights == "pretrained":
+            return spec
+        config["img_size"] = [size[0], seconds * SOUND_HZ // HOP]
+    shorter = replace(spec, seconds=seconds, config=config)
+    return spec if sound_input(shorter).size == sound_input(spec).size else shorter
 
 
 @lru_cache(maxsize=64)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search_space.design.encoder import EncoderError
-from search_space.encoders.features import Feature, token_kernel
+from search_space.design.encoder import EncoderError, token_kernel
+from search_space.encoders.features import Feature
 
 Features = Mapping[Feature, Tensor]
 

@@ -13,6 +13,7 @@ from search_space.design.rules import (
     fused_width,
     keeps_scaling,
     own_widths,
+    pooled_side,
     projects_inputs,
     projects_result,
     reads_first_token,
@@ -20,8 +21,9 @@ from search_space.design.rules import (
 from search_space.encoders.features import read_at
 from search_space.encoders.trunks import Features
 from search_space.modality import Modality
-from search_space.network.poolings import ConvMax, TokenPooling, padding_of
-from search_space.operators.definitions import FUSION_OPERATORS
+from search_space.network.poolings import ConvMax, GridPooling, TokenPooling, padding_of
+from search_space.operators.operator import Operator
+from search_space.operators.registry import PluginError, operator_of, origins
 from search_space.operators.tokens import joint_padding
 from search_space.operators.work import ATTENTION_HEADS
 
@@ -77,11 +79,29 @@ class FirstTokenScaling(FeatureScaling):
         return torch.cat([super().forward(tokens[:, :1]), tokens[:, 1:]], dim=1)
 
 
+def _module_of(name: Operator, width: int, modalities: int) -> nn.Module:
+    """Return an operator's new module. Raises PluginError where that of a plugin cannot be made."""
+    if not (origin := origins([name])):
+        return operator_of(name).module(width, modalities)
+    where = f"operator {name!r} of the plugin {origin[name]}: its module for {modalities} "
+    where += f"modalities of {width} features"
+    check = "fusion_nas.testing.check_operator says what a plugin must do"
+    try:
+        made = operator_of(name).module(width, modalities)
+    except Exception as error:  # whatever code of others raises
+        said = f"{where} cannot be made ({type(error).__name__}: {error})"
+        raise PluginError(said, check) from error
+    if not isinstance(made, nn.Module):
+        raise PluginError(f"{where} is {type(made).__name__}, not a torch.nn.Module", check)
+    return made
+
+
 class Branch(nn.Module):
     """One fusion point: features of the trunks to one vector.
 
-    Order of operations: scaling of the first token (where the tokens' result is read there),
-    scaling (where `keeps_scaling` says so), pooling (where nothing below meets
+    Order of operations: pooling of a picture's tokens to fewer (where the design asks for fewer),
+    scaling of the first token (where the tokens' result is read there), scaling (where
+    `keeps_scaling` says so), pooling (where nothing below meets
     the tokens) and projection of each side, attention over tokens (if asked here) and pooling of
     what the operator takes as a vector, operator, pooling of the tokens that it gives, projection
     of a concatenation, attention over the vector (if asked here), ReLU where the branch is
@@ -93,7 +113,7 @@ class Branch(nn.Module):
         self.features = {f.modality: f for f in read_at(genotype, point, shapes)}
         """What is read, by modality, in the order in which the operator takes it."""
         self.over_tokens = genotype.attends_over_tokens(point)
-        operator = FUSION_OPERATORS[point.operator]
+        operator = operator_of(point.operator)
         self.signature = operator.signature
         self.given = given(genotype, point)
         self.fused_as_tokens = [m for m in self.features if fuses_tokens(genotype, point, m)]
@@ -105,6 +125,11 @@ class Branch(nn.Module):
         self.conv_max = None
         if genotype.vision_encoder and self.features["vision"].form == "grid":
             self.conv_max = ConvMax(shapes[genotype.vision_encoder].widths[point.vision_tap - 1])
+        self.grid_pooling = None
+        if side := pooled_side(genotype, point, shapes):
+            shape = shapes[str(genotype.vision_encoder)]
+            grid = shape.token_grid(point.vision_tap)
+            self.grid_pooling = GridPooling(grid, side, shape.has_class_token)
         # Linear maps to the operator's width, where anything changes.
         asked = projects_inputs(genotype, point)
         self.projections = nn.ModuleDict(
@@ -122,7 +147,10 @@ class Branch(nn.Module):
         )
         # What `search_space.network.rewrites` puts in the place of blocks over one vector.
         self.folded: nn.Module | None = None
-        self.operator = operator.module(first, len(widths)) if genotype.is_fused else None
+        self.starts_linear = operator.starts_linear
+        self.operator = (
+            _module_of(point.operator, first, len(widths)) if genotype.is_fused else None
+        )
         self.project_fused = (
             nn.Linear(operator.output_width(widths), point.width)
             if projects_result(genotype, point)
@@ -167,6 +195,9 @@ class Branch(nn.Module):
         """A modality as it reaches the attention or the operator: tokens or a vector."""
         feature = self.features[modality]
         states = features[feature]
+        # Before the affine maps below, which commute with an average.
+        if self.grid_pooling is not None and modality == "vision":
+            states = self.grid_pooling(states)
         if modality in self.first_tokens:
             states = self.first_tokens[modality](states)
         if modality in self.scalings:

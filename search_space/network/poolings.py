@@ -45,6 +45,48 @@ class ConvMax(nn.Module):
         return torch.relu(self.norm(self.convolution(grid))).amax((2, 3))
 
 
+class GridPooling(nn.Module):
+    """A picture's tokens, row by row, averaged to a square grid: adaptive average pooling.
+
+    Of R rows, the new row i averages those from floor(i R / g) to ceil((i + 1) R / g) - 1, for a
+    grid of g rows, and so do columns (as `torch.nn.AdaptiveAvgPool2d`): windows are of one size
+    where g divides R, and overlap where it does not. A class token before the grid stays as it is.
+    Windows of several sizes are no average pooling of ONNX, so the pooling is a product with a
+    constant matrix: one MatMul of fixed shapes, which every runtime has.
+    """
+
+    weights: Tensor
+
+    def __init__(self, grid: tuple[int, int], side: int, has_class_token: bool) -> None:
+        """Pool a grid of rows and columns to one of `side` rows and columns."""
+        super().__init__()
+        down, along = (_windows(extent, side) for extent in grid)
+        shares = [[a * b for a in row for b in column] for row in down for column in along]
+        if has_class_token:
+            shares = [[0.0, *share] for share in shares]
+            shares.insert(0, [1.0] + [0.0] * (grid[0] * grid[1]))
+        # The design says what they are, so they are no part of its stored weights.
+        self.register_buffer("weights", torch.tensor(shares), persistent=False)
+        self._said = f"{grid[0]}x{grid[1]} to {side}x{side}"
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, S, C) to (B, S', C), S' the cells of the new grid, and the class token if any."""
+        return self.weights @ tokens
+
+    def extra_repr(self) -> str:
+        """Its grids."""
+        return self._said
+
+
+def _windows(extent: int, count: int) -> list[list[float]]:
+    """Share of each of `extent` cells in each of `count` windows."""
+    found = []
+    for k in range(count):
+        first, end = k * extent // count, -(-(k + 1) * extent // count)
+        found.append([(first <= cell < end) / (end - first) for cell in range(extent)])
+    return found
+
+
 class TokenPooling(nn.Module):
     """Tokens to one vector, as a design's pooling has it where it meets tokens.
 

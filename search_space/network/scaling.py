@@ -20,7 +20,6 @@ from search_space.modality import Modality
 from search_space.network.branch import Branch, FeatureScaling, FirstTokenScaling
 from search_space.network.network import Fusion
 from search_space.network.poolings import TokenPooling
-from search_space.operators.vectors import LowRankTensor
 
 
 class Affine(NamedTuple):
@@ -96,8 +95,9 @@ def _fold(fusion: Fusion, branch: Branch, modality: Modality, scaling: FeatureSc
         linear = cast(nn.Linear, branch.projections[modality])
         _into(linear.weight, linear.bias, 0, factor, offset)
         return
-    if isinstance(branch.operator, LowRankTensor):
-        linear = cast(nn.Linear, branch.operator.factors[list(branch.features).index(modality)])
+    if branch.starts_linear:
+        factors = cast(nn.ModuleList, cast(nn.Module, branch.operator).factors)
+        linear = cast(nn.Linear, factors[list(branch.features).index(modality)])
         _into(linear.weight, linear.bias, 0, factor, offset)
         return
     first = 0  # where the modality's channels begin in the concatenation

@@ -1,20 +1,21 @@
-"""Each fusion operator, and the table of all.
+"""Each built-in fusion operator, and the table of them.
 
-To add one: its class here, its name in `Operator`, its row in FUSION_OPERATORS, and the network
-that its `module` returns in `vectors` or `tokens`. The contract test runs over the whole table.
+To add one: its class here, its row in FUSION_OPERATORS, and the network that its `module` returns
+in `vectors` or `tokens`. The contract test runs over the whole table. `registry` adds the operators
+of plugins.
 Nothing here imports torch before a module is asked for.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from search_space.modality import MODALITIES, Modality
 from search_space.operators import numpy_layers, work
 from search_space.operators.numpy_layers import Array, Paddings, Weights, joint_padding, part
-from search_space.operators.operator import FusionOperator, Signature
+from search_space.operators.operator import FusionOperator, Operator, Signature
 from search_space.operators.work import On, Work
 
 if TYPE_CHECKING:
@@ -159,11 +160,13 @@ class LowRankTensor(FusionOperator):
     """The sum over four r of (U_r (T, 1)) * (V_r (I, 1)), plus a bias.
 
     The outer product of (T, 1) and (I, 1) under a weight tensor of rank four; of three, times
-    (W_r (A, 1)). Source: Low-rank Multimodal Fusion (Liu et al., 2018).
+    (W_r (A, 1)). Source: Low-rank Multimodal Fusion (Liu et al., 2018), with the first weights of
+    its authors' code; their weight of each rank is multiplied into the U_r.
     """
 
     signature = Signature(equal_widths=True)
     starts_linear = True
+    first_weights = 1
     rank: ClassVar = 4
 
     def work(self, lengths: Sequence[int], width: int) -> Iterable[tuple[On, Work]]:
@@ -395,22 +398,174 @@ class Bottleneck(FusionOperator):
         return tokens.Bottleneck(width, modalities, self.tokens)
 
 
-Operator = Literal[
-    "concatenation",
-    "product",
-    "tensor",
-    "gated",
-    "cross-attention",
-    "sum",
-    "low-rank-tensor",
-    "bilinear",
-    "cross-attention-vision",
-    "cross-attention-both",
-    "single-sequence",
-    "prefix",
-    "bottleneck",
-]
-OPERATORS: tuple[Operator, ...] = get_args(Operator)
+class MultiplicativeInteractions(FusionOperator):
+    """W'(T) I + b'(T) with the weights generated from the text: W'(T) = T W + V, b'(T) = U T + b.
+
+    The full form: W has N^3 weights, one for each pair of features and each feature given, which is
+    why it works in 128 features at most. It is a linear map of what `TensorFusion` gives, and is
+    computed as one: W of the outer product, (U, V) of (T, I). Source: Jayakumar et al.,
+    "Multiplicative interactions and where to find them", ICLR 2020, equation 1, with z the text and
+    x the image.
+    """
+
+    signature = Signature(equal_widths=True, most=2, needs_width=True, widest=128)
+
+    def work(self, lengths: Sequence[int], width: int) -> Iterable[tuple[On, Work]]:
+        """Count both linear maps; the outer product writes N^2 values."""
+        outer = Work(elements=width * width, operators=4)
+        yield "vectors", work.gemm(width * width, width).plus(outer)
+        yield "vectors", work.gemm(2 * width, width, operators=3)
+
+    def reference(
+        self, weights: Weights, padding: Paddings, inputs: Sequence[Array]
+    ) -> tuple[Array, ...]:
+        """Generate the weights of each sample, then apply them."""
+        (text, vision), width = inputs, inputs[0].shape[1]
+        w = weights["interaction.weight"].reshape(width, width, width)
+        u, v = np.split(weights["separate.weight"], 2, axis=1)
+        generated = np.einsum("nij,bi->bnj", w, text) + v
+        offsets = text @ u.T + weights["separate.bias"]
+        return (np.einsum("bnj,bj->bn", generated, vision) + offsets,)
+
+    def module(self, width: int, modalities: int) -> "nn.Module":
+        """Return a module of a Linear of the outer product and a Linear of both vectors."""
+        from search_space.operators import vectors
+
+        return vectors.MultiplicativeInteractions(width)
+
+
+class FeatureWiseModulation(FusionOperator):
+    """g(T) * I + b(T), g(T) = 1 + G T + c and b(T) linear maps of the text.
+
+    Source: FiLM (Perez et al., 2018). Its scale g is written as 1 plus a map, so that maps near
+    zero, as they are at the start, leave the image as it is.
+    """
+
+    signature = Signature(equal_widths=True, most=2)
+
+    def work(self, lengths: Sequence[int], width: int) -> Iterable[tuple[On, Work]]:
+        """Count the generator."""
+        yield "vectors", work.gemm(width, 2 * width, operators=6)
+
+    def reference(
+        self, weights: Weights, padding: Paddings, inputs: Sequence[Array]
+    ) -> tuple[Array, ...]:
+        """Scale and shift the image, feature by feature."""
+        text, vision = inputs
+        change, shift = np.split(numpy_layers.linear(part(weights, "generator"), text), 2, axis=1)
+        return ((1 + change) * vision + shift,)
+
+    def module(self, width: int, modalities: int) -> "nn.Module":
+        """Return a module of one Linear to scales and shifts."""
+        from search_space.operators import vectors
+
+        return vectors.FeatureWiseModulation(width)
+
+
+class GatedMultimodalUnit(FusionOperator):
+    """z tanh(W_I I) + (1 - z) tanh(W_T T) with z = sigmoid(W_z (T, I)), all without bias.
+
+    Of three, the sum of z_M tanh(W_M M) with z_M = sigmoid(W_zM (T, I, A)), gates that need not add
+    up to one. Source: GMU (Arevalo et al., 2017). `Gated` mixes the features themselves.
+    """
+
+    signature = Signature(equal_widths=True)
+
+    def work(self, lengths: Sequence[int], width: int) -> Iterable[tuple[On, Work]]:
+        """Count the maps of each modality and the gates."""
+        count = len(lengths)
+        yield "vectors", work.gemm(count * width, width, operators=2 * count)
+        yield "vectors", work.gemm(count * width, width if count == 2 else count * width, 6)
+
+    def reference(
+        self, weights: Weights, padding: Paddings, inputs: Sequence[Array]
+    ) -> tuple[Array, ...]:
+        """Weigh what each modality says by its gate."""
+        hidden = [np.tanh(v @ weights[f"maps.{k}.weight"].T) for k, v in enumerate(inputs)]
+        gates = 1 / (1 + np.exp(-np.concatenate(inputs, axis=1) @ weights["gate.weight"].T))
+        if len(inputs) == 2:
+            return (gates * hidden[1] + (1 - gates) * hidden[0],)
+        each = np.split(gates, len(inputs), axis=1)
+        return (np.sum([z * h for z, h in zip(each, hidden, strict=True)], axis=0),)
+
+    def module(self, width: int, modalities: int) -> "nn.Module":
+        """Return a module of a Linear for each modality and one for the gates."""
+        from search_space.operators import vectors
+
+        return vectors.GatedMultimodalUnit(width, modalities)
+
+
+class TensorFusion(FusionOperator):
+    """The outer product of (T, 1) and (I, 1), of three with (A, 1) too; the first's index slowest.
+
+    By the constant 1 it holds the features of each modality and the products of any two beside the
+    products of all, which are what `Tensor` gives. Source: Tensor Fusion Networks (Zadeh et al.,
+    2017).
+    """
+
+    signature = Signature(needs_width=True)
+
+    def output_width(self, widths: Mapping[Modality, int]) -> int:
+        """Return (N + 1) (M + 1) ..."""
+        return math.prod(width + 1 for width in widths.values())
+
+    def reference(
+        self, weights: Weights, padding: Paddings, inputs: Sequence[Array]
+    ) -> tuple[Array, ...]:
+        """Multiply outwards, sample by sample."""
+        with_one = [np.pad(one, ((0, 0), (0, 1)), constant_values=1) for one in inputs]
+        return FUSION_OPERATORS["tensor"].reference(weights, padding, with_one)
+
+    def module(self, width: int, modalities: int) -> "nn.Module":
+        """Return a module without weights."""
+        from search_space.operators.vectors import Parameterless, tensor_fusion
+
+        return Parameterless(tensor_fusion)
+
+
+class NonLocal(FusionOperator):
+    """Q + softmax(Q K^T) V with Q = W_q T + b_q, K = W_k I + b_k, V = W_v I + b_v over tokens.
+
+    One head, scores not divided by a length, the residual from Q. Source: the non-local block with
+    embedded Gaussian (Wang et al., 2018) between modalities, as MultiBench (Liang et al., 2021)
+    implements the non-local gate of Wang, Tran and Feiszli, 2020, section F4.
+    """
+
+    signature = Signature(_BOTH, ("text",), needs=_BOTH, most=2)
+
+    def work(self, lengths: Sequence[int], width: int) -> Iterable[tuple[On, Work]]:
+        """Count the three maps and the attention of one head."""
+        text, vision = lengths
+        yield (
+            "tokens",
+            Work(
+                linear=(text + 2 * vision) * width * width,
+                attention=2 * text * vision * width,
+                weights=3 * width * width,
+                elements=2 * text * vision + (3 * text + 2 * vision) * width,
+                operators=11,
+            ),
+        )
+
+    def reference(
+        self, weights: Weights, padding: Paddings, inputs: Sequence[Array]
+    ) -> tuple[Array, ...]:
+        """Add to each text token what it reads of the image's."""
+        text, vision = inputs
+        queries = numpy_layers.linear(part(weights, "queries"), text)
+        keys = numpy_layers.linear(part(weights, "keys"), vision)
+        values = numpy_layers.linear(part(weights, "values"), vision)
+        scores = np.einsum("bln,bpn->blp", queries, keys)
+        scores = np.exp(scores - scores.max(-1, keepdims=True))
+        return (queries + scores / scores.sum(-1, keepdims=True) @ values,)
+
+    def module(self, width: int, modalities: int) -> "nn.Module":
+        """Return a module of three Linears."""
+        from search_space.operators import tokens
+
+        return tokens.NonLocal(width)
+
+
 FUSION_OPERATORS: Mapping[Operator, FusionOperator] = {
     "concatenation": Concatenation(),
     "product": Product(),
@@ -425,4 +580,10 @@ FUSION_OPERATORS: Mapping[Operator, FusionOperator] = {
     "single-sequence": SingleSequence(),
     "prefix": Prefix(),
     "bottleneck": Bottleneck(),
+    "multiplicative-interactions": MultiplicativeInteractions(),
+    "film": FeatureWiseModulation(),
+    "gated-multimodal-unit": GatedMultimodalUnit(),
+    "tensor-fusion": TensorFusion(),
+    "non-local": NonLocal(),
 }
+OPERATORS: tuple[Operator, ...] = tuple(FUSION_OPERATORS)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:  # commands that train nothing read what operators are, and im
     from torch import nn
 
 
+Operator = str
+"""Name of a fusion operator."""
+
+
 @dataclass(frozen=True)
 class Signature:
     """What an operator takes and gives, with B the batch, N its width.
@@ -24,7 +28,8 @@ class Signature:
     needs: modalities without which it has no meaning. most: how many it can fuse.
     projects_result: whether a width of the fusion point is that of a projection after the operator,
     and not of projections before it.
-    needs_width: whether the trunks' own widths would make what it gives too wide.
+    needs_width: whether the trunks' own widths would make it, or what it gives, too wide.
+    widest: the greatest width that it works in; None where only what it gives is limited.
     """
 
     tokens: tuple[Modality, ...] = ()
@@ -34,6 +39,7 @@ class Signature:
     most: int = len(MODALITIES)
     projects_result: bool = False
     needs_width: bool = False
+    widest: int | None = None
 
     def fuses(self, modalities: Collection[Modality]) -> bool:
         """Whether it can fuse all of these at once."""
@@ -50,7 +56,11 @@ class FusionOperator(ABC):
 
     signature: ClassVar[Signature]
     starts_linear: ClassVar[bool] = False
-    """Whether its module begins with a linear map, with bias, of each modality."""
+    """Whether its module begins with a linear map of each modality: the `nn.Linear`s with bias of
+    an `nn.ModuleList` named `factors`, in the order of the modalities."""
+    first_weights: ClassVar[int] = 0
+    """How its first weights are drawn: part of the keys of designs trained with it. Raise it when
+    that changes."""
 
     def output_width(self, widths: Mapping[Modality, int]) -> int:
         """Return how many features it gives, pooled, of modalities that are so wide."""

@@ -58,6 +58,22 @@ class CrossAttentionBoth(nn.Module):
         return *self.text(padding, text, vision), *self.vision(padding, text, vision)
 
 
+class NonLocal(nn.Module):
+    """The network of `definitions.NonLocal`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.queries = nn.Linear(width, width)
+        self.keys = nn.Linear(width, width)
+        self.values = nn.Linear(width, width)
+
+    def forward(self, padding: Paddings, text: Tensor, vision: Tensor) -> tuple[Tensor, ...]:
+        """(B, L, N) and (B, P, N), of which all are real, to (B, L, N)."""
+        queries = self.queries(text)
+        shares = torch.softmax(queries @ self.keys(vision).transpose(1, 2), dim=2)
+        return (queries + shares @ self.values(vision),)
+
+
 def encoder_layer(width: int) -> nn.TransformerEncoderLayer:
     """A standard transformer encoder layer, (B, S, N) to (B, S, N).
 

@@ -1,16 +1,26 @@
 """Search spaces by name, or from a TOML file of the user's own."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from search_space.design.encoder import SOUND_SECONDS, EncoderShape, EncoderSpec, Weights, spec_for
+from search_space.design.encoder import (
+    MAX_IMAGE_SIZE,
+    MAX_SECONDS,
+    MIN_IMAGE_SIZE,
+    SOUND_SECONDS,
+    EncoderShape,
+    EncoderSpec,
+    Weights,
+    spec_for,
+)
 from search_space.design.genotype import (
     ATTENTION_OVER,
     AUDIO_POOLINGS,
+    IMAGE_TOKENS,
     MAX_ATTENTION_BLOCKS,
     MAX_FUSION_POINTS,
     MAX_TEXT_TOKENS,
@@ -21,25 +31,31 @@ from search_space.design.genotype import (
 )
 from search_space.errors import USAGE, FusionNasError
 from search_space.modality import MODALITIES, Modality
-from search_space.operators.definitions import FUSION_OPERATORS, OPERATORS
+from search_space.operators.registry import is_operator, operator_of, why_unknown
 from search_space.space.space import SearchSpace
 
 _SHIPPED = files("search_space") / "spaces"
-_LISTS: dict[str, tuple[str, ...]] = {
-    "operators": OPERATORS,
+_OFFERED: dict[str, tuple[str, ...]] = {
     "attention_over": ATTENTION_OVER,
     "text_pooling": TEXT_POOLINGS,
     "vision_pooling": VISION_POOLINGS,
     "audio_pooling": AUDIO_POOLINGS,
     "precision": PRECISIONS,
 }
+_LISTS = ("operators", *_OFFERED)
 _RANGES = {"fusion_points": (1, MAX_FUSION_POINTS), "attention_blocks": (0, MAX_ATTENTION_BLOCKS)}
 _NUMBERS = {"text_tokens": (MIN_TEXT_TOKENS, MAX_TEXT_TOKENS), "widths": (0, 4096)}
-_SILENT: Mapping[str, Any] = {"audio_encoder": [], "audio_pooling": ["mean"], "optional": []}
-"""What a space says that does not speak of audio, or of doing without a modality."""
+_SILENT: Mapping[str, Any] = {
+    "audio_encoder": [],
+    "audio_pooling": ["mean"],
+    "optional": [],
+    "image_size": [],
+    "image_tokens": [],
+}
+"""What a space says that does not speak of audio, of doing without a modality, or of the size or
+the tokens of pictures."""
 _KNOWN = {"name", "text_encoder", "vision_encoder", *_LISTS, *_RANGES, *_NUMBERS, *_SILENT}
 _ENCODER_KEYS = {"name", "library", "source", "weights", "model_type", "config"}
-_MAX_SECONDS = 60
 
 
 class SpaceError(FusionNasError):
@@ -59,43 +75,55 @@ def load_space(
     vision_encoders: Sequence[str] = (),
     audio_encoders: Sequence[str] = (),
     weights: Weights | None = None,
-    text_only: bool = False,
+    modalities: Collection[Modality] = (),
+    image_sizes: Sequence[int] = (),
+    image_tokens: Sequence[int] = (),
 ) -> SearchSpace:
     """The space of this name or in this TOML file.
 
-    Encoders that are given (folders, timm names, hub ids) stand in for the space's own of that
+    Encoders that are given (folders, timm names, hub ids) replace the space's own of that
     modality; with audio encoders, operators that cannot fuse so many are left out. `weights`
-    overrides where all weights come from; `text_only` leaves all encoders but those of text out.
-    Raises SpaceError for a space that is unknown or malformed, EncoderError for an encoder that
-    cannot be had.
+    overrides where all weights come from; encoders of other `modalities` than those named, if any
+    are, are left out. Raises SpaceError for a space that is unknown or malformed, or that lacks a
+    modality that is named; EncoderError for an encoder that cannot be had, or that does not take
+    one of the `image_sizes`, which replace the space's own, as `image_tokens` do.
     """
     fields = _read(name_or_file)
     given = {"text": text_encoders, "vision": vision_encoders, "audio": audio_encoders}
     specs: list[EncoderSpec] = []
-    modalities: tuple[Modality, ...] = ("text",) if text_only else MODALITIES
-    for modality in modalities:
+    for modality in (m for m in MODALITIES if m in modalities or not modalities):
         sources = given[modality]
         if sources:
             specs += [spec_for(modality, source, weights or "pretrained") for source in sources]
         else:
             specs += [_spec(modality, entry) for entry in fields[f"{modality}_encoder"]]
-    operators = tuple(fields["operators"])
-    if audio_encoders:  # to a space that was not made for a third modality
-        read = {spec.modality for spec in specs}
-        operators = tuple(o for o in operators if FUSION_OPERATORS[o].signature.fuses(read))
+    operators, read = tuple(fields["operators"]), {spec.modality for spec in specs}
+    for modality in modalities:
+        if modality not in read:
+            raise SpaceError(
+                f"search space {name_or_file} has no {modality} encoder: give --{modality}-encoder"
+            )
+    if len(read) > 1 and (audio_encoders or modalities):  # the space was made for others
+        operators = tuple(o for o in operators if operator_of(o).signature.fuses(read))
         if not operators:
             raise SpaceError(
-                f"search space {name_or_file} with --audio-encoder: none of its operators fuses "
+                f"search space {name_or_file}: none of its operators fuses "
                 f"{', '.join(m for m in MODALITIES if m in read)}; give another --space"
             )
-    if not specs:
-        raise SpaceError(f"search space {name_or_file} has no text encoder: give --text-encoder")
     if weights is not None:
         specs = [replace(spec, weights=weights) for spec in specs]
     names_given = [spec.name for spec in specs]
     repeated = sorted({name for name in names_given if names_given.count(name) > 1})
     if repeated:
         raise SpaceError(f"encoder {', '.join(repeated)} named twice: give each its own name")
+    sizes = sorted(image_sizes or fields["image_size"])
+    if problems := _size_problems(sizes):
+        raise SpaceError("; ".join(problems))
+    counts = sorted(image_tokens or fields["image_tokens"])
+    if problems := _image_token_problems({**fields, "image_tokens": counts}):
+        raise SpaceError("; ".join(problems))
+    if sizes:
+        specs = [each for spec in specs for each in _at_sizes(spec, sizes)]
     return SearchSpace(
         name=fields["name"],
         encoders=tuple(specs),
@@ -111,7 +139,36 @@ def load_space(
         audio_poolings=tuple(fields["audio_pooling"]),
         optional=tuple(m for m in fields["optional"] if any(s.modality == m for s in specs)),
         precisions=tuple(fields["precision"]),
+        image_sizes=tuple(sizes) if any(s.modality == "vision" for s in specs) else (),
+        image_tokens=tuple(counts),
     )
+
+
+def _at_sizes(spec: EncoderSpec, sizes: Sequence[int]) -> list[EncoderSpec]:
+    """A vision encoder once for each size, its own size first, then from the largest down.
+
+    At its own size an encoder is the same as without sizes, so designs on it keep their keys.
+    """
+    if spec.modality != "vision":
+        return [spec]
+    from search_space.encoders.loading import describe  # it imports torch, which takes seconds
+
+    own = describe(spec).image_size
+    others = [spec.at(size) for size in sorted(sizes, reverse=True) if size != own]
+    return [*([spec] if own in sizes else []), *others]
+
+
+def with_shorter_sounds(space: SearchSpace, seconds: int) -> SearchSpace:
+    """The space with audio encoders that read at most so many seconds.
+
+    Raises EncoderError for an encoder that cannot read so short a sound.
+    """
+    from search_space.encoders.sounds import shortened
+
+    specs = [shortened(s, seconds) if s.modality == "audio" else s for s in space.encoders]
+    if tuple(specs) == space.encoders:
+        return space
+    return replace(space, encoders=tuple(specs), shapes=_shapes(specs))
 
 
 def _read(name_or_file: str) -> dict[str, Any]:
@@ -144,14 +201,17 @@ def _problems(fields: Mapping[str, Any]) -> list[str]:
     found += [f"{key} is not a setting" for key in sorted(fields.keys() - _KNOWN)]
     if not _is_text(fields.get("name", "a name")):
         found.append(f"name = {fields['name']!r}: give a text")
-    for key, allowed in _LISTS.items():
-        values = fields.get(key, list(allowed))
+    for key in _LISTS:
+        values = fields.get(key, ["concatenation"] if key == "operators" else [*_OFFERED[key]])
         if not isinstance(values, list) or not values or _repeats(values):
             found.append(f"{key} = {values!r}: give a list without repetition")
-            continue
-        found += [
-            f"{key}: {v!r} is none of {', '.join(allowed)}" for v in values if v not in allowed
-        ]
+        elif key == "operators":
+            found += [f"operators: {why_unknown(v)}" for v in values if not is_operator(v)]
+        else:
+            allowed = _OFFERED[key]
+            found += [
+                f"{key}: {v!r} is none of {', '.join(allowed)}" for v in values if v not in allowed
+            ]
     for key, (low, high) in _NUMBERS.items():
         values = fields.get(key, [low])
         whole = isinstance(values, list) and values and all(type(v) is int for v in values)
@@ -162,6 +222,8 @@ def _problems(fields: Mapping[str, Any]) -> list[str]:
         two = isinstance(values, list) and len(values) == 2 and all(type(v) is int for v in values)
         if not two or not low <= values[0] <= values[1] <= high:
             found.append(f"{key} = {values!r}: give [least, most] within {low} and {high}")
+    found += _size_problems(fields.get("image_size", []))
+    found += _image_token_problems(fields)
     optional = fields.get("optional")
     if not isinstance(optional, list) or _repeats(optional) or not set(optional) <= set(MODALITIES):
         found.append(f"optional = {optional!r}: give some of {', '.join(MODALITIES)}")
@@ -171,6 +233,44 @@ def _problems(fields: Mapping[str, Any]) -> list[str]:
     if all(fields.get(f"{modality}_encoder") == [] for modality in MODALITIES):
         found.append("its lists of encoders are all empty: give at least one encoder")
     return found
+
+
+def _size_problems(sizes: Any) -> list[str]:
+    """What is wrong with sides of pictures, in words."""
+    whole = isinstance(sizes, list) and all(type(size) is int for size in sizes)
+    if not whole or sorted(set(sizes)) != sizes or _out_of_range(sizes):
+        return [
+            f"image_size = {sizes!r}: give rising whole numbers from {MIN_IMAGE_SIZE} to "
+            f"{MAX_IMAGE_SIZE}"
+        ]
+    return []
+
+
+def _image_token_problems(fields: Mapping[str, Any]) -> list[str]:
+    """What is wrong with numbers of image tokens, in words."""
+    counts = fields.get("image_tokens", [])
+    whole = isinstance(counts, list) and all(type(count) is int for count in counts)
+    if not whole or sorted(set(counts)) != counts or not set(counts) <= set(IMAGE_TOKENS):
+        return [
+            f"image_tokens = {counts!r}: give rising numbers of "
+            f"{', '.join(map(str, IMAGE_TOKENS))} (0 for all)"
+        ]
+    operators = fields.get("operators")
+    if not counts or not isinstance(operators, list) or not all(map(is_operator, operators)):
+        return []
+    attends = fields.get("attention_blocks") != [0, 0]
+    if attends and "tokens" in (fields.get("attention_over") or ()):
+        return []
+    if any("vision" in operator_of(name).signature.tokens for name in operators):
+        return []
+    return [
+        f"image_tokens = {counts!r}: no operator of this space takes an image's tokens, nor does "
+        'its attention: leave it out, or add attention_over = ["tokens"] or an operator of tokens'
+    ]
+
+
+def _out_of_range(sizes: Sequence[int]) -> bool:
+    return any(not MIN_IMAGE_SIZE <= size <= MAX_IMAGE_SIZE for size in sizes)
 
 
 def _is_text(value: Any) -> bool:
@@ -196,8 +296,8 @@ def _encoder_problems(modality: str, entries: Any) -> list[str]:
         keys = _ENCODER_KEYS | ({"seconds"} if modality == "audio" else set())
         found += [f"{here}: {key} is not a setting" for key in sorted(entry.keys() - keys)]
         seconds = entry.get("seconds", SOUND_SECONDS)
-        if type(seconds) is not int or not 1 <= seconds <= _MAX_SECONDS:
-            found.append(f"{here}: seconds = {seconds!r}: give a whole number up to {_MAX_SECONDS}")
+        if type(seconds) is not int or not 1 <= seconds <= MAX_SECONDS:
+            found.append(f"{here}: seconds = {seconds!r}: give a whole number up to {MAX_SECONDS}")
         if "source" not in entry:
             found.append(f"{here}: source is missing (a hub id, timm/NAME or a folder)")
         found += [

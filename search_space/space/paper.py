@@ -11,6 +11,7 @@ from typing import Literal
 from search_space.design.encoder import EncoderShape
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.design.rules import canonical
+from search_space.modality import MODALITIES
 from search_space.space.space import SearchSpace
 
 SOURCE = "arXiv 2511.21889"
@@ -129,9 +130,10 @@ def seeded_designs(space: SearchSpace) -> tuple[SeededDesign, ...]:
 
     On other encoders than the paper's, MobileNetV2's designs go to the first encoder without a
     class token and ViT's to the first with one; taps, widths and tokens are brought into
-    proportion. A design whose kind of encoder the space lacks is left out.
+    proportion. A design whose kind of encoder the space lacks is left out; where the space has no
+    text or no vision encoder at all, its first audio encoder takes that place in fused designs.
     """
-    found = (_seeded(design, space) for design in DESIGNS)
+    found = (_seeded(design, space) or _with_sound(design, space) for design in DESIGNS)
     return tuple(seeded for seeded in found if seeded is not None)
 
 
@@ -169,6 +171,50 @@ def _seeded(design: PaperDesign, space: SearchSpace) -> SeededDesign | None:
     return SeededDesign(name, design, carried, words)
 
 
+def _with_sound(design: PaperDesign, space: SearchSpace) -> SeededDesign | None:
+    """A fused design with an audio encoder in place of a modality that the space lacks.
+
+    Of designs that differ in the vision encoder alone, MobileNetV2's is taken where the audio
+    encoder is in that place.
+    """
+    was, lacking = design.genotype, [m for m in MODALITIES[:2] if not space.encoders_of(m)]
+    if not was.is_fused or len(lacking) != 1 or not space.audio_encoders:
+        return None
+    (missing,), audio = lacking, space.audio_encoders[0]
+    published = str(was.encoders[missing])
+    text = None if missing == "text" else space.text_encoders[0]
+    vision = None if missing == "vision" else _vision_encoder(str(was.vision_encoder), space)
+    if published == VIT or (text is None and vision is None):
+        return None
+    points = tuple(
+        replace(
+            _point(point, was, text, vision, space, width_of=text or audio),
+            audio_tap=_tap(point.tap(missing), published, audio, space),
+        )
+        for point in was.points
+    )
+    highest = missing == "vision" and was.vision_pooling in ("max", "conv-max")
+    carried = Genotype(
+        text,
+        vision,
+        _tokens(text, space) if text else 0,
+        points,
+        was.attention_blocks,
+        was.attention_over,
+        was.text_pooling if text else "cls",
+        was.vision_pooling if vision else "mean",
+        audio_encoder=audio,
+        audio_pooling="max" if highest else "mean",
+    )
+    carried = canonical(carried, space.shapes)
+    taps = ", ".join(carried.taps(p) for p in carried.points)
+    words = (
+        f"{design.name} of {SOURCE} with {audio} in place of {published}: taps "
+        f"{', '.join(was.taps(p) for p in was.points)} became {taps}"
+    )
+    return SeededDesign(f"{design.stage}-{vision or audio}", design, carried, words)
+
+
 def _vision_encoder(published: str, space: SearchSpace) -> str | None:
     if published in space.vision_encoders:
         return published
@@ -190,12 +236,14 @@ def _point(
     text: str | None,
     vision: str | None,
     space: SearchSpace,
+    width_of: str | None = None,
 ) -> FusionPoint:
+    """A point in proportion; `width_of` names the encoder that the width goes by, text else."""
     text_tap = _tap(point.text_tap, published.text_encoder, text, space)
     vision_tap = _tap(point.vision_tap, published.vision_encoder, vision, space)
     width = point.width
-    if width and text:
-        proportional = width * _width_of(space.shapes[text]) / TEXT_WIDTH
+    if width and (known := width_of or text):
+        proportional = width * _width_of(space.shapes[known]) / TEXT_WIDTH
         positive = [w for w in space.widths if w > 0] or [width]
         width = min(positive, key=lambda w: (abs(w - proportional), w))
     return FusionPoint(text_tap, vision_tap, point.operator, width)

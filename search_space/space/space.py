@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.design.genotype import (
+    ALL_IMAGE_TOKENS,
     AttentionOver,
     AudioPooling,
     FusionPoint,
@@ -18,9 +19,16 @@ from search_space.design.genotype import (
     TextPooling,
     VisionPooling,
 )
-from search_space.design.rules import branch_widths, canonical, max_width, violations
+from search_space.design.rules import (
+    branch_widths,
+    canonical,
+    fewest_image_tokens,
+    max_width,
+    violations,
+)
 from search_space.modality import MODALITIES, Modality
-from search_space.operators.definitions import FUSION_OPERATORS, Operator
+from search_space.operators.operator import Operator
+from search_space.operators.registry import operator_of
 
 Choice = str | int
 MAX_SAMPLE_ATTEMPTS = 10_000
@@ -31,6 +39,8 @@ _AT_REST: dict[str, Choice | None] = {
     "vision_encoder": None,
     "audio_encoder": None,
     "text_tokens": 0,
+    "image_size": 0,
+    "image_tokens": ALL_IMAGE_TOKENS,
     "attention_over": "pooled",
     "text_pooling": "cls",
     "vision_pooling": "mean",
@@ -59,7 +69,9 @@ class SearchSpace:
     fusion point in a design with two) collapse in `decode`. Taps are asked on the scale of the
     deepest encoder and carried over in proportion to a shallower one. Over encoders of one modality
     alone, what is about the others or about fusing them is not asked. Of an `optional` modality it
-    is a choice, too, to do without.
+    is a choice, too, to do without. With `image_sizes` every vision encoder is there once for each
+    of them, and its size is a decision of its own. With `image_tokens` so is how many tokens of a
+    picture meet the others; more than a fusion point has are read as those that it has.
     """
 
     name: str
@@ -76,6 +88,8 @@ class SearchSpace:
     precisions: tuple[Precision, ...]
     audio_poolings: tuple[AudioPooling, ...] = ("mean",)
     optional: tuple[Modality, ...] = ()
+    image_sizes: tuple[int, ...] = ()
+    image_tokens: tuple[int, ...] = ()
 
     def encoders_of(self, modality: Modality) -> tuple[str, ...]:
         """Names of the encoders of a modality, in the order given."""
@@ -121,6 +135,8 @@ class SearchSpace:
         asked = [
             *(Decision(f"{m}_encoder", "categorical", self._offered(m)) for m in MODALITIES),
             Decision("text_tokens", "categorical", self.text_tokens),
+            Decision("image_size", "categorical", self.image_sizes),
+            Decision("image_tokens", "categorical", self.image_tokens),
             _integers("fusion_points", *self.fusion_points),
         ]
         for k in range(1, self.fusion_points[1] + 1):
@@ -140,10 +156,15 @@ class SearchSpace:
         return tuple(decision for decision in asked if self._is_asked(decision.name))
 
     def _offered(self, modality: Modality) -> tuple[str, ...]:
-        named = self.encoders_of(modality)
+        named = tuple(dict.fromkeys(e.base for e in self.encoders if e.modality == modality))
         return (*named, NO_ENCODER) if modality in self.optional else named
 
     def _is_asked(self, name: str) -> bool:
+        if name == "image_size":
+            return bool(self.image_sizes) and "vision" in self.modalities
+        if name == "image_tokens":
+            fused = "vision" in self.modalities and len(self.modalities) > 1
+            return bool(self.image_tokens) and fused
         for modality in MODALITIES:
             if name.startswith(f"{modality}_"):
                 return modality in self.modalities
@@ -153,6 +174,21 @@ class SearchSpace:
     def size(self) -> int:
         """How many vectors there are; designs are fewer, since dead choices collapse."""
         return math.prod(len(decision.choices) for decision in self.decisions)
+
+    @cached_property
+    def _sized(self) -> dict[tuple[str, int], str]:
+        """Vision encoders by what their names have in common and the size of their pictures."""
+        return {
+            (spec.base, self.shapes[spec.name].image_size): spec.name
+            for spec in self.encoders
+            if spec.modality == "vision"
+        }
+
+    def _base(self, name: str | None) -> str:
+        return NO_ENCODER if name is None else self.encoder(name).base
+
+    def _size(self, genotype: Genotype) -> int:
+        return self.shapes[str(genotype.vision_encoder)].image_size
 
     def _scale(self, modality: Modality) -> int:
         """Taps of this modality's deepest encoder."""
@@ -180,6 +216,8 @@ class SearchSpace:
         for modality in self.optional:
             if said[f"{modality}_encoder"] == NO_ENCODER:
                 said[f"{modality}_encoder"] = None
+        if said["vision_encoder"] is not None and self.image_sizes:
+            said["vision_encoder"] = self._sized[said["vision_encoder"], said["image_size"]]
         text = said["text_encoder"]
         points = tuple(
             FusionPoint(
@@ -205,6 +243,9 @@ class SearchSpace:
             audio_pooling=said["audio_pooling"],
             precision=said["precision"],
         )
+        if said["image_tokens"]:
+            fewest = fewest_image_tokens(canonical(design, self.shapes), self.shapes)
+            design = replace(design, image_tokens=min(said["image_tokens"], fewest))
         return self._with_usable_widths(canonical(design, self.shapes))
 
     def encode(self, genotype: Genotype) -> tuple[Choice, ...]:
@@ -219,8 +260,10 @@ class SearchSpace:
         least = self.fusion_points[0]
         points = genotype.points + genotype.points[-1:] * (least - len(genotype.points))
         said: dict[str, Choice] = {
-            **{f"{m}_encoder": genotype.encoders.get(m, NO_ENCODER) for m in self.modalities},
+            **{f"{m}_encoder": self._base(genotype.encoders.get(m)) for m in self.modalities},
             **({"text_tokens": self._tokens_choice(genotype)} if genotype.text_encoder else {}),
+            **({"image_size": self._size(genotype)} if genotype.vision_encoder else {}),
+            "image_tokens": genotype.image_tokens,
             "fusion_points": len(points),
             "attention_blocks": genotype.attention_blocks,
             "attention_over": genotype.attention_over,
@@ -246,7 +289,8 @@ class SearchSpace:
         offered: list[tuple[Choice, ...]] = []
         for decision in self.decisions:
             choice = said.get(decision.name, decision.choices[0])
-            rests = decision.name == "attention_over" or decision.name.endswith("_pooling")
+            rests = decision.name in ("attention_over", "image_tokens")
+            rests = rests or decision.name.endswith("_pooling")
             rests = rests or (decision.name.startswith("operator_") and choice == "concatenation")
             if choice in decision.choices:
                 offered.append((choice,))
@@ -286,7 +330,7 @@ class SearchSpace:
         positive = sorted(width for width in self.widths if width > 0)
         points = []
         for point in design.points:
-            width, signature = point.width, FUSION_OPERATORS[point.operator].signature
+            width, signature = point.width, operator_of(point.operator).signature
             if signature.needs_width:
                 most = max_width(point.operator, max(2, len(design.encoders)))
                 usable = [w for w in positive if w <= most]

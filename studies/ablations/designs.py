@@ -140,6 +140,9 @@ def widened(space: SearchSpace, grid: Grid) -> SearchSpace:
         text_poolings=_joined(space.text_poolings, (d.text_pooling for d in designs)),
         vision_poolings=_joined(space.vision_poolings, (d.vision_pooling for d in designs)),
         audio_poolings=_joined(space.audio_poolings, (d.audio_pooling for d in designs)),
+        image_tokens=tuple(sorted({*space.image_tokens, *(d.image_tokens for d in designs)}))
+        if space.image_tokens
+        else (),
         optional=tuple(
             m
             for m in space.modalities

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from search_space.errors import USAGE
+from search_space.threads import let_waiting_threads_sleep
 from studies.cli.device.app import device_app
 from studies.cli.exits import INTERRUPTED, errors
 from studies.cli.options import (
@@ -16,10 +17,16 @@ from studies.cli.options import (
     Data,
     Devices,
     Embeddings,
+    ImageSizes,
+    ImageTokens,
     Json,
+    Modalities,
     Name,
     Protocol,
     Runtime,
+    ScoreClasses,
+    Seconds,
+    Sizes,
     Sounds,
     Space,
     Storage,
@@ -28,6 +35,7 @@ from studies.cli.options import (
     Texts,
     Threads,
     Timing,
+    Track,
     Trials,
     Trunks,
     Visions,
@@ -99,6 +107,11 @@ def run(
         ),
     ] = False,
     text_only: TextOnly = False,
+    modalities: Modalities = None,
+    seconds: Seconds = None,
+    score_classes: ScoreClasses = None,
+    image_sizes: ImageSizes = None,
+    image_tokens: ImageTokens = None,
     accept_faults: AcceptFaults = False,
     devices: Devices = None,
     threads: Threads = None,
@@ -119,7 +132,7 @@ def run(
             "--final-readings",
             metavar="N",
             help="At the end, time the front and the named designs N times again, in turns. "
-            "0: do not. Default: 4.",
+            "0: do not. Default: 4; 12 short ones where other work shares the device.",
             rich_help_panel="Device",
         ),
     ] = None,
@@ -153,7 +166,7 @@ def run(
             "--objective",
             help="Further objective, at most two: macro-f1, robustness, robustness-text, -vision, "
             "-audio, -both, -all, without-text, -vision, -audio, calibration, "
-            "parameters, bytes, memory, energy.",
+            "parameters, bytes, memory, energy, or one of a plugin.",
             rich_help_panel="Objectives",
         ),
     ] = None,
@@ -170,6 +183,15 @@ def run(
         typer.Option(
             "--noise",
             help="Largest noise factor of the robustness objectives.",
+            rich_help_panel="Objectives",
+        ),
+    ] = None,
+    reuse: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reuse",
+            help="Share of repeated inputs, such as image=0.8, text=0.5 or sound=0.5: they are not "
+            "encoded again, and the latency is the expected one. Repeatable.",
             rich_help_panel="Objectives",
         ),
     ] = None,
@@ -287,6 +309,7 @@ def run(
     embeddings: Embeddings = None,
     width: Width = None,
     center: Center = False,
+    sizes: Sizes = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -317,6 +340,7 @@ def run(
             rich_help_panel="Output",
         ),
     ] = None,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Run or resume a study, and print the Pareto front.
@@ -360,13 +384,17 @@ def report(
         Path | None,
         typer.Option("--export", help="Also write all designs to this .csv or .parquet file."),
     ] = None,
+    latency_limit_ms: Annotated[
+        float | None,
+        typer.Option("--latency-limit", help="Read the study under this limit in ms, not its own."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print the results of a study again, and write its page."""
     with errors():
         from studies.cli.study import show_study
 
-        show_study(storage, name, page, as_json, export)
+        show_study(storage, name, page, as_json, export, latency_limit_ms)
 
 
 @app.command()
@@ -472,15 +500,37 @@ def export(
     fine_tuned: Annotated[
         bool, typer.Option("--fine-tuned", help="As --fine-tune left it, not as the search saw it.")
     ] = False,
+    split: Annotated[
+        bool,
+        typer.Option(
+            "--split",
+            help="Also export the encoders and the fusion, each timed, so that an input that is "
+            "repeated is encoded once.",
+        ),
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            help="With --split: local, or the name of a board. Default: that of the study.",
+        ),
+    ] = None,
 ) -> None:
     """Export a trial's trained network as ONNX, with tokenizer, card and parity check."""
     with errors():
+        from studies.config.usage import UsageError
         from studies.study.lookup import find_study
 
+        if device is not None and not split:
+            raise UsageError(
+                f"--device {device}: an export times its parts alone; give --split too, or leave "
+                "--device out"
+            )
         study = find_study(storage, name)
         from studies.trained.export import export_trial
+        from studies.trained.split import device_of
 
-        export_trial(study, trial, out, fine_tuned)
+        export_trial(study, trial, out, fine_tuned, device_of(study, device) if split else None)
 
 
 @app.command()
@@ -519,6 +569,41 @@ def stress(
 
 
 @app.command()
+def cascade(
+    first: Annotated[
+        str | None,
+        typer.Argument(
+            help="Number or name of the design that is asked first. Default: the most accurate "
+            "network of one modality that is faster than SECOND."
+        ),
+    ] = None,
+    second: Annotated[
+        str | None,
+        typer.Argument(
+            help="Number or name of the other. Default: the most accurate design of the front."
+        ),
+    ] = None,
+    latency_ms: Annotated[
+        float | None, typer.Option("--latency", help="Greatest mean latency in ms.")
+    ] = None,
+    name: Name = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Combine two designs: the first answers where it is confident, the second otherwise.
+
+    The threshold is chosen on validation; accuracy and mean latency are reported on test.
+    """
+    with errors():
+        from studies.study.lookup import find_study
+
+        study = find_study(storage, name)
+        from studies.trained.cascade import show_cascade
+
+        show_cascade(study, first, second, latency_ms, as_json)
+
+
+@app.command()
 def space(
     name_or_file: Annotated[
         str, typer.Argument(help="demo, trimodal, paper, fusions, fusion-1152, or a TOML file.")
@@ -527,6 +612,8 @@ def space(
     vision_encoder: Visions = None,
     audio_encoder: Sounds = None,
     weights: WeightsFlag = None,
+    image_sizes: ImageSizes = None,
+    image_tokens: ImageTokens = None,
     check: Annotated[
         str | None,
         typer.Option(
@@ -562,6 +649,8 @@ def space(
             tuple(vision_encoder or ()),
             tuple(audio_encoder or ()),
             weights,
+            tuple(image_sizes or ()),
+            tuple(image_tokens or ()),
         )
 
 
@@ -696,7 +785,7 @@ def table(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Print versions, devices, caches and free disk, and what is missing with its remedy."""
+    """Print versions, plugins, devices, caches, free disk, and what is missing with its remedy."""
     with errors():
         from studies.cli.doctor import show_doctor
 
@@ -744,6 +833,7 @@ def clean(
 def data_check(
     path: Annotated[str, typer.Argument(help="A data folder, its label.csv, or a built-in set.")],
     text_only: TextOnly = False,
+    modalities: Modalities = None,
     sound: Annotated[bool, typer.Option("--sound", help="Check the sounds too.")] = False,
     everything: Annotated[
         bool, typer.Option("--all", help="Print every fault, not ten of a kind.")
@@ -753,7 +843,7 @@ def data_check(
     with errors():
         from studies.cli.data import show_data
 
-        show_data(path, text_only, sound, everything)
+        show_data(path, text_only, sound, everything, tuple(modalities or ()))
 
 
 def _misread(error: Any) -> str:
@@ -761,7 +851,7 @@ def _misread(error: Any) -> str:
     said = " ".join(error.format_message().split()).rstrip(".")
     given = ", ".join(repr(value) for value in _given(error))
     value = f" ({given} was given)" if given and given not in said else ""
-    return f"{said}{value}; --help tells what there is"
+    return f"{said}{value}; --help lists the commands"
 
 
 def _given(error: Any) -> list[str]:
@@ -775,12 +865,28 @@ def _given(error: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
+def _is_text(argument: str) -> bool:
+    """Whether it is UTF-8, as a storage and ONNX Runtime need it for names and paths."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def main() -> None:
     """The command `fusion-nas`; every known error is one line and an exit code of its own."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    let_waiting_threads_sleep()
     columns = os.environ.get("COLUMNS", "").strip()
     if not (columns.isdecimal() and int(columns) >= LEAST_COLUMNS):
         os.environ.pop("COLUMNS", None)  # a width of 0, as some job runners set it, prints nothing
+    for argument in sys.argv[1:]:
+        if not _is_text(argument):
+            shown = argument.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            words = f"{shown}: this argument is not UTF-8: give or rename it in UTF-8"
+            typer.echo(f"fusion-nas: {words}", err=True)
+            sys.exit(USAGE)
     try:
         code = app(standalone_mode=False, prog_name="fusion-nas")
     except KeyboardInterrupt:

@@ -108,7 +108,9 @@ def _told(contents: Sequence[Content]) -> str:
 def _agreed(going: Sequence[Content]) -> bool:
     """Raises UsageError where nobody can be asked."""
     if not sys.stdin.isatty():
-        raise UsageError("clean: nobody can be asked here; give --yes or --dry-run")
+        raise UsageError(
+            "clean: this is not a terminal, so nothing can be confirmed; give --yes or --dry-run"
+        )
     try:
         return input(f"Remove {_told(going)}? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:

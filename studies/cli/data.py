@@ -1,6 +1,7 @@
 """What `fusion-nas data` does, once the command line has been read."""
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -27,22 +28,36 @@ EXAMPLES = 10
 """Faults of a kind that are printed where not all are asked for."""
 
 
-def show_data(path: str, text_only: bool, sound: bool = False, everything: bool = False) -> None:
-    """Looks through a data folder, or a built-in set, as a run would, with `sound` for its sounds
-    too; prints what it holds, and of each kind of fault ten examples, or all of them.
+def show_data(
+    path: str,
+    text_only: bool,
+    sound: bool = False,
+    everything: bool = False,
+    named: tuple[Any, ...] = (),
+) -> None:
+    """Look through a data folder, or a built-in set, as a run would, and print what it holds.
 
-    Raises UsageError where there is no such folder, DataError for data that a run would refuse.
+    Args:
+        path: the folder, its label file, or a built-in set.
+        text_only: look for texts alone.
+        sound: look for sounds too.
+        everything: print every fault, not ten examples of each kind.
+        named: modalities to look for, in place of text and vision.
+
+    Raises:
+        UsageError: where there is no such folder or modality.
+        DataError: for data that a run would refuse.
     """
-    options = DataOptions(path)  # raises for no such data
-    modalities: tuple[Modality, ...] = ("text",) if text_only else BOTH
-    if sound:
+    options = DataOptions(path, text_only=text_only, modalities=named)
+    modalities: tuple[Modality, ...] = options.read or BOTH
+    if sound and "audio" not in modalities:
         modalities += ("audio",)
     cache = home(make=True) / "data"
     folder = Path(path).expanduser()
     if options.built_in is not None:
         options.built_in.draw(cache, modalities=modalities)
         folder = options.built_in.folder(cache)
-    sought = [*([] if text_only else ["frames"]), *(["sounds"] if sound else [])]
+    sought = [{"vision": "frames", "audio": "sounds"}[m] for m in modalities if m != "text"]
     console = terminal.open_console()
     with terminal.progress(console) as reporter:
         checked = check(

@@ -1,4 +1,4 @@
-"""What `fusion-nas doctor` prints: versions, devices, caches, disk, and what is missing."""
+"""What `fusion-nas doctor` prints: versions, plugins, devices, caches, and what is missing."""
 
 import json
 import os
@@ -12,10 +12,12 @@ from pathlib import Path
 
 from evaluators.devices.registry import DevicesError
 from search_space.errors import USAGE, FusionNasError
+from search_space.plugins import Plugin
 from studies.config.home import devices, home_path
 from studies.infra.locations import default_url
 from studies.report import terminal
 from studies.report.paragraphs import say
+from studies.results.objectives import installed_plugins
 from studies.results.text import counted
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "tensorrt")
@@ -57,6 +59,7 @@ class Checkup:
     python: str
     packages: dict[str, str]
     providers: list[str]
+    plugins: list[Plugin]
     devices: dict[str, str]
     home: str
     caches: dict[str, int]
@@ -91,6 +94,7 @@ def checkup() -> Checkup:
         platform.python_version(),
         packages,
         providers,
+        _plugins(problems),
         _devices(problems),
         str(where),
         {words: _bytes(where / name) for name, words in CACHES.items()},
@@ -149,6 +153,17 @@ def _providers(packages: dict[str, str], problems: list[Problem]) -> list[str]:
                 is_fatal=False,
             )
         )
+    return found
+
+
+def _plugins(problems: list[Problem]) -> list[Plugin]:
+    """Plugins that are installed; those that cannot be used are noted."""
+    found = [*installed_plugins()]
+    for plugin in found:
+        if plugin.failure:
+            what = f"plugin {plugin.name} of {plugin.origin} cannot be used: {plugin.failure}"
+            remedy = f"pip install --upgrade {plugin.package}, or pip uninstall {plugin.package}"
+            problems.append(Problem(what, remedy, is_fatal=False))
     return found
 
 
@@ -213,6 +228,13 @@ def in_words(found: Checkup) -> Iterator[str]:
     yield f"python {found.python}"
     yield "packages: " + ", ".join(f"{name} {v}" for name, v in found.packages.items())
     yield f"ONNX Runtime runs on: {', '.join(found.providers) or 'nothing'}"
+    if found.plugins:
+        yield "plugins:"
+        for plugin in found.plugins:
+            state = "cannot be used, see below" if plugin.failure else plugin.group
+            yield f"  {plugin.name} ({plugin.origin}): {state}"
+    else:
+        yield "plugins: none"
     if found.devices:
         named = ", ".join(f"{name} ({url})" for name, url in found.devices.items())
         yield f"devices: local, {named}; fusion-nas device check NAME connects to one"

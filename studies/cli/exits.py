@@ -4,10 +4,14 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 
-from search_space.errors import DISK_FULL, STORAGE, FusionNasError
+from search_space.errors import DISK_FULL, STORAGE, USAGE, FusionNasError
+
+if TYPE_CHECKING:
+    from search_space.plugins import Plugin
 
 FULL_IN_WORDS = ("disk is full", "No space left on device", "File too large", "quota exceeded")
 """What SQLite, PostgreSQL and remote devices say of a full disk, where no errno reaches us."""
@@ -69,6 +73,10 @@ def as_reported(error: Exception) -> tuple[str, int] | None:
         cause = error.__cause__ or error
         text, code = (str(cause).strip().splitlines() or ["?"])[0], STORAGE
         text, hint = f"the storage failed: {text}", f"once that is resolved, {RESUMES}"
+    elif plugin := _plugin_at_fault(error):
+        text, code = f"{plugin.name!r} of the plugin {plugin.origin} fails", USAGE
+        text += f" ({type(error).__name__}: {error})"
+        hint = f"leave it out, or install a version of {plugin.package} without this fault"
     else:
         return None
     if full:
@@ -78,6 +86,13 @@ def as_reported(error: Exception) -> tuple[str, int] | None:
     text = " ".join(text.split())
     # What a device or a file says may hold what a terminal obeys.
     return clean(redacted(text if not hint or hint in text else f"{text}; {hint}")), code
+
+
+def _plugin_at_fault(error: Exception) -> "Plugin | None":
+    from search_space.plugins import at_fault
+    from studies.results.objectives import installed_plugins
+
+    return at_fault(error, [each for each in installed_plugins() if not each.failure])
 
 
 def _is_of_folders(error: OSError) -> bool:

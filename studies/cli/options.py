@@ -67,6 +67,61 @@ TextOnly = Annotated[
     bool,
     typer.Option("--text-only", help="Texts alone.", rich_help_panel="Data"),
 ]
+Modalities = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--modality",
+        help="text, vision or audio: read these alone. Repeatable. Default: all that the space "
+        "has encoders for.",
+        rich_help_panel="Data",
+    ),
+]
+ScoreClasses = Annotated[
+    int | None,
+    typer.Option(
+        "--score-classes",
+        help="Classes that scores from -3 to 3 become, as CMU-MOSI has them: 2, negative and "
+        "non-negative, or 7, the score rounded. Default: 2.",
+        rich_help_panel="Data",
+    ),
+]
+ImageSizes = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--image-size",
+        help="Pixels a side of pictures, as a decision of the search. Repeatable. Default: those "
+        "of the space, else what each vision encoder was made for.",
+        rich_help_panel="Search space",
+    ),
+]
+ImageTokens = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--image-tokens",
+        help="Tokens that pictures are pooled to before they are fused as tokens, as a decision of "
+        "the search: 1, 4, 9, 16, 25, 36, 49, or 0 for all. Repeatable. Default: those of the "
+        "space, else all.",
+        rich_help_panel="Search space",
+    ),
+]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="KIND[=WHERE]",
+        help="Log finished trials: tensorboard=DIR, mlflow=URI or wandb=PROJECT. Repeatable.",
+        rich_help_panel="Output",
+    ),
+]
+Seconds = Annotated[
+    int | None,
+    typer.Option(
+        "--seconds",
+        help="Seconds of sound to read, at most what the encoder states. Default: those of the "
+        "longest sound of the data.",
+        rich_help_panel="Data",
+    ),
+]
 AcceptFaults = Annotated[
     bool,
     typer.Option(
@@ -150,6 +205,15 @@ Width = Annotated[
     typer.Option(
         "--width",
         help="Project both modalities to this width, or draw them this wide.",
+        rich_help_panel="Study superfuse",
+    ),
+]
+Sizes = Annotated[
+    str | None,
+    typer.Option(
+        "--sizes",
+        metavar="FROM:TO",
+        help="Smallest and largest training set, in pairs; sizes between them double.",
         rich_help_panel="Study superfuse",
     ),
 ]

@@ -1,6 +1,7 @@
 """What the commands do, once the command line has been read."""
 
 import json
+import math
 import shlex
 import socket
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ import optuna
 from rich.table import Table
 
 from evaluators.devices.registry import LOCAL
+from search_space.operators.registry import origins
 from search_space.redaction import redacted_url
 from studies.config.home import home
 from studies.config.options import MAX_PORT, WEIGHTS, DeviceOptions
@@ -97,8 +99,10 @@ def _run_side_by_side(settings: Settings, page: Path | None, json_only: bool) ->
         console.print(line, highlight=False, markup=False)
 
 
-def _show(study: optuna.Study, page: Path | None, json_only: bool) -> None:
-    outcome = outcome_of(study)
+def _show(
+    study: optuna.Study, page: Path | None, json_only: bool, limit_ms: float | None = None
+) -> None:
+    outcome = outcome_of(study, limit_ms)
     if page is not None:
         from studies.report import page as pages
 
@@ -117,6 +121,7 @@ def show_study(
     page: Path | None,
     json_only: bool,
     export: Path | None = None,
+    limit_ms: float | None = None,
 ) -> None:
     """Shows a study that is already there; JSON alone comes without a page, unless one is named.
 
@@ -126,20 +131,23 @@ def show_study(
         page: where its HTML page goes.
         json_only: print JSON and nothing else.
         export: a .csv or .parquet file for all designs.
+        limit_ms: a latency limit in place of the study's own.
 
     Raises:
         StorageError: where there is no such study.
-        UsageError: where a file cannot be written there.
+        UsageError: where a file cannot be written there, and for a limit that is no latency.
     """
     if export is not None:
         check_table(export)
+    if limit_ms is not None and not 0 < limit_ms < math.inf:
+        raise UsageError(f"--latency-limit {limit_ms:g}: give milliseconds above 0")
     study = find_study(storage, name)
     target = page if page or json_only else default_page(study.study_name)
     if target is not None:
         check_page(target)
     if export is not None:
-        write_table(outcome_of(study), export)
-    _show(study, target, json_only)
+        write_table(outcome_of(study, limit_ms), export)
+    _show(study, target, json_only, limit_ms)
 
 
 def choose_design(
@@ -253,13 +261,18 @@ def show_space(
     vision_encoders: tuple[str, ...],
     audio_encoders: tuple[str, ...],
     weights: Any,
+    image_sizes: tuple[int, ...] = (),
+    image_tokens: tuple[int, ...] = (),
 ) -> None:
     """Prints a space: encoders, decisions, and where the published designs stand in it."""
     from search_space.space.named import load_space
     from search_space.space.paper import seeded_designs
 
     check_choice("--weights", weights or "random", WEIGHTS)
-    space = load_space(name, text_encoders, vision_encoders, audio_encoders, weights)
+    encoders_given = (text_encoders, vision_encoders, audio_encoders)
+    space = load_space(
+        name, *encoders_given, weights, image_sizes=image_sizes, image_tokens=image_tokens
+    )
     console = terminal.open_console()
     console.print(f"{space.name}: {space.size:.3g} vectors of {len(space.decisions)} choices")
     encoders = Table("encoder", "taps", "widths", "takes", title="Encoders", title_justify="left")
@@ -278,6 +291,8 @@ def show_space(
             f"{takes}, {spec.weights} weights",
         )
     console.print(encoders)
+    for name, origin in origins(space.operators).items():
+        console.print(f"operator {name}: of the plugin {origin}", highlight=False)
     decisions = Table("decision", "choices", title="Decisions", title_justify="left")
     for decision in space.decisions:
         choices = decision.choices

@@ -13,6 +13,8 @@ _FLAGS = {
     "vision_encoders": "vision-encoder",
     "audio_encoders": "audio-encoder",
     "precisions": "precision",
+    "modalities": "modality",
+    "image_sizes": "image-size",
     "objectives": "objective",
     "limits": "limit",
     "latency_limit_ms": "latency-limit",

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 from evaluators.data import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.devices.registry import LOCAL
+from evaluators.latency.reuse import Reuse, reuse_of
 from evaluators.statistics.ratio import LEAST_ROUNDS
-from search_space.design.genotype import PRECISIONS, Precision
+from search_space.design.encoder import MAX_IMAGE_SIZE, MAX_SECONDS, MIN_IMAGE_SIZE
+from search_space.design.genotype import IMAGE_TOKENS, PRECISIONS, Precision
+from search_space.modality import MODALITIES, Modality
 from studies.ablations.designs import kinds
 from studies.config.usage import MAX_SEEDS, UsageError, check_choice, check_range, check_threads
 from studies.results.objectives import Goals, goals
@@ -59,7 +62,12 @@ class DataOptions:
     Attributes:
         source: a folder, or a built-in set by name; None stands for `built-in:faces`.
         accept_faults: use data that fail the check as they are.
-        text_only: read texts alone.
+        text_only: read texts alone, as `modalities` of text.
+        modalities: what is read of the data, where not all that the space has encoders for.
+        seconds: of sound that are read, at most what the encoder states; None for those of the
+            longest sound of the data.
+        score_classes: classes that scores from -3 to 3 become, as CMU-MOSI has them: 2 for negative
+            and non-negative, 7 for scores rounded to whole numbers.
         beside: other data that a fixed list of designs runs on too, to be set side by side.
     """
 
@@ -67,8 +75,19 @@ class DataOptions:
     accept_faults: bool = False
     text_only: bool = False
     beside: str | None = None
+    modalities: tuple[Modality, ...] = ()
+    seconds: int | None = None
+    score_classes: int = 2
 
     def __post_init__(self) -> None:
+        if self.score_classes not in (2, 7):
+            raise UsageError(f"--score-classes {self.score_classes}: give 2 or 7")
+        for modality in self.modalities:
+            check_choice("--modality", modality, MODALITIES)
+        if self.text_only and self.modalities:
+            raise UsageError("--text-only with --modality: give one of them")
+        if self.seconds is not None:
+            check_range("--seconds", self.seconds, 1, MAX_SECONDS)
         if self.source is None or self.built_in is not None:
             return
         if self.source.startswith(BUILT_IN_PREFIX):
@@ -78,6 +97,11 @@ class DataOptions:
                 f"--data {self.source}: there is no such folder; give one that holds label.csv, "
                 f"or one of {', '.join(BUILT_IN)}"
             )
+
+    @property
+    def read(self) -> tuple[Modality, ...]:
+        """The modalities that are asked for; empty for all that the space has encoders for."""
+        return ("text",) if self.text_only else self.modalities
 
     @property
     def built_in(self) -> BuiltIn | None:
@@ -94,7 +118,7 @@ class SpaceOptions:
             with any other data.
         text_encoders, vision_encoders, audio_encoders: in place of the space's own, where given.
         weights: of all encoders; None for what the space says.
-        precisions: in place of the space's own, where given.
+        precisions, image_sizes, image_tokens: in place of the space's own, where given.
     """
 
     name: str | None = None
@@ -103,11 +127,23 @@ class SpaceOptions:
     audio_encoders: tuple[str, ...] = ()
     weights: str | None = None
     precisions: tuple[Precision, ...] = ()
+    image_sizes: tuple[int, ...] = ()
+    image_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("--weights", self.weights or "random", WEIGHTS)
         for precision in self.precisions:
             check_choice("--precision", precision, PRECISIONS)
+        for size in self.image_sizes:
+            check_range("--image-size", size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
+        if len(set(self.image_sizes)) < len(self.image_sizes):
+            raise UsageError("--image-size: a size is given twice; leave one out")
+        for count in self.image_tokens:
+            if count not in IMAGE_TOKENS:
+                known = ", ".join(map(str, IMAGE_TOKENS))
+                raise UsageError(f"--image-tokens {count}: choose one of {known} (0 for all)")
+        if len(set(self.image_tokens)) < len(self.image_tokens):
+            raise UsageError("--image-tokens: a number is given twice; leave one out")
 
 
 @dataclass(frozen=True)
@@ -121,7 +157,7 @@ class DeviceOptions:
         rewrites: exact rewrites before timing, a key of REWRITES.
         runtime: a key of RUNTIMES.
         final_readings: times that the front and named designs are timed again at the end, in turns;
-            0 for not at all.
+            0 for not at all; None for 12 short readings on a device that does other work, else 4.
         retime: time designs again then that were timed under load.
     """
 
@@ -130,7 +166,7 @@ class DeviceOptions:
     timing: str = "auto"
     rewrites: str = "all"
     runtime: str = "cpu"
-    final_readings: int = 4
+    final_readings: int | None = None
     retime: bool = False
 
     @property
@@ -149,6 +185,17 @@ class DeviceOptions:
         """Whether timing takes the device to do nothing else."""
         return self.timing == "alone" or (self.timing == "auto" and self.names != (LOCAL,))
 
+    @property
+    def rounds(self) -> int:
+        """Final readings of each design.
+
+        Where other work shares the device there are more, and each is short: see
+        `evaluators.latency.evaluator.brief`.
+        """
+        if self.final_readings is not None:
+            return self.final_readings
+        return 4 if self.alone else 12
+
     def __post_init__(self) -> None:
         check_choice("--timing", self.timing, TIMINGS)
         check_choice("--rewrites", self.rewrites, REWRITES)
@@ -163,7 +210,7 @@ class DeviceOptions:
                 MAX_FINAL_READINGS,
                 "intervals are over readings; 0 leaves them out",
             )
-        elif self.retime:
+        elif self.retime and self.final_readings == 0:
             raise UsageError(
                 "--retime with --final-readings 0: nothing is timed again; leave one out"
             )
@@ -199,9 +246,12 @@ class SearchOptions:
         probe: stop designs whose features promise little before they are trained.
         deferred_timing: train first, and time at the end what may stand on the front.
         time_missing: time each design of the front without each modality too.
+        reuse: shares of inputs that are not encoded again, each as image=0.8; the latency is then
+            the expected one.
         workers: processes that search side by side.
         take_over: take over trials whose workers never showed a sign of life.
         from_study: another study, as NAME or NAME@FILE.db, whose front is timed first.
+        track: trackers that finished trials are logged to, each KIND or KIND=WHERE.
         hours: stop after so many hours of this run.
         patience: stop after so many trials in a row that add no hypervolume.
     """
@@ -216,9 +266,11 @@ class SearchOptions:
     probe: bool = False
     deferred_timing: bool = False
     time_missing: bool = False
+    reuse: tuple[str, ...] = ()
     workers: int = 1
     take_over: bool = False
     from_study: str | None = None
+    track: tuple[str, ...] = ()
     hours: float | None = None
     patience: int | None = None
 
@@ -244,6 +296,32 @@ class SearchOptions:
                 "again; leave --sampler out, or give ehvi or tpe"
             )
         self._check_noise()
+        self._check_reuse()
+
+    @property
+    def reuse_shares(self) -> Reuse:
+        """The shares of inputs that are not encoded again. Raises UsageError."""
+        try:
+            return reuse_of(self.reuse)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    def _check_reuse(self) -> None:
+        if not self.reuse_shares.shares:
+            return
+        of_the_whole = {
+            "--deferred-timing": (self.deferred_timing, "its model predicts whole designs"),
+            "--time-missing": (self.time_missing, "designs without a modality are timed whole"),
+            "--objective memory": (
+                "memory" in [each.name for each in self.goals.needed],
+                "peak memory is that of one graph",
+            ),
+        }
+        for flag, (is_given, why) in of_the_whole.items():
+            if is_given:
+                raise UsageError(
+                    f"--reuse {self.reuse[0]} with {flag}: {why}; leave one of them out"
+                )
 
     @property
     def goals(self) -> Goals:

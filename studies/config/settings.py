@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.devices.registry import LOCAL, DevicesError
+from search_space.design.encoder import MAX_SECONDS
 from search_space.redaction import redacted_url
 from studies.config.home import devices
 from studies.config.options import (
@@ -51,14 +52,24 @@ class Settings:
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
     def __post_init__(self) -> None:
-        named = {"vision": self.space.vision_encoders, "audio": self.space.audio_encoders}
+        read, alone = self.data.read, "--text-only" if self.data.text_only else "--modality"
+        named = {
+            "text": self.space.text_encoders,
+            "vision": self.space.vision_encoders,
+            "audio": self.space.audio_encoders,
+        }
         for modality, encoders in named.items():
-            if self.data.text_only and encoders:
+            if read and modality not in read and encoders:
                 raise UsageError(
-                    f"--text-only with --{modality}-encoder {encoders[0]}: give one of them"
+                    f"{alone} with --{modality}-encoder {encoders[0]}: give one of them"
                 )
         if LOCAL in self.device.names and self.search.workers > 1:
             self._check_training_beside_timing()
+        if self.search.reuse and self.device.rewrites == "own-length":
+            raise UsageError(
+                f"--reuse {self.search.reuse[0]} with --rewrites own-length: only designs of fixed "
+                "shapes are split; give --rewrites all"
+            )
         self._check_goals()
 
     def _check_goals(self) -> None:
@@ -68,16 +79,23 @@ class Settings:
         ]
         if self.training.cv and trained:
             raise UsageError(
-                f"--cv with {trained[0].name}: that is judged on the validation split alone; leave "
-                "one out"
+                f"--cv with {trained[0].name}: that is evaluated on the validation split alone; "
+                "leave one out"
             )
-        of_one = [each.name for each in trained if each.name not in ("robustness", "macro-f1")]
-        if self.data.text_only and of_one:
-            raise UsageError(f"--text-only with {of_one[0]}: there is one modality; leave one out")
+        of_one = [
+            each.name for each in trained if each.found_by != "scores" and each.name != "robustness"
+        ]
+        if len(self.data.read) == 1 and of_one:
+            alone = "--text-only" if self.data.text_only else f"--modality {self.data.read[0]}"
+            raise UsageError(f"{alone} with {of_one[0]}: there is one modality; leave one out")
         if not found.more:
             return
+        if self.search.sampler == "ehvi" and len(found.more) > 1:
+            raise UsageError(
+                f"--sampler ehvi with --objective {found.more[1].name}: it weighs accuracy, "
+                "latency and one objective more; leave one of them out"
+            )
         given = {
-            "--sampler ehvi": self.search.sampler == "ehvi",
             "--probe": self.search.probe,
             "--deferred-timing": self.search.deferred_timing,
             "--fine-tune": bool(self.training.fine_tune),
@@ -131,7 +149,7 @@ class Settings:
 
         Raises StorageError for one that this version does not know.
         """
-        found = stored_options(stored)
+        found = {**_DEFAULTS_OF_0_1_0, **stored_options(stored)}
         unknown = sorted(set(found) - set(_PLACES))
         if unknown:
             raise StorageError(
@@ -150,6 +168,7 @@ class Settings:
             _STORED_NAMES.get(name, name): value
             for name, value in options.items()
             if name not in _OF_ONE_COMMAND
+            and (name not in _DEFAULTS_OF_0_1_0 or value != _DEFAULTS_OF_0_1_0[name])
         }
 
     def to_options(self) -> dict[str, Any]:
@@ -196,8 +215,18 @@ _OF_ONE_COMMAND = (
     "patience",
     "configuration",
     "from_study",
+    "track",
 )
 """Not stored: they say nothing of the study."""
+_DEFAULTS_OF_0_1_0: Mapping[str, Any] = {
+    "modalities": (),
+    "image_sizes": (),
+    "image_tokens": (),
+    "seconds": MAX_SECONDS,
+    "reuse": (),
+    "score_classes": 2,
+}
+"""Options that 0.1.0 did not have, with its behaviour; stored only if they differ from it."""
 _NO_LONGER = ("missing",)
 """Stored by earlier versions, without meaning now."""
 

@@ -24,19 +24,20 @@ FLAGS = {
     "latency_limit_ms": "latency-limit",
     "from_study": "from",
     "precisions": "precision",
+    "image_sizes": "image-size",
     "devices": "device",
     "text_encoders": "text-encoder",
     "vision_encoders": "vision-encoder",
     "audio_encoders": "audio-encoder",
 }
 """What the others are called on the command line."""
-OWN = ("embeddings", "width", "center")
+OWN = ("embeddings", "width", "center", "sizes")
 MAX_SIZE, MAX_EPOCHS, MAX_WIDTH = 2**24, 10_000, 4096
 
 
 @dataclass(frozen=True)
 class Superfuse:
-    """Sizes in training pairs; `width` of drawn embeddings. The rest is of the command line.
+    """Sizes in training pairs, which `--sizes` replaces; `width` of drawn embeddings.
 
     `embeddings` names a file; `project_to` a width that both modalities are projected to; `center`
     takes each modality's training mean off.
@@ -66,7 +67,7 @@ def refuse_own_flags(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
     for flag in OWN:
         if given.get(flag):
             raise UsageError(
-                f"--{flag}: study {preset} has no use for it; leave it out, or give --study "
+                f"--{flag}: study {preset} does not take it; leave it out, or give --study "
                 "superfuse"
             )
     return {key: value for key, value in given.items() if key not in OWN}
@@ -95,6 +96,9 @@ def superfuse_of(
     made = replace(made, seeds=given.get("seeds", made.seeds), center=bool(given.get("center")))
     if (width := given.get("width")) is not None:
         made = replace(made, width=width, project_to=width)
+    if (sizes := given.get("sizes")) is not None:
+        smallest, largest = _sizes(sizes)
+        made = replace(made, smallest=smallest, largest=largest)
     if (file := given.get("embeddings")) is not None:
         made = replace(made, embeddings=Path(file).expanduser())
         if not made.embeddings.is_file():  # type: ignore[union-attr]
@@ -103,6 +107,17 @@ def superfuse_of(
                 "labels, or leave it out for drawn embeddings"
             )
     return made, left
+
+
+def _sizes(text: str) -> tuple[int, int]:
+    """Read `FROM:TO`. Raises UsageError."""
+    ends = text.split(":")
+    if len(ends) != 2 or not all(end.isascii() and end.isdigit() for end in ends):
+        raise UsageError(f"--sizes {text}: give the smallest and the largest as 32:65536")
+    smallest, largest = map(int, ends)
+    check_range("--sizes, the smallest", smallest, 2, MAX_SIZE)
+    check_range("--sizes, the largest", largest, smallest, MAX_SIZE)
+    return smallest, largest
 
 
 def _check_flags(preset: str, given: Mapping[str, Any]) -> None:

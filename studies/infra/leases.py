@@ -31,7 +31,7 @@ def leased(trial: optuna.Trial, every_s: float = BEAT_S) -> Iterator[None]:
     def beat() -> None:
         while not over.wait(every_s):
             with suppress(Exception):  # the storage is away: whoever writes results waits for it
-                record_heartbeat(trial)
+                record_heartbeat(trial.study, trial)
 
     thread = threading.Thread(target=beat, daemon=True, name=f"lease of trial {trial.number}")
     thread.start()

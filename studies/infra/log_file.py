@@ -1,8 +1,9 @@
 """A log file of a run: what it reports, its warnings and how it ended, each with the time."""
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from search_space.errors import USAGE, FusionNasError
@@ -44,6 +45,27 @@ class Logged:
         self._reporter.line(text)
 
 
+class _File(logging.FileHandler):
+    """A log file that ends the run in words where it cannot be written, as on a full disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raise the error with the file's name; by default it is printed as a traceback."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise self._named(error) from error
+        super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file, which may write what is left."""
+        try:
+            super().close()
+        except OSError as error:
+            raise self._named(error) from error
+
+    def _named(self, error: OSError) -> OSError:
+        return OSError(error.errno, error.strerror, self.baseFilename)
+
+
 @contextmanager
 def logged(reporter: Reporter, file: Path | None) -> Iterator[Reporter]:
     """Yield a reporter that also appends to a file; the same one without a file.
@@ -56,7 +78,7 @@ def logged(reporter: Reporter, file: Path | None) -> Iterator[Reporter]:
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(file, encoding="utf-8")
+        handler = _File(file, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise LogFileError(f"--log-file {file}: {error.strerror}; name another file") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -74,11 +96,16 @@ def logged(reporter: Reporter, file: Path | None) -> Iterator[Reporter]:
     except BaseException as error:
         said = redacted(" ".join(str(error).split())) or type(error).__name__
         file_only = logging.LogRecord(_log.name, logging.ERROR, "", 0, "ended: %s", (said,), None)
-        handler.handle(file_only)
+        with suppress(OSError):  # the first error is reported
+            handler.handle(file_only)
         raise
     finally:
         ours.removeHandler(handler)
         ours.removeHandler(screen)
         ours.setLevel(level)
         ours.propagate = True
-        handler.close()
+        if sys.exc_info()[0] is None:
+            handler.close()
+        else:
+            with suppress(OSError):
+                handler.close()

@@ -90,7 +90,7 @@ def open_storage(url: str) -> BaseStorage:
                 continue
             raise StorageError(
                 f"storage {shown}: cannot be opened ({first_line(error)}); "
-                "mend it, or give another --storage"
+                "repair it, or give another --storage"
             ) from error
     raise AssertionError("unreachable")
 

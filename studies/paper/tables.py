@@ -190,7 +190,7 @@ def _verdict(line: Line) -> str:
     if line.verdict is not None:
         return result_text.verdict(line.verdict)
     if line.row.state == "complete":
-        return "not decidable: it is not kept which samples were right"
+        return "not decidable: the results by sample are not stored"
     return f"{line.row.state}: {clean(line.row.reason)}"
 
 

@@ -69,7 +69,9 @@ def front(outcome: Outcome) -> Plot | None:
     figure.update_layout(
         look(),
         margin={"l": 52, "r": 14, "t": 28, "b": 48},
-        xaxis=axis(title="latency, ms", range=x_range, anchor="y2" if rejected else "y")
+        xaxis=axis(
+            title=f"{outcome.latency_is}, ms", range=x_range, anchor="y2" if rejected else "y"
+        )
         | (_log_ticks(x_range) if log else {}),
         yaxis=axis(
             title=f"{chosen} accuracy, %", range=y_range, domain=[0.09 if rejected else 0, 1]
@@ -87,7 +89,7 @@ def front(outcome: Outcome) -> Plot | None:
     labels += [_label(row, "var(--reference)") for row in references]
     summary = (
         f"{len(trials)} complete trials, {len(on_front)} of them on the front, by {chosen} "
-        f"accuracy and latency. Every figure stands in the tables."
+        f"accuracy and latency. The tables have every figure."
     )
     return Plot("front", figure, 540, summary, tuple(labels))
 

@@ -113,7 +113,7 @@ def further(outcome: Outcome) -> list[tuple[str, Plot]]:
         figure.update_layout(
             look(),
             margin={"l": 64, "r": 14, "t": 12, "b": 48},
-            xaxis=axis(title="latency, ms"),
+            xaxis=axis(title=f"{outcome.latency_is}, ms"),
             yaxis=axis(title=escaped(objective.words)),
         )
         summary = f"{len(rows)} designs, {len(on_front)} of them on the front."
@@ -171,7 +171,9 @@ def parallel(outcome: Outcome) -> Plot | None:
     decisions = _telling(designs, outcome)[: MAX_DIMENSIONS - 2]
     accuracies = [row.accuracy.value for row in rows if row.accuracy]
     dimensions = [_dimension(name, designs) for name in decisions]
-    dimensions.append({"label": "latency, ms", "values": [ms(row) for row in rows]} | _DIGITS)
+    dimensions.append(
+        {"label": f"{outcome.latency_is}, ms", "values": [ms(row) for row in rows]} | _DIGITS
+    )
     dimensions.append({"label": "accuracy, %", "values": accuracies} | _DIGITS)
     for objective in outcome.goals.more:
         values = [value_of(row, objective) for row in rows]

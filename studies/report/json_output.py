@@ -34,6 +34,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             "test": _number(outcome.majority[1]),
         },
         "ceilings_percent": {name: _number(v) for name, v in outcome.ceilings.items()},
+        "latency_is": outcome.latency_is,
         "latency_limit_ms": _number(outcome.latency_limit_ms),
         "objectives": [each.name for each in outcome.goals.objectives],
         "limits": {each.objective.name: each.value for each in outcome.goals.limits},

@@ -151,6 +151,8 @@ def _bounds(outcome: Outcome) -> Iterator[str]:
     if outcome.ceilings:
         best = ", ".join(f"{name} {value:.1f} %" for name, value in outcome.ceilings.items())
         yield f"Best possible, as the data are made: {best}."
+    if outcome.latency_is != "latency":
+        yield f"Latencies: {outcome.latency_is}."
     if outcome.latency_limit_ms is not None:
         yield f"Latency limit: {outcome.latency_limit_ms:g} ms."
     if outcome.hypervolume:

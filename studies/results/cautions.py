@@ -9,7 +9,7 @@ from studies.results.objectives import Goals
 from studies.results.outcome import DesignResult
 from studies.results.pareto import dominates, pareto_front
 from studies.results.text import counted, ms, overlap
-from studies.results.verdict import Judged, compare
+from studies.results.verdict import Judged, compare, speed
 
 CorrectAnswers = Mapping[int | str, Correct]
 """Which samples each design was right about: (seeds, N), by trial number or reference's name."""
@@ -40,6 +40,7 @@ def cautions_of(
         *_of_training(rows),
         *_of_load((*rows, *references)),
         *_of_readings((*rows, *references)),
+        *_of_parts((*front, *(row for row in rows if row.name)), references),
         *_of_order(front, correct),
         *_of_use(front),
     )
@@ -70,7 +71,7 @@ def _without_figures(rows: Sequence[DesignResult]) -> list[str]:
     if failed:
         found.append(
             f"{len(failed)} trials failed and are on no front; trial {failed[0].number}: "
-            f"{failed[0].reason or 'no reason was kept'}"
+            f"{failed[0].reason or 'no reason was stored'}"
         )
     untrained = [row for row in rows if row.state == "untrained"]
     if untrained:
@@ -128,8 +129,8 @@ def _of_training(rows: Sequence[DesignResult]) -> list[str]:
     if below:
         first = "; ".join(f"{row.label} {row.did_not_train}" for row in below[:3])
         found.append(
-            f"{counted(len(below), 'design')} stayed below a linear probe of the same features: "
-            f"the recipe, not the design, may limit them. {first}"
+            f"{counted(len(below), 'design')} may be limited by training or precision, not by the "
+            f"design: below a linear probe of the same features, or far below fp32. {first}"
             f"{'; ...' if len(below) > 3 else ''}."
         )
     shortened = [row for row in rows if row.shortened]
@@ -195,6 +196,60 @@ def _of_readings(rows: Sequence[DesignResult]) -> list[str]:
     ]
 
 
+def _of_parts(rows: Sequence[DesignResult], references: Sequence[DesignResult]) -> list[str]:
+    """Latencies that contradict those of networks of one modality that are parts of the design."""
+    found = []
+    for row in {row.number: row for row in rows if row.genotype and row.latency}.values():
+        parts = [part for part in references if part.latency and _is_alike(part, row)]
+        for part in parts:
+            ratio = speed(row, part)
+            if _contains(row, part) and ratio and ratio.high is not None and ratio.high < 1:
+                found.append(
+                    f"{row.label} contains {part.label} and was read {1 / ratio.value:.2f} times "
+                    "as fast"
+                )
+        whole = [part for part in parts if _contains(part, row)]
+        if row.genotype and len(whole) == len(row.genotype.encoders) > 1:
+            most = 2 * sum(_high(part) for part in whole)
+            if row.latency and (row.latency.low or row.latency.value) > most:
+                found.append(
+                    f"{row.label} takes over twice as long as networks of its encoders alone "
+                    f"({ms(row.latency.value)} ms, {' and '.join(p.label for p in whole)} up to "
+                    f"{ms(most / 2)} ms together)"
+                )
+    if not found:
+        return []
+    return [
+        "Latencies that contradict each other, of which one is wrong: "
+        f"{'; '.join(found[:3])}{'; ...' if len(found) > 3 else ''}. Run the command again with "
+        "--retime on a quieter device."
+    ]
+
+
+def _is_alike(part: DesignResult, row: DesignResult) -> bool:
+    """Whether a network of one modality has an encoder, a precision and a text of the design."""
+    one, own = part.genotype, row.genotype
+    if one is None or own is None or one.is_fused or not own.is_fused:
+        return False
+    (modality,) = one.encoders
+    same = own.encoders.get(modality) == one.encoders[modality] and own.precision == one.precision
+    return same and (modality != "text" or own.text_tokens == one.text_tokens)
+
+
+def _contains(whole: DesignResult, part: DesignResult) -> bool:
+    """Whether the trunk that both have is as deep in `whole`, or deeper."""
+    one, other = whole.genotype, part.genotype
+    assert one is not None
+    assert other is not None
+    shared = one.encoders.keys() & other.encoders.keys()
+    return all(one.deepest_tap(m) >= other.deepest_tap(m) for m in shared)
+
+
+def _high(row: DesignResult) -> float:
+    assert row.latency is not None
+    return row.latency.value if row.latency.high is None else row.latency.high
+
+
 def _of_order(front: Sequence[DesignResult], correct: CorrectAnswers) -> list[str]:
     """How many designs cannot be told from the most accurate one of the front."""
     best = [row for row in front if row.accuracy]
@@ -209,9 +264,9 @@ def _of_order(front: Sequence[DesignResult], correct: CorrectAnswers) -> list[st
         if not open_:
             return []
         return [
-            f"{open_} of the {len(pairs)} other designs on the front cannot be told from "
-            f"{top.label}, the most accurate by the means: over the same {known[0].count} samples "
-            "the difference is not significant at the 5 % level, after Holm's correction."
+            f"{open_} of the {len(pairs)} other designs on the front are not significantly "
+            f"less accurate than {top.label}, the most accurate by the means: paired over the same "
+            f"{known[0].count} samples, at the 5 % level, after Holm's correction."
         ]
     if top.accuracy is None or top.accuracy.low is None:
         return []

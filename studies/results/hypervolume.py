@@ -60,7 +60,7 @@ def volume(gains: Floats, worst: Floats) -> float:
     gains = gains[(gains > worst).all(axis=1)]
     if gains.shape[1] == 2:
         return area(gains[:, 0], -gains[:, 1], (float(worst[0]), -float(worst[1])))
-    gains = _not_dominated(gains)
+    gains = not_dominated(gains)
     gains = gains[np.argsort(-gains[:, -1], kind="stable")]
     bases, total = gains[:, :-1], 0.0
     for k, base in enumerate(bases):
@@ -70,7 +70,7 @@ def volume(gains: Floats, worst: Floats) -> float:
     return total
 
 
-def _not_dominated(gains: Floats) -> Floats:
+def not_dominated(gains: Floats) -> Floats:
     """The points (N, objectives) that no other beats, each once."""
     gains = np.unique(gains, axis=0)
     no_less = (gains[None] >= gains[:, None]).all(axis=2)

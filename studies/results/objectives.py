@@ -1,9 +1,15 @@
 """What a study may search for beside accuracy and latency, and limits on any of it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from search_space.plugins import NotUsable, Plugin, Plugins, load_plugins
+
+if TYPE_CHECKING:  # commands that need no objective start without NumPy
+    from evaluators.objectives import PredictionObjective
 
 FoundBy = Literal["timing", "training", "use", "robustness", "scores"]
 MOST = 4
@@ -35,6 +41,8 @@ PAIR = (ACCURACY, LATENCY)
 """Of every study."""
 MORE = (
     Objective("macro-f1", "macro_f1", "macro-F1, %", True, "scores"),
+    Objective("mae", "mae", "mean absolute error of the score", False, "scores"),
+    Objective("correlation", "correlation", "correlation with the score", True, "scores"),
     Objective("robustness", "robustness", "robustness, %", True, "robustness"),
     Objective("robustness-text", "robustness_text", "robustness to text, %", True, "robustness"),
     Objective(
@@ -54,7 +62,11 @@ MORE = (
     Objective("memory", "peak_memory_mb", "peak memory, MB", False, "timing"),
     Objective("energy", "energy_mj", "energy an inference, mJ", False, "timing"),
 )
+OF_NUMBERS = ("mae", "correlation")
+"""Objectives of data whose classes are numbers."""
 BY_NAME = {objective.name: objective for objective in (*PAIR, *MORE)}
+GROUP = "fusion_nas.objectives"
+"""Entry points of plugins that add objectives."""
 
 
 @dataclass(frozen=True)
@@ -97,24 +109,36 @@ class Goals:
         return [limit for limit in self.limits if limit.objective.found_by in found_by]
 
 
-def goals(objectives: Iterable[str], limits: Iterable[str]) -> Goals:
-    """What flags ask for. Raises ValueError, in words, for what cannot be meant."""
+def goals(
+    objectives: Iterable[str],
+    limits: Iterable[str],
+    stored: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Goals:
+    """What flags ask for. Raises ValueError, in words, for what cannot be meant.
+
+    `stored`: what a study keeps of objectives of plugins (`stored_of_plugins`), with which it is
+    read without them.
+    """
+    known = {
+        name: _of_plugin(name, each["words"], each["higher"])
+        for name, each in (stored or {}).items()
+    }
     more = []
     for name in dict.fromkeys(objectives):
         if name in {each.name for each in PAIR}:
             continue
-        more.append(_known("--objective", name))
+        more.append(_known("--objective", name, known))
     if len(PAIR) + len(more) > MOST:
         raise ValueError(
             f"--objective {more[-1].name}: with accuracy and latency that makes "
             f"{len(PAIR) + len(more)}; give {MOST - len(PAIR)} at most"
         )
-    return Goals((*PAIR, *more), tuple(_limit(text) for text in limits))
+    return Goals((*PAIR, *more), tuple(_limit(text, known) for text in limits))
 
 
-def _limit(text: str) -> Limit:
+def _limit(text: str, known: Mapping[str, Objective]) -> Limit:
     name, equals, value = text.partition("=")
-    objective = _known("--limit", name)
+    objective = _known("--limit", name, known)
     try:
         number = float(value)
     except ValueError:
@@ -124,7 +148,65 @@ def _limit(text: str) -> Limit:
     return Limit(objective, number)
 
 
-def _known(flag: str, name: str) -> Objective:
-    if name not in BY_NAME:
-        raise ValueError(f"{flag} {name!r}: choose one of {', '.join(BY_NAME)}")
-    return BY_NAME[name]
+def _known(flag: str, name: str, stored: Mapping[str, Objective]) -> Objective:
+    found = BY_NAME.get(name) or stored.get(name)
+    if found is not None:
+        return found
+    plugins = _plugins()
+    if name in plugins.usable:
+        return _of_plugin(name, plugins.usable[name].words, plugins.usable[name].higher)
+    if failure := plugins.failure(name):
+        raise ValueError(f"{flag} {failure}")
+    names = ", ".join((*BY_NAME, *plugins.usable))
+    raise ValueError(f"{flag} {name!r}: choose one of {names}, or install the plugin that has it")
+
+
+def _of_plugin(name: str, words: str, higher: bool) -> Objective:
+    from evaluators.objectives import MEASURE
+
+    return Objective(name, f"{MEASURE}{name}", words, higher, "scores")
+
+
+def plugin_objectives(wanted: Goals) -> "dict[str, PredictionObjective]":
+    """Return those of the objectives that are of plugins, by name."""
+    names = [each.name for each in wanted.needed if each.name not in BY_NAME]
+    return {name: _plugins().usable[name] for name in names}
+
+
+def objective_origins(wanted: Goals) -> dict[str, str]:
+    """Return package and version of those of the objectives that are of plugins, by name."""
+    names = [each.name for each in wanted.needed if each.name not in BY_NAME]
+    return _plugins().origins(names) if names else {}
+
+
+def stored_of_plugins(wanted: Goals) -> dict[str, dict[str, Any]]:
+    """Return what a study keeps of its objectives of plugins, as plain JSON values."""
+    found = plugin_objectives(wanted)
+    return {name: {"words": each.words, "higher": each.higher} for name, each in found.items()}
+
+
+def installed_plugins() -> tuple[Plugin, ...]:
+    """Return every plugin found, of operators and objectives, with why one cannot be used."""
+    from search_space.operators.registry import operator_plugins
+
+    return (*operator_plugins(), *_plugins().found)
+
+
+@cache
+def _plugins() -> "Plugins[PredictionObjective]":
+    return load_plugins(GROUP, _objective, BY_NAME)
+
+
+def _objective(found: object) -> "PredictionObjective":
+    """Return the objective of a class. Raises NotUsable."""
+    from evaluators.objectives import PredictionObjective
+
+    if not (isinstance(found, type) and issubclass(found, PredictionObjective)):
+        raise NotUsable(f"{found!r} is not a subclass of fusion_nas.objectives.PredictionObjective")
+    words, higher = getattr(found, "words", None), getattr(found, "higher", None)
+    if not isinstance(words, str) or not words.strip():
+        raise NotUsable(f"{found.__name__}.words is not a text")
+    if not isinstance(higher, bool):
+        raise NotUsable(f"{found.__name__}.higher is neither True nor False")
+    made: PredictionObjective = found()
+    return made

@@ -357,7 +357,8 @@ class Outcome:
     ceilings: percent that the best possible classifier reaches, where the data say so.
     conditions: everything a reader needs to repeat it, label to words, in the order to show.
     command: the command line that repeats it; empty where it is not recorded. importances_by: the
-    method that found the importances.
+    method that found the importances. latency_is: what the latency is; "latency" is that of one
+    inference.
     grid: what a study of a fixed list compares; None for a search. rungs: how the stages of a study
     with a probe or with fine-tuning went, else None. fine_tuned: the designs that were trained
     whole at the end, fastest first. goals: what was searched for; the front, the hypervolume and
@@ -390,3 +391,4 @@ class Outcome:
     summary: Summary | None = None
     command: str = ""
     importances_by: str = ""
+    latency_is: str = "latency"

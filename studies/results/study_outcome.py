@@ -13,6 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.latency.readings import Reading, Readings
+from evaluators.objectives import MEASURE
 from evaluators.statistics.paired import Correct, correct_from
 from search_space.design.genotype import Genotype
 from studies.results.ablation import grid_outcome
@@ -54,6 +55,8 @@ from studies.results.verdict import CorrectBySplit, summary_of, with_verdicts
 
 CONDITIONS, IDENTITY, SETTINGS, COMMAND = "conditions", "identity", "settings", "command"
 PROTOCOL = "training protocol"
+PLUGINS = "version of the plugins"
+"""In a study's identity: package and version of each operator that a plugin has."""
 SUBJECT, REFERENCES, TESTS = "subject", "references", "test"
 RIGHT = "right"
 """Of the test figures by trial: which samples were right. Of the study: the same of its references,
@@ -112,7 +115,14 @@ def figures_of(result: TrialResult, tests: Mapping[str, Any] | None = None) -> d
         "published_accuracy": published.accuracy,
         "published_latency_ms": published.latency_ms,
         "reason": result.reason,
-        "more": {each.name: measures[each.measure] for each in MORE if each.measure in measures},
+        "more": {
+            **{each.name: measures[each.measure] for each in MORE if each.measure in measures},
+            **{
+                name.removeprefix(MEASURE): value
+                for name, value in measures.items()
+                if name.startswith(MEASURE)
+            },
+        },
         "genotype": result.genotype,
         "tail": {n: measures[m].value for n, m in TAIL.items() if m in measures},
         "compile_s": measures["compile_s"].value if "compile_s" in measures else None,
@@ -315,9 +325,46 @@ def duplicate_of(trial: FrozenTrial, record: TrialRecord, first: Mapping[str, in
     return None if number == trial.number else number
 
 
-def outcome_of(study: optuna.Study) -> Outcome:
-    """Everything there is to show of a study that this toolkit made. Raises KeyError otherwise."""
-    rows = rows_of(study)
+def _within(row: DesignResult, limit_ms: float) -> DesignResult:
+    """The row, infeasible where its latency is over a limit."""
+    if row.state != "complete" or row.latency is None or row.latency.value <= limit_ms:
+        return row
+    reason = f"{row.latency.value:.3f} ms is over the latency limit of {limit_ms:g} ms"
+    return replace(row, state="infeasible", reason=reason)
+
+
+def _not_trained(rows: Sequence[DesignResult], own_ms: float | None, limit_ms: float) -> list[str]:
+    """What a limit that is higher than the study's own leaves open, in words."""
+    if own_ms is None or limit_ms <= own_ms:
+        return []
+    between = [
+        row
+        for row in rows
+        if row.state == "infeasible" and row.latency and own_ms < row.latency.value <= limit_ms
+    ]
+    return [
+        f"The study searched under a latency limit of {own_ms:g} ms, so designs between that "
+        f"and {limit_ms:g} ms may be missing from this front; {len(between)} were timed and not "
+        "trained."
+    ]
+
+
+def outcome_of(study: optuna.Study, latency_limit_ms: float | None = None) -> Outcome:
+    """Everything there is to show of a study that this toolkit made.
+
+    Args:
+        study: the study.
+        latency_limit_ms: read the study under this limit in place of its own. Designs that its own
+            limit excluded were not trained and stay infeasible.
+
+    Raises:
+        KeyError: for a study that was made otherwise.
+    """
+    rows, more = rows_of(study), list[str]()
+    own_limit = study.user_attrs[SUBJECT]["latency_limit_ms"]
+    if latency_limit_ms is not None:
+        rows = tuple(_within(row, latency_limit_ms) for row in rows)
+        more = _not_trained(rows, own_limit, latency_limit_ms)
     stored = [row_from_json(each) for each in study.user_attrs.get(REFERENCES, [])]
     references = tuple(with_turns(row, study) for row in stored)
     subject = study.user_attrs[SUBJECT]
@@ -354,8 +401,9 @@ def outcome_of(study: optuna.Study) -> Outcome:
         reference_point=reference,
         importances={} if grid else _importances(study, sought),
         conditions=study.user_attrs[CONDITIONS],
-        latency_limit_ms=subject["latency_limit_ms"],
+        latency_limit_ms=own_limit if latency_limit_ms is None else latency_limit_ms,
         cautions=(
+            *more,
             *cautions_of(rows, subject, references, correct, sought),
             *(
                 f"Trial {number} has earned fine-tuning and could not be fine-tuned: {why}"
@@ -369,6 +417,7 @@ def outcome_of(study: optuna.Study) -> Outcome:
         goals=sought,
         command=study.user_attrs.get(COMMAND, ""),
         importances_by=importance_method(len(_complete(study))),
+        latency_is=subject.get("latency_is") or "latency",
         summary=None
         if grid or sought.more
         else summary_of(rows, references, by_split, found_before),
@@ -377,7 +426,8 @@ def outcome_of(study: optuna.Study) -> Outcome:
 
 def goals_of(subject: Mapping[str, Any]) -> Goals:
     """What a study searches for, from what it keeps about itself."""
-    return goals(subject.get("objectives", ()), subject.get("limits", ()))
+    stored = subject.get("objectives of plugins")
+    return goals(subject.get("objectives", ()), subject.get("limits", ()), stored)
 
 
 def _standings(

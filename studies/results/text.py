@@ -149,9 +149,12 @@ def times(found: Value | None) -> str:
 
 
 def _times(found: Value | None) -> str:
-    """`2.31 times as fast (2.25 to 2.38)`."""
+    """`2.31 times as fast (2.25 to 2.38)`, or `1.50 times slower (1.44 to 1.57)`."""
     if found is None or found.low is None or found.high is None:
         return ""
+    if found.value < 1:
+        low, high = 1 / found.high, 1 / found.low
+        return f"{ms(1 / found.value)} times slower ({ms(low)} to {ms(high)})"
     return f"{ms(found.value)} times as fast ({ms(found.low)} to {ms(found.high)})"
 
 

@@ -332,7 +332,7 @@ def _missing(judged: Judged) -> str:
     if row.latency.low is None or row.latency.high is None:
         return f"the latency of {row.label} has no interval"
     if judged.correct is None:
-        return f"it is not kept on which samples {row.label} was right"
+        return f"it is not stored on which samples {row.label} was right"
     return ""
 
 

@@ -1,17 +1,18 @@
 """A sampler for a space that can be listed and whose latency is nearly known."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.results.hypervolume import Floats, front_of, reference_pair
-from studies.results.trial_record import TrialRecord, TrialRecordError
-from studies.samplers.acquisition import ehvi_with_uncertain_latency
+from search_space.space.space import Choice
+from studies.results.hypervolume import Floats, front_of, reference_pair, reference_value
+from studies.samplers.acquisition import Beliefs, ehvi_of_three, ehvi_with_uncertain_latency
+from studies.samplers.history import PAIR, History, InHand, check_directions, history_of
 from studies.samplers.pool import DesignPool
 from studies.samplers.surrogates import (
     ACCURACY_NOISE,
@@ -26,38 +27,11 @@ COMPLETE_AT_LEAST = 3
 MODELLED_AT_MOST = 200
 NEAR_THE_FRONT = 130
 """Of the modelled trials; the others are spread evenly over the study."""
-LIMIT = "ms_over_latency_limit"
+NOTHING: InHand = {}
 
 
 class SpaceExhausted(Exception):
     """Every design that the space offers and that can be built was tried or is being tried."""
-
-
-@dataclass(frozen=True)
-class History:
-    """A study so far, designs as indices of the pool.
-
-    accuracy (percent) and latency (ms) are those of `complete`, (N,); there the latency of one that
-    was trained and not timed is the predicted one. over: timed, over the latency limit, their ms in
-    over_ms. rejected: infeasible or unstable otherwise. stopped: by the probe, before training.
-    pending: in the hands of workers. limit_ms: the study's latency limit, else infinite.
-    """
-
-    complete: list[int]
-    accuracy: Floats
-    latency: Floats
-    over: list[int]
-    over_ms: list[float]
-    rejected: list[int]
-    stopped: list[int]
-    pending: list[int]
-    failed: list[int]
-    limit_ms: float
-
-    @property
-    def begun(self) -> list[int]:
-        """Designs that were tried or are being tried; those whose trial failed are not."""
-        return [*self.complete, *self.over, *self.rejected, *self.stopped, *self.pending]
 
 
 class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
@@ -74,11 +48,22 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
     - Latency: `latency` if given, else a Gaussian process (`LatencySurrogate`). The reference point
       is that of the published hypervolume: 0 %, 1.1 times the slowest design.
     - Trials of other workers count as told, with what is expected of them.
-    - Designs that were infeasible or unstable teach which others will be (logistic regression).
+    - Designs that were infeasible or unstable, or of an infinitely bad value, teach which others
+      will be (logistic regression).
     - Of more than MODELLED_AT_MOST complete trials, the NEAR_THE_FRONT that are nearest below the
       front are modelled, and others evenly spaced over the study.
 
-    The study must have two objectives: accuracy in percent up, latency in ms down.
+    The study must have the objectives accuracy in percent, maximized, and latency in ms, minimized,
+    in this order. It may have a third one of either direction, modelled as accuracy is
+    (`ehvi_of_three`); its reference point is 1.1 times its worst value, or 0 where that is worse.
+    Other studies are refused when a trial is asked for.
+
+    Answers that are fixed elsewhere are kept, and the designs that they leave are weighed: by
+    `optuna.samplers.PartialFixedSampler` and by `Study.enqueue_trial` with a part of the decisions.
+
+    Threads may share a sampler (`Study.optimize(n_jobs=4)`): they are served one at a time, and
+    none gets what another was given. Processes that ask at the same moment see the same study, and
+    may get the same design: let them take turns, as the workers of this project do.
     """
 
     def __init__(
@@ -87,16 +72,33 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         decisions: Mapping[str, BaseDistribution],
         seed: int,
         latency: LatencyPrediction | None = None,
+        independent_sampler: optuna.samplers.BaseSampler | None = None,
     ) -> None:
-        """`seed` decides the start; `decisions` are the pool's space as Optuna asks it."""
+        """`seed` decides the start; `decisions` are the pool's space as Optuna asks it.
+
+        `independent_sampler` answers what an objective asks beside these decisions; nothing is
+        learned from it. Without one, such questions are refused.
+        """
         self._pool, self._decisions = pool, dict(decisions)
         self._seed, self._latency = seed, latency
+        self._independent_sampler = independent_sampler
+        self._in_hand: dict[tuple[str, int], dict[str, Choice]] = {}
+        self._parts: dict[tuple[tuple[str, Choice], ...], EnumeratedEhviSampler] = {}
+
+    def reseed_rng(self) -> None:
+        """Only of the independent sampler: what this one draws is decided by seed and trials."""
+        if self._independent_sampler is not None:
+            self._independent_sampler.reseed_rng()
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Raises ValueError for a study whose objectives are others."""
+        check_directions(study.directions)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Every decision of the space."""
-        return self._decisions
+        return dict(self._decisions)
 
     def sample_relative(
         self,
@@ -104,9 +106,29 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """The answers that spell the design. Raises SpaceExhausted."""
-        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        return self._pool.params(self.propose(others))
+        """The answers that spell the design. Raises SpaceExhausted.
+
+        Raises ValueError for a study whose objectives are others, for values of which no model can
+        be made, and for what is no decision of the space.
+        """
+        check_directions(study.directions)
+        for name in search_space:
+            if name not in self._decisions:
+                raise ValueError(_unknown(name))
+        given = self._given(study, trial, search_space)
+        if len(given) == len(self._decisions):
+            return {}
+        with self._pool.lock:
+            others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+            running = {t.number for t in others if t.state is TrialState.RUNNING}
+            in_hand = {
+                number: answers
+                for (name, number), answers in self._in_hand.items()
+                if name == study.study_name and number in running
+            }
+            answers = self._under(given).answers(others, in_hand, study.directions)
+            self._in_hand[study.study_name, trial.number] = answers
+        return {name: answers[name] for name in search_space}
 
     def sample_independent(
         self,
@@ -115,16 +137,49 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Raises ValueError: nothing but the space's decisions is known here."""
-        raise ValueError(f"{param_name} is no decision of the space that this sampler was made for")
+        """What the independent sampler answers. Raises ValueError without one.
 
-    def check_untried(self, trials: Sequence[FrozenTrial]) -> None:
+        Raises ValueError, too, for a decision of the space that is asked with other choices.
+        """
+        if param_name in self._decisions:
+            raise ValueError(
+                f"{param_name} is asked as {param_distribution}; the space that this sampler was "
+                f"made for asks it as {self._decisions[param_name]}"
+            )
+        if self._independent_sampler is None:
+            raise ValueError(_unknown(param_name))
+        return self._independent_sampler.sample_independent(
+            study, trial, param_name, param_distribution
+        )
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Forgets what was proposed to the trial: its answers are stored, or it has none."""
+        with self._pool.lock:
+            self._in_hand.pop((study.study_name, trial.number), None)
+
+    def check_untried(
+        self, trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection] = PAIR
+    ) -> None:
         """Raises SpaceExhausted where no design is left, before a trial is made for one."""
-        self._untried(self._history(trials))
+        with self._pool.lock:
+            self._untried(self._history(trials, NOTHING, directions))
 
-    def propose(self, trials: Sequence[FrozenTrial]) -> int:
-        """The design to try next, of the pool, given all other trials. Raises SpaceExhausted."""
-        history = self._history(trials)
+    def answers(
+        self,
+        trials: Sequence[FrozenTrial],
+        in_hand: InHand,
+        directions: Sequence[StudyDirection],
+    ) -> dict[str, Choice]:
+        """What spells the design to try next, given all other trials. Raises SpaceExhausted."""
+        return self._pool.params(self._propose(self._history(trials, in_hand, directions)))
+
+    def _propose(self, history: History) -> int:
         untried = self._untried(history)
         rng = np.random.default_rng(self._seed)
         if len(history.begun) < START or len(history.complete) < COMPLETE_AT_LEAST:
@@ -134,51 +189,38 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
             return self._start(history, untried, rng)
         return untried[int(np.argmax(gain))]
 
-    def _history(self, trials: Sequence[FrozenTrial]) -> History:
-        complete: list[int] = []
-        values: list[Sequence[float]] = []
-        over: list[int] = []
-        over_ms: list[float] = []
-        rejected: list[int] = []
-        stopped: list[int] = []
-        predicted: dict[int, tuple[float, float]] = {}
-        pending: list[int] = []
-        failed: list[int] = []
-        limit = np.inf
-        for trial in trials:
-            design = self._pool.index_of(trial.params)
-            if design is None:
-                continue
-            if trial.state is TrialState.COMPLETE:
-                complete.append(design)
-                values.append(trial.values)
-                if LIMIT in trial.constraints:
-                    limit = trial.values[1] - trial.constraints[LIMIT]
-            elif trial.state is TrialState.PRUNED and trial.constraints.get(LIMIT, 0.0) > 0:
-                over.append(design)
-                over_ms.append(_timed_ms(trial))
-                limit = over_ms[-1] - trial.constraints[LIMIT]
-            elif trial.state is TrialState.PRUNED:
-                result = TrialRecord.of(trial).result
-                if not result.stopped:
-                    rejected.append(design)
-                elif result.accuracy and result.predicted:  # trained: both are nearly known
-                    predicted[design] = result.accuracy.value, result.predicted.value
-                else:
-                    stopped.append(design)
-            elif trial.state is TrialState.RUNNING:
-                pending.append(design)
-            elif trial.state is TrialState.FAIL:
-                failed.append(design)
-        timed_since = {*complete, *over, *rejected, *pending}
-        for design in sorted(predicted.keys() - timed_since):
-            complete.append(design)
-            values.append(predicted[design])
-        told = np.array(values, dtype=float).reshape(-1, 2)
-        accuracy, latency = told.T
-        return History(
-            complete, accuracy, latency, over, over_ms, rejected, stopped, pending, failed, limit
-        )
+    def _given(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
+    ) -> dict[str, Choice]:
+        """Answers that are not this sampler's to choose: queued ones, and a wrapping sampler's."""
+        queued = trial.system_attrs.get("fixed_params", {})
+        found = {name: queued[name] for name in self._decisions if name in queued}
+        if study.sampler is self:
+            return found
+        for name, distribution in self._decisions.items():
+            if name not in found and name not in search_space and not distribution.single():
+                found[name] = study.sampler.sample_independent(study, trial, name, distribution)
+        return found
+
+    def _under(self, given: dict[str, Choice]) -> "EnumeratedEhviSampler":
+        """The sampler of the designs that these answers leave."""
+        if not given:
+            return self
+        key = tuple(sorted(given.items()))
+        if key not in self._parts:
+            pool = self._pool.under(given)
+            self._parts[key] = EnumeratedEhviSampler(
+                pool, self._decisions, self._seed, self._latency
+            )
+        return self._parts[key]
+
+    def _history(
+        self,
+        trials: Sequence[FrozenTrial],
+        in_hand: InHand = NOTHING,
+        directions: Sequence[StudyDirection] = PAIR,
+    ) -> History:
+        return history_of(trials, self._pool, in_hand, directions)
 
     def _untried(self, history: History) -> list[int]:
         """Designs to choose from. Raises SpaceExhausted."""
@@ -186,15 +228,8 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         while True:
             offered = list(self._pool.offered)
             if not self._pool.whole and history.complete:
-                worst = reference_pair(np.inf)
-                front = set(zip(*front_of(history.accuracy, history.latency, worst), strict=True))
-                told = zip(history.accuracy, history.latency, strict=True)
-                on_front = [
-                    design
-                    for design, point in zip(history.complete, told, strict=True)
-                    if point in front
-                ]
-                offered = list(dict.fromkeys([*offered, *self._pool.neighbours(on_front)]))
+                near = self._pool.neighbours(history.on_front)
+                offered = list(dict.fromkeys([*offered, *near]))
             free = [design for design in offered if design not in taken]
             failed = set(history.failed)
             untouched = [design for design in free if design not in failed]
@@ -202,8 +237,8 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
                 return untouched or free
             if not self._pool.grow():
                 raise SpaceExhausted(
-                    f"the space is exhausted: all {len(offered):,} designs that can be built were "
-                    "tried or are in the hands of other workers"
+                    f"the space is exhausted: all {len(offered):,} designs that can be built"
+                    f"{self._pool.words} were tried or are in the hands of other workers"
                 )
 
     def _start(self, history: History, untried: list[int], rng: np.random.Generator) -> int:
@@ -262,10 +297,24 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         known_ms = np.concatenate([latency, pending_ms])
         slowest = min(max(known_ms.max(), ms.max()), history.limit_ms)
         worst = reference_pair(float(slowest))
-        front = front_of(believed, known_ms, worst)
-        gain = ehvi_with_uncertain_latency(
-            mean, sd, ms, relative_sd, front, worst, history.limit_ms
-        )
+        if history.third is None:
+            front = front_of(believed, known_ms, worst)
+            gain = ehvi_with_uncertain_latency(
+                mean, sd, ms, relative_sd, front, worst, history.limit_ms
+            )
+        else:
+            more = Surrogate(at_tried, history.third[kept], ACCURACY_NOISE)
+            more.believe(at_pending)
+            third, third_sd = more.predict(at_untried)
+            known_third, _ = more.predict(np.concatenate([at_tried, at_pending]))
+            least = float(min(known_third.min(), third.min()))
+            worst_third = min(0.0, -reference_value(False, -least))
+            gain = ehvi_of_three(
+                Beliefs(mean, sd, ms, relative_sd, third, third_sd),
+                (believed, known_ms, known_third),
+                (*worst, worst_third),
+                history.limit_ms,
+            )
         return gain * self._works(history, untried)
 
     def _works(self, history: History, untried: list[int]) -> Floats | float:
@@ -284,21 +333,10 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         count = len(history.complete)
         if count <= MODELLED_AT_MOST:
             return list(range(count))
-        worst = reference_pair(np.inf)
-        accuracy, latency = front_of(history.accuracy, history.latency, worst)
-        at = np.searchsorted(latency, history.latency, side="right")
-        below = np.concatenate(([worst[0]], accuracy))[at] - history.accuracy
-        near = np.argsort(below, kind="stable")
+        near = np.argsort(history.below_the_front(), kind="stable")
         others = np.sort(near[NEAR_THE_FRONT:])
         spread = np.linspace(0, len(others) - 1, MODELLED_AT_MOST - NEAR_THE_FRONT).astype(int)
         return sorted([*near[:NEAR_THE_FRONT].tolist(), *others[spread].tolist()])
-
-
-def _timed_ms(trial: FrozenTrial) -> float:
-    latency = TrialRecord.of(trial).result.latency
-    if latency is None:
-        raise TrialRecordError(f"trial {trial.number}: over the latency limit, without a latency")
-    return latency.value
 
 
 def _level(k: int) -> float:
@@ -310,3 +348,7 @@ def _level(k: int) -> float:
         share += part * (k % 2)
         part, k = part / 2, k // 2
     return share
+
+
+def _unknown(name: str) -> str:
+    return f"{name} is no decision of the space that this sampler was made for"

@@ -37,7 +37,7 @@ def chosen(name: str, space: SearchSpace, deferred_timing: bool = False, pair: b
         return name
     from studies.samplers.pool import ENUMERABLE
 
-    if not pair:  # "ehvi" weighs these two alone
+    if not pair:  # of more objectives the samplers were not compared
         return "tpe"
     return "ehvi" if deferred_timing or space.size <= ENUMERABLE else "tpe"
 

@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from evaluators.latency.features import LatencyFeatures
-from evaluators.latency.model import LatencyModel, Reading
+from evaluators.latency.model import LatencyModel, TimedDesign
 from evaluators.latency.trunk_work import TrunkWork
 from evaluators.onnx.rewriting import Rewriting
 from search_space.design.genotype import Genotype
@@ -28,7 +28,7 @@ class LearnedLatency:
         study: optuna.Study,
         space: SearchSpace,
         rewriting: Rewriting,
-        earlier: Sequence[Reading] = (),
+        earlier: Sequence[TimedDesign] = (),
     ) -> None:
         """`earlier` are readings of another device: what is expected before the first of this."""
         self._study = study
@@ -37,7 +37,7 @@ class LearnedLatency:
         self._prior = LatencyModel.fit(self._features, earlier)
         self._model, self._learnt = self._fitted(()), 0
 
-    def _fitted(self, readings: Sequence[Reading]) -> LatencyModel:
+    def _fitted(self, readings: Sequence[TimedDesign]) -> LatencyModel:
         return LatencyModel.fit(self._features, readings, self._prior)
 
     def __call__(self, designs: Sequence[Genotype]) -> tuple[Floats, Floats]:
@@ -68,7 +68,7 @@ class LearnedLatency:
             self._learnt = len(readings)
 
 
-def reading_of(trial: FrozenTrial) -> Reading | None:
+def reading_of(trial: FrozenTrial) -> TimedDesign | None:
     """The latency that a trial measured, over the limit or not; None where it has none."""
     if trial.state not in FINISHED:
         return None
@@ -78,4 +78,6 @@ def reading_of(trial: FrozenTrial) -> Reading | None:
         return None
     if result.genotype is None:
         return None
-    return Reading(result.genotype, latency.value, (latency.high - latency.low) / 2 / latency.value)
+    return TimedDesign(
+        result.genotype, latency.value, (latency.high - latency.low) / 2 / latency.value
+    )

@@ -20,6 +20,7 @@ from studies.infra.optuna_private import (
     replace_attribute,
     stored_attribute,
     trial_of,
+    turn_of_all_homes,
 )
 from studies.infra.workers import RELEASED, Workers
 from studies.report.progress import Reporter
@@ -29,7 +30,6 @@ from studies.results.study_outcome import duplicate_of
 from studies.results.text import counted
 from studies.results.trial_record import WORKER, TrialRecord, TrialResult
 from studies.samplers.ehvi import EnumeratedEhviSampler, SpaceExhausted
-from studies.samplers.registry import distributions
 from studies.search.early_stopping import trained_and_not_timed
 from studies.search.stopping import StoppingRules
 from studies.search.trial_index import TrialIndex
@@ -39,6 +39,8 @@ MAX_ATTEMPTS = 3
 """A trial whose worker ends in the middle of it is taken up again, up to this often."""
 ASKING_AT_MOST = timedelta(minutes=5)
 """A worker of another home that has not signed its trial by then has ended."""
+SEEDING = "seeding"
+"""User attribute of a study while a worker queues seeded designs: who does."""
 LOOK_EVERY_S = 1.0
 """So often the trials of other live workers are looked at when nothing else is left to do."""
 
@@ -83,7 +85,6 @@ class Search:
         self._runner, self._study, self._space = runner, runner.study, runner.space
         self._workers, self._reporter = workers, reporter
         self._sampler, self._fixed, self._after_trial = sampler, fixed, after_trial
-        self._distributions = distributions(self._space)
         self._ledger, self._exhausted = TrialIndex(), False
         runner.worker = workers.name
         self.left_to_others: list[str] = []
@@ -93,9 +94,11 @@ class Search:
         """Queues designs as named trials, each once however often it is called.
 
         One whose trial failed or was unstable is queued again; one that the space does not offer
-        is left out.
+        is left out. Workers of one home take turns by a lock, those of several in the storage.
         """
-        with self._workers.turn:
+        workers = self._workers
+        turn = turn_of_all_homes(self._study, SEEDING, workers.name, workers.is_dead, LEASE_S)
+        with workers.turn, turn:
             trials = self._study.get_trials(deepcopy=False)
             begun = [TrialRecord.of(t) for t in trials if t.state is not TrialState.FAIL]
             names = {record.name for record in begun if not record.result.unstable}
@@ -128,7 +131,11 @@ class Search:
         """
         told = False
         while True:
-            if trial := self._next_or_end(total) or self._next_to_time():
+            try:
+                trial = self._next_or_end(total) or self._next_to_time()
+            except optuna.exceptions.UpdateFinishedTrialError:
+                continue  # this worker was suspended as it took over; another one ended the trial
+            if trial:
                 self._take(trial, total)
                 continue
             alive, unknown = self._in_other_hands(total)
@@ -148,13 +155,15 @@ class Search:
             return [], []
         ages = heartbeat_ages_s(self._study)
         found: tuple[list[str], list[str]] = [], []
+        dead = {trial.number for trial in self._cut_off()} if self._stopped else set()
         for trial in self._ledger.running:
             worker = TrialRecord.of(trial).worker
-            if self._stopped and self._workers.is_dead(worker, ages.get(trial.number)):
+            if trial.number in dead:
                 continue  # nothing takes it over after a stopping rule; the next run does
-            if worker != self._workers.name:
-                said = f"trial {trial.number} of worker {worker or 'without a name'}"
-                found[trial.number not in ages].append(said)
+            if not worker:  # it is signed soon, or taken over after ASKING_AT_MOST
+                found[0].append(f"trial {trial.number}, which no worker has begun yet")
+            elif worker != self._workers.name:  # workers of 0.1.0 sign and have no heartbeat
+                found[trial.number not in ages].append(f"trial {trial.number} of worker {worker}")
         return found
 
     def _next_or_end(self, total: int) -> optuna.Trial | None:
@@ -190,8 +199,8 @@ class Search:
             raise search_stopped("the device needs a person", error) from error
         except (LeaseLost, optuna.exceptions.UpdateFinishedTrialError):
             self._reporter.line(
-                f"trial {trial.number} was taken over by another worker: this one stood still for "
-                f"over {LEASE_S:g} s"
+                f"trial {trial.number} was taken over by another worker: this one was suspended "
+                f"for over {LEASE_S:g} s"
             )
             return
         except BaseException:
@@ -211,7 +220,9 @@ class Search:
             if found is None:
                 return None
             key = TrialRecord.of(found).result.key
-            record = TrialRecord(again=key, worker=self._workers.name)  # signed from the start
+            # Released from the start: whoever finds it may take it should this worker die here.
+            worker = f"{RELEASED}{self._workers.name}"
+            record = TrialRecord(again=key, worker=worker, attempts=0)
             made = optuna.trial.create_trial(
                 state=TrialState.RUNNING,
                 params=found.params,
@@ -222,9 +233,7 @@ class Search:
             self._study.add_trial(made)
             self._read()
             mine = [t for t in self._ledger.running if TrialRecord.of(t) == record]
-            trial = trial_of(self._study, mine[-1])
-            record_heartbeat(trial)
-            return trial
+            return self._take_over(mine[-1]) if mine else None
 
     def _read(self) -> list[FrozenTrial]:
         """All trials as they stand now, in order of number, also those of other workers."""
@@ -270,35 +279,42 @@ class Search:
         Raises SpaceExhausted, before a trial is made for it.
         """
         with self._workers.turn:
-            trials = self._read()
-            for frozen in self._cut_off():
-                trial = self._take_over(frozen)
-                if trial is not None:
-                    return trial
+            while True:
                 trials = self._read()
-            if self._count() >= total:
-                return None
-            self._study.sampler = self._sampler(len(trials))
-            waits = bool(self._ledger.waiting)
-            if isinstance(self._study.sampler, EnumeratedEhviSampler) and not waits:
-                self._study.sampler.check_untried(trials)
-            self._workers.asking.write_text(self._study.study_name, encoding="utf-8")
-            trial = self._queued() if self._fixed else self._study.ask(self._distributions)
-            if trial is not None:
-                record_heartbeat(trial)  # before the name: whoever has one has signed
-                TrialRecord(worker=self._workers.name).store(trial)
-            self._workers.asking.unlink(missing_ok=True)
-            return trial
+                for frozen in self._cut_off():
+                    trial = self._take_over(frozen)
+                    if trial is not None:
+                        return trial
+                    trials = self._read()
+                if self._count() >= total:
+                    return None
+                self._study.sampler = self._sampler(len(trials))
+                waits = bool(self._ledger.waiting)
+                if isinstance(self._study.sampler, EnumeratedEhviSampler) and not waits:
+                    self._study.sampler.check_untried(trials, self._study.directions)
+                self._workers.asking.write_text(self._study.study_name, encoding="utf-8")
+                try:
+                    # Of a list `ask` would draw one after the last, and workers of several homes
+                    # take no turns: looking first and asking then is not enough.
+                    trial = next_waiting(self._study) if self._fixed else self._study.ask()
+                    signed = trial is None or self._sign(trial)
+                    if trial is not None and signed:
+                        self._decide(trial)
+                except optuna.exceptions.UpdateFinishedTrialError:
+                    signed = False  # suspended within `ask`: another worker has ended the trial
+                self._workers.asking.unlink(missing_ok=True)
+                if signed:
+                    return trial
 
-    def _queued(self) -> optuna.Trial | None:
-        """The first design of the list that nobody has taken; `ask` would draw one after the last.
+    def _sign(self, trial: optuna.Trial) -> bool:
+        """Whether a trial that was asked for is this worker's.
 
-        Workers of several homes take no turns, so looking first and asking then is not enough.
+        It is not where the worker was suspended before it signed, and another one took it over.
+        The sampler is asked before: what follows writes choices, and must not take long.
         """
-        trial = next_waiting(self._study)
-        if trial is not None:
-            self._decide(trial)
-        return trial
+        _ = trial.relative_params
+        record_heartbeat(self._study, trial)  # before the name: see `_in_other_hands`
+        return replace_attribute(self._study, trial, WORKER, None, self._workers.name)
 
     def _decide(self, trial: optuna.Trial) -> None:
         """Makes every decision of the trial that is not made yet."""
@@ -343,11 +359,11 @@ class Search:
         and where no design is left for it, or where another worker was first."""
         known_worker = frozen.user_attrs.get(WORKER)
         own = self._workers.name
+        record_heartbeat(self._study, frozen)
         if not replace_attribute(self._study, frozen, WORKER, known_worker, own):
             return None
         self._study.sampler = self._sampler(frozen.number)
         trial = trial_of(self._study, frozen)
-        record_heartbeat(trial)
         known = TrialRecord.of(frozen).attempts
         attempts = 1 if known is None else known
         if attempts >= MAX_ATTEMPTS:

@@ -278,7 +278,7 @@ class TrialRunner:
         told = {measure.name for measure in latency.measures}
         for objective in self.goals.needed:
             if objective.found_by == "timing" and objective.measure not in told:
-                why = MeasureError(f"this device tells no {objective.words}")
+                why = MeasureError(f"this device reports no {objective.words}")
                 said = f"--objective {objective.name}: {why}; leave it out, with a new --name"
                 raise SearchStopped(said) from why
 

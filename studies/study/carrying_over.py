@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 
 from evaluators.evaluation import Evaluation, Measure
-from evaluators.latency.model import Reading
+from evaluators.latency.model import TimedDesign
 from search_space.design.genotype import Genotype
 from studies.report.progress import Reporter
 from studies.results.outcome import DesignResult
@@ -65,7 +65,7 @@ class EarlierStudy:
                 found.setdefault(genotype.key, design)
         return tuple(found.values())
 
-    def readings(self, encoders: frozenset[str]) -> tuple[Reading, ...]:
+    def readings(self, encoders: frozenset[str]) -> tuple[TimedDesign, ...]:
         """Its readings of designs over these encoders alone."""
         read = (reading_of(trial) for trial in self.study.get_trials(deepcopy=False))
         return tuple(r for r in read if r and encoders.issuperset(r.genotype.encoders.values()))
@@ -117,7 +117,7 @@ def announce(reporter: Reporter, earlier: EarlierStudy, known: int) -> None:
     if known < count:
         reporter.line(
             f"{known} of {count} accuracies are known; the others are of other data or another "
-            "training, and are trained anew"
+            "training, and are trained again"
         )
     else:
         reporter.line(f"all {count} accuracies are known: same data and training")

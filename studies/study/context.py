@@ -1,5 +1,6 @@
 """Everything a study needs, built from its settings: data, space, evaluators, device."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -11,8 +12,9 @@ import torch
 from filelock import Timeout
 
 from device_agent.wire.request import MeasureRequest, MeasureResult
-from evaluators.data import BOTH, DRAWN, DataSet, Modality, load
+from evaluators.data import BOTH, DRAWN, DataSet, Modality, load, longest_seconds
 from evaluators.data.folds import fold
+from evaluators.data.score_classes import SEVEN, class_values, seven_classes
 from evaluators.devices.client import DeviceClient, open_local_device
 from evaluators.devices.pool import DevicePool
 from evaluators.devices.recipes import check_runtime
@@ -38,9 +40,9 @@ from evaluators.store import EvaluationStore
 from evaluators.training.execution import execution_on
 from search_space.design.encoder import Weights
 from search_space.locks import NamedLock
-from search_space.modality import MODALITIES
+from search_space.modality import CALLED, MODALITIES
 from search_space.network.rewrites import BY_NAME
-from search_space.space.named import load_space, names
+from search_space.space.named import load_space, names, with_shorter_sounds
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import Grid, grid_in
 from studies.config.home import devices, home
@@ -49,7 +51,12 @@ from studies.config.settings import Settings
 from studies.config.usage import UsageError
 from studies.infra.priority import at_first_priority, give_way
 from studies.results.ablation import TRIMODAL
-from studies.results.objectives import FoundBy
+from studies.results.objectives import (
+    OF_NUMBERS,
+    FoundBy,
+    objective_origins,
+    plugin_objectives,
+)
 from studies.samplers.registry import chosen
 from studies.study.training_protocol import chosen_protocol, resumed_protocol
 
@@ -96,13 +103,16 @@ class StudyContext:
     def further(self) -> dict[FoundBy, Evaluator]:
         """What tells the objectives that neither timing nor training does, as far as needed."""
         settings, trainer = self.settings, self.quality.trainer
+        goals = settings.search.goals
         made: dict[FoundBy, Evaluator] = {
             "use": ModalityUseEvaluator(trainer, "valid"),
-            "scores": ClassScoresEvaluator(trainer, "valid"),
+            "scores": ClassScoresEvaluator(
+                trainer, "valid", plugin_objectives(goals), objective_origins(goals)
+            ),
         }
         if settings.search.noise is not None:
             made["robustness"] = RobustnessEvaluator(trainer, Noise(settings.search.noise))
-        needed = {objective.found_by for objective in settings.search.goals.needed}
+        needed = {objective.found_by for objective in goals.needed}
         return {name: evaluator for name, evaluator in made.items() if name in needed}
 
     def close(self) -> None:
@@ -153,9 +163,19 @@ def _boards(settings: Settings, where: Path, step: Step) -> DevicePool:
 
 
 def load_data(settings: Settings, step: Step, modalities: Collection[Modality] = BOTH) -> DataSet:
-    """The data that the settings name, texts and what else is asked for. Raises DataError."""
+    """The data that the settings name, and of them what is asked for. Raises DataError.
+
+    Without `--modality`, texts are read also for spaces that do not use them. The fingerprint of
+    the data depends on what was read, and studies of earlier versions have to be found again.
+    """
+    data = _read(settings, step, modalities)
+    return seven_classes(data) if settings.data.score_classes == len(SEVEN) else data
+
+
+def _read(settings: Settings, step: Step, modalities: Collection[Modality]) -> DataSet:
     cache = home() / "data"
-    read = tuple(m for m in MODALITIES if m == "text" or m in modalities)
+    texts = not settings.data.read
+    read = tuple(m for m in MODALITIES if m in modalities or (m == "text" and texts))
     sounds = " and sounds" if "audio" in read else ""
     if settings.data.built_in is not None:
         step("drawing the built-in data", 0, 1)
@@ -181,7 +201,9 @@ def load_space_of(settings: Settings) -> SearchSpace:
         settings.space.vision_encoders,
         settings.space.audio_encoders,
         weights,
-        settings.data.text_only,
+        settings.data.read,
+        settings.space.image_sizes,
+        settings.space.image_tokens,
     )
     shipped = (settings.space.name or default) in names()
     own = PRECISIONS_OF.get(settings.device.runtime, ()) if shipped else ()
@@ -225,9 +247,12 @@ def _context_on(
     data = load_data(settings, step, space.modalities)
     for k in range(FOLDS if settings.training.cv else 0):
         fold(data, k, FOLDS)  # what cannot be cut is told before anything is made
+    if "audio" in data.modalities and space.audio_encoders:
+        longest = math.ceil(longest_seconds(data.samples))
+        space = with_shorter_sounds(space, settings.data.seconds or max(1, longest))
     if settings.preset.grid is not None:
         space, grid = grid_in(settings.preset.grid, space)
-    _check_asked(settings, space)
+    _check_asked(settings, space, data)
     pair = not settings.search.goals.more
     sampler = chosen(settings.search.sampler, space, settings.search.deferred_timing, pair)
     settings = settings.with_options({"sampler": sampler})
@@ -255,12 +280,27 @@ def _context_on(
     )
 
 
-def _check_asked(settings: Settings, space: SearchSpace) -> None:
+def _check_asked(settings: Settings, space: SearchSpace, data: DataSet) -> None:
     """Raises UsageError for an objective or a limit that some design of the space has not."""
+    for modality, share in settings.search.reuse_shares.shares:
+        if modality not in space.modalities:
+            raise UsageError(
+                f"--reuse {CALLED[modality]}={share:g}: no design of search space {space.name} "
+                f"reads {modality}; leave it out"
+            )
+    numeric = [each.name for each in settings.search.goals.needed if each.name in OF_NUMBERS]
+    if numeric and class_values(data.classes) is None:
+        scored = any(sample.score is not None for sample in data.samples)
+        raise UsageError(
+            f"{numeric[0]}: the classes of these data are no numbers "
+            f"({', '.join(data.classes[:3])}); "
+            + ("give --score-classes 7" if scored else "leave it out")
+        )
     needed = set(space.needed)
     of_so_many = {"robustness-both": 2, "robustness-all": 3}
     for each in settings.search.goals.needed:
-        of = {m for m in MODALITIES if each.name.endswith(f"-{m}")}
+        named = each.found_by != "scores"  # those are of the classes
+        of = {m for m in MODALITIES if named and each.name.endswith(f"-{m}")}
         count = of_so_many.get(each.name)
         counted = count is None or len(needed) == len(space.modalities) == count
         fused = each.found_by != "use" or len(needed) > 1
@@ -331,7 +371,7 @@ def latency_on(opened: OpenDevices, settings: Settings, builder: OnnxBuilder) ->
     if opened.boards is None and settings.search.workers > 1:
         device = at_first_priority(device)
         give_way()
-    return LatencyEvaluator(builder, device, runs)
+    return LatencyEvaluator(builder, device, runs, settings.search.reuse_shares)
 
 
 def local_device(where: Path) -> tuple[Callable[[], TimingDevice], NamedLock]:

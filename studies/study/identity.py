@@ -16,6 +16,7 @@ from evaluators.data.folds import pool
 from evaluators.onnx.builder import GRAPH_VERSION
 from evaluators.quality.cross_validation import FOLDS
 from evaluators.training.loop import TRAINING_VERSION, Trunks
+from search_space.operators.registry import origins
 from search_space.redaction import redacted_url
 from search_space.space.named import names
 from studies.ablations.designs import Grid
@@ -24,11 +25,12 @@ from studies.config.options import ON_PROCESSOR, RUNTIMES
 from studies.config.settings import Settings, stored_options
 from studies.infra.locations import StorageError
 from studies.infra.storage import open_storage
-from studies.results.objectives import Goals
+from studies.results.objectives import Goals, objective_origins, stored_of_plugins
 from studies.results.study_outcome import (
     COMMAND,
     CONDITIONS,
     IDENTITY,
+    PLUGINS,
     PROTOCOL,
     SETTINGS,
     SUBJECT,
@@ -40,11 +42,14 @@ from studies.study.lookup import remove_stored_password
 from studies.study.training_protocol import in_words
 
 TRAINING, GRAPHS = "training protocol or seed", "version of the exported graphs"
-SAME_RESULTS = ("data", "space", TRAINING)
+OBJECTIVE_PLUGINS = "version of the objectives' plugins"
+SAME_RESULTS = ("data", "space", TRAINING, PLUGINS)
 """The parts of a study's identity that trained networks depend on."""
 
 SEARCHES = "searches"
 """User attribute of a study: each way in which it has been searched, as values."""
+DEVICE_IDENTITY = "device"
+"""User attribute of a study: what latency depends on of its device, by name."""
 STAGES = ("probe", "deferred_timing", "fine_tune")
 """The settings that say which designs are trained and timed."""
 
@@ -86,6 +91,7 @@ def open_study(context: StudyContext) -> optuna.Study:
         study.set_metric_names(metrics(settings.search.goals))
         study.set_user_attr(CONDITIONS, conditions(context))
         study.set_user_attr(SUBJECT, _subject(context))
+        study.set_user_attr(DEVICE_IDENTITY, _device_identity(context))
         study.set_user_attr(SETTINGS, _from_anywhere(settings).to_stored())
         study.set_user_attr(PROTOCOL, asdict(context.quality.protocol))
         study.set_user_attr(SEARCHES, [_search_of(settings)])
@@ -172,15 +178,41 @@ def check_identity(
     other = sorted(key for key in parts or identity if identity[key] != known.get(key))
     if other:
         stored = f" (--threads {known['threads']})" if other == ["threads"] else ""
+        if other == ["latency limit"]:
+            stored = " (`fusion-nas report --latency-limit` reads it under another limit)"
         if GRAPHS in other:
             stored = " (one of a version that exported other graphs cannot be resumed)"
+        for part in (PLUGINS, OBJECTIVE_PLUGINS):
+            if part in other:
+                began = ", ".join((known.get(part) or {}).values()) or "none"
+                stored = f" (it began with {began}: install that version)"
         if TRAINING in other:
             stored = " (one of a version that trained by another recipe cannot be resumed)"
+        if other == ["device"]:
+            stored = _device_changes(context, study)
         raise StorageError(
             f"study {study.study_name!r} in {redacted_url(context.settings.storage)} was made "
             f"with another {', '.join(other)}: repeat its command{stored} to go on with it, or "
             "give a new --name or --storage"
         )
+
+
+def _device_identity(context: StudyContext) -> dict[str, Any]:
+    """What latency depends on of the device, as JSON gives it back."""
+    found: dict[str, Any] = json.loads(json.dumps(context.latency.device().identity))
+    return found
+
+
+def _device_changes(context: StudyContext, study: optuna.Study) -> str:
+    """How the device differs from the study's own; nothing of a study that did not keep that."""
+    now = _device_identity(context)
+    known = study.user_attrs.get(DEVICE_IDENTITY, now)
+    changes = [
+        f"{name.replace('_', ' ')} {known.get(name)}, now {now.get(name)}"
+        for name in {**known, **now}
+        if known.get(name) != now.get(name)
+    ]
+    return f" on a device as it was ({'; '.join(changes)})" if changes else ""
 
 
 def _from_anywhere(settings: Settings) -> Settings:
@@ -218,6 +250,8 @@ def _identity(context: StudyContext) -> dict[str, Any]:
         "data": context.data.fingerprint,
         "space": _digest(space),
         TRAINING: _digest([TRAINING_VERSION, asdict(context.quality.protocol)]),
+        PLUGINS: origins(context.space.operators) or None,
+        OBJECTIVE_PLUGINS: objective_origins(context.settings.search.goals) or None,
         GRAPHS: GRAPH_VERSION,
         "device": context.latency.device().fingerprint,
         "timing": context.latency.protocol.as_json(),
@@ -238,6 +272,7 @@ def _identity_of_settings(settings: Settings) -> dict[str, Any]:
         "objectives": [each.name for each in settings.search.goals.more] or None,
         "noise": settings.search.noise,
         "limits": list(settings.search.limits) or None,
+        "reuse": dict(settings.search.reuse_shares.shares) or None,
     }
 
 
@@ -275,7 +310,13 @@ def conditions(context: StudyContext) -> dict[str, str]:
     version = next((r.version for r in info.runtimes if r.name == runtime), None)
     board = ", ".join(
         str(part)
-        for part in (info.board.model, info.board.machine, f"{info.board.cores} cores")
+        for part in (
+            info.board.model,
+            info.board.machine,
+            f"{info.board.cores} cores",
+            info.board.power_mode and f"power mode {info.board.power_mode}",
+            info.board.l4t and f"L4T {info.board.l4t}",
+        )
         if part
     )
     split = ", ".join(f"{len(data.split(s))} {s}" for s in ("train", "valid", "test"))
@@ -300,10 +341,14 @@ def conditions(context: StudyContext) -> dict[str, str]:
             else ""
         ),
         "timing": context.latency.timing(),
+        **_latency_in_words(context.settings),
         "rewrites before timing": _rewrites(context),
         "sampler": f"{context.settings.search.sampler}, seed {context.settings.training.seed}",
         "stages": _stages(context.settings),
     }
+    plugins = origins(context.space.operators) | objective_origins(context.settings.search.goals)
+    if plugins:
+        found["plugins"] = ", ".join(f"{name} of {origin}" for name, origin in plugins.items())
     if context.grid is not None:
         del found["sampler"], found["stages"]
         found["designs"] = f"a fixed list of {len(context.grid.designs)}, none sampled"
@@ -357,6 +402,7 @@ def _rewrites(context: StudyContext) -> str:
 
 def _subject(context: StudyContext) -> dict[str, Any]:
     data = context.data
+    of_plugins = stored_of_plugins(context.settings.search.goals)
     cautions = []
     if data.faults:
         cautions.append(
@@ -387,10 +433,20 @@ def _subject(context: StudyContext) -> dict[str, Any]:
         "ceilings": {k: 100 * v for k, v in (data.ceilings or {}).items()},
         "latency_limit_ms": context.settings.search.latency_limit_ms,
         "objectives": list(context.settings.search.objectives),
+        **({"objectives of plugins": of_plugins} if of_plugins else {}),
         "limits": list(context.settings.search.limits),
+        "latency_is": context.settings.search.reuse_shares.words(),
         "cautions": cautions,
         **({} if context.grid is None else {"grid": _grid(context.grid, context.settings)}),
     }
+
+
+def _latency_in_words(settings: Settings) -> dict[str, str]:
+    """What stands for the latency of a design, where it is not that of one inference."""
+    said = settings.search.reuse_shares.words()
+    if not said:
+        return {}
+    return {"latency": f"{said}: encoders and fusion are timed alone, and added up by their shares"}
 
 
 def _grid(grid: Grid, settings: Settings) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from studies.config.settings import Settings
 from studies.infra.storage import open_storage
 from studies.report.terminal import duration
 from studies.results.text import counted
-from studies.results.trial_record import FINISHED, TrialRecord
 from studies.samplers.registry import chosen
+from studies.search.trial_index import TrialIndex
 from studies.study.carrying_over import EarlierStudy
 from studies.study.context import load_space_of
 from studies.study.final.final_test import is_sought
@@ -89,10 +89,11 @@ def plan_of(settings: Settings) -> Plan:
     name = _study_name(settings, space)
     study = _stored(settings.storage, name)
     trials = [] if study is None else study.get_trials(deepcopy=False)
-    tried = {TrialRecord.of(trial).name for trial in trials if trial.state in FINISHED}
-    left = tuple(each for each in dict.fromkeys(names) if each not in tried)
+    index = TrialIndex()
+    index.update(trials)
+    left = tuple(each for each in dict.fromkeys(names) if each not in index.names)
     fixed = settings.preset.grid is not None
-    finished = sum(t.state in FINISHED and not TrialRecord.of(t).again for t in trials)
+    finished = len(index.names) if fixed else index.finished
     total = settings.search.trials or len(names)
     remaining = max(0, total - finished)
     each_s, source = _seconds(settings.storage, study)
@@ -146,6 +147,8 @@ def in_words(plan: Plan, settings: Settings) -> Iterator[str]:
         yield f"{then}{counted(plan.sampled, 'design')} proposed by sampler {plan.sampler}"
     devices = ", ".join(settings.device.names)
     yield f"at most {counted(plan.timings, 'timing')} on {devices} ({settings.device.runtime})"
+    if said := settings.search.reuse_shares.words():
+        yield f"latency: {said}; the parts of each design are timed one by one"
     limit = settings.search.latency_limit_ms
     over = "" if limit is None else f"; designs over {limit:g} ms are not trained"
     repeats = f" ({FOLDS} folds each)" if settings.training.cv else ""

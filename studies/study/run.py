@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ from studies.study.final.fine_tuning import fine_tune
 from studies.study.identity import open_study
 from studies.study.lookup import stored_protocol
 from studies.study.trained_weights import bound_weights
+from studies.tracking.log import TrialLog
+from studies.tracking.trackers import check_trackers
 
 
 @contextmanager
@@ -154,6 +156,7 @@ def run_to_end(
     UsageError for flags that this space or this study has no use for, and what `open_context`,
     `open_study` and `Search.run` raise.
     """
+    check_trackers(settings.search.track)
     earlier = _earlier(settings)
     if settings.search.trials is not None:
         reporter.trial(0, settings.search.trials, "")
@@ -185,7 +188,8 @@ def run_to_end(
         context.selection.prepare()
         workers = Workers(context.home / "workers", settings.search.take_over)
         try:
-            left = _search(context, study, workers, reporter, earlier)
+            with closing(TrialLog(study, settings.search.track, reporter.line)) as log:
+                left = _search(context, study, workers, reporter, earlier, log)
             if settings.training.fine_tune:
                 fine_tune(context, study, reporter)
         finally:
@@ -217,13 +221,14 @@ def _search(
     workers: Workers,
     reporter: Any,
     earlier: EarlierStudy | None,
+    log: TrialLog,
 ) -> list[str]:
     """Searches to the total, with the further workers that the settings ask for.
 
     Returns, in words, the trials that are missing because others have them in hand.
     """
     settings = context.settings
-    search = _new_search(context, study, workers, reporter)
+    search = _new_search(context, study, workers, reporter, log)
     if earlier is not None:
         search.seed(earlier.designs)
     listed = context.grid.designs if context.grid else ()
@@ -267,9 +272,16 @@ def _work_beside(settings: Settings, total: int, threads: int, reporter: Any) ->
 
 
 def _new_search(
-    context: StudyContext, study: optuna.Study, workers: Workers, reporter: Any
+    context: StudyContext,
+    study: optuna.Study,
+    workers: Workers,
+    reporter: Any,
+    log: TrialLog | None = None,
 ) -> Search:
-    """The search of a context's settings, on its device and with its evaluators."""
+    """The search of a context's settings, on its device and with its evaluators.
+
+    The first worker logs the trials of all.
+    """
     settings = context.settings
     latency = None
     if settings.search.sampler == "ehvi" or settings.search.deferred_timing:
@@ -284,10 +296,15 @@ def _new_search(
     targets = SearchTargets(settings.search.goals, settings.search.latency_limit_ms)
     runner = TrialRunner(study, context.space, evaluators, targets, early, _seeds(context))
     sampler = sampler_maker(settings.search.sampler, settings.training.seed, context.space, latency)
-    bound = partial(bound_weights, settings.storage, study.study_name, context.home)
+
+    def after_trial() -> None:
+        bound_weights(settings.storage, study.study_name, context.home)
+        if log is not None:
+            log.update()
+
     stopping = StoppingRules(settings.search.hours, settings.search.patience)
     fixed = context.grid is not None
-    return Search(runner, workers, reporter, sampler, fixed, stopping, bound)
+    return Search(runner, workers, reporter, sampler, fixed, stopping, after_trial)
 
 
 def check_useful(settings: Settings) -> None:

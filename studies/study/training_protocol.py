@@ -59,7 +59,7 @@ def chosen_protocol(
         return replace(named, trunks=given or whole, arithmetic=native)
     epoch = epoch_macs(named, preprocessing, space)
     small = sum(epoch.values()) <= WHOLE_TRAINING_MACS
-    affordable: Trunks = "text-tuned" if epoch["text"] <= TEXT_TUNING_MACS else "frozen"
+    affordable: Trunks = "text-tuned" if 0 < epoch["text"] <= TEXT_TUNING_MACS else "frozen"
     trunks = given or (whole if small or published else affordable)
     arithmetic: Arithmetic = "fp32" if small or trunks == "frozen" else native
     return replace(named, trunks=trunks, arithmetic=arithmetic)
@@ -90,11 +90,16 @@ def resumed_protocol(
 def epoch_macs(
     protocol: TrainingProtocol, preprocessing: Preprocessing, space: SearchSpace
 ) -> dict[Modality, float]:
-    """Multiply-accumulates of one epoch of the most expensive encoder of each modality."""
+    """Multiply-accumulates of one epoch of the most expensive encoder of each modality.
+
+    0 for a modality that is not read or in which all samples are alike.
+    """
     costliest: dict[Modality, float] = dict.fromkeys(MODALITIES, 0.0)
     train = preprocessing.data.split("train")
     plan = TrainingPlan(protocol, {spec.name: spec for spec in space.encoders}, space.shapes)
     for spec in space.encoders:
+        if spec.modality in preprocessing.data.uninformative:
+            continue  # it is not fine-tuned
         genotype = plan.unimodal(spec)
         if spec.modality == "text":  # batches hold texts of like length: the mean is what counts
             mask = preprocessing.text(spec, train, genotype.text_tokens)[1]

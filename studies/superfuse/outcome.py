@@ -52,6 +52,16 @@ class Cell:
         """Validation accuracy of the best epoch in percent."""
         return np.array([each.valid for each in self.trained])
 
+    @property
+    def auc(self) -> Seeds:
+        """Area under the ROC curve on test, 0 to 1; NaN where test has one class only."""
+        return np.array([each.auc for each in self.trained])
+
+    @property
+    def roc(self) -> tuple[float, ...]:
+        """Rates of true positives at FALSE_POSITIVES, mean over seeds; () without a curve."""
+        return tuple(np.mean([each.roc for each in self.trained], axis=0).tolist())
+
     def under(self, noised: Noised, factor: float) -> Seeds:
         """Test accuracy under noise in percent."""
         at = FACTORS.index(factor)

@@ -26,13 +26,15 @@ def render(outcome: Superfused) -> str:
             plot = plots.under_noise(f"noise-{task.name}-{size}", task, held)
             under_noise.append((title, plot))
             noise_tables.append(_noise_table(title, held))
+    curves = [plots.roc_curves(outcome, task) for task in outcome.tasks]
     return document.render(
         "superfuse.html.j2",
-        [over_sizes, *(plot for _, plot in under_noise)],
+        [over_sizes, *curves, *(plot for _, plot in under_noise)],
         outcome=outcome,
         findings=text.findings(outcome),
         marks=list(_legend(outcome)),
         over_sizes=over_sizes,
+        curves=list(zip(outcome.tasks, curves, strict=True)),
         under_noise=under_noise,
         size_tables=[_size_table(outcome, task) for task in outcome.tasks],
         noise_tables=noise_tables,
@@ -53,8 +55,9 @@ def _legend(outcome: Superfused) -> Iterator[Mark]:
 
 def _size_table(outcome: Superfused, task: TaskFacts) -> Table:
     caption = (
-        f"{task.name.capitalize()} task: test accuracy in percent, its 95 % interval, and the "
-        "validation accuracy of the same epochs, which the source shows."
+        f"{task.name.capitalize()} task: test accuracy in percent, its 95 % interval, the "
+        "validation accuracy of the same epochs, which the source shows, and the area under the "
+        "ROC curve on test."
     )
     rows = [
         Row(f"{size:,}", [_clean(cell) for cell in outcome.at(task.name, size).values()])
@@ -85,7 +88,10 @@ def _columns(fusions: Iterable[Fusion]) -> list[tuple[str, str]]:
 
 
 def _clean(cell: Cell) -> tables.Cell:
-    return _figure(cell.test, f"validation {float(cell.valid.mean()):.1f}")
+    notes = [f"validation {float(cell.valid.mean()):.1f}"]
+    if cell.roc:
+        notes.append(f"AUC {float(cell.auc.mean()):.3f}")
+    return _figure(cell.test, *notes)
 
 
 def _figure(seeds: Seeds, *notes: str) -> tables.Cell:

@@ -1,4 +1,4 @@
-"""The plots of the study `superfuse`: the source's figures 1 and 3."""
+"""The plots of the study `superfuse`: the source's figures 1 to 3."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,14 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from evaluators.superfuse.model import FALSE_POSITIVES
 from evaluators.superfuse.names import FACTORS, FUSIONS, NOISED, Fusion
 from studies.report.ablation.plots import SERIES
 from studies.report.front_plot import padded
 from studies.report.plotting import Plot, axis, escaped, look
 from studies.results.outcome import Value
 from studies.superfuse.outcome import Cell, Superfused, TaskFacts, mean
-from studies.superfuse.text import percent
+from studies.superfuse.text import area, percent
 
 MARKS: dict[Fusion, tuple[str, str]] = dict(zip(FUSIONS, SERIES, strict=False))
 """Symbol and colour of each fusion."""
@@ -20,6 +21,9 @@ HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 400, 50, 52, 58, 12
 GAP = 0.035
 """Between two panels, as a share of the width."""
 TICKS = 7
+LIGHTEST = 0.25
+"""Opacity of the line of the smallest training set."""
+RATES: dict[str, Any] = {"range": [-0.02, 1.02], "dtick": 0.25, "tick0": 0}
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def over_sizes(outcome: Superfused) -> Plot:
         }
         title = f"{task.name} task"
         panels.append(Panel(title, "training pairs", series, task.majority_percent, sizes))
-    said = "Test accuracy of each fusion over training pairs. Every figure stands in the tables."
+    said = "Test accuracy of each fusion over training pairs. The tables have every figure."
     return _drawn("sizes", panels, said)
 
 
@@ -76,10 +80,61 @@ def under_noise(key: str, task: TaskFacts, held: Mapping[Fusion, Cell]) -> Plot:
         where = "text and image" if noised == "both" else noised
         panels.append(Panel(f"noise on {where}", "noise factor", series, task.majority_percent))
     said = (
-        f"Test accuracy of each fusion on the {task.name} task over the noise factor. Every figure "
-        "stands in the tables."
+        f"Test accuracy of each fusion on the {task.name} task over the noise factor. The tables "
+        "have every figure."
     )
     return _drawn(key, panels, said)
+
+
+def roc_curves(outcome: Superfused, task: TaskFacts) -> Plot:
+    """ROC curves of a task, a panel for each fusion and a line for each training size."""
+    fusions, sizes = outcome.fusions(task.name), outcome.sizes(task.name)
+    figure = go.Figure()
+    layout: dict[str, Any] = {}
+    wide = (1 - GAP * (len(fusions) - 1)) / len(fusions)
+    for k, fusion in enumerate(fusions):
+        number = str(k + 1) if k else ""
+        left = k * (wide + GAP)
+        x, y = f"x{number}", f"y{number}"
+        figure.add_shape(
+            type="line", xref=x, x0=0, x1=1, yref=y, y0=0, y1=1, layer="below",
+            line={"color": "var(--ink)", "width": 1, "dash": "dot"},
+        )  # fmt: skip
+        cells = [outcome.cell(task.name, fusion, size) for size in sizes]
+        for rank, cell in enumerate(cells):
+            share = rank / (len(cells) - 1) if len(cells) > 1 else 1.0
+            said = f"{fusion}, {cell.size:,} training pairs: AUC {area(mean(cell.auc))}"
+            figure.add_scatter(
+                x=FALSE_POSITIVES if cell.roc else (),
+                y=cell.roc,
+                xaxis=x,
+                yaxis=y,
+                mode="lines",
+                opacity=LIGHTEST + (1 - LIGHTEST) * share,
+                line={"width": 1.5, "color": f"var(--{MARKS[fusion][1]})"},
+                hoverinfo="text",
+                hovertext=[escaped(said)] * len(cell.roc),
+            )
+        ends = " to ".join(
+            dict.fromkeys(f"{each.auc.mean():.2f}" for each in (cells[0], cells[-1]))
+        )
+        layout[f"xaxis{number}"] = axis(
+            title="false positives", domain=[left, left + wide], anchor=y, **RATES
+        )
+        layout[f"yaxis{number}"] = axis(
+            title="" if k else "true positives", anchor=x, showticklabels=not k, **RATES
+        )
+        figure.add_annotation(
+            text=f"<b>{escaped(fusion)}</b>, AUC {escaped(ends)}", xref="paper", yref="paper",
+            x=left, y=1, xanchor="left", yanchor="bottom", yshift=6, showarrow=False,
+            font={"size": 12.5},
+        )  # fmt: skip
+    figure.update_layout(look(), margin={"l": LEFT, "r": RIGHT, "t": TOP, "b": BOTTOM}, **layout)
+    summary = (
+        f"ROC curves of each fusion on the {task.name} task, darker with more training pairs. The "
+        "areas under them are in the tables."
+    )
+    return Plot(f"roc-{task.name}", figure, HEIGHT, summary, min_width=330 * len(fusions))
 
 
 def _point(cell: Cell, at: float, where: str) -> Point:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -276,9 +277,7 @@ def _cells(
                 jobs += _jobs(task, fusion, size, missing)
     known = sum(len(trained) for trained in cells.values())
     if known:
-        reporter.line(
-            f"{known} of {known + sum(len(j.keys) for j in jobs)} networks are kept already"
-        )
+        reporter.line(f"{known} of {known + sum(len(j.keys) for j in jobs)} networks are cached")
     for job, done in _run(jobs, config, reporter):
         for trained in done:
             store.put(_evaluation(job, trained))
@@ -368,6 +367,8 @@ def _evaluation(job: Job, trained: Trained) -> Evaluation:
         "seed": trained.seed,
         "best_epoch": trained.best_epoch,
         "noise": {name: list(curve) for name, curve in trained.noise.items()},
+        "auc": None if isnan(trained.auc) else trained.auc,
+        "roc": list(trained.roc),
         "train_s": trained.train_s,
         "noise_s": trained.noise_s,
     }
@@ -382,6 +383,8 @@ def _trained(seed: int, kept: Evaluation) -> Trained:
         kept["accuracy"].value,
         told["best_epoch"],
         {name: tuple(curve) for name, curve in told["noise"].items()},
+        nan if told["auc"] is None else told["auc"],
+        tuple(told["roc"]),
         told["train_s"],
         told["noise_s"],
     )

@@ -1,16 +1,19 @@
 """The study `superfuse` on a terminal of 80 columns, and as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from math import isnan
 from typing import Any
 
 from rich.console import Console
 
+from evaluators.superfuse.model import FALSE_POSITIVES
 from evaluators.superfuse.names import FACTORS, NOISED, Fusion
 from studies.report.paragraphs import say, say_all
 from studies.results.outcome import Value
-from studies.superfuse.outcome import Cell, Superfused, mean, seconds
+from studies.superfuse.outcome import Cell, Superfused, TaskFacts, mean, seconds
 from studies.superfuse.text import (
+    area,
     as_published,
     conditions,
     findings,
@@ -30,13 +33,10 @@ def show(outcome: Superfused, console: Console) -> None:
     for note in (outcome.data_note, *outcome.notes):
         say(console, note)
     for task in outcome.tasks:
-        fusions = outcome.fusions(task.name)
-        console.print()
-        say(console, f"{task.name.capitalize()} task: test accuracy in %, mean and 95 % over seeds")
-        _row(console, "training pairs", fusions)
-        for size in outcome.sizes(task.name):
-            cells = [outcome.cell(task.name, fusion, size) for fusion in fusions]
-            _row(console, f"{size:,}", [_short(mean(cell.test)) for cell in cells])
+        said = "test accuracy in %, mean and 95 % over seeds"
+        _over_sizes(console, outcome, task, said, lambda cell: _short(mean(cell.test)))
+        said = "area under the ROC curve on test"
+        _over_sizes(console, outcome, task, said, lambda cell: area(mean(cell.auc)))
         for size in outcome.shown_sizes(task.name):
             _noise(console, title_of(task, size), outcome.at(task.name, size))
     for finding in findings(outcome):
@@ -44,6 +44,22 @@ def show(outcome: Superfused, console: Console) -> None:
     say_all(console, "As published", as_published(outcome))
     say_all(console, "Different, or left open by the source", not_as_published(outcome))
     say_all(console, "Conditions", [f"{k}: {v}" for k, v in conditions(outcome).items()])
+
+
+def _over_sizes(
+    console: Console,
+    outcome: Superfused,
+    task: TaskFacts,
+    what: str,
+    figure: Callable[[Cell], str],
+) -> None:
+    fusions = outcome.fusions(task.name)
+    console.print()
+    say(console, f"{task.name.capitalize()} task: {what}")
+    _row(console, "training pairs", fusions)
+    for size in outcome.sizes(task.name):
+        cells = (outcome.cell(task.name, fusion, size) for fusion in fusions)
+        _row(console, f"{size:,}", [figure(cell) for cell in cells])
 
 
 def _noise(console: Console, title: str, held: Mapping[Fusion, Cell]) -> None:
@@ -78,6 +94,7 @@ def as_json(outcome: Superfused) -> dict[str, Any]:
         "seeds": [each.seed for each in outcome.cells[0].trained],
         "regime": asdict(outcome.config),
         "noise_factors": list(FACTORS),
+        "false_positive_rates": list(FALSE_POSITIVES),
         "findings": [asdict(finding) for finding in findings(outcome)],
         "as_published": list(as_published(outcome)),
         "not_as_published": list(not_as_published(outcome)),
@@ -89,6 +106,7 @@ def as_json(outcome: Superfused) -> dict[str, Any]:
 
 def _cell(cell: Cell) -> dict[str, Any]:
     train_s, noise_s = seconds([cell])
+    auc = mean(cell.auc)
     return {
         "task": cell.task,
         "fusion": cell.fusion,
@@ -96,6 +114,8 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "test_percent": asdict(mean(cell.test)),
         "valid_percent": asdict(mean(cell.valid)),
         "test_percent_by_seed": cell.test.tolist(),
+        "auc": None if isnan(auc.value) else asdict(auc),
+        "roc": list(cell.roc),
         "best_epoch_by_seed": [each.best_epoch for each in cell.trained],
         "noise_percent": {
             noised: [asdict(mean(cell.under(noised, factor))) for factor in FACTORS]

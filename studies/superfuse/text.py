@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import atan, pi
+from math import atan, isnan, pi
 
 from evaluators.superfuse.names import Fusion
 from studies.results.outcome import Value
@@ -124,6 +124,13 @@ def percent(value: Value) -> str:
     return f"{number(value.value)} % ({number(value.low)} to {number(value.high)})"
 
 
+def area(value: Value) -> str:
+    """`0.982 (0.979-0.985)`; `-` where there is no curve."""
+    if isnan(value.value):
+        return "-"
+    return f"{value.value:.3f} ({value.low:.3f}-{value.high:.3f})"
+
+
 def points(value: Value, unit: str = "points") -> str:
     """`44.6 points (44.2 to 45.0)`."""
     return f"{number(value.value)} {unit} ({number(value.low)} to {number(value.high)})"
@@ -173,6 +180,9 @@ def not_as_published(outcome: Superfused) -> tuple[str, ...]:
         "here is that epoch's accuracy on test, and the former in the table.",
         "Its bars are standard deviations between networks; these are 95 % intervals of their "
         "mean, over seeds alone: other data are not in them.",
+        "Its ROC curves are of one network each; these are means over seeds of the rate of true "
+        "positives at each rate of false positives. The positive class is the second of two; of "
+        "more classes, each against the rest, averaged.",
         "It tests one checkpoint of each fusion under noise; here all networks of a size are, each "
         "with noise of its own, which is drawn once and scaled.",
         f"It names no activation between the two linear layers: here {between} there. With none, "

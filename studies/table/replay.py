@@ -174,8 +174,8 @@ def as_text(entries: Sequence[Mapping[str, Any]]) -> str:
             held = [entry for entry in entries if entry["noise"] is noise]
             if not held:
                 continue
-            told = "one seed's accuracy told" if noise else "mean accuracy told"
-            lines.append(f"share of the front's hypervolume {words}, {told}")
+            accuracy = "accuracy of one seed" if noise else "mean accuracy"
+            lines.append(f"share of the front's hypervolume {words}, {accuracy}")
             at = held[0][what]
             lines.append("sampler     " + "".join(f"{n + ' trials':>19} " for n in at) + " s/trial")
             for entry in held:

@@ -35,8 +35,8 @@ FIGURES = {
     "parameters": "of the whole network",
     "macs": "multiply-accumulates of one inference",
     "probe_r2": "percent of the spread of validation that the closed-form probe explains",
-    "probe_s": "seconds of the probe on kept features, one core",
-    "training_s": "seconds of one training on kept features, one core",
+    "probe_s": "seconds of the probe on cached features, one core",
+    "training_s": "seconds of one training on cached features, one core",
 }
 """Columns beside the decisions."""
 _ARRAYS = (

@@ -3,6 +3,7 @@
 import errno
 import json
 import platform
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -20,17 +21,21 @@ from search_space.design.encoder import SOUND_HZ
 from search_space.design.genotype import Genotype
 from search_space.encoders.pixels import normalisation
 from search_space.encoders.sounds import sound_input, sound_recipe
+from studies.config.options import DeviceOptions
 from studies.config.paths import check_folder
 from studies.config.usage import UsageError
 from studies.report import terminal
 from studies.report.progress import Reporter
 from studies.results import text as result_text
 from studies.results.fine_tuned import ATTRIBUTE, RIGHTS, TEST
-from studies.results.study_outcome import CONDITIONS, PROTOCOL, TESTS, rows_of
+from studies.results.study_outcome import CONDITIONS, PROTOCOL, SUBJECT, TESTS, rows_of
 from studies.results.trial_record import TimingRecord, TrialRecord, TrialResult, genotype_of
 from studies.study.context import StudyContext
 from studies.trained import export_files
 from studies.trained.export_folder import CARD, filled
+from studies.trained.split import check_splits, write_split
+from studies.trained.split import in_words as parts_in_words
+from studies.trained.timing import TimingDevice, timing_device
 from studies.trained.trial import context_of, trained_trial
 
 PACKAGES = ("fusion-nas", "torch", "transformers", "timm", "onnx", "onnxruntime", "optuna", "numpy")
@@ -56,6 +61,7 @@ class Exported:
         without: names of the graphs that run without one modality.
         has_test_figures: whether the study has looked at test for this trial.
         no_predictor: in words, why there is no predict.py; empty where there is one.
+        split: in words, what the parts take; empty where there are none.
     """
 
     folder: Path
@@ -63,15 +69,21 @@ class Exported:
     without: tuple[str, ...]
     has_test_figures: bool
     no_predictor: str = ""
+    split: str = ""
 
 
 def export_trial(
-    study: optuna.Study, number: int, out: Path | None, fine_tuned: bool = False
+    study: optuna.Study,
+    number: int,
+    out: Path | None,
+    fine_tuned: bool = False,
+    split_on: DeviceOptions | None = None,
 ) -> None:
     """Write an export and print what it is. Raises what `write_export` raises."""
     console = terminal.open_console()
+    folder = out or Path(f"export-{number}")
     with terminal.progress(console) as reporter:
-        done = write_export(study, number, out or Path(f"export-{number}"), fine_tuned, reporter)
+        done = write_export(study, number, folder, fine_tuned, reporter, split_on)
     graphs = "".join(f"{file}, " for file in done.without)
     megabytes = (done.folder / NETWORK).stat().st_size / 1e6
     console.print(
@@ -93,10 +105,17 @@ def export_trial(
         )
     if not done.has_test_figures:
         console.print(NOT_LOOKED_AT, highlight=False, soft_wrap=True)
+    if done.split:
+        console.print(f"parts: {done.split}", highlight=False, soft_wrap=True)
 
 
 def write_export(
-    study: optuna.Study, number: int, folder: Path, fine_tuned: bool, reporter: Reporter
+    study: optuna.Study,
+    number: int,
+    folder: Path,
+    fine_tuned: bool,
+    reporter: Reporter,
+    split_on: DeviceOptions | None = None,
 ) -> Exported:
     """Writes `network.onnx`, `predict.py`, `README.md`, `card.json` and the tokenizer.
 
@@ -111,7 +130,8 @@ def write_export(
     moved to `folder` at the end.
     The card holds the test figures that the study has, and none are made for it: whoever chooses
     among trials by test figures has no test left. `fine_tuned` takes the weights and figures that
-    fine-tuning the whole network left.
+    fine-tuning the whole network left. With `split_on` the encoders and the fusion are written too,
+    compared with the whole network and timed in turns with it on that device.
     Raises UsageError for a trial that cannot be exported, ParityError where ONNX differs, in
     its numbers or in what it is right about.
     """
@@ -125,7 +145,12 @@ def write_export(
         figures, tests = _figures(kept), kept.get(TEST)
     check_folder(folder)
     genotype = genotype_of(trial)
-    with context_of(study, reporter) as context:
+    with ExitStack() as stack:
+        device = None
+        if split_on is not None:
+            check_splits(number, genotype)
+            device = stack.enter_context(timing_device(split_on))
+        context = stack.enter_context(context_of(study, reporter))
         quality = context.quality.other(whole=True) if fine_tuned else context.quality
         quality.prepare()
         artifact = quality.exporter.artifact(genotype)
@@ -143,6 +168,9 @@ def write_export(
                 tokenizer.save(made)
             if genotype.audio_encoder and (filters := _sound(context, genotype)[1]) is not None:
                 np.save(made / "sound-filters.npy", filters)
+            parts = None
+            if device is not None:
+                parts = _split(quality, genotype, made / NETWORK, artifact, device)
             no_predictor = _no_predictor(context, genotype, made)
             encoders = [context.space.encoder(name) for name in genotype.encoders.values()]
             source = context.settings.data.source
@@ -170,29 +198,54 @@ def write_export(
                 "greatest_difference_from_torch": artifact.max_difference,
                 "rewritten": list(artifact.rewritten),
                 "without_a_modality": without,
+                "split": parts,
                 "inputs": [input_.as_json() for input_ in artifact.inputs],
                 "pixels": _pixel_rule(context, genotype),
                 "sound": _sound_rule(context, genotype),
                 "preprocessing": _preprocessing(context, genotype),
                 "predictor": not no_predictor,
                 "no_predictor": no_predictor,
+                "whole_pipeline": None,
             }
             if not no_predictor:
                 export_files.write_predictor(made, genotype)
                 card["example"] = {"inputs": export_files.write_example(made, genotype)}
                 _write_card(made, card)
-                network = export_files.predictor_of(made).Network(made)
+                predict = export_files.predictor_of(made)
+                network = predict.Network(made)
                 samples = context.data.split("valid")
                 export_files.check_predictor(network, quality.exporter, genotype, samples)
-                card["example"]["probabilities"] = network.predict(
-                    **export_files.example_inputs(made, card)
-                )
+                example = export_files.example_inputs(made, card)
+                card["example"]["probabilities"] = network.predict(**example)
+                card["whole_pipeline"] = export_files.pipeline_ms(predict, network, example)
             _write_card(made, card)
             (made / export_files.README).write_text(export_files.readme(card), encoding="utf-8")
             (made / "environment.txt").write_text(_environment(), encoding="utf-8")
             export_files.write_sums(made)
     files = tuple(str(each["file"]) for each in without.values())
-    return Exported(folder, artifact.max_difference, files, bool(tests), no_predictor)
+    return Exported(
+        folder,
+        artifact.max_difference,
+        files,
+        bool(tests),
+        no_predictor,
+        parts_in_words(parts) if parts else "",
+    )
+
+
+def _split(
+    quality: QualityEvaluator,
+    genotype: Genotype,
+    file: Path,
+    artifact: Artifact,
+    device: TimingDevice,
+) -> dict[str, Any]:
+    """Writes the parts of a written graph, compared with it on some validation samples."""
+    samples = quality.data.split("valid")
+    chosen = samples[:: max(1, -(-len(samples) // export_files.COMPARED_SAMPLES))]
+    rows = quality.exporter.inputs(genotype, chosen)
+    expected = quality.exporter.logits_of(file, genotype, chosen)
+    return write_split(file, genotype, artifact.inputs, rows, expected, device)
 
 
 def _write_card(folder: Path, card: dict[str, Any]) -> None:
@@ -221,6 +274,9 @@ def _latency(study: optuna.Study, number: int, result: TrialResult) -> dict[str,
     row = next((row for row in rows_of(study) if row.number == number), None)
     value, timing = None if row is None else row.latency, result.timing
     words = f"{result_text.milliseconds(value, ' to ')} ms" if value else "not timed"
+    is_expected = study.user_attrs[SUBJECT].get("latency_is")
+    if value and is_expected:
+        words += f", {is_expected}"
     found: dict[str, Any] = {"words": words, "ms": None, "timing": timing and asdict(timing)}
     if row is not None:
         found |= {"state": row.state, "reason": row.reason, "disturbed": row.crowded}

@@ -1,6 +1,8 @@
 """The files of an export beside its networks: predict.py, README, licences, checksums."""
 
 import json
+import os
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from evaluators.onnx.artifacts import ParityError
 from evaluators.quality.exporter import NetworkExporter
 from search_space.design.encoder import SOUND_HZ, EncoderSpec
 from search_space.design.genotype import Genotype
+from studies.trained.split import readme_lines
 
 PREDICT, README, REQUIREMENTS, SUMS = (
     "predict.py",
@@ -33,6 +36,8 @@ NEEDED = {
 """Packages that predict.py needs, and the modality that needs each."""
 EXAMPLE_TEXT = "an example of a text"
 COMPARED_SAMPLES = 24
+TIMED = 20
+"""Predictions of the example that are timed."""
 CLOSE = 1e-3
 """Greatest difference of prepared sounds, whose logarithms magnify rounding; pixels are equal."""
 NOT_STATED = "not stated in its folder"
@@ -80,6 +85,16 @@ def predictor_of(folder: Path) -> Any:
     # Not by import, which would write __pycache__ into the folder.
     exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
     return module
+
+
+def pipeline_ms(predict: Any, network: Any, example: Mapping[str, Any]) -> dict[str, Any]:
+    """Time what predict.py, as `predictor_of` gives it, does with the example on this machine.
+
+    Returns median and 95th percentile of each stage in milliseconds, and the machine.
+    """
+    times = network.times_ms(**example, repeats=TIMED)
+    machine = f"{platform.machine()}, {os.cpu_count()} processors"
+    return {"machine": machine, "ms": predict.quantiles(times)}
 
 
 def check_predictor(
@@ -168,6 +183,8 @@ def readme(card: Mapping[str, Any]) -> str:
         ]
     else:
         lines += ["## Inputs", "", f"No predict.py: {card['no_predictor']}.", ""]
+    if card["split"]:
+        lines += readme_lines(card["split"])
     lines += ["## Card", "", "| | |", "|---|---|"]
     rows = {
         "classes": ", ".join(card["classes"]),
@@ -176,6 +193,7 @@ def readme(card: Mapping[str, Any]) -> str:
         "accuracy of this file on validation": f"{card['exported_valid_accuracy']:.1f} %",
         "accuracy on test": _percent((card["test"] or {}).get("accuracy")) or card["test_note"],
         "latency": latency["words"],
+        "whole pipeline": _pipeline(card["whole_pipeline"]),
         "device": card["conditions"].get("device", ""),
         "runtime": card["conditions"].get("runtime", ""),
         "timing": card["conditions"].get("timing", ""),
@@ -218,6 +236,14 @@ def _about_inputs(card: Mapping[str, Any]) -> str:
     for absent, graph in card["without_a_modality"].items():
         said.append(f"`--without {absent}` runs {graph['file']}.")
     return " ".join(said)
+
+
+def _pipeline(found: Mapping[str, Any] | None) -> str:
+    """Medians of the stages of a prediction, and where they were measured."""
+    if not found:
+        return ""
+    said = ", ".join(f"{name} {ms['median']:.3g} ms" for name, ms in found["ms"].items())
+    return f"{said}; predict.py with the example where it was exported ({found['machine']})"
 
 
 def _percent(value: Sequence[float | None] | None) -> str:

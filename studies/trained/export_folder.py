@@ -12,6 +12,8 @@ CARD = "card.json"
 """Written last: a folder with a card holds all that the card names."""
 _EARLIER = (
     "without-*.onnx",
+    "*-encoder.onnx",
+    "fusion.onnx",
     "predict.py",
     "requirements.txt",
     "example.png",

@@ -8,15 +8,33 @@ images) and numpy alone. Inputs are prepared as they were for training; `card.js
 
     from predict import Network
     Network().predict(text="a sentence", image="picture.png")
+
+Of an export with `--split`, a picture that is asked about several times is encoded once:
+
+    network = Network(keep=100)  # the last 100 encoded inputs, by content
+    network.predict(text="a sentence", image="picture.png")
+    network.predict(text="another sentence", image="picture.png")
+
+    picture = network.encode(image="picture.png")  # or kept by the caller
+    network.predict(text="a sentence", image=picture)
+
+What an inference takes from the sentence and the file to the answer, on the machine that runs this:
+
+    python predict.py --text "a sentence" --image picture.png --time
 """
 
 import argparse
+import contextlib
 import hashlib
+import io
 import json
 import sys
+import time
 import warnings
 import wave
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +48,9 @@ CARD, SUMS, NETWORK = "card.json", "SHA256SUMS", "network.onnx"
 FILTERS = "sound-filters.npy"
 FLAGS = {"text": "text", "vision": "image", "audio": "sound"}
 """What each modality is called on the command line."""
+STAGES = {"text": "tokenise", "vision": "decode and resize", "audio": "read the sound"}
+"""What preparing each modality is called."""
+WARM_UP, REPEATS, MOST_REPEATS = 5, 50, 100_000
 TOLERANCE = 1e-4
 """Greatest difference of the example's probabilities from those that were exported."""
 MOST_PIXELS, MOST_JPEG_PIXELS = 64_000_000, 250_000_000
@@ -40,6 +61,21 @@ class InputError(ValueError):
     """An input or a file that cannot be used; the text says which and what to do."""
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """An input as its encoder gave it, for `Network.predict` in place of the input itself.
+
+    Attributes:
+        modality: text, vision or audio.
+        encoder: SHA-256 of the encoder's file.
+        tensors: what the fusion reads, by name.
+    """
+
+    modality: str
+    encoder: str
+    tensors: dict[str, npt.NDArray[Any]]
+
+
 class Network:
     """One exported network.
 
@@ -47,14 +83,19 @@ class Network:
         card: the content of `card.json`.
         classes: names of the classes, in the order of the probabilities.
         reads: modalities that it reads, of text, vision and audio.
+        kept: encoded inputs by modality and content, the latest last.
     """
 
-    def __init__(self, folder: str | Path = FOLDER, without: str | None = None) -> None:
+    def __init__(
+        self, folder: str | Path = FOLDER, without: str | None = None, keep: int = 0
+    ) -> None:
         """Load the network of a folder.
 
         Args:
             folder: what `fusion-nas export` wrote.
             without: text, vision or audio: the graph that runs without it.
+            keep: so many encoded inputs are kept, and an input of the same content is not encoded
+                again; the network is then run by its parts, which `export --split` writes.
 
         Raises:
             InputError: A file is missing or altered, or there is no such graph.
@@ -76,15 +117,22 @@ class Network:
         path = self.file(graph)
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise InputError(f"{path}: not the file that was exported (checksum); export it again")
-        self._session: Any = None
+        self._sessions: dict[Path, Any] = {}
         self._path = path
         self._tokenizer: Any = None
+        if keep < 0:
+            raise InputError(f"keep {keep}: give 0 or more encoded inputs")
+        self._keep = keep
+        self.kept: OrderedDict[tuple[str, str], Encoded] = OrderedDict()
+        self._parts: dict[str, dict[str, Any]] = {}
+        if keep:
+            self._load_parts()
 
     def predict(
         self,
-        text: str | None = None,
-        image: str | Path | None = None,
-        sound: str | Path | None = None,
+        text: str | Encoded | None = None,
+        image: str | Path | Encoded | None = None,
+        sound: str | Path | Encoded | None = None,
     ) -> dict[str, float]:
         """Return the probability of each class.
 
@@ -93,16 +141,142 @@ class Network:
             image: an image file.
             sound: a WAV file of one channel, 16 bits, 16 kHz.
 
-        Raises:
+        Each may be what `encode` gave for it. Raises:
             InputError: An input is missing, empty, cannot be read, or is not read by the network.
         """
-        fed = self.inputs(text, image, sound)
-        session = self._opened()
-        names = [entry.name for entry in session.get_inputs()]
-        logits = session.run(["logits"], {name: fed[name] for name in names})[0][0]
-        logits = logits.astype(np.float64)
+        given = {"text": text, "vision": image, "audio": sound}
+        if self._keep or any(isinstance(value, Encoded) for value in given.values()):
+            fed, path = self._encoded(given), self._part("fusion")
+        else:
+            fed, path = self.inputs(text, image, sound), self._path  # type: ignore[arg-type]
+        logits = self._run(path, fed)["logits"][0].astype(np.float64)
         weights = np.exp(logits - logits.max())
         return dict(zip(self.classes, map(float, weights / weights.sum()), strict=True))
+
+    def times_ms(
+        self,
+        text: str | None = None,
+        image: str | Path | None = None,
+        sound: str | Path | None = None,
+        repeats: int = REPEATS,
+    ) -> dict[str, Floats]:
+        """Time whole predictions, from the inputs as `predict` takes them to the logits.
+
+        Args:
+            text: a text that is not empty.
+            image: an image file.
+            sound: a WAV file, as in `predict`.
+            repeats: predictions that are timed, after a few that are not.
+
+        Returns:
+            Milliseconds (repeats,) of each stage: preparing each input, "network" and "total".
+
+        Raises:
+            InputError: As `predict` does, and for repeats outside 1 to 100,000.
+        """
+        if not 1 <= repeats <= MOST_REPEATS:
+            raise InputError(f"--time {repeats}: give 1 to {MOST_REPEATS} repeats")
+        given = {"text": text, "vision": image, "audio": sound}
+        self.inputs(text, image, sound)  # errors and warnings, once
+        found: dict[str, list[float]] = {}
+        with contextlib.redirect_stderr(io.StringIO()):
+            for number in range(WARM_UP + repeats):
+                fed: dict[str, npt.NDArray[Any]] = {}
+                ends = [time.perf_counter()]
+                for modality in self.reads:
+                    fed |= self._prepared({modality: given[modality]})
+                    ends.append(time.perf_counter())
+                self._run(self._path, fed)
+                ends.append(time.perf_counter())
+                if number >= WARM_UP:
+                    names = (*(STAGES[modality] for modality in self.reads), "network")
+                    for name, taken in zip(names, np.diff(ends), strict=True):
+                        found.setdefault(name, []).append(1000 * taken)
+                    found.setdefault("total", []).append(1000 * (ends[-1] - ends[0]))
+        return {name: np.array(times, np.float32) for name, times in found.items()}
+
+    def encode(
+        self,
+        text: str | None = None,
+        image: str | Path | None = None,
+        sound: str | Path | None = None,
+    ) -> Encoded:
+        """Run the encoder of one input, and return what `predict` takes in place of the input.
+
+        Raises InputError where not exactly one input is given, or it cannot be read.
+        """
+        every = {"text": text, "vision": image, "audio": sound}
+        given = {modality: value for modality, value in every.items() if value is not None}
+        if len(given) != 1:
+            raise InputError("encode takes one input: a text, an image or a sound")
+        (modality,) = given
+        self._check_read(given, complete=False)
+        path = self._part(FLAGS[modality])
+        tensors = self._run(path, self._prepared(given))
+        return Encoded(modality, self._parts[FLAGS[modality]]["sha256"], tensors)
+
+    def _encoded(self, given: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
+        """What the fusion reads of inputs, some of which may be encoded or kept."""
+        self._check_read(given)
+        fed: dict[str, npt.NDArray[Any]] = {}
+        for modality, value in given.items():
+            if value is None:
+                continue
+            self._part(FLAGS[modality])
+            if isinstance(value, Encoded):
+                expected = self._parts[FLAGS[modality]]["sha256"]
+                if (value.modality, value.encoder) != (modality, expected):
+                    raise InputError(
+                        f"the encoded {FLAGS[value.modality]} is not from the {FLAGS[modality]} "
+                        "encoder of this export: encode it again"
+                    )
+                fed |= value.tensors
+            else:
+                fed |= self._once(modality, value).tensors
+        return fed
+
+    def _once(self, modality: str, value: Any) -> Encoded:
+        """The input encoded now, or kept from an earlier input of the same content."""
+        if modality == "text":
+            content = str(value).encode()
+        else:
+            path = Path(value).expanduser()
+            if not path.is_file():
+                raise InputError(f"{path}: there is no such {FLAGS[modality]}")
+            content = path.read_bytes()
+        key = modality, hashlib.sha256(content).hexdigest()
+        if key not in self.kept:
+            self.kept[key] = self.encode(**{FLAGS[modality]: value})
+        self.kept.move_to_end(key)
+        found = self.kept[key]
+        while len(self.kept) > self._keep:
+            self.kept.popitem(last=False)
+        return found
+
+    def _load_parts(self) -> None:
+        if self.absent is not None:
+            raise InputError(f"the graph without {self.absent} has no parts: leave one of them out")
+        if not self.card.get("split"):
+            raise InputError("the export has no parts: export it again with --split")
+        self._parts = {part["name"]: part for part in self.card["split"]["parts"]}
+
+    def _part(self, name: str) -> Path:
+        """The file of a part, checked when it is first asked for."""
+        if not self._parts:
+            self._load_parts()
+        part = self._parts[name]
+        path = self.file(part["file"])
+        if path in self._sessions:
+            return path
+        if hashlib.sha256(path.read_bytes()).hexdigest() != part["sha256"]:
+            raise InputError(f"{path}: not the file that was exported (checksum); export it again")
+        return path
+
+    def _run(self, path: Path, fed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        session = self._opened(path)
+        names = [entry.name for entry in session.get_outputs()]
+        read = {entry.name: fed[entry.name] for entry in session.get_inputs()}
+        return dict(zip(names, session.run(names, read), strict=True))
 
     def inputs(
         self,
@@ -111,22 +285,29 @@ class Network:
         sound: str | Path | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """Return what the graph reads, by input name, of batch 1. Raises InputError."""
-        given: dict[str, Any] = {"text": text, "vision": image, "audio": sound}
-        for modality, value in given.items():
-            flag = FLAGS[modality]
-            if value is None and modality in self.reads:
+        given = {"text": text, "vision": image, "audio": sound}
+        self._check_read(given)
+        return self._prepared(given)
+
+    def _check_read(self, given: dict[str, Any], complete: bool = True) -> None:
+        """Raises InputError for an input that is not read, or of a complete set one that lacks."""
+        for modality in FLAGS:
+            flag, value = FLAGS[modality], given.get(modality)
+            if value is None and modality in self.reads and complete:
                 raise InputError(
                     f"the network reads {flag}: give --{flag}{self._instead(modality)}"
                 )
             if value is not None and modality not in self.reads:
                 raise InputError(f"the network reads no {flag} here: leave --{flag} out")
+
+    def _prepared(self, given: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
         fed: dict[str, npt.NDArray[Any]] = {}
-        if text is not None:
-            fed["input_ids"], fed["attention_mask"] = self._ids(text)
-        if image is not None:
-            fed["pixel_values"] = self._pixels(Path(image).expanduser())
-        if sound is not None:
-            fed["input_values"] = self._sound(Path(sound).expanduser())
+        if given.get("text") is not None:
+            fed["input_ids"], fed["attention_mask"] = self._ids(given["text"])
+        if given.get("vision") is not None:
+            fed["pixel_values"] = self._pixels(Path(given["vision"]).expanduser())
+        if given.get("audio") is not None:
+            fed["input_values"] = self._sound(Path(given["audio"]).expanduser())
         return fed
 
     def _instead(self, modality: str) -> str:
@@ -142,15 +323,15 @@ class Network:
             raise InputError(f"{path}: missing; it belongs to the export, export it again")
         return path
 
-    def _opened(self) -> Any:
-        if self._session is None:
+    def _opened(self, path: Path) -> Any:
+        if path not in self._sessions:
             import onnxruntime
 
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
             providers = ["CPUExecutionProvider"]
-            self._session = onnxruntime.InferenceSession(str(self._path), options, providers)
-        return self._session
+            self._sessions[path] = onnxruntime.InferenceSession(str(path), options, providers)
+        return self._sessions[path]
 
     def _ids(self, text: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Token ids and mask, (1, L) each, cut and padded to the length of the graph."""
@@ -211,8 +392,11 @@ def check(folder: Path = FOLDER) -> str:
         FLAGS[modality]: value if modality == "text" else folder / value
         for modality, value in example["inputs"].items()
     }
-    found = network.predict(**given)
-    apart = max(abs(found[name] - value) for name, value in example["probabilities"].items())
+    runs = [network.predict(**given)]
+    if network.card.get("split"):
+        runs.append(Network(folder, keep=len(given)).predict(**given))
+    expected = example["probabilities"]
+    apart = max(abs(found[name] - value) for found in runs for name, value in expected.items())
     if apart > TOLERANCE:
         raise InputError(
             f"the example gives probabilities that differ by {apart:.1e} from those that were "
@@ -300,6 +484,23 @@ def _log_mel(waveform: Floats, rule: dict[str, Any], filters: Floats) -> Floats:
     return shaped
 
 
+def quantiles(times: dict[str, Floats]) -> dict[str, dict[str, float]]:
+    """Median and 95th percentile of each stage, in milliseconds."""
+    return {
+        name: {"median": float(np.median(ms)), "p95": float(np.quantile(ms, 0.95))}
+        for name, ms in times.items()
+    }
+
+
+def _show_times(stages: dict[str, dict[str, float]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"ms": stages}))
+        return
+    widest = max(map(len, stages))
+    for name, ms in stages.items():
+        print(f"{name.ljust(widest)}  {ms['median']:9.3f} ms   p95 {ms['p95']:9.3f} ms")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Run the exported network of this folder.")
@@ -307,6 +508,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--image", help="an image file")
     parser.add_argument("--sound", help="a WAV file of one channel, 16 bits, 16 kHz")
     parser.add_argument("--without", choices=tuple(FLAGS), help="run the graph without a modality")
+    parser.add_argument("--split", action="store_true", help="run the parts, not network.onnx")
+    parser.add_argument(
+        "--time",
+        type=int,
+        nargs="?",
+        const=REPEATS,
+        metavar="REPEATS",
+        help=f"time each stage of a prediction; {REPEATS} repeats if no number is given",
+    )
     parser.add_argument("--check", action="store_true", help="verify checksums and the example")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(arguments)
@@ -314,7 +524,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.check:
             print(check())
             return 0
-        network = Network(without=given.without)
+        if given.time is not None and given.split:
+            raise InputError("--time runs network.onnx whole: leave --split out")
+        network = Network(without=given.without, keep=len(FLAGS) if given.split else 0)
+        if given.time is not None:
+            times = network.times_ms(given.text, given.image, given.sound, given.time)
+            _show_times(quantiles(times), given.json)
+            return 0
         found = network.predict(given.text, given.image, given.sound)
     except InputError as error:
         print(f"predict.py: {error}", file=sys.stderr)

@@ -35,7 +35,7 @@ class Predictor:
     def predict(
         self,
         number: int,
-        texts: Sequence[str],
+        texts: Sequence[str] | None = None,
         images: Sequence[str | Path] | None = None,
         sounds: Sequence[str | Path] | None = None,
     ) -> npt.NDArray[np.float32]:
@@ -47,19 +47,20 @@ class Predictor:
         genotype = genotype_of(trained_trial(self._study, number))
         if isinstance(texts, str):
             raise ValueError("texts is one text: give a list of texts")
-        texts = list(texts)
         given = {
-            "text": texts,
+            "text": None if texts is None else list(texts),
             "vision": None if images is None else list(images),
             "audio": None if sounds is None else list(sounds),
         }
         for modality, inputs in given.items():
             if inputs is None and modality in genotype.encoders:
                 raise ValueError(f"trial {number} reads {modality}: give it too")
-            if inputs is not None and len(inputs) != len(texts):
-                raise ValueError(f"{len(inputs)} inputs of {modality} for {len(texts)} texts")
+        counts = {m: len(inputs) for m, inputs in given.items() if inputs is not None}
+        if len(set(counts.values())) > 1:
+            said = ", ".join(f"{count} of {modality}" for modality, count in counts.items())
+            raise ValueError(f"inputs of different numbers: {said}")
         pictures, recordings = given["vision"], given["audio"]
-        if not texts:
+        if not (count := next(iter(counts.values()))):
             return np.zeros((0, len(self.classes)), np.float32)
         if number not in self._networks:
             self._networks[number] = self._trainer.trained(genotype).cpu().eval()
@@ -67,14 +68,14 @@ class Predictor:
             Sample(
                 id=f"input {k}",
                 group=f"input {k}",
-                text=text,
+                text="" if given["text"] is None else str(given["text"][k]),
                 label=0,
                 score=None,
                 split="test",
                 image=None if pictures is None else Path(pictures[k]).expanduser(),
                 sound=None if recordings is None else Path(recordings[k]).expanduser(),
             )
-            for k, text in enumerate(texts)
+            for k in range(count)
         ]
         with torch.inference_mode():
             logits = [

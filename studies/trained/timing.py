@@ -143,6 +143,23 @@ def time_file(
     return found
 
 
+def time_in_turns(device: TimingDevice, files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Time files of fixed shapes in turns, and return the readings of each by its name.
+
+    Rounds go through the files forwards, backwards, backwards, forwards.
+
+    Raises:
+        MeasureError: The device cannot run a file, or no reading was stable.
+        UsageError: A file cannot be timed as it is.
+    """
+    readings: dict[str, list[MeasureResult]] = {name: [] for name in files}
+    for forwards in (True, False, False, True):
+        for name in list(files)[:: 1 if forwards else -1]:
+            found = _stable(device, files[name], {}, "stop other programs, and repeat the command")
+            readings[name].append(found)
+    return {name: _as_json(files[name], found) for name, found in readings.items()}
+
+
 def check_slowdown(found: Mapping[str, Any]) -> str:
     """Return the comparison in words, for what `time_file` returned.
 
@@ -184,7 +201,12 @@ def shapes_of(given: Sequence[str], flag: str = "shape") -> dict[str, tuple[int,
     return shapes
 
 
-def _stable(device: TimingDevice, path: Path, shapes: Shapes) -> MeasureResult:
+def _stable(
+    device: TimingDevice,
+    path: Path,
+    shapes: Shapes,
+    way_out: str = "stop other programs, or give --timing shared",
+) -> MeasureResult:
     from evaluators.latency.evaluator import MeasureError
 
     try:
@@ -194,8 +216,7 @@ def _stable(device: TimingDevice, path: Path, shapes: Shapes) -> MeasureResult:
     if not result.stable:
         raise MeasureError(
             f"{path.name} on {device.name}: no stable reading "
-            f"({'; '.join(result.instability_reasons)}); stop other programs, or give "
-            "--timing shared"
+            f"({'; '.join(result.instability_reasons)}); {way_out}"
         )
     return result
 

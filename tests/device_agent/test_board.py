@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.board.description import DeviceInfo, RuntimeInfo
-from device_agent.board.power import Energy, EnergyError, find_meter, measure_energy
+from device_agent.board.description import DeviceInfo, DeviceState, RuntimeInfo
+from device_agent.board.power import (
+    Energy,
+    EnergyError,
+    find_meter,
+    measure_energy,
+    unreadable_rails,
+)
 from device_agent.board.state import Board, BoardState, read_board, read_state, throttled
 from device_agent.jobs.child import own_command
 
@@ -246,7 +252,7 @@ def test_current_that_flows_back_has_a_sign(tmp_path: Path) -> None:
     assert read_state(root).rails_w[0] == ("VIN", -23.003)
     meter = find_meter(root, sampler_of(root))
     assert meter is not None
-    with pytest.raises(EnergyError, match="INA238 VIN tells a negative power"):
+    with pytest.raises(EnergyError, match="INA238 VIN reports a negative power"):
         measure_energy(lambda: time.sleep(0.02), meter, 0.2)
 
 
@@ -290,6 +296,16 @@ def test_without_a_rail_for_the_whole_board_all_its_rails_are_added(tmp_path: Pa
     assert meter is not None and meter.source == "INA3221 VDD_GPU_SOC + VDD_CPU_GPU_CV"
     (reading,) = meter.readings([lambda: time.sleep(0.05)])
     assert reading.mean_w == pytest.approx(7.9936) and reading.samples >= 2
+
+
+def test_parts_of_a_board_do_not_stand_for_an_input_that_cannot_be_read(tmp_path: Path) -> None:
+    root = tree(tmp_path, ORIN)
+    (root / HWMON / "hwmon1/curr1_input").unlink()
+    assert unreadable_rails(root) == ("VDD_IN", "VDD_SOC")
+    meter = find_meter(root, sampler_of(root))
+    assert meter is not None and meter.source == "INA3221 VDD_IN"
+    with pytest.raises(EnergyError, match="INA3221 VDD_IN could not be read"):
+        meter.readings([lambda: time.sleep(0.05)])
 
 
 def test_rails_that_fall_silent_are_an_error_and_not_a_number(tmp_path: Path) -> None:
@@ -382,3 +398,11 @@ def test_the_fingerprint_changes_with_what_latency_depends_on_and_with_nothing_e
     )
     assert {one.fingerprint for one in same} == {info.fingerprint}
     assert len({one.fingerprint for one in (info, *other)}) == 1 + len(other)
+
+
+def test_the_state_that_an_agent_of_0_1_0_tells_is_understood() -> None:
+    state = DeviceState(1.0, 2, BoardState(), 3.0, ("VDD_IN",))
+    told = state.as_json()
+    assert DeviceState.from_json(told) == state
+    del told["unreadable_rails"]
+    assert DeviceState.from_json(told) == replace(state, unreadable_rails=())

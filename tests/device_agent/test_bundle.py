@@ -54,6 +54,10 @@ def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
     good = build_zipapp(tmp_path).read_bytes()
     build_zipapp(tmp_path).write_bytes(good[:100])
     assert build_zipapp(tmp_path).read_bytes() == good
+    file = build_zipapp(tmp_path)
+    file.unlink()
+    file.mkdir()
+    assert build_zipapp(tmp_path).read_bytes() == good, "also where a folder has its name"
 
 
 @pytest.mark.parametrize("name", [sys.executable, "python3.10"])

@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from damage import DAMAGE
 
 from device_agent.jobs import drift
 from device_agent.jobs import job as jobs
 from device_agent.runtime import Refused
 from device_agent.runtimes.onnx_runtime import OnnxRuntime
+from device_agent.storage.store import NOTE
 from device_agent.timing.drift_reference import SIZES, reference_inputs, reference_onnx
 from device_agent.wire.request import MeasureRequest, Status, TimingProtocol
 
@@ -157,3 +159,26 @@ def test_its_size_is_chosen_once_so_that_a_run_is_long_enough(
     (tmp_path / "third").mkdir()
     _, found = drift.drift_session(device, REQUEST, tmp_path / "third", tmp_path)  # type: ignore[arg-type]
     assert found == size, "notes that are not what was written are made again"
+
+
+@pytest.mark.parametrize("harm", [*DAMAGE, "another size"])
+def test_a_size_that_was_altered_is_chosen_again_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    device = Clocked([1.0, 8.0])
+    monkeypatch.setattr(drift.time, "perf_counter", lambda: device.now_s)
+    sizes = []
+    for name in ("first", "damaged", "again"):
+        (tmp_path / name).mkdir()
+        sizes.append(drift.drift_session(device, REQUEST, tmp_path / name, tmp_path)[1])  # type: ignore[arg-type]
+        if name == "first":
+            notes = tmp_path / drift.REMEMBERED
+            assert capsys.readouterr().err == ""
+            if harm in DAMAGE:
+                DAMAGE[harm](notes)
+            else:
+                notes.write_text(notes.read_text().replace(": 1,", ": 0,"))
+    assert sizes == [1, 1, 1]
+    said = f"{NOTE}the size of the drift reference is chosen again\n"
+    assert capsys.readouterr().err == ("" if harm == "removed" else said)
+    assert device.prepared == [0, 1, 0, 1, 1]

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from damage import DAMAGE
 
 from device_agent.storage.engine_cache import Engine, EngineCache
+from device_agent.storage.store import NOTE
 
 KEY = {"onnx": "0" * 64, "tensorrt": "10.3.0", "cuda_driver": 12060, "tf32": False, "l4t": None}
 ENGINE = Engine(b"compiled" * 1000, 12.5)
@@ -53,23 +55,29 @@ def test_the_key_is_compared_whole_and_not_by_its_name_alone(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("suffix", ["engine", "json"])
-@pytest.mark.parametrize("harm", ["flip", "cut", "empty", "gone"])
-def test_a_damaged_engine_is_not_given_and_makes_room(
-    tmp_path: Path, suffix: str, harm: str
+@pytest.mark.parametrize("harm", DAMAGE)
+def test_a_damaged_engine_is_not_given_and_is_compiled_again_with_a_line(
+    tmp_path: Path, suffix: str, harm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = EngineCache(tmp_path)
     cache.put(KEY, ENGINE)
     (file,) = tmp_path.glob(f"*.{suffix}")
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 0x20
-    if harm == "gone":
-        file.unlink()
-    else:
-        cut = {"flip": bytes(content), "cut": bytes(content[:-9]), "empty": b""}
-        file.write_bytes(cut[harm])
+    DAMAGE[harm](file)
     assert cache.get(KEY) is None
+    said = f"{NOTE}engine {file.stem[:16]} is compiled again\n"
+    assert capsys.readouterr().err == ("" if harm == "removed" else said)
     cache.put(KEY, ENGINE)
     assert cache.get(KEY) == ENGINE
+
+
+def test_a_folder_in_place_of_another_engine_makes_room_for_a_new_one(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, keep_bytes=len(ENGINE.content))
+    cache.put(KEY, ENGINE)
+    (file,) = tmp_path.glob("*.engine")
+    DAMAGE["a directory"](file)
+    other = {**KEY, "onnx": "1" * 64}
+    cache.put(other, ENGINE)
+    assert cache.get(other) == ENGINE and not file.exists()
 
 
 def test_an_agent_killed_at_any_moment_leaves_whole_engines_or_none(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from device_agent.storage.lease import UNNAMED, Queue
+from device_agent.storage.store import NOTE
 
 ROOT = Path(__file__).parents[2]
 TAKES_TURNS = """
@@ -177,3 +178,12 @@ def test_many_at_once_are_all_served_one_by_one(
         for i, o in zip(lines[::2], lines[1::2], strict=True)
     )
     assert list((tmp_path / "queue").iterdir()) == []
+
+
+def test_a_folder_in_place_of_the_lock_is_removed_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lock" / "inside").mkdir(parents=True)
+    with Queue(tmp_path).turn("me", lambda holder, place: None):
+        assert (tmp_path / "lock").read_bytes() == b"me"
+    assert capsys.readouterr().err == f"{NOTE}the lock of the device's queue is made again\n"

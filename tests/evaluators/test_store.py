@@ -241,7 +241,7 @@ def test_a_full_disk_is_one_line_of_words_and_harms_no_record(path: Path, room: 
 
 def test_a_home_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="mend the folder"):
+    with pytest.raises(StoreError, match="repair the folder"):
         EvaluationStore(tmp_path / "file" / "evaluations.jsonl")
 
 

@@ -219,7 +219,7 @@ def test_missing_inputs_are_named(searched: fn.Study) -> None:
     )
     with pytest.raises(ValueError, match="reads vision: give it too"):
         design.predict(["a text"])
-    with pytest.raises(ValueError, match="0 inputs of vision for 1 texts"):
+    with pytest.raises(ValueError, match="inputs of different numbers: 1 of text, 0 of vision"):
         design.predict(["a text"], [])
     with pytest.raises(ValueError, match="texts is one text"):
         design.predict("a text")

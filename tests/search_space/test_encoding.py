@@ -16,6 +16,7 @@ from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.design.genotype import (
     ATTENTION_OVER,
     AUDIO_POOLINGS,
+    IMAGE_TOKENS,
     PRECISIONS,
     TEXT_POOLINGS,
     VISION_POOLINGS,
@@ -95,7 +96,7 @@ def text_shapes(draw: st.DrawFn, name: str) -> EncoderShape:
 @st.composite
 def vision_shapes(draw: st.DrawFn, name: str) -> EncoderShape:
     widths = tuple(draw(st.lists(st.sampled_from((4, 6, 8, 20)), min_size=1, max_size=7)))
-    sides = ((4, 4),) * len(widths)
+    sides = tuple(draw(st.sampled_from(((1, 1), (3, 3), (8, 8), (14, 7)))) for _ in widths)
     return EncoderShape(name, "vision", widths, sides, has_class_token=draw(st.booleans()))
 
 
@@ -131,6 +132,7 @@ def made_spaces(draw: st.DrawFn) -> SearchSpace:
         vision_poolings=draw(some(VISION_POOLINGS)),
         precisions=draw(some(PRECISIONS)),
         audio_poolings=draw(some(AUDIO_POOLINGS)),
+        image_tokens=draw(st.one_of(st.just(()), some(IMAGE_TOKENS))),
     )
 
 
@@ -356,7 +358,7 @@ class TestDeadChoices:
     ) -> None:
         said = {"operator_1": operator, "width_1": 8, "vision_encoder": "vit"}
         image_alone = operator == "cross-attention-vision"
-        text_alone = operator in ("cross-attention", "single-sequence")
+        text_alone = operator in ("cross-attention", "single-sequence", "non-local")
         for modality, dead, other in (
             ("text", image_alone, "mean"),
             ("vision", text_alone, "max"),
@@ -485,7 +487,7 @@ class TestViolations:
             ({"precision": "fp8"}, "precision 'fp8': choose one of fp32, fp16, int8, int8-dynamic"),
             (
                 {"points": (FusionPoint(2, 2, "mix"),)},
-                "operator 'mix': choose one of concatenation",
+                "operator 'mix' is none of concatenation",
             ),
             ({"points": (FusionPoint(2, 2, width=-1),)}, "width -1: 0 (the trunks' own) or more"),
             (

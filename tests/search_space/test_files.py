@@ -139,11 +139,14 @@ class TestShippedSpaces:
         )
         assert all(space.encoder(encoder).weights == "random" for encoder in space.shapes)
 
-    def test_one_offers_every_operator_and_pooling_over_the_encoders_of_paper(self) -> None:
+    def test_one_offers_thirteen_operators_and_every_pooling_over_the_encoders_of_paper(
+        self,
+    ) -> None:
+        """Operators that came later would change the vectors of studies over it."""
         space, paper = (load_space(name, weights="random") for name in ("fusions", "paper"))
         assert space.encoders == paper.encoders
         offered = (space.operators, space.text_poolings, space.vision_poolings)
-        known = (OPERATORS, TEXT_POOLINGS, VISION_POOLINGS)
+        known = (OPERATORS[:13], TEXT_POOLINGS, VISION_POOLINGS)
         assert [*map(set, offered)] == [*map(set, known)]
 
     @pytest.mark.parametrize("name", ["demo", "fusions", "paper", "trimodal"])
@@ -364,7 +367,9 @@ class TestEncodersThatCannotBeHad:
         file = max(files, key=lambda file: file.stat().st_size)
         file.write_bytes(file.read_bytes()[:kept])
         for load in (describe, lambda spec: load_trunk(spec, 1)):
-            with pytest.raises(EncoderError, match=rf"{bert.name}: .*cannot be read.*save .* anew"):
+            with pytest.raises(
+                EncoderError, match=rf"{bert.name}: .*cannot be read.*save .* again"
+            ):
                 load(text_from(bert))
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -66,3 +66,18 @@ def test_a_holder_is_named_and_a_lock_without_one_is_not_blamed_on_anybody(
     (tmp_path / "y.lock").touch()
     assert holder_of(tmp_path / "y.lock").startswith("held by a process of another")
     assert holder_of(tmp_path / "none.lock") == "who holds it is not known here"
+
+
+def test_a_folder_in_place_of_a_lock_is_renamed_with_what_it_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.lock").mkdir()
+    (tmp_path / "x.lock" / "somebody's").write_text("work")
+    with NamedLock(tmp_path / "x.lock") as held:
+        assert held.is_locked and (tmp_path / "x.lock").is_file()
+    (aside,) = tmp_path.glob("x.lock.aside-*")
+    assert (aside / "somebody's").read_text() == "work"
+    said = capsys.readouterr().err
+    assert (
+        said == f"{tmp_path / 'x.lock'} is a folder where a file belongs: renamed to {aside.name}\n"
+    )

@@ -54,7 +54,7 @@ def test_a_draw_runs(tmp_path: Path) -> None:
 
 def test_fused_designs_do_not_belong_and_text_only_is_the_one_that_does(tmp_path: Path) -> None:
     fused = tiny_space(tmp_path)
-    texts = load_space(str(tmp_path / "tiny-space.toml"), text_only=True)
+    texts = load_space(str(tmp_path / "tiny-space.toml"), modalities=("text",))
     assert texts.vision_encoders == () and texts.text_encoders == fused.text_encoders
     assert [seeded.name for seeded in seeded_designs(texts)] == ["text-only"]
     assert texts.holds(seeded_designs(texts)[0].genotype)
@@ -71,4 +71,4 @@ def test_a_space_needs_an_encoder(tmp_path: Path) -> None:
         tiny_space(tmp_path, empty)
     without(tmp_path, "text")
     with pytest.raises(SpaceError, match="has no text encoder"):
-        load_space(str(tmp_path / "tiny-space.toml"), text_only=True)
+        load_space(str(tmp_path / "tiny-space.toml"), modalities=("text",))

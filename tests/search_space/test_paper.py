@@ -14,6 +14,7 @@ from search_space.design.genotype import Genotype
 from search_space.design.rules import fused_width
 from search_space.encoders.features import Feature, features_of
 from search_space.encoders.loading import load_trunk
+from search_space.modality import MODALITIES
 from search_space.network.branch import AttentionBlock
 from search_space.network.network import Fusion, FusionNetwork, build
 from search_space.space.named import load_space
@@ -458,6 +459,18 @@ class TestSeeds:
             "text-only",
             "vision-only-small-mobilenet",
         ]
+
+    def test_an_audio_encoder_takes_the_place_of_a_modality_that_a_space_lacks(self) -> None:
+        for missing in ("text", "vision"):
+            others = tuple(m for m in MODALITIES if m != missing)
+            space = load_space("trimodal", modalities=others)
+            seeds = seeded_designs(space)
+            fused = [seed for seed in seeds if seed.genotype.is_fused]
+            assert [seed.design.stage for seed in fused] == ["late", "intermediate", "early"]
+            for seed in fused:
+                assert tuple(seed.genotype.encoders) == others
+                assert "small-log-mel-xcit in place of" in seed.adapted
+                assert space.violations(seed.genotype) == ()
 
     def test_the_papers_encoders_are_known_by_name(self, paper: SearchSpace) -> None:
         assert set(paper.shapes) == {BERT, MOBILENET, VIT}

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from text_families import CAUSAL, READ, REFUSED, spec_of
 
 from search_space.design.encoder import EncoderError, EncoderSpec
 from search_space.design.genotype import FusionPoint, Genotype
@@ -11,42 +12,6 @@ from search_space.design.rules import canonical, violations
 from search_space.encoders.features import Feature
 from search_space.encoders.libraries import import_transformers
 from search_space.encoders.loading import describe, load_trunk
-
-SIZES = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
-         "intermediate_size": 32, "vocab_size": 64, "max_position_embeddings": 64}  # fmt: skip
-OTHERWISE = {name: size for name, size in SIZES.items() if name != "intermediate_size"}
-TALL = {"emb_dim": 16, "n_layers": 3, "n_heads": 2, "vocab_size": 64}
-DISTILBERT = {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32}
-WRITES = {"d_model": 16, "encoder_layers": 3, "decoder_layers": 3, "encoder_ffn_dim": 32,
-          "encoder_attention_heads": 2, "decoder_attention_heads": 2}  # fmt: skip
-READ: dict[str, dict[str, Any]] = {
-    "bert": SIZES, "roberta": SIZES, "distilbert": {"vocab_size": 64, **DISTILBERT},
-    "electra": {**SIZES, "embedding_size": 16}, "mpnet": SIZES, "xlm-roberta": SIZES,
-    "deberta": SIZES, "deberta-v2": SIZES, "camembert": SIZES, "ernie": SIZES,
-    "nomic_bert": SIZES, "mobilebert": SIZES, "roformer": SIZES, "big_bird": SIZES,
-    "convbert": {**SIZES, "embedding_size": 16}, "megatron-bert": SIZES, "xlm-roberta-xl": SIZES,
-    "data2vec-text": SIZES, "nystromformer": SIZES, "luke": SIZES, "splinter": SIZES,
-    "ibert": SIZES, "esm": {**SIZES, "pad_token_id": 1},
-    "bart": {"vocab_size": 64, "max_position_embeddings": 64, **WRITES},
-    "mbart": {"vocab_size": 64, "max_position_embeddings": 64, **WRITES},
-}  # fmt: skip
-CAUSAL: dict[str, dict[str, Any]] = {
-    "gpt2": {"vocab_size": 64, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 64},
-    "opt": {**OTHERWISE, "ffn_dim": 32, "word_embed_proj_dim": 16},
-    "llama": SIZES,
-    "qwen2": {**SIZES, "num_key_value_heads": 2},
-    "gpt_neox": SIZES,
-}
-REFUSED: dict[str, dict[str, Any]] = {
-    "longformer": {**SIZES, "attention_window": 8}, "layoutlm": SIZES,
-    "canine": {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2},
-    "xlm": {**TALL, "max_position_embeddings": 64}, "flaubert": {**TALL},
-    "albert": {**SIZES, "embedding_size": 16}, "t5": {"vocab_size": 64, "d_model": 16},
-}  # fmt: skip
-
-
-def spec_of(model_type: str, config: dict[str, Any]) -> EncoderSpec:
-    return EncoderSpec(model_type, "text", "transformers", model_type, "random", model_type, config)
 
 
 def own_states(spec: EncoderSpec, ids: torch.Tensor, mask: torch.Tensor) -> tuple[Any, Any]:

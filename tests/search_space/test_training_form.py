@@ -23,7 +23,11 @@ BATCH, TOKENS = 5, 16
 
 def spaces() -> list[SearchSpace]:
     small = Path(__file__).parents[1] / "support" / "small_space.toml"
-    return [load_space(str(small)), load_space("fusions", weights="random"), load_space("trimodal")]
+    return [
+        load_space(str(small)),
+        load_space("fusions", weights="random", image_tokens=(0, 4, 16)),
+        load_space("trimodal"),
+    ]
 
 
 def features(

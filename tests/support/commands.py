@@ -2,7 +2,7 @@
 
 Importing PyTorch and the libraries of encoders takes longer than most commands of the tests do.
 The server imports them and runs nothing of them, so its forks are as good as new interpreters:
-they have their own working directory, environment, output and exit code.
+they have their own working directory, environment, PYTHONPATH, output and exit code.
 """
 
 import atexit
@@ -21,10 +21,15 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
 COMMAND = "studies.cli.app:main"
+TIMING = "FUSION_NAS_TESTS_TIMING"
+"""Variable of a command's environment: with `brief` its readings on this machine are short ones,
+as those in turns, which other work on the machine hardly ever makes unstable. Worker processes are
+new interpreters and know nothing of it."""
 PRELOADED = (
     "studies.cli.app",
     "studies.cli.study",
@@ -65,8 +70,8 @@ def finish(
         subprocess.TimeoutExpired: it was killed after `timeout_s`.
     """
     with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as out,
-        tempfile.TemporaryFile("w+", encoding="utf-8") as err,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace") as out,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace") as err,
     ):
         started = _begin(command[3:], folder, env, COMMAND, (out.fileno(), err.fileno()))
         try:
@@ -96,7 +101,9 @@ def start(
     finally:
         os.close(out_end)
         os.close(err_end)
-    started.stdout, started.stderr = (os.fdopen(each, encoding="utf-8") for each in (out, err))
+    started.stdout, started.stderr = (
+        os.fdopen(each, encoding="utf-8", errors="backslashreplace") for each in (out, err)
+    )
     return started
 
 
@@ -108,6 +115,8 @@ class Started:
 
     def __init__(self, args: Sequence[str], connection: socket.socket) -> None:
         self.args, self.returncode = args, None
+        self._readers: list[threading.Thread] = []
+        self._said = ["", ""]
         self._connection = connection
         self._answers = connection.makefile("r", encoding="utf-8")
         self.pid = int(self._answers.readline())
@@ -131,25 +140,29 @@ class Started:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Return what it writes to its end. Raises as `wait` does."""
-        said = ["", ""]
+        """Return what it writes to its end, again whenever asked. Raises as `wait` does.
 
-        def read(place: int, stream: IO[str]) -> None:
-            with stream:
-                said[place] = stream.read()
-
-        readers = [
-            threading.Thread(target=read, args=each, daemon=True)
-            for each in enumerate((self.stdout, self.stderr))
-        ]
-        for reader in readers:
-            reader.start()
+        Its streams are read to their end here; nothing else is to close them before.
+        """
+        if not self._readers:
+            for place, stream in enumerate((self.stdout, self.stderr)):
+                if stream.closed:
+                    raise ValueError("its output was closed before it was read")
+                self._readers.append(
+                    threading.Thread(target=self._read, args=(place, stream), daemon=True)
+                )
+            for reader in self._readers:
+                reader.start()
         self.wait(timeout)
-        for reader in readers:
+        for reader in self._readers:
             reader.join(timeout)
             if reader.is_alive():
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
-        return said[0], said[1]
+        return self._said[0], self._said[1]
+
+    def _read(self, place: int, stream: IO[str]) -> None:
+        with stream:
+            self._said[place] = stream.read()
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
@@ -248,7 +261,11 @@ def _attend(connection: socket.socket) -> NoReturn:
         os.chdir(asked["folder"])
         os.environ.clear()
         os.environ.update(asked["env"])
+        added = [each for each in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if each]
+        sys.path[:0] = [each for each in added if each not in sys.path]
         sys.argv[1:] = asked["arguments"]
+        if asked["env"].get(TIMING) == "brief" and "--workers" not in asked["arguments"]:
+            time_briefly()
         os._exit(_main(asked["call"]))
     os.close(begins)
     os.read(begun, 1)
@@ -257,6 +274,19 @@ def _attend(connection: socket.socket) -> NoReturn:
     with suppress(BrokenPipeError):
         connection.sendall(f"{code}\n".encode())
     os._exit(0)
+
+
+def time_briefly() -> None:
+    """Shorten the readings of studies on this machine in this process; those of `time` stay.
+
+    The pass that measures energy, on a board that has rails, is shortened too.
+    """
+    from device_agent.wire.request import MeasureRequest
+    from evaluators.latency import evaluator
+    from studies.study import context
+
+    context.LOCAL_TIMING = evaluator.brief(evaluator.LOCAL_TIMING)
+    evaluator.MeasureRequest = partial(MeasureRequest, energy_s=0.3)  # type: ignore
 
 
 def _main(call: str) -> int:

@@ -17,6 +17,7 @@ from search_space.design.genotype import (
 from search_space.design.rules import canonical, violations
 from search_space.network.network import FusionNetwork, build
 from search_space.operators.definitions import OPERATORS
+from search_space.operators.vectors import LowRankTensor
 
 SPECS = {spec.name: spec for spec in demo().encoders}
 
@@ -54,8 +55,18 @@ def every_design() -> list[Genotype]:
     return unique
 
 
+def enlarged(network: FusionNetwork) -> FusionNetwork:
+    """The network with low-rank tensors that are not small, as their authors' first weights are."""
+    for module in network.modules():
+        if isinstance(module, LowRankTensor):
+            for parameter in module.factors.parameters():
+                parameter.data.mul_(4)
+    return network
+
+
 def network_of(genotype: Genotype, classes: int = 2) -> FusionNetwork:
-    return build(genotype, SPECS, demo().shapes, classes, seed=3)
+    """A network whose logits differ between inputs by far more than arithmetic does."""
+    return enlarged(build(genotype, SPECS, demo().shapes, classes, seed=3))
 
 
 def inputs_ending_at(genotype: Genotype, real: int) -> tuple[Tensor, ...]:

@@ -72,7 +72,7 @@ def design(
     operator: str = "concatenation", text_tap: int = 2, vision_tap: int = 3, **changes: object
 ) -> Genotype:
     """A design of the demo space that is fused at one point."""
-    point = FusionPoint(text_tap, vision_tap, operator, 16)  # type: ignore[arg-type]
+    point = FusionPoint(text_tap, vision_tap, operator, 16)
     made = Genotype("small-bert", "small-xcit", 16, (point,))
     return replace(made, **changes)  # type: ignore[arg-type]
 

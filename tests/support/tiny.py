@@ -68,6 +68,24 @@ intermediate_size = 32, image_size = 32, patch_size = 16 }
 """
 
 
+SMALL = {
+    "fusion_points = [1, 2]": "fusion_points = [1, 1]",
+    '["concatenation", "gated", "product", "tensor", "cross-attention"]': '["concatenation"]',
+    "attention_blocks = [0, 4]": "attention_blocks = [0, 0]",
+    '["cls", "mean", "pooler"]': '["cls", "pooler"]',
+    '["mean", "max", "conv-max", "cls"]': '["mean"]',
+}
+
+
+def small_text() -> str:
+    """The tiny space with few designs, most of them spelt by several vectors."""
+    text = SPACE
+    for wide, narrow in SMALL.items():
+        assert wide in text, wide
+        text = text.replace(wide, narrow)
+    return text
+
+
 def write_data(folder: Path) -> Path:
     """An image+text folder of two classes that pictures and texts both tell, with some noise."""
     rng = np.random.default_rng(0)
@@ -115,12 +133,13 @@ class Place:
         return f"sqlite:///{self.folder / 'runs' / 'fusion-nas.db'}"
 
     def environment(self) -> dict[str, str]:
-        """What every command runs with: this place's home, one thread, no hub."""
+        """What every command runs with: this place's home, one thread, no hub, short readings."""
         ours = {
             "FUSION_NAS_HOME": str(self.home),
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
             "COLUMNS": "100",
+            commands.TIMING: "brief",
         }
         return {**os.environ, **ours, **self.env}
 

@@ -204,6 +204,12 @@ def test_a_row_without_sound_is_named_with_the_ways_out(tmp_path: Path, place: P
 def test_texts_alone_have_no_sound() -> None:
     with pytest.raises(UsageError, match="--text-only with --audio-encoder timm/x: give one"):
         load_settings("pareto", {"text_only": True, "audio_encoders": ("timm/x",)})
+    with pytest.raises(UsageError, match="--modality with --text-encoder bert: give one"):
+        load_settings("pareto", {"modalities": ("vision", "audio"), "text_encoders": ("bert",)})
+    with pytest.raises(UsageError, match="--text-only with --modality: give one of them"):
+        load_settings("pareto", {"text_only": True, "modalities": ("vision",)})
+    with pytest.raises(UsageError, match="--modality"):
+        load_settings("pareto", {"modalities": ("smell",)})
 
 
 def test_the_list_is_cut_from_one_design_a_stage(tmp_path: Path) -> None:
@@ -218,3 +224,26 @@ def test_the_list_is_cut_from_one_design_a_stage(tmp_path: Path) -> None:
             for modality in read:
                 taps = [point.tap(modality) for point in whole.points]
                 assert [point.tap(modality) for point in part.points] == taps
+
+
+@pytest.mark.slow
+def test_pictures_and_sounds_are_searched_without_texts(
+    place: Place, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    seen = new_place(tmp_path_factory.mktemp("two") / "place")
+    write_sounds(seen.data)
+    write_space(seen.folder / "tiny.toml", HEARING)
+    rows = [line.split(",") for line in (seen.data / "label.csv").read_text("utf-8").splitlines()]
+    (seen.data / "label.csv").write_text("\n".join(f"{a},{c},{d}" for a, _, c, d in rows))
+    done = seen.finish(seen.run("--trials", "1"))
+    assert done.returncode == 3 and "--modality vision --modality audio" in done.stderr
+    read = ("--modality", "vision", "--modality", "audio")
+    done = seen.finish(seen.run(*read, "--seed-paper", "--trials", "4", "--json"))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    found = {row["name"]: row for row in told["trials"] if row["name"]}
+    assert list(found) == [f"{stage}-tiny-vit" for stage in ("late", "intermediate", "early")]
+    assert found["late-tiny-vit"]["design"].startswith("tiny-vit + tiny-wav2vec2; 0x3x3 ")
+    assert "tiny-wav2vec2 in place of bert-base-uncased" in found["late-tiny-vit"]["carried_over"]
+    assert {row["state"] for row in found.values()} == {"complete"}
+    assert [row["name"] for row in told["references"]] == ["vision-only-tiny-vit", "audio-only"]

@@ -52,6 +52,8 @@ class Labels:
     layout: Layout
     classes: tuple[str, ...]
     entries: tuple[Entry, ...]
+    has_texts: bool = True
+    """False for a folder whose label file has no column of texts; every text is then empty."""
 
 
 def file_name(text: str) -> str:
@@ -92,7 +94,7 @@ def untrainable_classes(entries: Sequence[Entry], classes: tuple[str, ...], name
     trained = {entry.label for entry in entries if entry.split == "train"}
     return [
         f"{name}: class {short(label)} occurs in no train row, so it cannot be learnt; "
-        "mend the label or add such a row"
+        "correct the label or add such a row"
         for index, label in enumerate(classes)
         if index not in trained
     ]

@@ -196,8 +196,8 @@ class Finder(ABC):
                 self.unverified += 1
             elif fault:
                 self.mended.append(
-                    f"{entry.where}: {entry.id}: the kept {self.kind} {path} was not whole and has "
-                    f"been made again from its {word}"
+                    f"{entry.where}: {entry.id}: the stored {self.kind} {path} was not whole and "
+                    f"has been made again from its {word}"
                 )
         self._index.remember(source, key)
         return Found(path, f"{self.rule}:{key}")
@@ -220,4 +220,4 @@ def _key(path: Path) -> str:
     try:
         return sha256_of(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); mend its permissions") from error
+        raise DataError(f"{path}: cannot be read ({error}); change its permissions") from error

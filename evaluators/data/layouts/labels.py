@@ -21,8 +21,11 @@ from evaluators.data.samples import SPLITS, Split
 
 COLUMNS: dict[Layout, tuple[str, ...]] = {
     "clips": ("video_id", "clip_id", "text", "label", "mode"),
-    "folder": ("id", "text", "label", "mode"),
+    "folder": ("id", "label", "mode"),
 }
+"""Columns that a layout needs."""
+TEXT = "text"
+"""Column that a folder of images or sounds may do without; clips always have it."""
 IMAGE = "image"
 """Column that a folder of images may have: the picture's name, where several texts share one."""
 CLIP_CLASSES = ("negative", "non-negative")
@@ -54,7 +57,7 @@ def read_labels(data: bytes, name: str = "label.csv", clips: bool | None = None)
         if not problems:
             problems += untrainable_classes(entries, classes, name)
         if not problems:
-            return Labels(layout, classes, entries)
+            return Labels(layout, classes, entries, TEXT in table.columns)
     raise _error(table, problems)
 
 
@@ -77,7 +80,7 @@ def _missing_columns(table: Table, layout: Layout) -> list[str]:
     return [
         f"{table.name} row 1: no column {', '.join(absent)}; present are {present}; "
         f"needed are {', '.join(COLUMNS['clips'])} (clips) or "
-        f"{', '.join(COLUMNS['folder'])} (images with text)"
+        f"{', '.join(COLUMNS['folder'])} (images or sounds), and {TEXT} where there are texts"
     ]
 
 
@@ -108,8 +111,8 @@ def _entry(
         )
     label = checked(lambda text: _class(text, classes), "label", 0)
     image = checked(plain, IMAGE, "") if IMAGE in row.cells else ""
-    group = image or names[0]
-    return Entry(name, row.number, names, group, row.cells["text"], label, None, split, image)
+    group, text = image or names[0], row.cells.get(TEXT, "")
+    return Entry(name, row.number, names, group, text, label, None, split, image)
 
 
 def _in_images(text: str) -> str:
@@ -127,7 +130,7 @@ def _split(text: str) -> Split:
 def _score(text: str) -> float:
     value = float(text) if _NUMBER.fullmatch(text) else None
     if value is None or not LOWEST <= value <= HIGHEST:
-        raise ValueError(f"{short(text)} is not a number in -3..3; mend it or remove the row")
+        raise ValueError(f"{short(text)} is not a number in -3..3; correct it or remove the row")
     return value
 
 

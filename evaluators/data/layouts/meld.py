@@ -123,13 +123,13 @@ def _entry(row: Record, split: Split, problems: list[str]) -> Entry:
 def _number(text: str) -> int:
     digits = text.strip()
     if not (digits.isascii() and digits.isdigit() and len(digits) <= _LONGEST_NUMBER):
-        raise ValueError(f"{short(text)} is not a whole number; mend it or remove the row")
+        raise ValueError(f"{short(text)} is not a whole number; correct it or remove the row")
     return int(digits)
 
 
 def _sentiment(text: str) -> int:
     if text.strip() not in CLASSES:
-        raise ValueError(f"{short(text)} is none of {', '.join(CLASSES)}; mend it")
+        raise ValueError(f"{short(text)} is none of {', '.join(CLASSES)}; correct it")
     return CLASSES.index(text.strip())
 
 

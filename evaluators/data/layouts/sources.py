@@ -62,4 +62,4 @@ def _content(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error}); mend its permissions") from error
+        raise DataError(f"{file}: cannot be read ({error}); change its permissions") from error

@@ -88,7 +88,8 @@ def _records(text: str, name: str) -> tuple[list[tuple[int, Sequence[str]]], lis
                 records.append((number, cells))
     except csv.Error as error:
         return records, [
-            f"{name} row {number + 1}: {error}; mend the quotes there (rows after it are not read)"
+            f"{name} row {number + 1}: {error}; correct the quotes there (rows after it are not "
+            "read)"
         ]
     return records, []
 

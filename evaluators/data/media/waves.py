@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import wave
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,21 @@ def read_sound(source: Sample | Path) -> npt.NDArray[np.float32]:
     """
     path = source.recording if isinstance(source, Sample) else source
     return _read(path).astype(np.float32) / np.float32(FULL_SCALE)
+
+
+def longest_seconds(samples: Iterable[Sample]) -> float:
+    """The duration of the longest sound of some samples; 0 where none has one.
+
+    Raises DataError, naming the file, for a sound that is missing or broken.
+    """
+    longest = 0
+    for path in {sample.recording for sample in samples}:
+        try:
+            with wave.open(str(path), "rb") as file:
+                longest = max(longest, file.getnframes())
+        except _UNREADABLE as error:
+            raise DataError(f"{path}: no usable sound ({error})") from error
+    return longest / SOUND_HZ
 
 
 def check_sound(path: Path) -> None:

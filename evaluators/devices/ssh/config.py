@@ -58,7 +58,7 @@ def route_to(device: Device) -> Route:
 
 def _lookup(device: Device) -> dict[str, Any]:
     file = CONFIG.expanduser()
-    if not file.is_file():
+    if not file.exists():
         return {}
     try:
         return dict(paramiko.SSHConfig.from_path(str(file)).lookup(device.host))

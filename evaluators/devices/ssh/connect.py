@@ -5,6 +5,8 @@ try may do, `HostKeyUnknown`, `HostKeyChanged` and `LogInFailed` where a person 
 """
 
 import logging
+import os
+import select
 import socket
 import threading
 from contextlib import suppress
@@ -15,7 +17,7 @@ import paramiko
 
 from evaluators.devices.link import DeviceLost, DeviceTimeout
 from evaluators.devices.registry import Device
-from evaluators.devices.ssh.config import route_to
+from evaluators.devices.ssh.config import CONFIG, route_to
 from evaluators.devices.ssh.host_key import check_host_key, prefer_trusted
 from evaluators.devices.ssh.login import LogInFailed, candidates, public_text
 from evaluators.devices.text import plain
@@ -25,6 +27,7 @@ GREETING_S = 15.0
 HANDSHAKE_S = 30.0
 LOG_IN_S = 30.0
 CHANNEL_S = 30.0
+SAID_S = 0.5
 PING_EVERY_S = 10.0
 PING_ANSWER_S = 15.0
 """A link whose server does not answer for PING_EVERY_S + PING_ANSWER_S is given up."""
@@ -111,7 +114,8 @@ def _greet(device: Device) -> Any:
     except TimeoutError as error:
         raise DeviceTimeout(f"{where}: no answer in {CONNECT_S:g} s: is it on?") from error
     except OSError as error:
-        raise DeviceLost(f"{where}: cannot be reached ({error.strerror or error})") from error
+        way = f" by `{route.command}`, as {CONFIG} says" if route.command else ""
+        raise DeviceLost(f"{where}: cannot be reached{way} ({error.strerror or error})") from error
     transport = None
     try:
         transport = paramiko.Transport(link)
@@ -122,7 +126,13 @@ def _greet(device: Device) -> Any:
         if not transport.initial_kex_done:
             raise DeviceTimeout(f"{where}: it began to speak SSH and then fell silent")
     except (paramiko.SSHException, EOFError, OSError) as error:
+        said = _said_on_the_way(link)
         _drop(transport, link)
+        if said:
+            raise DeviceLost(
+                f"{where}: not reached through `{route.command}`, as {CONFIG} says ({said}): "
+                "try that command in a shell"
+            ) from error
         if isinstance(error, paramiko.IncompatiblePeer):
             raise DeviceLost(f"{where}: no SSH algorithms in common: {error}") from error
         raise DeviceLost(f"{where}: no SSH server answers there ({_words(error)})") from error
@@ -130,6 +140,15 @@ def _greet(device: Device) -> Any:
         _drop(transport, link)
         raise
     return transport
+
+
+def _said_on_the_way(link: Any) -> str:
+    """The last line that the command of a ProxyJump or ProxyCommand wrote to its standard error."""
+    process = getattr(link, "process", None)
+    if process is None or not select.select([process.stderr], [], [], SAID_S)[0]:
+        return ""
+    lines = os.read(process.stderr.fileno(), 1 << 16).decode(errors="replace").split("\n")
+    return next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "")
 
 
 def _drop(transport: Any, link: Any) -> None:

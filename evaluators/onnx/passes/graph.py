@@ -53,7 +53,7 @@ class Graph:
     def replace(self, old: str, new: str) -> None:
         """Have all who read a value read another one."""
         for node in self.readers.pop(old, []):
-            _rename(node, old, new)
+            rename(node, old, new)
             self.readers[new].append(node)
 
     def finish(self) -> None:
@@ -102,10 +102,10 @@ def _tensor_of(node: NodeProto) -> "np.ndarray | onnx.TensorProto | None":
     return np.array(value, kinds[name]) if name in kinds else None
 
 
-def _rename(node: NodeProto, old: str, new: str) -> None:
+def rename(node: NodeProto, old: str, new: str) -> None:
     """Have a node, and the nodes of graphs inside it, read another value."""
     node.input[:] = [new if name == old else name for name in node.input]
     for attribute in node.attribute:
         for inner in (attribute.g, *attribute.graphs):
             for each in inner.node:
-                _rename(each, old, new)
+                rename(each, old, new)

@@ -92,9 +92,32 @@ def install(
 
 
 @device_app.command("check")
-def check(name: Annotated[str, typer.Argument(help="A device's name, or local.")]) -> None:
+def check(
+    name: Annotated[str, typer.Argument(help="A device's name, or local.")],
+    compile_tensorrt: Annotated[
+        bool,
+        typer.Option(
+            "--compile-tensorrt",
+            help="With local: also have NVIDIA's parser and builder compile designs of the space "
+            "demo that have its operators, poolings and encoders between them; needs no GPU. Other "
+            "spaces: fusion-nas space NAME --check tensorrt --build.",
+        ),
+    ] = False,
+) -> None:
     """Check a device: what is wrong, and how to fix it."""
     with errors():
+        from evaluators.devices.registry import LOCAL
         from studies.cli.device.commands import check_device
 
+        if compile_tensorrt and name != LOCAL:
+            from studies.config.usage import UsageError
+
+            raise UsageError(
+                "--compile-tensorrt: compiles on this machine: give it with local; a board "
+                "compiles designs as it times them"
+            )
         check_device(name)
+        if compile_tensorrt:
+            from studies.cli.device.tensorrt import check_compiler
+
+            check_compiler("tensorrt", "demo", ((), (), ()), None, build=True)

@@ -72,7 +72,10 @@ def trust_device(name: str, yes: bool, replace: bool) -> None:
         )
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError(f"device trust {name}: nobody can be asked here; give --yes")
+            raise UsageError(
+                f"device trust {name}: this is not a terminal, so nothing can be "
+                "confirmed; give --yes"
+            )
         if not _agreed("Is it the same, and to be trusted from now on? [y/N] "):
             _say("Nothing was recorded.")
             raise typer.Exit(DEVICE)

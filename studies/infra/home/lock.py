@@ -42,6 +42,8 @@ def alone(home: Path) -> Iterator[None]:
     """Use a home alone. Raises StorageError, naming the process, where another one uses it."""
     claim(home)
     if home not in _held:
+        if (home / LOCK).is_dir():
+            raise StorageError(f"{home / LOCK} is a directory in place of a lock file; remove it")
         raise StorageError(f"{home}: cannot be locked; make it writable")
     file = _held[home]
     fcntl.flock(file, fcntl.LOCK_UN)

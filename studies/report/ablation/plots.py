@@ -114,7 +114,7 @@ def _curves(outcome: Outcome, points: Sequence[tuple[GridPoint, DesignResult]]) 
         **layout,
     )
     shown = ", ".join(panel.title for panel in panels)
-    summary = f"{shown} of {len(points)} points. Every figure stands in the table."
+    summary = f"{shown} of {len(points)} points. The table has every figure."
     wide = LEFT + RIGHT + 24 * len(ats) * max(1, len(series_of(outcome)))
     return Plot("grid", figure, height, summary, min_width=max(520, min(900, wide)))
 
@@ -302,7 +302,7 @@ def _cells(outcome: Outcome) -> Plot:
     )  # fmt: skip
     summary = (
         f"{len(found)} designs by depth and merging, each with accuracy, its difference to "
-        "the late design, and latency. Every figure stands in the table."
+        "the late design, and latency. The table has every figure."
     )
     return Plot("grid", figure, 400, summary, min_width=680, still=True)
 

@@ -211,6 +211,8 @@ def _steps(genotype: Genotype, point: FusionPoint) -> Iterator[tuple[str, str]]:
     """What happens at a fusion point in its order: a style and words for each step."""
     blocks = genotype.attention_blocks if point == genotype.points[-1] else 0
     attention = f"attention ×{blocks}"
+    if genotype.image_tokens and fuses_tokens(genotype, point, "vision"):
+        yield "db", f"{genotype.image_tokens} image token{'s' * (genotype.image_tokens > 1)}"
     if projects_inputs(genotype, point):
         yield "db", f"each to width {point.width}"
     if genotype.attends_over_tokens(point):
@@ -231,9 +233,9 @@ def _steps(genotype: Genotype, point: FusionPoint) -> Iterator[tuple[str, str]]:
 
 def _taken(genotype: Genotype, point: FusionPoint) -> set[Modality]:
     """Which modalities the operator takes as tokens here."""
-    from search_space.operators.definitions import FUSION_OPERATORS
+    from search_space.operators.registry import operator_of
 
-    return set(FUSION_OPERATORS[point.operator].signature.tokens)
+    return set(operator_of(point.operator).signature.tokens)
 
 
 def _style(genotype: Genotype, point: FusionPoint, modality: Modality) -> str:

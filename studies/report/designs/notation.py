@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from search_space.design.genotype import Genotype
-from search_space.operators.definitions import Operator
+from search_space.operators.operator import Operator
+from search_space.operators.registry import operator_of, origins
 
 OPERATOR_WORDS: dict[Operator, str] = {
     "concatenation": "features side by side",
@@ -19,6 +20,11 @@ OPERATOR_WORDS: dict[Operator, str] = {
     "single-sequence": "all tokens in one sequence through one encoder layer",
     "prefix": "4 tokens made of the picture stand before the text's",
     "bottleneck": "two encoder layers a modality, which exchange 4 tokens",
+    "multiplicative-interactions": "a linear map of one whose weights are generated from the other",
+    "film": "the second's features scaled and shifted by linear maps of the first (FiLM)",
+    "gated-multimodal-unit": "a learned mixture of tanh of linear maps (GMU)",
+    "tensor-fusion": "outer product of all features and the constant 1",
+    "non-local": "text tokens query the picture's by one head without scale (non-local block)",
 }
 _PRECISIONS = {
     "fp32": "32-bit floating point",
@@ -50,10 +56,23 @@ def notation(genotypes: Iterable[Genotype]) -> dict[str, str]:
     if any(each.text_encoder for each in designs):
         found["32 tokens (cls)"] = "length that texts are cut to, and how they are pooled"
     if any(each.vision_encoder for each in designs):
+        if any(each.image_tokens for each in designs):
+            found["16 image tokens"] = (
+                "a grid of 4 by 4 that the picture's tokens are averaged to before they are fused"
+            )
         found["vision conv-max"] = (
             "pooling of the picture: here a 3x3 convolution, then the maximum"
         )
     used = {point.operator for each in designs if each.is_fused for point in each.points}
     found |= {name: words for name, words in OPERATOR_WORDS.items() if name in used}
+    found |= {name: _words_of_plugin(name, origin) for name, origin in origins(used).items()}
     precisions = {each.precision for each in designs}
     return found | {name: words for name, words in _PRECISIONS.items() if name in precisions}
+
+
+def _words_of_plugin(name: Operator, origin: str) -> str:
+    """The first line of the docstring of a plugin's class, and its package."""
+    said = (type(operator_of(name)).__doc__ or "").strip().splitlines()
+    return (
+        f"{said[0].rstrip('.')} (plugin {origin})" if said else f"operator of the plugin {origin}"
+    )

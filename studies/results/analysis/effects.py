@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search_space.design.genotype import MAX_FUSION_POINTS
+from search_space.operators.definitions import FUSION_OPERATORS
+from search_space.space.space import NO_ENCODER
 from studies.results.outcome import DesignResult, Value
 from studies.results.pareto import complete
 
@@ -15,6 +17,9 @@ MOST_CHOICES = 6
 """A decision on more numbers than that is split at its median."""
 
 Choice = str | int
+_OF_IMAGE_TOKENS = {
+    name for name, each in FUSION_OPERATORS.items() if "vision" in each.signature.tokens
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,17 @@ def active(params: Mapping[str, Choice]) -> dict[str, Choice]:
     }
     if params.get("attention_blocks") == 0:
         unused.add("attention_over")
+    if not _fuses_image_tokens(params, points):
+        unused.add("image_tokens")
     return {name: choice for name, choice in params.items() if name not in unused}
+
+
+def _fuses_image_tokens(params: Mapping[str, Choice], points: int) -> bool:
+    """Whether the operator at a fusion point, or attention, takes a picture as tokens."""
+    operators = {params.get(f"operator_{k}") for k in range(1, points + 1)}
+    attends = params.get("attention_over") == "tokens" and params.get("attention_blocks") != 0
+    fused = params.get("vision_encoder") != NO_ENCODER
+    return fused and (attends or not operators.isdisjoint(_OF_IMAGE_TOKENS))
 
 
 def effects(rows: Sequence[DesignResult]) -> list[Effect]:

@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
-from evaluators.cached_files import verify_copy
+from evaluators.cached_files import is_whole, move_cached, verify_copy
 from evaluators.evaluation import Evaluation, content_key
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.exporter import NetworkExporter
@@ -323,7 +323,8 @@ def attach(
     """Gives the shown trials a note and the study their trained ONNX as artifacts, each once.
 
     `suffix` tells the exporter's networks from those of another rung. Optuna takes no artifact for
-    a trial that has ended, so the study holds them, named by trial.
+    a trial that has ended, so the study holds them, named by trial. One that is not as it was
+    written is exported again, under the same name.
     """
     from optuna_dashboard import save_note
 
@@ -334,11 +335,13 @@ def attach(
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     for row in rows:
         kept_as = f"{row.number}{suffix}"
-        if row.number is None or kept_as in done:
+        if row.number is None or (kept_as in done and is_whole(folder / done[kept_as])):
             continue
         trial = trials[row.number]
-        genotype = genotype_of(trial)
-        artifact = exporter.artifact(genotype)
+        artifact = exporter.artifact(genotype_of(trial))
+        if kept_as in done:
+            move_cached(artifact.path, folder / done[kept_as])
+            continue
         label = f"{row.label}{suffix}".replace(" ", "-").replace("/", "-")
         # In a folder whose name tells that it is a temporary one.
         with TemporaryDirectory(prefix="building-", dir=artifact.path.parent) as temporary:

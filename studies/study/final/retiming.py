@@ -37,7 +37,7 @@ def retime(
     Raises:
         ParityError, MeasureError, DeviceError: As `LatencyEvaluator.evaluate`.
     """
-    rounds = context.settings.device.final_readings
+    rounds = context.settings.device.rounds
     for _ in range(MOST_SESSIONS if rounds else 0):
         wanted = _wanted(context, study, references)
         stored = study.user_attrs.get(TURNS, {})

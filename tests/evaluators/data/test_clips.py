@@ -208,7 +208,7 @@ def test_a_half_written_frame_is_named_and_made_again(tmp_path: Path, kind: str)
     frame.write_bytes(torn[kind])
     again = load(root, cache=tmp_path / "cache")
     (said,) = again.mended
-    assert said.startswith(f"label.csv row 3: v1/1: the kept frame {frame} was not whole")
+    assert said.startswith(f"label.csv row 3: v1/1: the stored frame {frame} was not whole")
     assert again == first and frame.read_bytes() == whole
     assert not load(root, cache=tmp_path / "cache").mended
 

@@ -99,9 +99,9 @@ def test_all_problems_of_a_file_are_told_at_once() -> None:
     )
     found = problems(text)
     for part in (
-        "label.csv row 2: label 'happy' is not a number in -3..3; mend it or remove the row",
-        "label.csv row 3: label '3.5' is not a number in -3..3; mend it or remove the row",
-        "label.csv row 4: label 'nan' is not a number in -3..3; mend it or remove the row",
+        "label.csv row 2: label 'happy' is not a number in -3..3; correct it or remove the row",
+        "label.csv row 3: label '3.5' is not a number in -3..3; correct it or remove the row",
+        "label.csv row 4: label 'nan' is not a number in -3..3; correct it or remove the row",
         "label.csv row 4: mode 'dev' is unknown; use train, valid or test",
         "label.csv row 5: id 'v1/2' is already in row 3; remove or rename one",
         "label.csv row 7: video_id '../v3' leads out of its folder; use a plain file name",

@@ -14,6 +14,9 @@ import pytest
 from PIL import Image
 
 from evaluators.data import DataError, DataSet, load, read_image
+from evaluators.training.config import named_protocol
+from evaluators.training.plan import TrainingPlan
+from search_space.design.encoder import spec_for
 
 SHARED = Path(os.environ.get("FUSION_NAS_SHARED") or Path(__file__).parents[3] / ".." / "shared")
 
@@ -151,7 +154,7 @@ def test_nothing_left_is_an_error_even_where_faults_are_accepted(tmp_path: Path)
     with pytest.raises(DataError, match="no usable sample is left in valid"):
         loaded(root, accept_faults=True)
     shutil.rmtree(root / "images")
-    with pytest.raises(DataError, match=r"there is no folder images in it; .* --text-only"):
+    with pytest.raises(DataError, match=r"there is no folder images in it; .* with --modality"):
         loaded(root)
 
 
@@ -329,3 +332,38 @@ def test_a_git_lfs_pointer_is_named_in_place_of_labels_and_pictures(tmp_path: Pa
     (root / "label.csv").write_text(pointer)
     with pytest.raises(DataError, match=r"label.csv is a Git-LFS pointer"):
         loaded(root)
+
+
+def without_texts(root: Path) -> Path:
+    """The folder of `folder`, its label file without a column of texts."""
+    folder(root)
+    lines = (root / "label.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines]
+    (root / "label.csv").write_text("\n".join(f"{a},{c},{d}" for a, _, c, d in rows))
+    return root
+
+
+def test_pictures_need_no_texts(tmp_path: Path) -> None:
+    root = without_texts(tmp_path / "set")
+    data = load(root, cache=tmp_path / "cache", modalities=("vision",))
+    assert data.modalities == ("vision",) and {sample.text for sample in data.samples} == {""}
+    assert data.note.startswith("One image per sample, 2 classes")
+    with pytest.raises(DataError, match="no column text; add one, or name what is to be read"):
+        loaded(root)
+
+
+def test_texts_that_are_all_alike_are_noticed_and_not_trained_on(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
+    assert loaded(root).uninformative == ()
+    lines = (root / "label.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    (root / "label.csv").write_text(
+        "\n".join([lines[0], *(f"{a},a digit,{c},{d}" for a, _, c, d in rows)])
+    )
+    data = loaded(root)
+    assert data.uninformative == ("text",)
+    assert data.note.endswith("; all texts are alike and say nothing of the class.")
+    spec = spec_for("text", "bert-base-uncased", "random")
+    plan = TrainingPlan(replace(named_protocol("fair", 0), trunks="tuned"), {}, {})
+    assert plan.is_tuned(spec)
+    assert not replace(plan, uninformative=data.uninformative).is_tuned(spec)

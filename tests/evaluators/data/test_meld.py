@@ -173,9 +173,9 @@ def test_what_is_wrong_in_the_files_is_told_at_once_and_never_accepted(tmp_path:
         "test_sent_emo.csv: there is no such file; train_sent_emo.csv, dev_sent_emo.csv, "
         "test_sent_emo.csv are all needed",
         "train_sent_emo.csv row 6: Sentiment 'happy' is none of negative, neutral, positive; "
-        "mend it",
-        "dev_sent_emo.csv row 2: Dialogue_ID 'zero' is not a whole number; mend it or remove the "
-        "row",
+        "correct it",
+        "dev_sent_emo.csv row 2: Dialogue_ID 'zero' is not a whole number; correct it or remove "
+        "the row",
         "train_sent_emo.csv row 5: id 'train/dia0_utt1' is already in row 3; remove or rename one",
     }
 

@@ -194,7 +194,7 @@ def test_a_damaged_kept_sound_is_named_and_made_again(tmp_path: Path, kind: str)
     again = loaded(root)
     (said,) = again.mended
     assert said == (
-        f"label.csv row 3: v1/1: the kept sound {sound} was not whole and has been made again "
+        f"label.csv row 3: v1/1: the stored sound {sound} was not whole and has been made again "
         "from its clip"
     )
     assert again == first and sound.read_bytes() == whole
@@ -224,7 +224,7 @@ def test_clips_without_a_usable_sound_are_a_fault_each(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"4 rows without a usable sound \(8 rows in all\)") as told:
         loaded(root, HEARD)
     advice = str(told.value).splitlines()[-1]
-    assert "leave out the audio encoder" in advice and "--text-only" not in advice
+    assert "leave sounds out with --modality" in advice and "pictures" not in advice
     assert "--accept-faults (rows without a sound are then left out)" in advice
     data = loaded(root, HEARD, accept_faults=True)
     assert [sample.id for sample in data.samples] == ["v0/1", "v1/1", "v2/1", "v3/1"]

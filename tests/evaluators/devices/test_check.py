@@ -39,6 +39,7 @@ QUIET = BoardState(
     available_memory_mb=6000,
     clocks_mhz=(("policy0", 1510.0), ("gpu", 624.0)),
     clock_limits_mhz=(("policy0", 1510.0), ("gpu", 624.0)),
+    rails_w=(("VDD_IN", 6.0),),
 )
 GOOD = DeviceInfo(JETSON, (ORT,), "3.10.12", 2**32, hashlib.sha256(zipapp()).hexdigest())
 
@@ -110,6 +111,8 @@ def test_a_runtime_that_few_need_is_passed_over_where_another_is_there() -> None
     [
         ("6", "3.10.12", CPU, "fusion-nas device install orin --with-runtime"),
         ("6", "3.10.12", CUDA, "install onnxruntime-gpu (from NVIDIA's Jetson AI Lab index, jp6/"),
+        ("5", "3.10.12", CUDA, "flash JetPack 6 or newer (that of JetPack 5 is for a Python older"),
+        ("5", "3.10.12", CPU, "fusion-nas device install orin --with-runtime"),
         ("7", "3.12.3", CUDA, "onnxruntime-gpu (from NVIDIA's Jetson AI Lab index, sbsa/cu130)"),
         (None, "3.10.12", CUDA, "install onnxruntime-gpu (built for this JetPack)"),
     ],
@@ -184,7 +187,49 @@ def test_a_power_mode_below_the_fastest_is_told_with_the_fastest_by_name(
 
 def test_a_jetson_without_nvpmodel_is_told() -> None:
     mode = found(replace(GOOD, board=replace(JETSON, power_mode=None)))["power mode"]
-    assert (mode.level, mode.value) == ("warning", "not told")
+    assert (mode.level, mode.value) == ("warning", "not reported")
+
+
+def test_a_check_says_which_board_answered() -> None:
+    board = replace(JETSON, cores=6, l4t="R36.4.3")
+    value = found(replace(GOOD, board=board))["board"].value
+    assert value == f"{JETSON.model}, 6 processors on, L4T R36.4.3 (JetPack 6)"
+    desktop = Board(model="AMD EPYC 7B13", gpus=("NVIDIA L4",), cores=2)
+    value = found(replace(GOOD, board=desktop))["board"].value
+    assert value == "AMD EPYC 7B13, NVIDIA L4, 2 processors on"
+
+
+def test_the_hottest_zone_is_told() -> None:
+    hot = replace(QUIET, temperatures_c=(("cpu-thermal", 48.5), ("tj-thermal", 51.25)))
+    assert found(board=hot)["temperature"].value == "51.2 C at tj-thermal, the hottest zone"
+    assert "temperature" not in found(board=replace(QUIET, temperatures_c=()))
+
+
+@pytest.mark.parametrize(
+    ("rails", "silent", "level", "value"),
+    [
+        ((("VDD_IN", 6.048), ("VDD_SOC", 1.5)), (), "ok", "VDD_IN 6.05 W; VDD_SOC 1.50 W"),
+        (
+            (("VDD_SOC", 1.5),),
+            ("VDD_IN",),
+            "warning",
+            "VDD_SOC 1.50 W; VDD_IN cannot be read; energy cannot be measured",
+        ),
+        (
+            (("VDD_GPU_SOC", 3.0),),
+            ("VDD_CPU_CV",),
+            "warning",
+            "VDD_GPU_SOC 3.00 W; VDD_CPU_CV cannot be read; energy is measured without it",
+        ),
+        ((), (), "warning", "energy cannot be measured"),
+    ],
+)
+def test_rails_are_told_and_what_energy_can_be_measured_by_them(
+    rails: tuple[tuple[str, float], ...], silent: tuple[str, ...], level: str, value: str
+) -> None:
+    power = found(board=replace(QUIET, rails_w=rails), unreadable_rails=silent)["power"]
+    assert (power.level, power.value) == (level, value)
+    assert bool(power.way_out) == (level == "warning")
 
 
 def test_over_current_events_are_counted_while_the_board_is_watched() -> None:
@@ -205,7 +250,7 @@ def test_over_current_events_are_counted_while_the_board_is_watched() -> None:
     [
         (0.9, "ok", "0.09 processors busy over 10 s, 0.1 are allowed"),
         (1.2, "warning", "0.12 processors busy over 10 s, 0.1 are allowed"),
-        (None, "warning", "not told"),
+        (None, "warning", "not reported"),
     ],
 )
 def test_other_programs_are_judged_by_the_rule_that_refuses_readings(

@@ -159,7 +159,7 @@ def test_a_damaged_file_is_told_and_left_alone(
     for call in (devices.all, lambda: devices.add(parse_device("nano", URL))):
         with pytest.raises(DevicesError, match=r"devices.json") as raised:
             call()
-        assert word in str(raised.value) and "mend it" in str(raised.value)
+        assert word in str(raised.value) and "correct it" in str(raised.value)
     assert file.read_bytes() == content
 
 

@@ -1,5 +1,6 @@
 """A host that stands only in ~/.ssh/config is reached as OpenSSH would reach it."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -61,6 +62,37 @@ def test_a_configuration_that_cannot_be_used_is_named(file: Path, text: str) -> 
     file.write_text(text)
     with pytest.raises(DeviceLost, match="orin: "):
         route_to(ORIN)
+
+
+def test_a_folder_in_place_of_a_configuration_is_named(file: Path) -> None:
+    file.mkdir()
+    with pytest.raises(DeviceLost, match=r"config cannot be read .*Is a directory"):
+        route_to(ORIN)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("  ProxyJump gate\nHost gate\n  HostName gate.invalid\n", "gate.invalid"),
+        ("  ProxyJump me@127.0.0.1:1,gate\nHost gate\n  HostName gate.invalid\n", "."),
+        ("  ProxyCommand sh -c 'echo the gate is shut >&2; exit 1'\n", r"\(the gate is shut\)"),
+    ],
+)
+def test_a_way_that_leads_nowhere_is_named_with_what_its_command_said(
+    file: Path, text: str, said: str
+) -> None:
+    if shutil.which("ssh") is None:
+        pytest.skip("needs the command ssh")
+    file.write_text(f"Host orin\n  HostName 127.0.0.1\n{text}")
+    file.chmod(0o600)
+    with pytest.raises(DeviceLost, match=f"not reached through .*{said}.*try that command"):
+        connect(ORIN)
+
+
+def test_a_proxy_command_that_is_not_there_is_named(file: Path) -> None:
+    file.write_text("Host orin\n  ProxyCommand nothing-of-this-name %h\n")
+    with pytest.raises(DeviceLost, match="cannot be reached by `nothing-of-this-name orin`"):
+        connect(ORIN)
 
 
 @pytest.fixture

@@ -62,7 +62,8 @@ def test_channels_that_do_not_vary_stay_finite_and_small() -> None:
     values[:, 1], values[:, 2] = 0.0, 7.0
     made = scaled(values)
     assert torch.isfinite(made).all()
-    assert torch.allclose(made[:, 1:3], torch.full((64, 2), CENTRE), atol=1e-4)
+    # 7 times a factor of about 140, rounded in float32: half a unit is 3e-5 to 6e-5 a step.
+    assert torch.allclose(made[:, 1:3], torch.full((64, 2), CENTRE), atol=1e-3)
     # A constant channel that moves a little on other samples is not blown up.
     factor, offset = feature_scales(Given({CLS: values})).features[CLS]
     assert ((values + 1e-6) * factor + offset - made).abs().max() < 1e-3

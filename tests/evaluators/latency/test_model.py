@@ -18,7 +18,7 @@ from scipy.stats import kendalltau
 from tiny import SPACE, tiny_space
 
 from evaluators.latency.features import LatencyFeatures
-from evaluators.latency.model import LatencyModel, Reading
+from evaluators.latency.model import LatencyModel, TimedDesign
 from evaluators.latency.trunk_work import TrunkWork
 from evaluators.onnx.rewriting import Rewriting
 from search_space.design.genotype import FusionPoint, Genotype, Precision
@@ -75,10 +75,10 @@ def planted(seed: int) -> Device:
 
 def read(
     device: Device, designs: Sequence[Genotype], seed: int = 0, noise: float = 0.02
-) -> list[Reading]:
+) -> list[TimedDesign]:
     """Readings whose 95 % intervals are right."""
     rng = np.random.default_rng([seed, 1])
-    return [Reading(g, device(g) * np.exp(rng.normal(0, noise)), 1.96 * noise) for g in designs]
+    return [TimedDesign(g, device(g) * np.exp(rng.normal(0, noise)), 1.96 * noise) for g in designs]
 
 
 def learnt(device: Device, count: int, seed: int = 0) -> tuple[LatencyModel, tuple[Genotype, ...]]:
@@ -144,7 +144,7 @@ def test_four_readings_are_of_use_and_their_uncertainty_covers_the_error() -> No
 def test_latencies_are_positive_and_finite_whatever_was_read(
     ms: list[float], half_width: float
 ) -> None:
-    readings = [Reading(g, one, half_width) for g, one in zip(candidates(), ms, strict=False)]
+    readings = [TimedDesign(g, one, half_width) for g, one in zip(candidates(), ms, strict=False)]
     said, deviation = LatencyModel.fit(features(), readings).predict(features().of(candidates()))
     assert (said > 0).all() and np.isfinite(said).all()
     assert (deviation > 0).all() and np.isfinite(deviation).all()
@@ -183,7 +183,7 @@ def test_the_same_design_read_twice_counts_as_two_readings() -> None:
 
 
 def test_a_device_of_constant_latency_is_learnt_as_constant() -> None:
-    model = LatencyModel.fit(features(), [Reading(g, 5.0, 0.02) for g in candidates()[:READ]])
+    model = LatencyModel.fit(features(), [TimedDesign(g, 5.0, 0.02) for g in candidates()[:READ]])
     said, _ = model.predict(features().of(candidates()[READ:]))
     assert np.abs(said / 5.0 - 1).mean() < 0.15
 
@@ -270,7 +270,7 @@ def test_an_unknown_encoder_is_refused_in_one_line() -> None:
     assert "choose one of tiny-bert" in str(refused.value)
     assert "\n" not in str(refused.value)
     with pytest.raises(ValueError, match="other-bert"):
-        LatencyModel.fit(features(), [Reading(stranger, 1.0, 0.1)])
+        LatencyModel.fit(features(), [TimedDesign(stranger, 1.0, 0.1)])
 
 
 @pytest.mark.parametrize(
@@ -279,14 +279,14 @@ def test_an_unknown_encoder_is_refused_in_one_line() -> None:
 )
 def test_readings_that_are_none_are_refused(ms: float, half_width: float, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Reading(candidates()[0], ms, half_width)
+        TimedDesign(candidates()[0], ms, half_width)
 
 
 @pytest.mark.parametrize("from_another", [False, True])
 def test_the_parts_of_a_design_add_up_to_its_prediction(from_another: bool) -> None:
     device, designs = planted(3), candidates()
     other = LatencyModel.fit(features(), read(planted(4), designs[:READ]))
-    readings = [Reading(g, 3 * device(g), 0.01) for g in designs[:READ]]
+    readings = [TimedDesign(g, 3 * device(g), 0.01) for g in designs[:READ]]
     model = LatencyModel.fit(features(), readings, other if from_another else None)
     costs = features().of(designs)
     for parts, expected in zip(model.by_owner(costs), model.predict(costs)[0], strict=True):

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from evaluators.costs import static_costs
 from evaluators.onnx import builder as onnx_builder
 from evaluators.onnx.builder import Artifact, ParityError, run_onnx
+from evaluators.onnx.export import export
+from search_space.design.encoder import EncoderError
 from search_space.design.genotype import (
     FusionPoint,
     Genotype,
@@ -211,3 +213,44 @@ def test_costs_do_not_depend_on_classes_being_two(tmp_path: Path) -> None:
     assert run_onnx(made.path, [inputs_ending_at(design(), 5)]).shape == (1, 7)
     two = costs_of(static_costs(network_of(design()), design(), demo().shapes))
     assert costs_of(made.costs)["parameters"] - two["parameters"] == 5 * 257
+
+
+class _Normed(nn.Module):
+    """torch's own root mean square norm, with and without a weight."""
+
+    def __init__(self, weight: bool, eps: float | None) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(8, eps=eps, elementwise_affine=weight)
+
+    def forward(self, values: Tensor) -> Tensor:
+        normed: Tensor = self.norm(values)
+        return normed
+
+
+@pytest.mark.parametrize("weight", [True, False])
+@pytest.mark.parametrize("eps", [1e-3, None])
+def test_the_norm_that_the_exporter_does_not_know_agrees_with_torch(
+    tmp_path: Path, weight: bool, eps: float | None
+) -> None:
+    network = _Normed(weight, eps).eval()
+    if weight:
+        nn.init.normal_(network.norm.weight)
+    values = torch.randn(2, 3, 8)
+    export(network, (values,), tmp_path / "norm.onnx", ["values"], ["logits"], {}, "a norm")
+    with torch.inference_mode():
+        expected = network(values).numpy()
+    assert np.abs(run_onnx(tmp_path / "norm.onnx", [(values,)]) - expected).max() <= 1e-6
+
+
+class _Fourier(nn.Module):
+    def forward(self, values: Tensor) -> Tensor:
+        return torch.fft.fft(values).real
+
+
+def test_a_network_without_a_form_in_onnx_is_refused_in_words_and_not_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(EncoderError, match=r"text encoder mine: it cannot be written as ONNX \(.*"):
+        given = (torch.randn(2, 8),)
+        export(_Fourier(), given, tmp_path / "f.onnx", ["v"], ["logits"], {}, "text encoder mine")
+    assert capfd.readouterr() == ("", "")

@@ -94,10 +94,11 @@ def test_int8_is_calibrated_on_the_inputs_it_is_given(tmp_path: Path) -> None:
 
 def test_calibrated_inputs_come_out_close_to_torch(tmp_path: Path) -> None:
     rows = samples(design(), 1.0)
-    for precision in REDUCED:
+    everywhere: list[tuple[Precision, For]] = [(each, "onnxruntime") for each in REDUCED]
+    for precision, runtime in (*everywhere, ("int8", "tensorrt")):
         asked = design(precision=precision)
         network = trained(asked)
-        made = builder(tmp_path).build(asked, network, rows)
+        made = builder(tmp_path, runtime).build(asked, network, rows)
         with torch.inference_mode():
             expected = torch.cat([network(*row) for row in rows]).numpy()
         assert np.abs(run_onnx(made.path, rows) - expected).max() < 0.2
@@ -115,11 +116,17 @@ def test_on_a_cpu_every_matrix_product_with_weights_but_the_head_s_last_is_quant
     assert onnx.TensorProto.UINT8 in kinds
 
 
-def test_what_goes_to_tensorrt_is_symmetric_and_has_its_convolutions_quantised(
+def test_what_goes_to_tensorrt_is_symmetric_over_fp16_and_has_its_convolutions_quantised(
     tmp_path: Path,
 ) -> None:
     asked = Genotype("small-bert", "small-xcit", 16, (FusionPoint(2, 2),), precision="int8")
-    graph = load(builder(tmp_path, "tensorrt").build(asked).path).graph
+    model = load(builder(tmp_path, "tensorrt").build(asked).path)
+    onnx.checker.check_model(model, full_check=True)  # strict types, as a typed network has them
+    graph = model.graph
+    large = [one for one in graph.initializer if np.prod(one.dims) > 64]
+    kinds = onnx.TensorProto
+    assert {one.data_type for one in large} & {kinds.FLOAT, kinds.FLOAT16} == {kinds.FLOAT16}
+    assert {one.data_type for one in graph.initializer if "_scale" in one.name} == {kinds.FLOAT16}
     values = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
     made = {name: node for node in graph.node for name in node.output}
     pairs = [n for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from every_design import enlarged
 from PIL import Image
 from quick_evaluators import BY_STAGE, QUICK, SPLITS, Line, demo, design, image_folder, quality
 from torch import Tensor, nn
@@ -384,6 +385,8 @@ def designs_of_every_form() -> list[Genotype]:
     made = []
     for k, operator in enumerate(OPERATORS):
         for over in (None, *ATTENTION_OVER):
+            if operator == "tensor-fusion" and over == "pooled":
+                continue  # 4 heads cannot share the square of an odd number
             blocks = 0 if over is None else 1
             for pooling in VISION_POOLINGS:
                 genotype = design(
@@ -404,7 +407,7 @@ def designs_of_every_form() -> list[Genotype]:
 def test_kept_features_give_the_logits_of_the_whole_network(
     frozen: QualityEvaluator, genotype: Genotype
 ) -> None:
-    network = frozen.trainer.untrained(genotype)
+    network = enlarged(frozen.trainer.untrained(genotype))
     kept = predict(network.fusion, frozen.trainer.inputs.examples(genotype, "valid", kept=True))
     whole = predict(network, frozen.trainer.inputs.examples(genotype, "valid", kept=False))
     halved = any(f.form == "tokens" for read in network.wanted.values() for f in read)

@@ -20,6 +20,7 @@ from evaluators.quality.stress import StressEvaluator
 from evaluators.quality.trainer import Compute, DesignTrainer, Target, new_trainer
 from evaluators.training.config import TrainingProtocol, named_protocol
 from search_space.network.rewrites import BY_NAME, NONE
+from search_space.operators.definitions import FUSION_OPERATORS
 
 FULL = 6
 LATE = design(text_tap=FULL, vision_tap=FULL)
@@ -37,7 +38,7 @@ def named_inputs_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 def data() -> DataSet:
     splits = {"train": 9, "valid": 6, "test": 3}
     samples = tuple(
-        Sample(f"{split}{k}", f"{split}{k}", f"text {k}", k % 2, None, split, Path())  # type: ignore[arg-type]
+        Sample(f"{split}{k}", f"{split}{k}", f"text {k}", k % 2, None, split, Path(f"{k % 2}"))  # type: ignore[arg-type]
         for split, count in splits.items()
         for k in range(count)
     )
@@ -82,6 +83,16 @@ def test_a_trained_design_is_kept_under_the_same_key(
     assert found == (early, late)
 
 
+def test_only_designs_of_an_operator_whose_first_weights_changed_have_other_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, designs = trainer(tmp_path).keys, (design(), design("low-rank-tensor"))
+    now = [keys.quality(each) for each in designs]
+    monkeypatch.setattr(FUSION_OPERATORS["low-rank-tensor"], "first_weights", 0, raising=True)
+    before = [keys.quality(each) for each in designs]
+    assert [a == b for a, b in zip(now, before, strict=True)] == [True, False]
+
+
 def test_the_rung_of_whole_training_has_the_same_keys(tmp_path: Path) -> None:
     whole = trainer(tmp_path).other(whole=True)
     assert whole.keys.quality(design())[:16] == "639e975ffbbac6a0"
@@ -93,7 +104,7 @@ def test_the_rung_of_whole_training_has_the_same_keys(tmp_path: Path) -> None:
     ("runtime", "rewrites", "key"),
     [
         ("onnxruntime", "none", "c2520df8ee23a24b"),
-        ("tensorrt", "none", "89efb19f18754ea4"),
+        ("tensorrt", "none", "e00e61101dda5349"),
         ("onnxruntime", "all", "a08b132406811cad"),
         ("onnxruntime", "own-length", "d8a63e427a7e1c7f"),
     ],

@@ -117,6 +117,13 @@ def test_what_the_space_does_not_offer_widens_it_and_is_named() -> None:
     assert "128, 256, 512 tokens are left out: small-bert takes at most 64" in grid.notes
 
 
+def test_a_list_of_designs_with_all_image_tokens_widens_a_space_of_fewer() -> None:
+    fewer = replace(space_of("demo"), image_tokens=(1, 4))
+    space, _ = grid_in("ablation-attention", fewer)
+    assert space.image_tokens == (0, 1, 4)
+    assert grid_in("ablation-attention", space_of("demo"))[0].image_tokens == ()
+
+
 def test_what_cannot_be_built_is_left_out_and_named(tmp_path: Path) -> None:
     uneven = tiny_space(tmp_path, SPACE.replace("hidden_size = 16", "hidden_size = 18", 1))
     grid = grid_on("ablation-attention", uneven)

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import optuna
 import pytest
 import torch
 from safetensors.torch import save
+from sentence_pieces import write_encoder
 from tiny import SPACE, Place, finished_place
 
 from evaluators.cached_files import write_cached
@@ -97,6 +99,17 @@ BAD_FLAGS = [
     (("--trials", "x"), ("--trials", "'x'", "--help")),
     (("--latency-limit", "-1"), ("--latency-limit -1.0", "above 0")),
     (("--latency-limit", "nan"), ("--latency-limit nan", "above 0")),
+    (("--reuse", "image=1.5"), ("--reuse 'image=1.5'", "from 0 to 1, as image=0.8")),
+    (("--reuse", "image=-0.1"), ("--reuse 'image=-0.1'", "from 0 to 1")),
+    (("--reuse", "text=nan"), ("--reuse 'text=nan'", "from 0 to 1, as text=0.8")),
+    (("--reuse", "image"), ("--reuse 'image'", "as image=0.8")),
+    (("--reuse", "vision=0.8"), ("--reuse 'vision=0.8'", "give image, text or sound")),
+    (("--reuse", "image=0.8", "--reuse", "image=0.5"), ("image is given twice", "leave one out")),
+    (("--reuse", "sound=0.5"), ("--reuse sound=0.5: no design of", "reads audio")),
+    (("--reuse", "image=0.5", "--deferred-timing"), ("--reuse image=0.5 with --deferred-timing",)),
+    (("--reuse", "image=0.5", "--time-missing"), ("with --time-missing", "leave one of them out")),
+    (("--reuse", "image=0.5", "--objective", "memory"), ("peak memory is that of one graph",)),
+    (("--reuse", "image=0.5", "--rewrites", "own-length"), ("fixed shapes", "--rewrites all")),
     (("--latency-limit", "inf"), ("--latency-limit inf", "above 0")),
     (("--seed", "-1"), ("--seed -1", "0 to 4294967295")),
     (("--seed", "100000000000000000000"), ("--seed 100000000000000000000", "0 to 4294967295")),
@@ -176,6 +189,13 @@ def test_an_encoder_folder_without_weights(command: Command, place: Place) -> No
     config += ' "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 64}'
     (folder / "config.json").write_text(config)
     one_line(command(*RUN, "--text-encoder", "./bert", "--name", "new"), codes.ENCODER, "bert")
+
+
+def test_an_encoder_that_has_no_form_in_onnx(command: Command, place: Place) -> None:
+    write_encoder(place.folder / "fnet", "fnet")  # of Fourier transforms
+    said = command(*RUN, "--text-encoder", "./fnet", "--name", "new", "--trials", "1")
+    one_line(said, codes.ENCODER, "fnet", "cannot be written as ONNX", "choose another encoder")
+    assert "graph(" not in said.out
 
 
 def test_a_hub_id_that_is_not_in_the_cache(command: Command) -> None:
@@ -445,6 +465,29 @@ def test_a_storage_on_a_full_disk(command: Command, small_disk: Path, place: Pla
         assert command(*RUN, "--trials", "3", "--storage", url).code == 0
     finally:
         subprocess.run(["umount", "-l", str(small_disk)], check=True)
+
+
+@pytest.mark.slow
+def test_a_log_file_on_a_full_disk(command: Command, small_disk: Path) -> None:
+    try:
+        with suppress(OSError), open(small_disk / "filler", "wb", buffering=0) as filler:
+            while filler.write(b"x" * 4096):
+                pass
+        said = command(*RUN, "--trials", "6", "--log-file", str(small_disk / "run.log"))
+        last_line(said, codes.DISK_FULL, "run.log", "make room")
+        assert "Logging error" not in said.err
+    finally:
+        subprocess.run(["umount", "-l", str(small_disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(*RUN, "--name"), ("export", "0", "--out"), ("report", "--page"), (*RUN, "--log-file")],
+    ids=lambda arguments: arguments[-1],
+)
+def test_an_argument_that_is_not_utf_8(command: Command, arguments: tuple[str, ...]) -> None:
+    said = command(*arguments, os.fsdecode(b"\xffx"))
+    one_line(said, codes.USAGE, r"\xffx", "this argument is not UTF-8")
 
 
 def test_a_home_that_cannot_be_made(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

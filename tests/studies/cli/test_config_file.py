@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import TrialState
+from plugin_packages import MAXIMUM, on_path, write_package
 from tiny import Place, finished_place, new_place
 from typer.testing import CliRunner
 
@@ -12,6 +15,7 @@ from studies.cli import doctor
 from studies.cli.app import app
 from studies.config import settings
 from studies.config.usage import UsageError
+from studies.results.trial_record import TimingRecord, TrialRecord, TrialResult
 
 
 @pytest.fixture
@@ -104,6 +108,25 @@ def test_a_dry_run_of_a_new_study_makes_no_storage(
     assert not (place.folder / "runs").exists() and not place.home.exists()
 
 
+def test_a_dry_run_counts_the_designs_of_a_list_as_the_run_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = new_place(tmp_path / "place")
+    flags = ("--study", "ablation-attention", *place.flags(), "--trials", "3")
+    done = place.finish(place.command("run", *flags[:-1], "1"))
+    assert done.returncode == 0, done.stderr
+    before = planned(place, monkeypatch, *flags)
+    assert (before["finished"], before["remaining"]) == (1, 2)
+    study = optuna.load_study(study_name=before["study"], storage=place.url)
+    trial = study.ask()
+    result = TrialResult(timing=TimingRecord(unstable="halves apart"))
+    TrialRecord(name=before["named"][0], result=result).store(trial)
+    study.tell(trial, state=TrialState.PRUNED)
+    after = planned(place, monkeypatch, *flags)
+    assert (after["finished"], after["remaining"]) == (1, 2), "that design is timed again"
+    assert after["named"] == before["named"]
+
+
 def test_the_doctor_names_versions_devices_and_caches(
     finished: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +147,23 @@ def test_the_doctor_says_how_to_resolve_what_is_missing(monkeypatch: pytest.Monk
     said = " ".join(done.output.split())
     assert "Remedy: pip install 'numpy>=99'" in said
     assert "no-such-package is not installed" in said and "2 problems" in said
+
+
+def test_the_doctor_lists_plugins_and_those_that_fail(tmp_path: Path) -> None:
+    write_package(tmp_path, "fusion-maximum", MAXIMUM, "maximum = fusion_maximum:Maximum")
+    write_package(tmp_path, "lost", "import no_such_module", "lost = lost:Lost", "2.0")
+    with on_path(tmp_path):
+        done = CliRunner().invoke(app, ["doctor"])
+        listed = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)["plugins"]
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "maximum (fusion-maximum 1.0): fusion_nas.operators" in said
+    assert "advice: plugin lost of lost 2.0 cannot be used: lost:Lost cannot be loaded" in said
+    assert "No module named 'no_such_module'" in said and "pip uninstall lost" in said
+    assert {each["name"]: bool(each["failure"]) for each in listed} == {
+        "lost": True,
+        "maximum": False,
+    }
 
 
 def test_a_password_in_the_file_is_not_recorded(

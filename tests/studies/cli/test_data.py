@@ -89,12 +89,12 @@ def test_the_check_names_every_fault_in_a_row_of_its_own(place: Place, command: 
 def test_the_check_looks_for_sounds_where_it_is_told_to(place: Place, command: Command) -> None:
     code, out, err = command("data", "check", "data", "--sound")
     assert code == codes.DATA and "rows without a usable sound" in err and err.count("\n") == 1
-    assert "there is no folder sounds in it" in err and "leave out the audio encoder" in err
+    assert "there is no folder sounds in it" in err and "leave sounds out with --modality" in err
     assert "fault: train00: label.csv row 2: no sounds/train00 with any of .wav, .flac" in out
     for name in [path.stem for path in (place.data / "images").iterdir()]:
         sounding(place.data / "sounds" / f"{name}.wav", seconds=0.2, codec="pcm_s16le")
     code, out, err = command("data", "check", "data", "--sound", "--text-only")
-    assert code == 0 and "One sound and one text" in out, err
+    assert code == 0 and "One sound and one text per sample" in out, err
     code, _, err = command("data", "check", "built-in:shapes", "--sound")
     assert code == codes.DATA and err.count("\n") == 1 and "has no sound" in err
 
@@ -126,7 +126,7 @@ def test_a_study_on_faulty_data_starts_only_when_told_to_and_says_so_everywhere(
 def test_a_study_of_text_alone_needs_no_picture(place: Place, command: Command) -> None:
     shutil.rmtree(place.data / "images")
     code, _, err = command(*RUN, "--trials", "1")
-    assert code == codes.DATA and "--text-only" in err
+    assert code == codes.DATA and "leave pictures out with --modality" in err
     code, out, err = command(*RUN, "--text-only", "--seed-paper", "--trials", "3", "--json")
     assert code == 0, err
     outcome = json.loads(out)

@@ -76,7 +76,7 @@ def test_what_cannot_be_meant_is_one_line(
 def test_a_damaged_file_of_devices_is_one_line(desk: Desk) -> None:
     desk.add()
     (desk.place.home / "devices.json").write_text("{")
-    one_line(desk.device("list"), codes.USAGE, "devices.json", "not JSON", "mend it")
+    one_line(desk.device("list"), codes.USAGE, "devices.json", "not JSON", "correct it")
 
 
 def test_trust_shows_the_fingerprint_and_asks(desk: Desk) -> None:
@@ -219,6 +219,12 @@ def test_check_of_this_machine(desk: Desk) -> None:
     done = desk.device("check", "local")
     assert done.returncode == 0, done.stdout
     assert "ok       onnxruntime" in done.stdout
+
+
+def test_networks_are_compiled_by_the_check_of_this_machine_alone(desk: Desk) -> None:
+    desk.device("add", "orin", desk.url)
+    done = desk.place.finish(desk.place.command("device", "check", "orin", "--compile-tensorrt"))
+    one_line(done, codes.USAGE, "--compile-tensorrt", "local")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from plugin_packages import MAXIMUM, on_path, write_package
 from sqlalchemy.exc import OperationalError
 
 import evaluators
@@ -17,7 +18,16 @@ import studies
 from evaluators.data.errors import DataError
 from evaluators.devices.link import DeviceRefused
 from evaluators.devices.ssh.host_key import HostKeyChanged
-from search_space.errors import DATA, DEVICE, DISK_FULL, HOST_KEY, STORAGE, FusionNasError
+from search_space.errors import (
+    DATA,
+    DEVICE,
+    DISK_FULL,
+    HOST_KEY,
+    STORAGE,
+    USAGE,
+    FusionNasError,
+)
+from search_space.operators.registry import operator_of
 from studies.cli.exits import errors
 from studies.search.trial_runner import SearchStopped
 
@@ -105,3 +115,17 @@ def test_only_data_are_told_in_several_lines(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err.count("\n") == 1
     assert ended(DataError("folder", ["row 1: no text", "row 2: no text"])) == DATA
     assert capsys.readouterr().err.count("\n") == 3
+
+
+def test_an_error_in_the_code_of_a_plugin_names_the_plugin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = MAXIMUM.replace("return (np", "raise IndexError('too short')\n        return (np")
+    write_package(tmp_path, "fails-late", code, "late = fails_late:Maximum")
+    with on_path(tmp_path), pytest.raises(typer.Exit) as left, errors():
+        operator_of("late").reference({}, [], [])
+    assert left.value.exit_code == USAGE
+    assert capsys.readouterr().err == (
+        "fusion-nas: 'late' of the plugin fails-late 1.0 fails (IndexError: too short); "
+        "leave it out, or install a version of fails-late without this fault\n"
+    )

@@ -78,3 +78,23 @@ def test_a_report_as_json_alone_makes_no_page(tmp_path: Path) -> None:
     storage = stored_study(tmp_path)
     assert imported_by(tmp_path, "report", "--json", "--storage", storage) == (0, "")
     assert not list(tmp_path.rglob("*.html"))
+
+
+@pytest.mark.parametrize(
+    ("set_by_user", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")]
+)
+@pytest.mark.parametrize("first", ["import fusion_nas", "from studies.cli.app import app, main"])
+def test_how_threads_wait_is_set_before_pytorch_is_loaded(
+    tmp_path: Path, first: str, set_by_user: dict[str, str], policy: str
+) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | set_by_user
+    run = "import sys; sys.argv = ['fusion-nas', '--version']\ntry: main()\nexcept SystemExit: pass"
+    program = (
+        f"{first}\n"
+        + (run if "main" in first else "")
+        + ("\nimport os, sys\nprint(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)")
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.splitlines()[-1] == f"{policy} False", done.stderr

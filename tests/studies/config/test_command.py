@@ -32,6 +32,7 @@ def settings_of(command: str) -> Settings:
         ("pareto", {"data": "built-in:shapes", "name": "a name 'with quotes'", "cv": True}),
         ("pareto", {"storage": "sqlite:///other.db", "fine_tune": 2, "seeds": 3, "compile": True}),
         ("pareto", {"from_study": "other", "hours": 1.5, "patience": 9, "final_readings": 0}),
+        ("pareto", {"image_tokens": (0, 4, 16), "image_sizes": (96, 160)}),
         ("stages", {"seed": 4}),
     ],
 )

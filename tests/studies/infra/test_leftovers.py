@@ -9,7 +9,7 @@ import pytest
 
 from studies.config.home import home
 from studies.infra.home.leftovers import leftovers
-from studies.infra.home.lock import alone, release
+from studies.infra.home.lock import LOCK, alone, release
 from studies.infra.locations import StorageError
 
 KEY = "0a" * 32
@@ -100,3 +100,11 @@ def test_a_home_that_does_not_exist_is_made_only_when_asked_for(
     assert not home().exists()
     assert home(make=True).is_dir()
     release()
+
+
+def test_a_directory_in_place_of_the_lock_file_is_named(place: Path) -> None:
+    release()
+    (place / LOCK).unlink(missing_ok=True)
+    (place / LOCK).mkdir()
+    with pytest.raises(StorageError, match=f"{LOCK} is a directory.*remove it"), alone(place):
+        pass

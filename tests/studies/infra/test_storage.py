@@ -1,15 +1,11 @@
 """Storages under several workers: nothing lost, nothing asked twice, on SQLite and PostgreSQL."""
 
 import os
-import pwd
-import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import commands
@@ -17,11 +13,13 @@ import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from postgres import Postgres, missing, start_postgres
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from tiny import Bench
 
 from studies.infra.locations import StorageError
+from studies.infra.optuna_private import turn_of_all_homes
 from studies.infra.signals import take_interrupts, whole
 from studies.infra.storage import open_storage
 from studies.results.trial_record import TrialRecord
@@ -179,19 +177,50 @@ def test_three_workers_on_one_new_sqlite_file_lose_nothing(tmp_path: Path) -> No
     check_workers(tmp_path / "bench", f"sqlite:///{tmp_path / 'studies.db'}")
 
 
-class Postgres:
-    """A server on a Unix socket, run by no superuser; `url` is that of an empty database."""
+def queue_once(url: str, names: int, workers: int = 4) -> Counter[str]:
+    """Have workers of several homes queue the same names at the same moment; how often each is."""
+    optuna.create_study(storage=open_storage(url), study_name="s")
+    together = threading.Barrier(workers)
 
-    def __init__(self, start: Callable[[], subprocess.Popen[bytes]], url: str) -> None:
-        self._start, self.url = start, url
-        self.process = start()
+    def work(worker: str) -> None:
+        study = optuna.load_study(study_name="s", storage=open_storage(url))
+        together.wait()
+        with turn_of_all_homes(study, "queueing", worker, lambda _: False, 60.0, 0.01):
+            known = {t.user_attrs.get("name") for t in study.get_trials(deepcopy=False)}
+            for name in {str(k) for k in range(names)} - known:
+                study.enqueue_trial({}, user_attrs={"name": name})
 
-    def start(self) -> None:
-        self.process = self._start()
+    threads = [threading.Thread(target=work, args=(f"worker {k}",)) for k in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    study = optuna.load_study(study_name="s", storage=open_storage(url))
+    assert "queueing" not in study.user_attrs
+    return Counter(str(trial.user_attrs["name"]) for trial in study.trials)
 
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)  # do not wait for open connections
-        self.process.wait(60)
+
+def test_workers_of_several_homes_queue_a_design_once_on_sqlite(tmp_path: Path) -> None:
+    found = queue_once(f"sqlite:///{tmp_path / 'studies.db'}", 6)
+    assert found == {str(k): 1 for k in range(6)}
+
+
+def test_workers_of_several_homes_queue_a_design_once_on_postgresql(postgres: str) -> None:
+    assert queue_once(postgres, 6) == {str(k): 1 for k in range(6)}
+
+
+@pytest.mark.parametrize(("known", "patience_s"), [(True, 600.0), (False, 0.05)])
+def test_a_turn_of_a_worker_that_was_killed_is_passed_over(
+    tmp_path: Path, known: bool, patience_s: float
+) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}")
+    study = optuna.create_study(storage=storage, study_name="s")
+    study.set_user_attr("queueing", "killed")
+    dead = {"killed"} if known else set[str]()
+    with turn_of_all_homes(study, "queueing", "own", dead.__contains__, patience_s, 0.01):
+        held = optuna.load_study(study_name="s", storage=storage).user_attrs["queueing"]
+        assert held == "own"
+    assert "queueing" not in optuna.load_study(study_name="s", storage=storage).user_attrs
 
 
 @pytest.fixture
@@ -201,47 +230,10 @@ def postgres(server: Postgres) -> str:
 
 @pytest.fixture
 def server() -> Iterator[Postgres]:
-    pytest.importorskip("psycopg", reason="psycopg, PostgreSQL's driver, is not installed")
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if not found:
-        pytest.skip("no PostgreSQL server under /usr/lib/postgresql")
-    programs, user = found[-1].parent, {}
-    # Unix sockets have short names, and pytest's folders are closed to others.
-    folder = Path("/tmp") / f"pg-{os.getpid()}"
-    folder.mkdir(mode=0o700)
-    if os.geteuid() == 0:
-        try:
-            user = {"user": pwd.getpwnam("nobody").pw_name}
-        except KeyError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user nobody")
-        shutil.chown(folder, "nobody")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-    subprocess.run(
-        [programs / "initdb", "-D", folder / "db", "-U", "tester", "-A", "trust", "--no-sync"],
-        check=True,
-        **quiet,
-        **user,
-    )
-    options = ["-D", folder / "db", "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-    made = Postgres(
-        lambda: subprocess.Popen([programs / "postgres", *options], **quiet, **user),
-        f"postgresql+psycopg://tester@/studies?host={folder}",
-    )
-    try:
-        url = f"postgresql+psycopg://tester@/postgres?host={folder}"
-        for _ in range(200):
-            with suppress(StorageError):
-                open_storage(url).remove_session()  # type: ignore[attr-defined]
-                break
-            time.sleep(0.05)
-        import psycopg
-
-        with psycopg.connect(f"host={folder} user=tester dbname=postgres", autocommit=True) as c:
-            c.execute("CREATE DATABASE studies")
+    if why := missing():
+        pytest.skip(why)
+    with start_postgres() as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(folder)
 
 
 @pytest.mark.slow

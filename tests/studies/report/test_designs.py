@@ -143,6 +143,14 @@ def test_the_notation_explains_every_operator_that_is_used() -> None:
     assert "tensor" not in found and "fp16" not in found
 
 
+def test_fewer_image_tokens_are_in_a_design_s_words_drawing_and_notation() -> None:
+    fewer = replace(THREE, image_tokens=4)
+    assert "4 image tokens" in fewer.describe() and "4 image tokens" in words_of(fewer)
+    assert "16 image tokens" in notation([fewer])
+    assert "image tokens" not in THREE.describe() + " ".join(words_of(THREE))
+    assert "16 image tokens" not in notation([THREE])
+
+
 def test_near_misses_are_listed_with_what_they_miss() -> None:
     words = Parsed(page.render(sample())).words
     assert "Near misses" in words and "2 infeasible" not in words

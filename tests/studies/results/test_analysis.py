@@ -10,7 +10,7 @@ from sample_outcome import sample
 
 from studies.results.analysis.budget import REST, STAGES, budget, over_time
 from studies.results.analysis.certainty import DRAWS, non_dominated
-from studies.results.analysis.effects import effects
+from studies.results.analysis.effects import active, effects
 from studies.results.outcome import DesignResult, TrialTimes, Value
 from studies.results.study_outcome import active_seconds
 
@@ -102,3 +102,20 @@ def test_the_hypervolume_over_time_never_falls() -> None:
     assert len(course) == len(outcome.hypervolume)
     assert [v for _, v, _ in course] == sorted(v for _, v, _ in course)
     assert [s for s, _, _ in course] == sorted(s for s, _, _ in course)
+
+
+def test_image_tokens_are_a_choice_only_of_designs_that_fuse_tokens() -> None:
+    made: dict[str, str | int] = {
+        "fusion_points": 1,
+        "image_tokens": 4,
+        "operator_1": "sum",
+        "operator_2": "cross-attention",
+        "attention_blocks": 2,
+        "attention_over": "pooled",
+    }
+    assert "image_tokens" not in active(made)
+    for token_form in ({"fusion_points": 2}, {"attention_over": "tokens"}):
+        assert active({**made, **token_form})["image_tokens"] == 4
+    assert "image_tokens" not in active(
+        {**made, "attention_over": "tokens", "vision_encoder": "none"}
+    )

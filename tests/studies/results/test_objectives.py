@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
@@ -116,9 +117,11 @@ def test_screen_page_and_json_tell_every_objective(place: Place) -> None:
 @pytest.mark.slow
 def test_a_study_goes_on_with_the_objectives_it_began_with_alone(place: Place) -> None:
     kept = [evaluation["key"] for evaluation in place.kept()]
+    unstable = [row for row in outcome_of(study_of(place)).rows if row.state == "unstable"]
     done = place.finish(place.run("--trials", "6", "--seed-paper", *FLAGS))
     assert done.returncode == 0, done.stderr
-    assert [evaluation["key"] for evaluation in place.kept()] == kept
+    new = Counter(each["kind"] for each in place.kept() if each["key"] not in kept)
+    assert not new or max(new.values()) <= len(unstable), "an unstable reading is taken again"
     for flags in ((), ("--objective", "parameters"), (*FLAGS, "--limit", "accuracy=1")):
         done = place.finish(place.run("--trials", "6", *flags))
         assert done.returncode == 6 and "was made with another" in done.stderr
@@ -150,7 +153,7 @@ def test_a_device_that_does_not_tell_the_objective_ends_the_run(tmp_path: Path) 
     if done.returncode == 0:
         pytest.skip("this machine tells its energy")
     assert done.returncode == 5
-    assert "--objective energy: this device tells no energy an inference, mJ" in done.stderr
+    assert "--objective energy: this device reports no energy an inference, mJ" in done.stderr
 
 
 # What cannot be meant
@@ -171,7 +174,7 @@ def test_a_device_that_does_not_tell_the_objective_ends_the_run(tmp_path: Path) 
         ({"limits": ("speed=1",)}, "--limit 'speed'"),
         ({"objectives": ("calibration",), "cv": True}, "--cv with calibration"),
         ({"objectives": ("bytes",), "probe": True}, "--probe with --objective bytes"),
-        ({"objectives": ("bytes",), "sampler": "ehvi"}, "--sampler ehvi with --objective"),
+        ({"objectives": ("bytes", "memory"), "sampler": "ehvi"}, "--objective memory: it weighs"),
         ({"objectives": ("bytes",), "deferred_timing": True}, "--deferred-timing with"),
         ({"objectives": ("bytes",), "fine_tune": 2}, "--fine-tune with"),
         ({"objectives": ("without-text",), "text_only": True}, "there is one modality"),

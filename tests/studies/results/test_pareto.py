@@ -176,7 +176,9 @@ def test_neighbours_on_the_front_are_told_apart_by_the_same_samples_or_not_at_al
     assert close and not close.significant and apart and apart.low > 0
     assert neighbours(front, {0: right[0], 2: right[2]}) == (None, None)
     (said,) = cautions_of(front, {}, (), {**right, 2: right[1]})
-    assert said.startswith("2 of the 2 other designs on the front cannot be told from trial 2")
+    assert said.startswith(
+        "2 of the 2 other designs on the front are not significantly less accurate than trial 2"
+    )
     outcome = replace(sample(), front=tuple(front), neighbours=(close, apart))
     assert unsettled(outcome) == (
         "On the front, accuracy differs by an amount that is not significant in 1 of 2 "

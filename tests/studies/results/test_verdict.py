@@ -171,7 +171,7 @@ class TestMissing:
     @pytest.mark.parametrize(
         ("changed", "why"),
         [
-            (replace(own, correct=None), "it is not kept on which samples mine was right"),
+            (replace(own, correct=None), "it is not stored on which samples mine was right"),
             (replace(own, row=replace(own.row, latency=None)), "mine has no latency"),
             (
                 replace(own, row=replace(own.row, latency=None, reason="no kernel for it")),
@@ -407,3 +407,11 @@ class TestOfAStudy:
         assert told["rival"] == {"name": "text-only", "number": None}
         assert told["more_samples"] == found.more_samples
         assert set(told["points"]) == {"value", "low", "high", "samples", "seeds", "significant"}
+
+
+def test_a_design_that_is_slower_is_said_to_be_slower() -> None:
+    assert result_text.times(Value(2.0, 1.9, 2.1)) == "2.00 times as fast (1.90 to 2.10)"
+    assert result_text.times(Value(0.5, 0.4, 0.8)) == "2.00 times slower (1.25 to 2.50)"
+    unsure = result_text.times(Value(0.9, 0.7, 1.1))
+    assert unsure == "1.11 times slower (0.909 to 1.43), not significant"
+    assert result_text.times(None) == ""

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from search_space.errors import DEVICE, HOST_KEY, NUMBERS
 from studies.cli.exits import errors
 from studies.infra.leases import LEASE_S
 from studies.infra.optuna_private import record_heartbeat, replace_attribute, trial_of
-from studies.infra.workers import Workers
+from studies.infra.workers import RELEASED, Workers
 from studies.report.json_output import row_as_json
 from studies.results.cautions import cautions_of
 from studies.results.pareto import pareto_front
@@ -441,11 +442,20 @@ def test_a_trial_killed_while_it_was_asked_for_is_decided_and_finished(bench: Be
     assert TrialRecord.of(bench.trials[0]).result.key == bench.seeded[0].genotype.key
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that nobody signed is passed over after a second."""
+    monkeypatch.setattr("studies.search.loop.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("studies.search.loop.ASKING_AT_MOST", timedelta(seconds=1.0))
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_trial_that_a_live_worker_has_just_asked_for_is_left_to_it(bench: Bench) -> None:
-    bench.study.ask(distributions(bench.space))
+    asked = bench.study.ask(distributions(bench.space))
     bench.search.run(2)
-    assert next(t.state.name for t in bench.trials) == "RUNNING"
-    assert len(bench.trials) == 2
+    first, second = bench.trials
+    assert first.datetime_complete > second.datetime_complete, "the other one was made meanwhile"
+    assert f"waiting for trial {asked.number}, which no worker has begun yet" in bench.told.lines
 
 
 def test_a_trial_in_the_hands_of_another_live_worker_is_left_to_it(bench: Bench) -> None:
@@ -471,7 +481,7 @@ def in_other_hands(bench: Bench, age_s: float | None) -> optuna.Trial:
     """A trial that a worker of another host and home has, which showed life so long ago."""
     trial = bench.study.ask(distributions(bench.space))
     if age_s is not None:
-        record_heartbeat(trial)
+        record_heartbeat(trial.study, trial)
         with bench.storage.engine.begin() as connection:
             back = f"UPDATE trial_heartbeats SET heartbeat = datetime('now', '-{age_s} seconds')"
             connection.exec_driver_sql(back)
@@ -485,6 +495,54 @@ def test_a_trial_whose_lease_ran_out_is_taken_over_from_any_host(bench: Bench) -
     assert [t.number for t in bench.trials] == [trial.number]
     assert bench.trials[0].params == trial.params and bench.trials[0].state.is_finished()
     assert TrialRecord.of(bench.trials[0]).worker == bench.workers.name
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_trial_whose_worker_died_before_it_signed_is_waited_for_and_taken_over(
+    bench: Bench,
+) -> None:
+    """It has neither name nor heartbeat, and its home is another one."""
+    bench.study.ask(distributions(bench.space))
+    bench.search.run(1)
+    assert [t.state.is_finished() for t in bench.trials] == [True]
+    assert bench.search.left_to_others == []
+
+
+def test_a_worker_suspended_before_it_signed_leaves_the_trial_to_who_took_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken_meanwhile(study: optuna.Study, trial: optuna.Trial) -> None:
+        monkeypatch.undo()
+        assert study.trials[-1].params == {}, "choices are written by who has signed"
+        TrialRecord(worker=ELSEWHERE).store(trial)
+        study.tell(trial.number, state=TrialState.PRUNED)
+
+    monkeypatch.setattr("studies.search.loop.record_heartbeat", taken_meanwhile)
+    bench.search.run(2)
+    workers = [TrialRecord.of(trial).worker for trial in bench.trials]
+    assert workers == [ELSEWHERE, bench.workers.name]
+    assert bench.trials[0].state is TrialState.PRUNED
+
+
+@pytest.mark.parametrize("where", ["ask", "decide"])
+def test_a_worker_suspended_as_it_took_a_trial_goes_on_with_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    if where == "decide":  # of a trial that is taken over
+        TrialRecord(worker=f"{RELEASED}x").store(bench.study.ask())
+    place, name = (bench.study, "ask") if where == "ask" else (bench.search, "_decide")
+    real = getattr(place, name)
+
+    def ended_meanwhile(*given: object) -> None:
+        monkeypatch.undo()
+        trial = real() if where == "ask" else bench.study.trials[0]
+        bench.study.tell(trial.number, state=TrialState.PRUNED)
+        raise optuna.exceptions.UpdateFinishedTrialError
+
+    monkeypatch.setattr(place, name, ended_meanwhile)
+    bench.search.run(2)
+    assert [trial.state.is_finished() for trial in bench.trials] == [True, True]
+    assert not bench.workers.asking.exists()
 
 
 def test_a_trial_of_another_live_worker_is_waited_for_and_taken_over_when_it_dies(
@@ -565,11 +623,12 @@ def test_a_lock_that_is_deleted_under_a_live_worker_does_not_make_it_dead(bench:
     other.close()
 
 
+@pytest.mark.usefixtures("impatient")
 def test_bytes_that_are_no_text_in_a_workers_file_stop_nobody(bench: Bench) -> None:
     bench.workers.asking.write_bytes(b"\xff\xfe\0")
     bench.study.ask(distributions(bench.space))
     bench.search.run(2)
-    assert sum(t.state.is_finished() for t in bench.trials) == 1
+    assert sum(t.state.is_finished() for t in bench.trials) == 2
 
 
 def test_locks_of_workers_killed_long_ago_are_swept_and_those_of_live_ones_are_not(

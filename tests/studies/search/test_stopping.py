@@ -13,6 +13,7 @@ from studies.config.usage import UsageError
 from studies.infra.workers import RELEASED
 from studies.results.objectives import Goals
 from studies.results.trial_record import TrialRecord, TrialResult
+from studies.samplers.registry import distributions
 from studies.search.stopping import StoppingRules, trials_without_gain
 
 GOALS = Goals()
@@ -85,11 +86,17 @@ def test_a_rule_that_cannot_be_meant_is_refused(given: dict[str, float]) -> None
         SearchOptions(**given)  # type: ignore[arg-type]
 
 
-def test_a_stopped_search_does_not_wait_for_the_trial_of_a_dead_worker(tmp_path: Path) -> None:
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("worker", [f"{RELEASED}somebody", ""], ids=["signed", "not signed"])
+def test_a_stopped_search_does_not_wait_for_the_trial_of_a_dead_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: str
+) -> None:
+    monkeypatch.setattr("studies.search.loop.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("studies.search.loop.ASKING_AT_MOST", timedelta(seconds=1))
     bench = Bench(tmp_path)
     bench.search.run(2)
-    left = bench.study.ask(bench.search._distributions)
-    TrialRecord(worker=f"{RELEASED}somebody").store(left)
+    left = bench.study.ask(distributions(bench.space))
+    TrialRecord(worker=worker).store(left)
     rules = StoppingRules(hours=1e-9)
     stopped = bench.new_search(bench.workers)
     stopped._stopping = rules

@@ -10,8 +10,9 @@ import optuna
 import pytest
 from tiny import Place, finished_place
 
+from device_agent.wire.request import TimingProtocol
 from evaluators.evaluation import Evaluation, Measure
-from evaluators.latency.evaluator import LatencyEvaluator, waited
+from evaluators.latency.evaluator import LOCAL_TIMING, LatencyEvaluator, brief, waited
 from evaluators.latency.readings import Reading
 from evaluators.latency.turns import read_in_turns
 from evaluators.onnx.builder import GRAPH_VERSION
@@ -123,8 +124,10 @@ class Recorded:
     def as_sent(self, artifact: Any) -> Any:
         return artifact
 
-    def time(self, design: str, artifact: Any) -> Evaluation:
-        assert design in self.held
+    protocol = LOCAL_TIMING
+
+    def time(self, design: str, artifact: Any, timing: TimingProtocol) -> Evaluation:
+        assert design in self.held and timing == brief(self.protocol)
         self.asked.append(design)
         unstable = "moved" if self.asked.count("b") == 2 and design == "b" else ""
         ms = float(len(self.asked))

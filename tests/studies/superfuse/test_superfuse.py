@@ -21,11 +21,13 @@ from evaluators.evaluation import NotFiniteError
 from evaluators.superfuse import model as superfuse
 from evaluators.superfuse.embeddings import Embeddings, SplitPairs, Task, WidthError, drawn
 from evaluators.superfuse.model import (
+    FALSE_POSITIVES,
     Networks,
     SuperfuseConfig,
     fused_width,
     noise_curves,
     project,
+    roc_curve_of,
     train,
 )
 from evaluators.superfuse.names import (
@@ -289,6 +291,36 @@ def test_noise_has_the_mean_and_deviation_of_each_feature_of_the_training_rows()
     assert torch.equal(made[1], again[0])
 
 
+def test_the_roc_curve_of_scores_that_order_three_of_four_pairs() -> None:
+    labels, positive = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
+    area, curve = roc_curve_of(labels, np.stack([1 - positive, positive], axis=1))
+    assert area == 0.75
+    at = dict(zip(FALSE_POSITIVES, curve, strict=True))
+    assert (at[0.0], at[0.02], at[0.48], at[0.52], at[1.0]) == (0.0, 0.5, 0.5, 1.0, 1.0)
+
+
+def test_the_roc_curve_of_classes_is_the_mean_of_each_against_the_rest() -> None:
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    scores = np.eye(3)[labels]
+    scores[2] = scores[5] = (0.6, 0.4, -0.1)  # class 2 scores least where it is right
+    area, curve = roc_curve_of(labels, scores)
+    assert area == pytest.approx((1 + 1 + 0) / 3) and len(curve) == len(FALSE_POSITIVES)
+    assert roc_curve_of(np.zeros(4, dtype=np.int64), scores[:4])[1] == ()
+
+
+def test_a_class_that_test_lacks_is_left_out_of_the_roc_curve() -> None:
+    labels = np.array([0, 1, 0, 1])
+    assert roc_curve_of(labels, np.eye(3)[labels])[0] == 1.0
+
+
+def test_chance_has_half_of_the_area_and_what_is_learnt_nearly_all() -> None:
+    config = SuperfuseConfig(epochs=30)
+    (found,) = train(synthetic(4, 900), "product", 800, [0], config)
+    (blind,) = train(synthetic(4, 900), "concatenation", 800, [0], config)
+    assert found.auc > 0.95 and abs(blind.auc - 0.5) < 0.2
+    assert list(found.roc) == sorted(found.roc) and found.roc[0] == 0 and found.roc[-1] == 1
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_noise_factor_of_zero_is_the_clean_figure(fusion: Fusion) -> None:
     for made in train(synthetic(), fusion, 64, [0, 1], SuperfuseConfig(epochs=3)):
@@ -380,7 +412,7 @@ def test_a_study_runs_and_a_second_time_trains_nothing(command: Callable[..., Sa
     assert max(len(line) for line in out.splitlines() if not line.startswith(("page:", "["))) <= 80
     kept = Path("home/superfuse.jsonl").read_bytes()
     code, again, _ = command()
-    assert code == 0 and "18 of 18 networks are kept already" in again
+    assert code == 0 and "18 of 18 networks are cached" in again
     assert Path("home/superfuse.jsonl").read_bytes() == kept
     assert again.partition("Synthetic task")[2] == out.partition("Synthetic task")[2]
 
@@ -391,16 +423,25 @@ def test_a_study_that_was_broken_off_trains_the_rest(command: Callable[..., Said
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:10]) + lines[10][:40])
     code, out, err = command("--json")
-    assert code == 0 and "10 of 18 networks are kept already" in err
+    assert code == 0 and "10 of 18 networks are cached" in err
     assert len(file.read_bytes().splitlines()) == 19  # the torn line stays
     cells = json.loads(out)["cells"]
     assert [len(cell["test_percent_by_seed"]) for cell in cells] == [3] * 6
 
 
+def test_sizes_are_set_by_a_flag(command: Callable[..., Said]) -> None:
+    code, out, _ = command("--sizes", "8:16", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert {cell["size"] for cell in found["cells"]} == {8, 16}
+    assert len(found["false_positive_rates"]) == len(found["cells"][0]["roc"])
+    assert 0 <= found["cells"][0]["auc"]["value"] <= 1
+
+
 def test_more_seeds_keep_those_that_are_there(command: Callable[..., Said]) -> None:
     assert command("--seeds", "2")[0] == 0
     code, out, _ = command("--seeds", "4")
-    assert code == 0 and "12 of 24 networks are kept already" in out
+    assert code == 0 and "12 of 24 networks are cached" in out
 
 
 def test_json_is_one_object_with_intervals(command: Callable[..., Said]) -> None:
@@ -590,6 +631,11 @@ BAD_FLAGS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("--latency-limit", "3"), ("--latency-limit", "leave this flag out")),
     (("--device", "local"), ("--device", "leave this flag out")),
     (("--precision", "int8"), ("--precision", "leave this flag out")),
+    (("--sizes", "32"), ("--sizes 32", "32:65536")),
+    (("--sizes", "32:x"), ("--sizes 32:x", "32:65536")),
+    (("--sizes", "-2:64"), ("--sizes -2:64", "32:65536")),
+    (("--sizes", "1:64"), ("--sizes, the smallest 1", "give 2")),
+    (("--sizes", "64:32"), ("--sizes, the largest 32", "give 64")),
     (("--seed-paper",), ("--seed-paper", "leave this flag out")),
     (("--name", "x"), ("--name", "leave this flag out")),
 ]
@@ -603,12 +649,14 @@ def test_a_flag_that_means_nothing_here_is_refused_by_name(
     one_line(command(*flags), codes.USAGE, *words)
 
 
-@pytest.mark.parametrize("flag", [("--embeddings", "x.npz"), ("--width", "3"), ("--center",)])
+@pytest.mark.parametrize(
+    "flag", [("--embeddings", "x.npz"), ("--width", "3"), ("--center",), ("--sizes", "32:64")]
+)
 def test_its_own_flags_are_refused_elsewhere(
     command: Callable[..., Said], flag: tuple[str, ...]
 ) -> None:
     said = command("--study", "pareto", *flag)
-    one_line(said, codes.USAGE, flag[0], "study pareto has no use for it", "--study superfuse")
+    one_line(said, codes.USAGE, flag[0], "study pareto does not take it", "--study superfuse")
 
 
 @pytest.mark.parametrize(
@@ -655,6 +703,7 @@ def test_the_page_says_what_was_found_and_what_is_not_as_published(
         "A small study",
         "What was found",
         "Synthetic task, 54 training pairs",
+        "ROC curves",
         "Accuracy under noise",
         "As published, and not",
         "327,700",

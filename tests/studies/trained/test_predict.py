@@ -121,6 +121,9 @@ def test_the_card_says_where_the_network_comes_from(finished: Place, exported: P
         (("--text", "a text", "--image", "none.png"), "none.png: there is no such image"),
         (("--text", "a text", "--image", "example.png", "--sound", "s.wav"), "no sound here"),
         (("--text", "a text", "--without", "audio"), "no graph runs without audio"),
+        (("--text", "a text", "--time"), "reads image: give --image"),
+        (("--text", "a", "--image", "example.png", "--time", "0"), "--time 0: give 1 to 100000"),
+        (("--text", "a", "--image", "example.png", "--time", "--split"), "leave --split out"),
     ],
 )
 def test_an_input_that_cannot_be_used_is_named(
@@ -143,6 +146,28 @@ def test_a_file_that_is_gone_is_named(exported: Path, tmp_path: Path, gone: str)
 def test_a_long_text_is_cut_with_a_word_about_it(exported: Path) -> None:
     done = predict(exported, "--text", "dim " * 99, "--image", "example.png")
     assert done.returncode == 0 and "is cut to" in done.stderr
+
+
+def test_whole_predictions_are_timed_stage_by_stage(exported: Path) -> None:
+    given = ("--text", "dim " * 99, "--image", "example.png", "--time", "3")
+    done = predict(exported, *given, "--json")
+    assert done.returncode == 0, done.stderr
+    stages = json.loads(done.stdout)["ms"]
+    assert list(stages) == ["tokenise", "decode and resize", "network", "total"]
+    assert all(0 < ms["median"] <= ms["p95"] for ms in stages.values())
+    assert stages["total"]["p95"] >= stages["network"]["median"]
+    assert done.stderr.count("is cut to") == 1
+    shown = predict(exported, *given).stdout.splitlines()
+    assert [line.split("  ")[0] for line in shown] == list(stages) and max(map(len, shown)) < 80
+    card = json.loads((exported / "card.json").read_text("utf-8"))
+    assert set(card["whole_pipeline"]["ms"]) == set(stages)
+    assert "decode and resize" in (exported / "README.md").read_text("utf-8")
+
+
+def test_the_graph_without_a_modality_is_timed_without_it(exported: Path) -> None:
+    done = predict(exported, "--text", "a", "--without", "vision", "--time", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["ms"]) == ["tokenise", "network", "total"]
 
 
 def test_without_a_modality_the_other_graph_runs(exported: Path) -> None:
@@ -177,7 +202,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Place:
     assert done.returncode == 0, done.stderr
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place.folder)
-        space, rng = load_space("tiny.toml", (), (), (), None, False), np.random.default_rng(0)
+        space, rng = load_space("tiny.toml"), np.random.default_rng(0)
     (name,) = optuna.study.get_all_study_names(place.url)
     study = optuna.load_study(study_name=name, storage=place.url)
     for encoders, tokens in KINDS.values():
