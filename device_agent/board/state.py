@@ -87,7 +87,7 @@ class BoardState:
         cpu_max_mhz: the most its settings allow.
         temperatures_c: thermal zones and degrees Celsius, in the order of the zones.
         load_1m: load average of the last minute.
-        available_memory_mb: memory that can be had without swapping.
+        available_memory_mb: memory available without swapping.
         clocks_mhz: clocks now: every cluster of processors (`policy0`), every GPU, memory (`emc`).
         clock_limits_mhz: the most that settings and cooling allow each of them; of memory only
             where the board tells it.

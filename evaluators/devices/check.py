@@ -186,7 +186,7 @@ def _memory(board: Board, state: BoardState) -> Iterator[Finding]:
     if free is None:
         yield Finding("warning", "memory", "not reported", "look at it with `free -m` there")
         return
-    value = f"{free} MB can be had" + (f" of {whole} MB" if whole is not None else "")
+    value = f"{free} MB available" + (f" of {whole} MB" if whole is not None else "")
     level = _level(free, LEAST_MEMORY_MB, LITTLE_MEMORY_MB)
     yield Finding(level, "memory", value, "" if level == "ok" else "end other programs there")
 
@@ -225,7 +225,7 @@ def _speed(board: Board, state: BoardState) -> Iterator[Finding]:
     if low:
         yield Finding("warning", "clocks", "; ".join(low), "sudo jetson_clocks")
     if state.throttled_by:
-        held = f"held down by {', '.join(state.throttled_by)}"
+        held = f"throttled by {', '.join(state.throttled_by)}"
         yield Finding("warning", "throttling", held, "cool the board, or take a lower power mode")
 
 

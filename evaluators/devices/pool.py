@@ -69,7 +69,7 @@ class DevicePool:
             locks: folder of the locks, shared by all workers of a home.
             waiting: told what is waited for.
             idle_s: how long an idle device is kept.
-            patience_s: how long a lost device is waited for, where no other can be had.
+            patience_s: how long a lost device is waited for, where no other is available.
 
         Raises:
             DevicesDiffer: they are not alike.

@@ -252,7 +252,8 @@ def _context_on(
         space = with_shorter_sounds(space, settings.data.seconds or max(1, longest))
     if settings.preset.grid is not None:
         space, grid = grid_in(settings.preset.grid, space)
-    _check_asked(settings, space, data)
+    _check_asked(settings, space)
+    _check_classes(settings, data)
     pair = not settings.search.goals.more
     sampler = chosen(settings.search.sampler, space, settings.search.deferred_timing, pair)
     settings = settings.with_options({"sampler": sampler})
@@ -280,7 +281,7 @@ def _context_on(
     )
 
 
-def _check_asked(settings: Settings, space: SearchSpace, data: DataSet) -> None:
+def _check_asked(settings: Settings, space: SearchSpace) -> None:
     """Raises UsageError for an objective or a limit that some design of the space has not."""
     for modality, share in settings.search.reuse_shares.shares:
         if modality not in space.modalities:
@@ -288,14 +289,6 @@ def _check_asked(settings: Settings, space: SearchSpace, data: DataSet) -> None:
                 f"--reuse {CALLED[modality]}={share:g}: no design of search space {space.name} "
                 f"reads {modality}; leave it out"
             )
-    numeric = [each.name for each in settings.search.goals.needed if each.name in OF_NUMBERS]
-    if numeric and class_values(data.classes) is None:
-        scored = any(sample.score is not None for sample in data.samples)
-        raise UsageError(
-            f"{numeric[0]}: the classes of these data are no numbers "
-            f"({', '.join(data.classes[:3])}); "
-            + ("give --score-classes 7" if scored else "leave it out")
-        )
     needed = set(space.needed)
     of_so_many = {"robustness-both": 2, "robustness-all": 3}
     for each in settings.search.goals.needed:
@@ -310,6 +303,18 @@ def _check_asked(settings: Settings, space: SearchSpace, data: DataSet) -> None:
                 f"every one reads is {', '.join(space.needed) or 'nothing'}; ask for robustness, "
                 "or give a space where no modality is optional"
             )
+
+
+def _check_classes(settings: Settings, data: DataSet) -> None:
+    """Raises UsageError for an objective of numbers where the classes are none."""
+    numeric = [each.name for each in settings.search.goals.needed if each.name in OF_NUMBERS]
+    if numeric and class_values(data.classes) is None:
+        scored = any(sample.score is not None for sample in data.samples)
+        raise UsageError(
+            f"{numeric[0]}: the classes of these data are no numbers "
+            f"({', '.join(data.classes[:3])}); "
+            + ("give --score-classes 7" if scored else "leave it out")
+        )
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def truth(board: VirtualBoard, name: str, mode: int, pinned: bool) -> dict[str, 
         ),
         "memory": (
             "ok",
-            f"{jetson.available_kb // 1024} MB can be had of {jetson.memory_kb // 1024} MB",
+            f"{jetson.available_kb // 1024} MB available of {jetson.memory_kb // 1024} MB",
             "",
         ),
         "clock": ("ok", "within 30 s of this machine's", ""),
@@ -238,7 +238,7 @@ def test_what_troubles_a_board_is_named_and_a_reboot_is_survived(
     counted = re.fullmatch(r"oc3 (\d+) since the start of the board, (\d+) in 1\d s", events[1])
     assert counted and 3 <= int(counted[2]) <= int(counted[1]) and int(counted[2]) % 3 == 0
     assert events[0] == "warning" and "stronger supply" in events[2]
-    assert held[:2] == ("warning", "held down by cpu-throttle-alert")
+    assert held[:2] == ("warning", "throttled by cpu-throttle-alert")
 
     rails = {kind: told(found[kind][1])["power"] for kind in ("agx-orin", "thor", "plain")}
     assert rails["agx-orin"][:2] == (

@@ -52,7 +52,7 @@ class Link:
 def fetch_host_key(device: Device) -> Any:
     """The key that the server shows, without logging in.
 
-    Raises DeviceLost or DeviceTimeout where none can be had.
+    Raises DeviceLost or DeviceTimeout where none is available.
     """
     transport = _greet(device)
     try:
