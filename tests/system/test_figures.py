@@ -112,6 +112,8 @@ def test_nothing_of_the_test_split_is_read_before_the_search_is_over(
             "trunks": "frozen",
             "threads": 1,
             "trials": 2,
+            "seeds": 1,
+            "final_readings": 0,
             **flags,
         },
     )

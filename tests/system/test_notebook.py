@@ -28,7 +28,7 @@ def test_the_first_front_is_found_in_at_most_thirty_lines_of_code(
     assert not any(cell.outputs for cell in code), "keep the notebook without outputs"
     notebook.cells.insert(0, nbformat.v4.new_code_cell(FEWER_CLIPS))
     NotebookClient(
-        notebook, timeout=280, resources={"metadata": {"path": os.fspath(tmp_path)}}
+        notebook, timeout=500, resources={"metadata": {"path": os.fspath(tmp_path)}}
     ).execute()
     plot = next(cell for cell in code if "plot_front" in cell.source).outputs[0]
     assert "application/vnd.plotly.v1+json" in plot.data
