@@ -274,6 +274,23 @@ def run(
         int | None,
         typer.Option("--workers", help="Worker processes. Default: 1.", rich_help_panel="Sampling"),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            help="What places the workers: local, or dask for a Dask cluster. Default: local.",
+            rich_help_panel="Sampling",
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="Dask scheduler, as tcp://host:8786. Default: processes on this machine.",
+            rich_help_panel="Sampling",
+        ),
+    ] = None,
     take_over: Annotated[
         bool,
         typer.Option(

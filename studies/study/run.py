@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from search_space.redaction import redacted_url
 from studies.config.paths import check_page, default_page
 from studies.config.settings import Settings
 from studies.config.usage import UsageError
+from studies.infra.dask_workers import cluster, dask_workers
+from studies.infra.locations import absolute_url
 from studies.infra.log_file import logged
 from studies.infra.signals import take_interrupts
 from studies.infra.storage import quiet_optuna
@@ -35,7 +38,7 @@ from studies.study.carrying_over import (
 from studies.study.context import StudyContext, open_context, study_name
 from studies.study.final.final_test import finish
 from studies.study.final.fine_tuning import fine_tune
-from studies.study.identity import open_study
+from studies.study.identity import from_anywhere, open_study
 from studies.study.lookup import stored_protocol
 from studies.study.worker import TOTAL, earlier_of, new_search, seeds_of, work_beside
 from studies.tracking.log import TrialLog
@@ -227,15 +230,27 @@ def _search(
 
 def _run_with_workers(search: Search, settings: Settings, total: int, reporter: Any) -> None:
     """Runs a search to its total, with the further workers that the settings ask for."""
-    if settings.search.workers == 1:
+    asked = settings.search
+    all_threads = torch.get_num_threads()
+    threads = max(1, all_threads // asked.workers)  # they train side by side
+    if asked.engine == "dask":
+        of_each = threads if asked.scheduler is None else None
+        anywhere = replace(from_anywhere(settings), storage=absolute_url(settings.storage))
+        beside = partial(work_beside, anywhere, total, of_each)
+        with (
+            cluster(asked.scheduler, asked.workers, reporter) as client,
+            dask_workers(client, beside, asked.workers, reporter) as more,
+        ):
+            more.join()
+        search.run(total)  # what they left
+        return
+    if asked.workers == 1:
         search.run(total)
         return
-    all_threads = torch.get_num_threads()
-    threads = max(1, all_threads // settings.search.workers)  # they train side by side
     torch.set_num_threads(threads)
     beside = partial(work_beside, settings, total, threads)
     try:
-        with more_workers(beside, settings.search.workers - 1, reporter) as more:
+        with more_workers(beside, asked.workers - 1, reporter) as more:
             search.run(total)
             if not more.join():  # what they had in hand is taken over
                 search.run(total)

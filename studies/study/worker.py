@@ -12,7 +12,7 @@ from search_space.redaction import redacted_url
 from search_space.space.paper import SeededDesign, seeded_designs
 from studies.config.settings import Settings
 from studies.infra.locations import default_url
-from studies.infra.storage import open_storage, quiet_optuna
+from studies.infra.storage import quiet_optuna
 from studies.infra.workers import Workers
 from studies.report.progress import Reporter
 from studies.results.study_outcome import SETTINGS
@@ -23,9 +23,9 @@ from studies.search.loop import Search
 from studies.search.stopping import StoppedByTheRun, StoppingRules
 from studies.search.trial_runner import Evaluators, SearchTargets, TrialRunner
 from studies.study.carrying_over import EarlierStudy, encoders_of
-from studies.study.context import StudyContext, open_context
+from studies.study.context import StudyContext, open_context, study_name
 from studies.study.final.final_test import is_sought
-from studies.study.identity import check_identity, open_study
+from studies.study.identity import check_identity
 from studies.study.lookup import find_study, stored_protocol
 from studies.study.trained_weights import bound_weights
 from studies.tracking.log import TrialLog
@@ -52,8 +52,7 @@ def join_study(
     reporter.line(f"study {study.study_name} in {redacted_url(url)}")
     context = open_context(settings, reporter.step, partial(stored_protocol, url))
     try:
-        study = optuna.load_study(study_name=study.study_name, storage=open_storage(url))
-        check_identity(context, study)
+        study = _joined(context)
         context.selection.prepare()
         workers = Workers(context.home / "workers")
         try:
@@ -88,14 +87,17 @@ def earlier_of(settings: Settings) -> EarlierStudy | None:
     return None if given is None else EarlierStudy(settings.storage, given)
 
 
-def work_beside(settings: Settings, total: int, threads: int, reporter: Any) -> None:
-    """What a further worker does: the same search on a context of its own, and no more than
-    that."""
+def work_beside(settings: Settings, total: int, threads: int | None, reporter: Any) -> None:
+    """Search as the command that began a study does, on a context of its own; nothing else.
+
+    `threads` are PyTorch's; None for its choice.
+    """
     quiet_optuna()
-    torch.set_num_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     context = open_context(settings, reporter.step, partial(stored_protocol, settings.storage))
     try:
-        study = open_study(context)
+        study = _joined(context)
         context.selection.prepare()
         workers = Workers(context.home / "workers", settings.search.take_over)
         try:
@@ -104,6 +106,17 @@ def work_beside(settings: Settings, total: int, threads: int, reporter: Any) -> 
             workers.close()
     finally:
         context.close()
+
+
+def _joined(context: StudyContext) -> optuna.Study:
+    """The context's study, which is there. Raises UsageError and StorageError.
+
+    It is not made here: on another host the URL of a file names another storage.
+    """
+    settings = context.settings
+    study = find_study(settings.storage, study_name(settings, context.data, context.space))
+    check_identity(context, study)
+    return study
 
 
 def new_search(
