@@ -20,6 +20,7 @@ from studies.cli.options import (
     ImageSizes,
     ImageTokens,
     Json,
+    LogFile,
     Modalities,
     Name,
     Protocol,
@@ -273,6 +274,23 @@ def run(
         int | None,
         typer.Option("--workers", help="Worker processes. Default: 1.", rich_help_panel="Sampling"),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            help="What places the workers: local, or dask for a Dask cluster. Default: local.",
+            rich_help_panel="Sampling",
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="Dask scheduler, as tcp://host:8786. Default: processes on this machine.",
+            rich_help_panel="Sampling",
+        ),
+    ] = None,
     take_over: Annotated[
         bool,
         typer.Option(
@@ -332,14 +350,7 @@ def run(
             "--page", help="Path of the HTML page. Default: ./runs.", rich_help_panel="Output"
         ),
     ] = None,
-    log_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--log-file",
-            help="Append everything that the run reports to this file, with the time.",
-            rich_help_panel="Output",
-        ),
-    ] = None,
+    log_file: LogFile = None,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
@@ -370,6 +381,41 @@ def run(
             show_plan(settings, values["as_json"])
         else:
             run_study(settings, values["page"], values["as_json"], values["log_file"])
+
+
+@app.command()
+def worker(
+    name: Name = None,
+    storage: Storage = None,
+    data: Data = None,
+    space: Space = None,
+    text_encoders: Texts = None,
+    vision_encoders: Visions = None,
+    audio_encoders: Sounds = None,
+    devices: Devices = None,
+    log_file: LogFile = None,
+) -> None:
+    """Join a study with one more worker, from this host or another one, until it has its total.
+
+    The settings are the study's. Flags say where its data, encoders and devices are on this host.
+    """
+    with errors():
+        given = {
+            "data": data,
+            "space": space,
+            "text_encoders": text_encoders,
+            "vision_encoders": vision_encoders,
+            "audio_encoders": audio_encoders,
+            "devices": devices,
+        }
+        from studies.cli.study import work_on_study
+
+        options = {
+            option: tuple(value) if isinstance(value, list) else value
+            for option, value in given.items()
+            if value
+        }
+        work_on_study(storage, name, options, log_file)
 
 
 @app.command()

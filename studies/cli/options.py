@@ -1,5 +1,6 @@
 """Flags that several commands take."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -191,6 +192,14 @@ Name = Annotated[
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel="Output")
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-file",
+        help="Append everything that the run reports to this file, with the time.",
+        rich_help_panel="Output",
+    ),
 ]
 Embeddings = Annotated[
     str | None,

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+import signal
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,12 +21,15 @@ from studies.config.paths import check_page, check_table, default_page
 from studies.config.settings import Settings
 from studies.config.usage import UsageError, check_choice, check_range
 from studies.infra.locations import StorageError, default_url
+from studies.infra.log_file import logged
+from studies.infra.signals import take_interrupts
 from studies.infra.storage import open_storage, quiet_optuna
 from studies.report import terminal
 from studies.report.designs.files import write_table
 from studies.report.json_output import as_json
 from studies.report.paragraphs import say
 from studies.results.study_outcome import SUBJECT, correct_answers, goals_of, outcome_of, rows_of
+from studies.results.text import counted
 from studies.results.verdict import CorrectBySplit
 from studies.study.lookup import find_named_study, find_study, remove_stored_passwords
 
@@ -60,6 +64,25 @@ def run_study(
     _show(study, page or default_page(study.study_name), json_only)
     if incomplete is not None:
         raise incomplete
+
+
+def work_on_study(
+    storage: str | None, name: str | None, options: Mapping[str, object], log_file: Path | None
+) -> None:
+    """Joins a study with one more worker until it has its total, and says so.
+
+    `options` are those of this host, by name. Raises what `join_study` raises.
+    """
+    from studies.study.worker import join_study
+
+    quiet_optuna()
+    take_interrupts(signal.SIGINT, signal.SIGTERM)
+    with (
+        terminal.progress(terminal.open_console()) as reporter,
+        logged(reporter, log_file) as told,
+    ):
+        trials = join_study(storage, name, options, told)
+        told.line(f"the study has {counted(trials, 'trial')}; this worker ends")
 
 
 def show_plan(settings: Settings, json_only: bool) -> None:

@@ -49,6 +49,7 @@ def built_for(runtime: str) -> "For":
 MAX_SEED = 2**32 - 1
 """What samplers can tell apart."""
 MAX_WORKERS = 64
+ENGINES = ("local", "dask")
 MAX_FINAL_READINGS = 100
 MAX_PORT = 2**16 - 1
 TIMINGS = ("auto", "alone", "shared")
@@ -249,6 +250,8 @@ class SearchOptions:
         reuse: shares of inputs that are not encoded again, each as image=0.8; the latency is then
             the expected one.
         workers: processes that search side by side.
+        engine: what places them, one of ENGINES.
+        scheduler: address of Dask's scheduler; None for a cluster of its own on this machine.
         take_over: take over trials whose workers never showed a sign of life.
         from_study: another study, as NAME or NAME@FILE.db, whose front is timed first.
         track: trackers that finished trials are logged to, each KIND or KIND=WHERE.
@@ -268,6 +271,8 @@ class SearchOptions:
     time_missing: bool = False
     reuse: tuple[str, ...] = ()
     workers: int = 1
+    engine: str = "local"
+    scheduler: str | None = None
     take_over: bool = False
     from_study: str | None = None
     track: tuple[str, ...] = ()
@@ -285,6 +290,9 @@ class SearchOptions:
         if self.patience is not None and self.patience < 1:
             raise UsageError(f"--patience {self.patience}: give 1 trial or more")
         check_range("--workers", self.workers, 1, MAX_WORKERS)
+        check_choice("--engine", self.engine, ENGINES)
+        if self.scheduler is not None and self.engine != "dask":
+            raise UsageError(f"--scheduler {self.scheduler} without --engine dask: give both")
         if self.deferred_timing and self.sampler in BLIND:
             raise UsageError(
                 f"--sampler {self.sampler} with --deferred-timing: it learns nothing from designs "

@@ -208,6 +208,8 @@ _PLACES = {
 _STORED_NAMES = {"deferred_timing": "few_readings"}
 _STORED_NAMES_READ = {stored: name for name, stored in _STORED_NAMES.items()}
 _OF_ONE_COMMAND = (
+    "engine",
+    "scheduler",
     "take_over",
     "final_readings",
     "retime",

@@ -21,3 +21,12 @@ def sqlite_url(storage: str | Path) -> str:
 def default_url() -> str:
     """SQLite in the folder `runs` here."""
     return f"sqlite:///{os.path.join('runs', 'fusion-nas.db')}"
+
+
+def absolute_url(url: str) -> str:
+    """Return a storage's URL as every working directory understands it."""
+    head, slashes, file = url.partition(":///")
+    if not head.startswith("sqlite") or not file:
+        return url
+    path, mark, options = file.partition("?")
+    return f"{head}{slashes}{Path(path).absolute()}{mark}{options}"

@@ -31,7 +31,7 @@ from studies.results.text import counted
 from studies.results.trial_record import WORKER, TrialRecord, TrialResult
 from studies.samplers.ehvi import EnumeratedEhviSampler, SpaceExhausted
 from studies.search.early_stopping import trained_and_not_timed
-from studies.search.stopping import StoppingRules
+from studies.search.stopping import STOPPED, StoppingRules
 from studies.search.trial_index import TrialIndex
 from studies.search.trial_runner import FOR_A_PERSON, TrialRunner, search_stopped
 
@@ -172,6 +172,8 @@ class Search:
         if self._stopping.are_given and not self._stopped:
             trials = self._read()
             self._stopped = self._stopping.reached(trials, self._runner.goals)
+            if self._stopped:  # workers of other hosts begin nothing more
+                self._study.set_user_attr(STOPPED, self._stopped)
             if self._stopped and self._count() < total:
                 self._reporter.line(
                     f"stopped at {self._count()} of {counted(total, 'trial')}: {self._stopped}"

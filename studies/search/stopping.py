@@ -4,12 +4,15 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.results.objectives import Goals
 from studies.results.trial_record import TrialRecord
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+STOPPED = "stopped"
+"""User attribute of a study: which rule ended its search, in words; empty for none."""
 
 
 class StoppingRules:
@@ -38,6 +41,23 @@ class StoppingRules:
             if since >= self._patience:
                 return f"{since} trials in a row have added no hypervolume (--patience)"
         return ""
+
+
+class StoppedByTheRun(StoppingRules):
+    """Stop where another worker of the study stopped by a rule."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        super().__init__()
+        self._study = study
+
+    @property
+    def are_given(self) -> bool:
+        """Whether there is any rule."""
+        return True
+
+    def reached(self, trials: Sequence[FrozenTrial], goals: Goals) -> str:
+        """Return which rule ended the search, in words; empty for none."""
+        return str(self._study.user_attrs.get(STOPPED, ""))
 
 
 def trials_without_gain(trials: Sequence[FrozenTrial], goals: Goals) -> int:

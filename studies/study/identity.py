@@ -92,7 +92,7 @@ def open_study(context: StudyContext) -> optuna.Study:
         study.set_user_attr(CONDITIONS, conditions(context))
         study.set_user_attr(SUBJECT, _subject(context))
         study.set_user_attr(DEVICE_IDENTITY, _device_identity(context))
-        study.set_user_attr(SETTINGS, _from_anywhere(settings).to_stored())
+        study.set_user_attr(SETTINGS, from_anywhere(settings).to_stored())
         study.set_user_attr(PROTOCOL, asdict(context.quality.protocol))
         study.set_user_attr(SEARCHES, [_search_of(settings)])
         study.set_user_attr(COMMAND, command_line(settings))
@@ -215,7 +215,7 @@ def _device_changes(context: StudyContext, study: optuna.Study) -> str:
     return f" on a device as it was ({'; '.join(changes)})" if changes else ""
 
 
-def _from_anywhere(settings: Settings) -> Settings:
+def from_anywhere(settings: Settings) -> Settings:
     """The settings with local files and folders named so that every folder finds them."""
 
     def absolute(source: str) -> str:

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 import optuna
 import torch
 
-from evaluators.quality.probe import ProbeEvaluator
 from search_space.errors import DEVICE, NUMBERS, STORAGE, FusionNasError
 from search_space.locks import NamedLock
 from search_space.redaction import redacted_url
-from search_space.space.paper import SeededDesign, seeded_designs
 from studies.config.paths import check_page, default_page
 from studies.config.settings import Settings
 from studies.config.usage import UsageError
+from studies.infra.dask_workers import cluster, dask_workers
+from studies.infra.locations import absolute_url
 from studies.infra.log_file import logged
 from studies.infra.signals import take_interrupts
 from studies.infra.storage import quiet_optuna
@@ -27,24 +28,19 @@ from studies.report import terminal
 from studies.report.progress import Reporter
 from studies.results.study_outcome import rows_of
 from studies.results.text import counted
-from studies.samplers.registry import sampler_maker
-from studies.search.early_stopping import EarlyStopping
-from studies.search.latency_prediction import LearnedLatency
 from studies.search.loop import Search
-from studies.search.stopping import StoppingRules
-from studies.search.trial_runner import Evaluators, SearchTargets, TrialRunner
+from studies.search.stopping import STOPPED
 from studies.study.carrying_over import (
     EarlierStudy,
     announce,
-    encoders_of,
     take_over,
 )
 from studies.study.context import StudyContext, open_context, study_name
-from studies.study.final.final_test import finish, is_sought
+from studies.study.final.final_test import finish
 from studies.study.final.fine_tuning import fine_tune
-from studies.study.identity import open_study
+from studies.study.identity import from_anywhere, open_study
 from studies.study.lookup import stored_protocol
-from studies.study.trained_weights import bound_weights
+from studies.study.worker import TOTAL, earlier_of, new_search, seeds_of, work_beside
 from studies.tracking.log import TrialLog
 from studies.tracking.trackers import check_trackers
 
@@ -157,14 +153,14 @@ def run_to_end(
     `open_study` and `Search.run` raise.
     """
     check_trackers(settings.search.track)
-    earlier = _earlier(settings)
+    earlier = earlier_of(settings)
     if settings.search.trials is not None:
         reporter.trial(0, settings.search.trials, "")
     context = open_context(settings, reporter.step, partial(stored_protocol, settings.storage))
     try:
         if check_name is not None:
             check_name(study_name(settings, context.data, context.space))
-        if settings.search.seed_paper and not _seeds(context):
+        if settings.search.seed_paper and not seeds_of(context):
             raise UsageError(
                 "--seed-paper: no published design is one of search space "
                 f"{context.space.name}, whose designs all read {', '.join(context.space.needed)}; "
@@ -204,17 +200,6 @@ def run_to_end(
     return study
 
 
-def _seeds(context: StudyContext) -> list[SeededDesign]:
-    """The published designs that are of the search's kind."""
-    return [s for s in seeded_designs(context.space) if is_sought(context.space, s.genotype)]
-
-
-def _earlier(settings: Settings) -> EarlierStudy | None:
-    """The study of `--from`. Raises UsageError or StorageError."""
-    given = settings.search.from_study
-    return None if given is None else EarlierStudy(settings.storage, given)
-
-
 def _search(
     context: StudyContext,
     study: optuna.Study,
@@ -228,83 +213,49 @@ def _search(
     Returns, in words, the trials that are missing because others have them in hand.
     """
     settings = context.settings
-    search = _new_search(context, study, workers, reporter, log)
+    search = new_search(context, study, workers, reporter, log)
     if earlier is not None:
         search.seed(earlier.designs)
     listed = context.grid.designs if context.grid else ()
     if settings.search.seed_paper or context.grid:
-        search.seed(listed or _seeds(context))
+        search.seed(listed or seeds_of(context))
     total = settings.search.trials or len(listed)
+    for name, value in ((TOTAL, total), (STOPPED, "")):
+        if study.user_attrs.get(name, "") != value:
+            study.set_user_attr(name, value)
     search.begin(total)
-    if settings.search.workers == 1:
-        search.run(total)
-        return search.left_to_others
+    _run_with_workers(search, settings, total, reporter)
+    return search.left_to_others
+
+
+def _run_with_workers(search: Search, settings: Settings, total: int, reporter: Any) -> None:
+    """Runs a search to its total, with the further workers that the settings ask for."""
+    asked = settings.search
     all_threads = torch.get_num_threads()
-    threads = max(1, all_threads // settings.search.workers)  # they train side by side
+    threads = max(1, all_threads // asked.workers)  # they train side by side
+    if asked.engine == "dask":
+        of_each = threads if asked.scheduler is None else None
+        anywhere = replace(from_anywhere(settings), storage=absolute_url(settings.storage))
+        beside = partial(work_beside, anywhere, total, of_each)
+        with (
+            cluster(asked.scheduler, asked.workers, reporter) as client,
+            dask_workers(client, beside, asked.workers, reporter) as more,
+        ):
+            more.join()
+        search.run(total)  # what they left
+        return
+    if asked.workers == 1:
+        search.run(total)
+        return
     torch.set_num_threads(threads)
-    beside = partial(_work_beside, settings, total, threads)
+    beside = partial(work_beside, settings, total, threads)
     try:
-        with more_workers(beside, settings.search.workers - 1, reporter) as more:
+        with more_workers(beside, asked.workers - 1, reporter) as more:
             search.run(total)
             if not more.join():  # what they had in hand is taken over
                 search.run(total)
     finally:
         torch.set_num_threads(all_threads)  # the last look is this one's alone
-    return search.left_to_others
-
-
-def _work_beside(settings: Settings, total: int, threads: int, reporter: Any) -> None:
-    """What a further worker does: the same search on a context of its own, and no more than
-    that."""
-    quiet_optuna()
-    torch.set_num_threads(threads)
-    context = open_context(settings, reporter.step, partial(stored_protocol, settings.storage))
-    try:
-        study = open_study(context)
-        context.selection.prepare()
-        workers = Workers(context.home / "workers", settings.search.take_over)
-        try:
-            _new_search(context, study, workers, reporter).run(total)
-        finally:
-            workers.close()
-    finally:
-        context.close()
-
-
-def _new_search(
-    context: StudyContext,
-    study: optuna.Study,
-    workers: Workers,
-    reporter: Any,
-    log: TrialLog | None = None,
-) -> Search:
-    """The search of a context's settings, on its device and with its evaluators.
-
-    The first worker logs the trials of all.
-    """
-    settings = context.settings
-    latency = None
-    if settings.search.sampler == "ehvi" or settings.search.deferred_timing:
-        earlier = _earlier(settings)
-        known = earlier.readings(encoders_of(context)) if earlier else ()
-        latency = LearnedLatency(study, context.space, context.builder.rewriting, known)
-    early = EarlyStopping(
-        ProbeEvaluator(context.quality.trainer) if settings.search.probe else None,
-        latency if settings.search.deferred_timing else None,
-    )
-    evaluators = Evaluators(context.latency, context.selection, context.store, context.further)
-    targets = SearchTargets(settings.search.goals, settings.search.latency_limit_ms)
-    runner = TrialRunner(study, context.space, evaluators, targets, early, _seeds(context))
-    sampler = sampler_maker(settings.search.sampler, settings.training.seed, context.space, latency)
-
-    def after_trial() -> None:
-        bound_weights(settings.storage, study.study_name, context.home)
-        if log is not None:
-            log.update()
-
-    stopping = StoppingRules(settings.search.hours, settings.search.patience)
-    fixed = context.grid is not None
-    return Search(runner, workers, reporter, sampler, fixed, stopping, after_trial)
 
 
 def check_useful(settings: Settings) -> None:
