@@ -13,7 +13,7 @@ from evaluators.onnx.artifacts import ParityError
 from evaluators.onnx.preprocessing.graph import Filters, Rules, preparation
 
 PIXEL_LEVELS = 2.0
-"""Greatest difference of a pixel from Pillow's, in levels of 255: rounding after each direction."""
+"""Greatest difference of a pixel from Pillow's, in levels of 255: each direction is rounded."""
 SOUND_DIFFERENCE = 1e-3
 """Greatest difference of a prepared sound; logarithms of bands magnify rounding."""
 
