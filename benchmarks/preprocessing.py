@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--sounds", type=Path, default=Path("sounds-16k"))
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--samples", type=int, help="the first of the test split; all if left out")
     asked = parser.parse_args()
     predict = predictor_of(asked.export)
     ways = {way: predict.Network(asked.export, prepare=way) for way in ("host", "graph")}
@@ -64,6 +65,7 @@ def main() -> None:
     asked.sounds.mkdir(exist_ok=True)
     with open(asked.data / "label.csv", newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["mode"] == "test"]
+    rows = rows[: asked.samples]
     inputs = [given(asked.data, row, set(graph.reads), asked.sounds) for row in rows]
     rules = {m: card["preprocessing"][m] for m in ("vision", "audio")}
     filters = asked.export / predict.FILTERS
