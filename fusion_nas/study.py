@@ -255,12 +255,16 @@ class Design:
         """
         return self.study.predictor().predict(self.number, texts, images, sounds)
 
-    def export(self, folder: str | Path, fine_tuned: bool = False) -> Path:
+    def export(
+        self, folder: str | Path, fine_tuned: bool = False, with_preprocessing: bool = False
+    ) -> Path:
         """Write the trained network as ONNX with its card, environment and tokenizer.
 
         Args:
             folder: made where missing.
             fine_tuned: write the network as `fine_tune` left it.
+            with_preprocessing: also write a graph for ONNX Runtime that prepares pictures and
+                sounds itself.
 
         Returns:
             The folder.
@@ -272,7 +276,14 @@ class Design:
         from studies.trained.export import write_export
 
         target = Path(folder).expanduser()
-        write_export(self.study.optuna, self.number, target, fine_tuned, Silent())
+        write_export(
+            self.study.optuna,
+            self.number,
+            target,
+            fine_tuned,
+            Silent(),
+            with_preprocessing=with_preprocessing,
+        )
         return target
 
 

@@ -69,6 +69,19 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".toml") for f in _SHIPPED.iterdir()))
 
 
+def _told_apart(specs: Sequence[EncoderSpec]) -> list[EncoderSpec]:
+    """The encoders, one of pictures and one of sounds from one folder by names of their own.
+
+    The later one of two modalities has its modality added to its name.
+    """
+    first: dict[str, Modality] = {}
+    found = []
+    for spec in specs:
+        is_other = first.setdefault(spec.name, spec.modality) != spec.modality
+        found.append(replace(spec, name=f"{spec.name}-{spec.modality}") if is_other else spec)
+    return found
+
+
 def load_space(
     name_or_file: str,
     text_encoders: Sequence[str] = (),
@@ -112,6 +125,7 @@ def load_space(
             )
     if weights is not None:
         specs = [replace(spec, weights=weights) for spec in specs]
+    specs = _told_apart(specs)
     names_given = [spec.name for spec in specs]
     repeated = sorted({name for name in names_given if names_given.count(name) > 1})
     if repeated:

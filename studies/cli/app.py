@@ -561,6 +561,14 @@ def export(
             help="With --split: local, or the name of a board. Default: that of the study.",
         ),
     ] = None,
+    with_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--with-preprocessing",
+            help="Also export a graph for ONNX Runtime that resizes and normalises pictures of any "
+            "size, and prepares sounds. Texts are tokenised outside it.",
+        ),
+    ] = False,
 ) -> None:
     """Export a trial's trained network as ONNX, with tokenizer, card and parity check."""
     with errors():
@@ -576,7 +584,8 @@ def export(
         from studies.trained.export import export_trial
         from studies.trained.split import device_of
 
-        export_trial(study, trial, out, fine_tuned, device_of(study, device) if split else None)
+        split_on = device_of(study, device) if split else None
+        export_trial(study, trial, out, fine_tuned, split_on, with_preprocessing)
 
 
 @app.command()

@@ -19,6 +19,8 @@ from studies.results.outcome import DesignResult, Outcome
 from studies.results.text import clean
 
 LONG_STEP_S = 10.0
+STEP_LINES_S = 60.0
+"""Between two lines about one step, where there is no terminal."""
 WIDE = 60
 """Columns of a terminal that has room for a bar."""
 
@@ -178,7 +180,7 @@ def progress(
     """Report how far a run has come: a line for each finished trial, with the time left.
 
     A terminal also shows two live lines: trials, and the current step. Elsewhere a step takes a
-    line once it has gone on for LONG_STEP_S.
+    line once it has gone on for LONG_STEP_S, and another every STEP_LINES_S, with the time left.
     """
     if quiet:
         yield Silent()
@@ -218,7 +220,7 @@ class _Lines:
     def __init__(self, console: Console, clock_s: Callable[[], float]) -> None:
         self._console, self._clock_s, self._left = console, clock_s, _TimeLeft(clock_s)
         self._lock = threading.Lock()
-        self._step, self._begun_s, self._told, self._last = "", 0.0, False, 0
+        self._step, self._last, self._due_s, self._step_left = "", 0, 0.0, _TimeLeft(clock_s)
 
     def trial(self, done: int, total: int, text: str) -> None:
         with self._lock:
@@ -229,13 +231,15 @@ class _Lines:
 
     def step(self, what: str, done: int, total: int) -> None:
         with self._lock:
-            if what != self._step or done < self._last:
-                self._step, self._begun_s, self._told = what, self._clock_s(), False
-            self._last = done
-            due = not self._told and self._clock_s() - self._begun_s >= LONG_STEP_S
-            self._told = self._told or due
+            now, is_begin = self._clock_s(), what != self._step or done < self._last
+            if is_begin:
+                self._step, self._due_s = what, now + LONG_STEP_S
+            self._last, left = done, self._step_left.after(done, total, is_begin)
+            due = now >= self._due_s
+            if due:
+                self._due_s = now + STEP_LINES_S
         if due:
-            self.line(f"  {what}: {done} of {total}")
+            self.line(f"  {what}: {done} of {total}" + (f", about {left} left" if left else ""))
 
     def line(self, text: str) -> None:
         self._console.print(Text(clean(text)), soft_wrap=True, highlight=False)

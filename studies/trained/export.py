@@ -23,15 +23,24 @@ from search_space.encoders.pixels import normalisation
 from search_space.encoders.sounds import sound_input, sound_recipe
 from studies.config.options import DeviceOptions
 from studies.config.paths import check_folder
+from studies.config.settings import Settings
 from studies.config.usage import UsageError
 from studies.report import terminal
 from studies.report.progress import Reporter
 from studies.results import text as result_text
 from studies.results.fine_tuned import ATTRIBUTE, RIGHTS, TEST
-from studies.results.study_outcome import CONDITIONS, PROTOCOL, SUBJECT, TESTS, rows_of
+from studies.results.study_outcome import (
+    CONDITIONS,
+    PROTOCOL,
+    SETTINGS,
+    SUBJECT,
+    TESTS,
+    rows_of,
+)
 from studies.results.trial_record import TimingRecord, TrialRecord, TrialResult, genotype_of
 from studies.study.context import StudyContext
 from studies.trained import export_files
+from studies.trained.export_files import PREPARED
 from studies.trained.export_folder import CARD, filled
 from studies.trained.split import check_splits, write_split
 from studies.trained.split import in_words as parts_in_words
@@ -44,6 +53,11 @@ ACCURACY_POINTS, ACCURACY_SAMPLES = 2.0, 1.5
 """How far an exported network's accuracy on validation may be from its trial's: the larger of so
 many percent points and so many samples. Rounding turns the answers that were nearly undecided, and
 a network that is trained again on another machine may differ in a few."""
+NO_PREPROCESSING = {
+    "tensorrt": "TensorRT takes neither pictures in 8 bits nor an antialiased Resize",
+    "openvino": "OpenVINO resizes without antialiasing, whatever the graph says",
+}
+"""Runtimes that cannot run a graph with preprocessing, and why: ONNX Runtime can."""
 LOOKED_AT = "test data were looked at once, at the study's end"
 NOT_LOOKED_AT = (
     "no figures of test: the study looks at it once, at its end, for the front and the named "
@@ -62,6 +76,8 @@ class Exported:
         has_test_figures: whether the study has looked at test for this trial.
         no_predictor: in words, why there is no predict.py; empty where there is one.
         split: in words, what the parts take; empty where there are none.
+        with_preprocessing: in words, how the graph with preprocessing differs from the network;
+            empty where there is none.
     """
 
     folder: Path
@@ -70,6 +86,7 @@ class Exported:
     has_test_figures: bool
     no_predictor: str = ""
     split: str = ""
+    with_preprocessing: str = ""
 
 
 def export_trial(
@@ -78,12 +95,15 @@ def export_trial(
     out: Path | None,
     fine_tuned: bool = False,
     split_on: DeviceOptions | None = None,
+    with_preprocessing: bool = False,
 ) -> None:
     """Write an export and print what it is. Raises what `write_export` raises."""
     console = terminal.open_console()
     folder = out or Path(f"export-{number}")
     with terminal.progress(console) as reporter:
-        done = write_export(study, number, folder, fine_tuned, reporter, split_on)
+        done = write_export(
+            study, number, folder, fine_tuned, reporter, split_on, with_preprocessing
+        )
     graphs = "".join(f"{file}, " for file in done.without)
     megabytes = (done.folder / NETWORK).stat().st_size / 1e6
     console.print(
@@ -107,6 +127,10 @@ def export_trial(
         console.print(NOT_LOOKED_AT, highlight=False, soft_wrap=True)
     if done.split:
         console.print(f"parts: {done.split}", highlight=False, soft_wrap=True)
+    if done.with_preprocessing:
+        console.print(
+            f"{PREPARED}: {done.with_preprocessing}", highlight=False, markup=False, soft_wrap=True
+        )
 
 
 def write_export(
@@ -116,6 +140,7 @@ def write_export(
     fine_tuned: bool,
     reporter: Reporter,
     split_on: DeviceOptions | None = None,
+    with_preprocessing: bool = False,
 ) -> Exported:
     """Writes `network.onnx`, `predict.py`, `README.md`, `card.json` and the tokenizer.
 
@@ -131,9 +156,11 @@ def write_export(
     The card holds the test figures that the study has, and none are made for it: whoever chooses
     among trials by test figures has no test left. `fine_tuned` takes the weights and figures that
     fine-tuning the whole network left. With `split_on` the encoders and the fusion are written too,
-    compared with the whole network and timed in turns with it on that device.
-    Raises UsageError for a trial that cannot be exported, ParityError where ONNX differs, in
-    its numbers or in what it is right about.
+    compared with the whole network and timed in turns with it on that device. With
+    `with_preprocessing` a graph that prepares pictures and sounds itself is written too, and
+    compared with the network on inputs that Pillow and numpy prepare.
+    Raises UsageError for a trial that cannot be exported as asked, ParityError where ONNX differs,
+    in its numbers or in what it is right about.
     """
     trial = trained_trial(study, number)
     record, tests = TrialRecord.of(trial), study.user_attrs.get(TESTS, {}).get(str(number))
@@ -145,6 +172,8 @@ def write_export(
         figures, tests = _figures(kept), kept.get(TEST)
     check_folder(folder)
     genotype = genotype_of(trial)
+    if with_preprocessing:
+        _check_preprocessing(study, number, genotype)
     with ExitStack() as stack:
         device = None
         if split_on is not None:
@@ -172,6 +201,10 @@ def write_export(
             if device is not None:
                 parts = _split(quality, genotype, made / NETWORK, artifact, device)
             no_predictor = _no_predictor(context, genotype, made)
+            if with_preprocessing and no_predictor:
+                raise UsageError(
+                    f"--with-preprocessing: {no_predictor}; leave --with-preprocessing out"
+                )
             encoders = [context.space.encoder(name) for name in genotype.encoders.values()]
             source = context.settings.data.source
             of_data = None if context.settings.data.built_in or not source else Path(source)
@@ -199,6 +232,7 @@ def write_export(
                 "rewritten": list(artifact.rewritten),
                 "without_a_modality": without,
                 "split": parts,
+                "with_preprocessing": None,
                 "inputs": [input_.as_json() for input_ in artifact.inputs],
                 "pixels": _pixel_rule(context, genotype),
                 "sound": _sound_rule(context, genotype),
@@ -217,7 +251,14 @@ def write_export(
                 export_files.check_predictor(network, quality.exporter, genotype, samples)
                 example = export_files.example_inputs(made, card)
                 card["example"]["probabilities"] = network.predict(**example)
-                card["whole_pipeline"] = export_files.pipeline_ms(predict, network, example)
+                if with_preprocessing:
+                    card["with_preprocessing"] = export_files.write_prepared(
+                        made, network, genotype, samples
+                    )
+                    _write_card(made, card)
+                    inside = predict.Network(made)
+                    card["with_preprocessing"]["probabilities"] = inside.predict(**example)
+                card["whole_pipeline"] = export_files.pipeline_ms(predict, made, example)
             _write_card(made, card)
             (made / export_files.README).write_text(export_files.readme(card), encoding="utf-8")
             (made / "environment.txt").write_text(_environment(), encoding="utf-8")
@@ -230,6 +271,7 @@ def write_export(
         bool(tests),
         no_predictor,
         parts_in_words(parts) if parts else "",
+        export_files.differences(card["with_preprocessing"]) if with_preprocessing else "",
     )
 
 
@@ -283,6 +325,21 @@ def _latency(study: optuna.Study, number: int, result: TrialResult) -> dict[str,
     if value is not None:
         found["ms"] = [value.value, value.low, value.high]
     return found
+
+
+def _check_preprocessing(study: optuna.Study, number: int, genotype: Genotype) -> None:
+    """Raises UsageError where no graph can prepare the inputs of a design."""
+    runtime = Settings.from_stored(study.user_attrs[SETTINGS]).device.runtime
+    if runtime in NO_PREPROCESSING:
+        raise UsageError(
+            f"--with-preprocessing: the study's networks run on {runtime}, and "
+            f"{NO_PREPROCESSING[runtime]}; leave --with-preprocessing out"
+        )
+    if set(genotype.encoders) == {"text"}:
+        raise UsageError(
+            f"--with-preprocessing: trial {number} reads text alone, and texts are tokenised "
+            "outside the graph; leave --with-preprocessing out"
+        )
 
 
 def _no_predictor(context: StudyContext, genotype: Genotype, folder: Path) -> str:

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from shutil import copyfile
 from types import ModuleType
@@ -16,9 +17,12 @@ from evaluators.cached_files import sha256_of
 from evaluators.data import DataSet, Sample
 from evaluators.data.media.waves import wav_bytes
 from evaluators.onnx.artifacts import ParityError
+from evaluators.onnx.preprocessing.graph import write_with_preprocessing
+from evaluators.onnx.preprocessing.parity import compare
 from evaluators.quality.exporter import NetworkExporter
 from search_space.design.encoder import SOUND_HZ, EncoderSpec
 from search_space.design.genotype import Genotype
+from studies.trained.predict import FILTERS, GRAPH, HOST, NETWORK
 from studies.trained.split import readme_lines
 
 PREDICT, README, REQUIREMENTS, SUMS = (
@@ -41,6 +45,7 @@ TIMED = 20
 CLOSE = 1e-3
 """Greatest difference of prepared sounds, whose logarithms magnify rounding; pixels are equal."""
 NOT_STATED = "not stated in its folder"
+PREPARED = "with-preprocessing.onnx"
 _FLAGS = {"text": "text", "vision": "image", "audio": "sound"}
 
 
@@ -87,14 +92,60 @@ def predictor_of(folder: Path) -> Any:
     return module
 
 
-def pipeline_ms(predict: Any, network: Any, example: Mapping[str, Any]) -> dict[str, Any]:
+def pipeline_ms(predict: Any, folder: Path, example: Mapping[str, Any]) -> dict[str, Any]:
     """Time what predict.py, as `predictor_of` gives it, does with the example on this machine.
 
-    Returns median and 95th percentile of each stage in milliseconds, and the machine.
+    Returns median and 95th percentile of each stage in milliseconds, and the machine: with inputs
+    prepared before the graph, and if the folder has a graph with preprocessing, with that.
     """
-    times = network.times_ms(**example, repeats=TIMED)
     machine = f"{platform.machine()}, {os.cpu_count()} processors"
-    return {"machine": machine, "ms": predict.quantiles(times)}
+    found: dict[str, Any] = {"machine": machine}
+    for key, where in (("ms", HOST), ("with_preprocessing_ms", None)):
+        network = predict.Network(folder, prepare=where)
+        if where is not None or network.prepare == GRAPH:
+            found[key] = predict.quantiles(network.times_ms(**example, repeats=TIMED))
+    return found
+
+
+def write_prepared(
+    folder: Path, network: Any, genotype: Genotype, samples: Sequence[Sample]
+) -> dict[str, Any]:
+    """Write the graph with preprocessing, and return what the card says of it.
+
+    Args:
+        folder: of the export, with its network.
+        network: of predict.py, whose inputs are prepared on the host.
+        genotype: the design.
+        samples: some of them are compared.
+
+    Raises:
+        ParityError: The graph prepares an input otherwise than training did.
+    """
+    rules = {m: network.card["preprocessing"][m] for m in ("vision", "audio")}
+    filters = np.load(folder / FILTERS) if (folder / FILTERS).is_file() else None
+    whole, file = folder / NETWORK, folder / PREPARED
+    digest = write_with_preprocessing(whole, rules, filters, file)
+    given = [_given(sample, genotype) for sample in _compared(samples, genotype)]
+    rows = ((network.inputs(**each), network.inputs(**each, prepare=GRAPH)) for each in given)
+    differences = compare(whole, file, rules, filters, rows)
+    return {"file": PREPARED, "sha256": digest, "differences": asdict(differences)}
+
+
+def differences(card: Mapping[str, Any]) -> str:
+    """In words, how far the graph with preprocessing is from the network."""
+    found, said = card["differences"], []
+    if found["pixel_levels"] is not None:
+        said.append(
+            f"pixels differ from Pillow's by at most {found['pixel_levels']:.0f} of 255 levels, "
+            f"{100 * found['pixel_share']:.2g} % of them at all"
+        )
+    if found["sound"] is not None:
+        said.append(f"prepared sounds by at most {found['sound']:.1e}")
+    said.append(
+        f"probabilities by at most {found['probability']:.1e}, logits by {found['logit']:.1e}"
+    )
+    said.append(f"another class for {found['classes']} of {found['samples']} validation samples")
+    return "; ".join(said)
 
 
 def check_predictor(
@@ -104,8 +155,7 @@ def check_predictor(
 
     Returns how many were compared. Raises ParityError for the first that differs.
     """
-    chosen = [s for s in samples if not genotype.text_encoder or s.text.strip()]
-    chosen = chosen[:: max(1, -(-len(chosen) // COMPARED_SAMPLES))]
+    chosen = _compared(samples, genotype)
     for sample, row in zip(chosen, exporter.inputs(genotype, chosen), strict=True):
         own = network.inputs(**_given(sample, genotype))
         for (name, made), read in zip(own.items(), row, strict=True):
@@ -119,6 +169,12 @@ def check_predictor(
                     "did; nothing was written"
                 )
     return len(chosen)
+
+
+def _compared(samples: Sequence[Sample], genotype: Genotype) -> list[Sample]:
+    """Up to COMPARED_SAMPLES samples that predict.py takes, spread over all."""
+    chosen = [s for s in samples if not genotype.text_encoder or s.text.strip()]
+    return chosen[:: max(1, -(-len(chosen) // COMPARED_SAMPLES))]
 
 
 def _given(sample: Sample, genotype: Genotype) -> dict[str, Any]:
@@ -185,6 +241,8 @@ def readme(card: Mapping[str, Any]) -> str:
         lines += ["## Inputs", "", f"No predict.py: {card['no_predictor']}.", ""]
     if card["split"]:
         lines += readme_lines(card["split"])
+    if card["with_preprocessing"]:
+        lines += _prepared_lines(card)
     lines += ["## Card", "", "| | |", "|---|---|"]
     rows = {
         "classes": ", ".join(card["classes"]),
@@ -193,7 +251,10 @@ def readme(card: Mapping[str, Any]) -> str:
         "accuracy of this file on validation": f"{card['exported_valid_accuracy']:.1f} %",
         "accuracy on test": _percent((card["test"] or {}).get("accuracy")) or card["test_note"],
         "latency": latency["words"],
-        "whole pipeline": _pipeline(card["whole_pipeline"]),
+        "whole pipeline": _pipeline(card["whole_pipeline"], "ms"),
+        "whole pipeline with preprocessing in the graph": _pipeline(
+            card["whole_pipeline"], "with_preprocessing_ms"
+        ),
         "device": card["conditions"].get("device", ""),
         "runtime": card["conditions"].get("runtime", ""),
         "timing": card["conditions"].get("timing", ""),
@@ -205,6 +266,32 @@ def readme(card: Mapping[str, Any]) -> str:
     lines += [f"| {key} | {_cell(value)} |" for key, value in rows.items() if value]
     lines += ["", "`card.json` holds the same as values, `environment.txt` all versions.", ""]
     return "\n".join(lines)
+
+
+def _prepared_lines(card: Mapping[str, Any]) -> list[str]:
+    """The section of a README about the graph with preprocessing."""
+    rules, reads, stays = card["preprocessing"], [], []
+    if rules["text"]:
+        reads.append("`input_ids` and `attention_mask` as `network.onnx`")
+        stays.append("tokenising texts")
+    if rules["vision"]:
+        reads.append("`image`, uint8 (height, width, 3), RGB, of any size")
+        stays.append("decoding pictures (upright, transparency on white)")
+    if rules["audio"]:
+        hertz = rules["audio"]["hertz"]
+        reads.append(f"`sound`, int16 (samples,), one channel at {hertz} Hz, of any length")
+        stays.append("reading sounds")
+    compared = differences(card["with_preprocessing"])
+    return [
+        "## Preprocessing in the graph",
+        "",
+        f"`{PREPARED}` is the network with the preparation of its inputs before it, for ONNX "
+        f"Runtime. It reads {'; '.join(reads)}. Outside it stay {', '.join(stays)}. predict.py "
+        f"uses it; `--prepare {HOST}` uses `{NETWORK}` with Pillow and numpy.",
+        "",
+        f"Compared with that: {compared}.",
+        "",
+    ]
 
 
 def run_lines(text: str) -> list[str]:
@@ -238,11 +325,11 @@ def _about_inputs(card: Mapping[str, Any]) -> str:
     return " ".join(said)
 
 
-def _pipeline(found: Mapping[str, Any] | None) -> str:
+def _pipeline(found: Mapping[str, Any] | None, key: str) -> str:
     """Medians of the stages of a prediction, and where they were measured."""
-    if not found:
+    if not found or key not in found:
         return ""
-    said = ", ".join(f"{name} {ms['median']:.3g} ms" for name, ms in found["ms"].items())
+    said = ", ".join(f"{name} {ms['median']:.3g} ms" for name, ms in found[key].items())
     return f"{said}; predict.py with the example where it was exported ({found['machine']})"
 
 

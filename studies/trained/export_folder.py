@@ -14,6 +14,7 @@ _EARLIER = (
     "without-*.onnx",
     "*-encoder.onnx",
     "fusion.onnx",
+    "with-preprocessing.onnx",
     "predict.py",
     "requirements.txt",
     "example.png",

@@ -18,6 +18,10 @@ Of an export with `--split`, a picture that is asked about several times is enco
     picture = network.encode(image="picture.png")  # or kept by the caller
     network.predict(text="a sentence", image=picture)
 
+Of an export with `--with-preprocessing`, a graph resizes and normalises pictures and makes the
+bands of sounds; without it, or with `--prepare host`, Pillow and numpy do. Pictures and sounds are
+read from their files, and texts are tokenised, outside the graph.
+
 What an inference takes from the sentence and the file to the answer, on the machine that runs this:
 
     python predict.py --text "a sentence" --image picture.png --time
@@ -50,6 +54,10 @@ FLAGS = {"text": "text", "vision": "image", "audio": "sound"}
 """What each modality is called on the command line."""
 STAGES = {"text": "tokenise", "vision": "decode and resize", "audio": "read the sound"}
 """What preparing each modality is called."""
+DECODE = "decode"
+"""What reading a picture is called where the graph resizes it."""
+GRAPH, HOST = "graph", "host"
+"""Where pictures and sounds are prepared: by the graph, or before it by Pillow and numpy."""
 WARM_UP, REPEATS, MOST_REPEATS = 5, 50, 100_000
 TOLERANCE = 1e-4
 """Greatest difference of the example's probabilities from those that were exported."""
@@ -83,11 +91,16 @@ class Network:
         card: the content of `card.json`.
         classes: names of the classes, in the order of the probabilities.
         reads: modalities that it reads, of text, vision and audio.
+        prepare: where pictures and sounds are prepared: "graph" or "host".
         kept: encoded inputs by modality and content, the latest last.
     """
 
     def __init__(
-        self, folder: str | Path = FOLDER, without: str | None = None, keep: int = 0
+        self,
+        folder: str | Path = FOLDER,
+        without: str | None = None,
+        keep: int = 0,
+        prepare: str | None = None,
     ) -> None:
         """Load the network of a folder.
 
@@ -96,6 +109,8 @@ class Network:
             without: text, vision or audio: the graph that runs without it.
             keep: so many encoded inputs are kept, and an input of the same content is not encoded
                 again; the network is then run by its parts, which `export --split` writes.
+            prepare: "graph" or "host", where pictures and sounds are prepared. Default: by the
+                graph if the export has one with preprocessing, and the whole network is run.
 
         Raises:
             InputError: A file is missing or altered, or there is no such graph.
@@ -112,6 +127,9 @@ class Network:
                 raise InputError(f"no graph runs without {without}; there is one for: {there}")
             graph, digest = graphs[without]["file"], graphs[without]["sha256"]
             modalities.remove(without)
+        self.prepare = self._where(prepare, without, keep)
+        if self.prepare == GRAPH:
+            graph, digest = (self.card["with_preprocessing"][key] for key in ("file", "sha256"))
         self.reads = tuple(modalities)
         self.absent = without
         path = self.file(graph)
@@ -148,7 +166,8 @@ class Network:
         if self._keep or any(isinstance(value, Encoded) for value in given.values()):
             fed, path = self._encoded(given), self._part("fusion")
         else:
-            fed, path = self.inputs(text, image, sound), self._path  # type: ignore[arg-type]
+            self._check_read(given)
+            fed, path = self._prepared(given, self.prepare), self._path
         logits = self._run(path, fed)["logits"][0].astype(np.float64)
         weights = np.exp(logits - logits.max())
         return dict(zip(self.classes, map(float, weights / weights.sum()), strict=True))
@@ -170,6 +189,7 @@ class Network:
 
         Returns:
             Milliseconds (repeats,) of each stage: preparing each input, "network" and "total".
+            "network" includes the preprocessing that the graph does.
 
         Raises:
             InputError: As `predict` does, and for repeats outside 1 to 100,000.
@@ -184,12 +204,12 @@ class Network:
                 fed: dict[str, npt.NDArray[Any]] = {}
                 ends = [time.perf_counter()]
                 for modality in self.reads:
-                    fed |= self._prepared({modality: given[modality]})
+                    fed |= self._prepared({modality: given[modality]}, self.prepare)
                     ends.append(time.perf_counter())
                 self._run(self._path, fed)
                 ends.append(time.perf_counter())
                 if number >= WARM_UP:
-                    names = (*(STAGES[modality] for modality in self.reads), "network")
+                    names = (*map(self._stage, self.reads), "network")
                     for name, taken in zip(names, np.diff(ends), strict=True):
                         found.setdefault(name, []).append(1000 * taken)
                     found.setdefault("total", []).append(1000 * (ends[-1] - ends[0]))
@@ -212,7 +232,7 @@ class Network:
         (modality,) = given
         self._check_read(given, complete=False)
         path = self._part(FLAGS[modality])
-        tensors = self._run(path, self._prepared(given))
+        tensors = self._run(path, self._prepared(given, HOST))
         return Encoded(modality, self._parts[FLAGS[modality]]["sha256"], tensors)
 
     def _encoded(self, given: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
@@ -283,11 +303,44 @@ class Network:
         text: str | None = None,
         image: str | Path | None = None,
         sound: str | Path | None = None,
+        prepare: str | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
-        """Return what the graph reads, by input name, of batch 1. Raises InputError."""
+        """Return what the graph reads, by input name, of batch 1.
+
+        Args:
+            text: a text that is not empty.
+            image: an image file.
+            sound: a WAV file, as in `predict`.
+            prepare: "graph" or "host", as for `Network`. Default: as this network does.
+
+        Raises InputError.
+        """
         given = {"text": text, "vision": image, "audio": sound}
         self._check_read(given)
-        return self._prepared(given)
+        return self._prepared(given, prepare or self.prepare)
+
+    def _where(self, prepare: str | None, without: str | None, keep: int) -> str:
+        """Where pictures and sounds are prepared. Raises InputError."""
+        has_graph = bool(self.card.get("with_preprocessing"))
+        if prepare is None:
+            return GRAPH if has_graph and without is None and not keep else HOST
+        if prepare not in (GRAPH, HOST):
+            raise InputError(f"prepare {prepare}: give {GRAPH} or {HOST}")
+        if prepare == HOST:
+            return HOST
+        if without is not None or keep:
+            other = f"without {without}" if without is not None else "in parts"
+            raise InputError(f"no graph {other} prepares its inputs: prepare them on the {HOST}")
+        if not has_graph:
+            raise InputError(
+                "the export has no graph with preprocessing: export it again with "
+                "--with-preprocessing"
+            )
+        return GRAPH
+
+    def _stage(self, modality: str) -> str:
+        is_decoded = modality == "vision" and self.prepare == GRAPH
+        return DECODE if is_decoded else STAGES[modality]
 
     def _check_read(self, given: dict[str, Any], complete: bool = True) -> None:
         """Raises InputError for an input that is not read, or of a complete set one that lacks."""
@@ -300,14 +353,23 @@ class Network:
             if value is not None and modality not in self.reads:
                 raise InputError(f"the network reads no {flag} here: leave --{flag} out")
 
-    def _prepared(self, given: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    def _prepared(self, given: dict[str, Any], where: str) -> dict[str, npt.NDArray[Any]]:
+        """What a graph reads of inputs that are prepared by the graph or on the host."""
         fed: dict[str, npt.NDArray[Any]] = {}
         if given.get("text") is not None:
             fed["input_ids"], fed["attention_mask"] = self._ids(given["text"])
         if given.get("vision") is not None:
-            fed["pixel_values"] = self._pixels(Path(given["vision"]).expanduser())
+            path = Path(given["vision"]).expanduser()
+            if where == GRAPH:
+                fed["image"] = _decoded(path)
+            else:
+                fed["pixel_values"] = self._pixels(path)
         if given.get("audio") is not None:
-            fed["input_values"] = self._sound(Path(given["audio"]).expanduser())
+            path = Path(given["audio"]).expanduser()
+            if where == GRAPH:
+                fed["sound"] = _samples(path, self.card["preprocessing"]["audio"]["hertz"])
+            else:
+                fed["input_values"] = self._sound(path)
         return fed
 
     def _instead(self, modality: str) -> str:
@@ -364,7 +426,8 @@ class Network:
     def _sound(self, path: Path) -> Floats:
         """The sound as its encoder reads it, cut or ended in silence."""
         rule = self.card["preprocessing"]["audio"]
-        waveform = _waveform(path, rule["hertz"])[: rule["seconds"] * rule["hertz"]]
+        samples = _samples(path, rule["hertz"])[: rule["seconds"] * rule["hertz"]]
+        waveform = samples.astype(np.float32) / np.float32(FULL_SCALE)
         if rule["kind"] == "log-mel":
             values = _log_mel(waveform, rule, np.load(self.file(FILTERS)))
         else:
@@ -392,11 +455,13 @@ def check(folder: Path = FOLDER) -> str:
         FLAGS[modality]: value if modality == "text" else folder / value
         for modality, value in example["inputs"].items()
     }
-    runs = [network.predict(**given)]
-    if network.card.get("split"):
-        runs.append(Network(folder, keep=len(given)).predict(**given))
     expected = example["probabilities"]
-    apart = max(abs(found[name] - value) for found in runs for name, value in expected.items())
+    runs = [(Network(folder, prepare=HOST).predict(**given), expected)]
+    if network.card.get("split"):
+        runs.append((Network(folder, keep=len(given)).predict(**given), expected))
+    if inside := network.card.get("with_preprocessing"):
+        runs.append((network.predict(**given), inside["probabilities"]))
+    apart = max(abs(found[name] - was[name]) for found, was in runs for name in expected)
     if apart > TOLERANCE:
         raise InputError(
             f"the example gives probabilities that differ by {apart:.1e} from those that were "
@@ -405,8 +470,8 @@ def check(folder: Path = FOLDER) -> str:
     return f"{len(lines)} files as exported; the example differs by {apart:.1e}"
 
 
-def _decoded(path: Path, size: int) -> npt.NDArray[np.uint8]:
-    """The picture as (size, size, 3) RGB. Raises InputError."""
+def _decoded(path: Path, size: int | None = None) -> npt.NDArray[np.uint8]:
+    """The picture upright as (H, W, 3) RGB, resized to (size, size, 3) if asked. InputError."""
     from PIL import Image, ImageOps
 
     Image.MAX_IMAGE_PIXELS = MOST_JPEG_PIXELS // 2
@@ -423,12 +488,14 @@ def _decoded(path: Path, size: int) -> npt.NDArray[np.uint8]:
                 opened.draft("RGB", (opened.width // fitting[0], opened.height // fitting[0]))
             opened.load()
             ImageOps.exif_transpose(opened, in_place=True)
-            square = _rgb(opened).resize((size, size), Image.Resampling.BILINEAR)
+            picture = _rgb(opened)
+            if size is not None:
+                picture = picture.resize((size, size), Image.Resampling.BILINEAR)
     except InputError:
         raise
     except Exception as error:  # decoders raise many types on damaged bytes
         raise InputError(f"{path}: not a readable image ({error})") from error
-    return np.asarray(square, dtype=np.uint8)
+    return np.asarray(picture, dtype=np.uint8)
 
 
 def _rgb(picture: Any) -> Any:
@@ -443,8 +510,8 @@ def _rgb(picture: Any) -> Any:
     return picture.convert("RGB")
 
 
-def _waveform(path: Path, hertz: int) -> Floats:
-    """A WAV file (N,) in -1..1. Raises InputError."""
+def _samples(path: Path, hertz: int) -> npt.NDArray[np.int16]:
+    """A WAV file (N,) of 16 bits. Raises InputError."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such sound")
     try:
@@ -460,8 +527,7 @@ def _waveform(path: Path, hertz: int) -> Floats:
         )
     if len(content) < 2:
         raise InputError(f"{path}: holds no sound")
-    samples = np.frombuffer(content[: len(content) // 2 * 2], "<i2")
-    return samples.astype(np.float32) / np.float32(FULL_SCALE)
+    return np.frombuffer(content[: len(content) // 2 * 2], "<i2").astype(np.int16, copy=False)
 
 
 def _log_mel(waveform: Floats, rule: dict[str, Any], filters: Floats) -> Floats:
@@ -510,6 +576,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--without", choices=tuple(FLAGS), help="run the graph without a modality")
     parser.add_argument("--split", action="store_true", help="run the parts, not network.onnx")
     parser.add_argument(
+        "--prepare",
+        choices=(GRAPH, HOST),
+        help="prepare images and sounds in the graph or on the host; default: in the graph, if "
+        "the export has one that does",
+    )
+    parser.add_argument(
         "--time",
         type=int,
         nargs="?",
@@ -526,7 +598,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if given.time is not None and given.split:
             raise InputError("--time runs network.onnx whole: leave --split out")
-        network = Network(without=given.without, keep=len(FLAGS) if given.split else 0)
+        keep = len(FLAGS) if given.split else 0
+        network = Network(without=given.without, keep=keep, prepare=given.prepare)
         if given.time is not None:
             times = network.times_ms(given.text, given.image, given.sound, given.time)
             _show_times(quantiles(times), given.json)

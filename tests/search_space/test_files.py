@@ -256,6 +256,14 @@ class TestSpacesOfYourOwn:
         with pytest.raises(SpaceError, match="timm/resnet18 named twice"):
             load_space("demo", vision_encoders=["resnet18", "timm/resnet18"])
 
+    def test_one_encoder_may_read_pictures_and_sounds(self) -> None:
+        both = {"vision_encoders": ["timm/resnet18"], "audio_encoders": ["timm/resnet18"]}
+        space = load_space("trimodal", **both, weights="random")  # type: ignore[arg-type]
+        assert [spec.name for spec in space.encoders if spec.modality != "text"] == [
+            "timm/resnet18",
+            "timm/resnet18-audio",
+        ]
+
 
 class TestSources:
     """How a user's word for an encoder is read."""

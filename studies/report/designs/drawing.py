@@ -57,8 +57,11 @@ class Svg(str):
 def draw(genotype: Genotype, parts: Mapping[str, float] | None = None) -> Drawing:
     """Draw a design: trunks from above, fused layers marked, down to the classes.
 
-    `parts`: ms by encoder and of the fusion with the head (`fusion`), where they are known.
+    `parts`: ms by encoder and of the fusion with the head (`fusion`), where they are known. The
+    drawing of a design without an encoder, which is infeasible, is empty.
     """
+    if not genotype.encoders:
+        return Drawing((), 0, genotype.describe())
     known = {} if parts is None else {owner: f"{ms(each)} ms" for owner, each in parts.items()}
     lanes = dict[tuple[Modality, FusionPoint], tuple[float, float]]()
     shapes: list[Shape] = []

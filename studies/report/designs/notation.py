@@ -49,6 +49,8 @@ def notation(genotypes: Iterable[Genotype]) -> dict[str, str]:
         f"{example.taps(deep)} {deep.operator}": f"a fusion point: {layers} fused by this operator",
         "→24": "projected to 24 features",
     }
+    if any(len(each.encoders) < each.taps(deep).count("x") + 1 for each in designs):
+        found["0x3"] = "layers of text, image and sound encoders; 0: not read"
     if any(each.attention_blocks for each in designs):
         found["2 attention over pooled, over tokens"] = (
             "two attention blocks at the last fusion point, over its vector or over all tokens"

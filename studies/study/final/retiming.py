@@ -38,12 +38,14 @@ def retime(
         ParityError, MeasureError, DeviceError: As `LatencyEvaluator.evaluate`.
     """
     rounds = context.settings.device.rounds
-    for _ in range(MOST_SESSIONS if rounds else 0):
+    for time in range(MOST_SESSIONS if rounds else 0):
         wanted = _wanted(context, study, references)
         stored = study.user_attrs.get(TURNS, {})
         if len(wanted) < 2 or _in_one_session(stored, wanted):
             return
-        step = partial(context.step, f"timing {len(wanted)} designs in turns")
+        again = f" again, as the front changed ({time + 1} of at most {MOST_SESSIONS})"
+        what = f"timing {len(wanted)} designs in turns{again if time else ''}"
+        step = partial(context.step, what)
         session = 1 + max((found["session"] for found in stored.values()), default=0)
         found = read_in_turns(context.latency, list(wanted.values()), rounds, step)
         read = {

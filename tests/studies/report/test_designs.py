@@ -56,6 +56,21 @@ def data_of(outcome: Outcome) -> dict[str, Any]:
     return found
 
 
+def test_the_layer_0_of_a_modality_that_is_not_read_is_explained() -> None:
+    silent = replace(THREE, audio_encoder=None, points=(FusionPoint(2, 4, "sum", 32),))
+    assert "0x3" not in notation([THREE, silent])
+    assert "0: not read" in notation([THREE, replace(THREE, text_encoder=None)])["0x3"]
+
+
+def test_an_infeasible_design_without_an_encoder_has_a_page_and_no_drawing() -> None:
+    nothing = replace(THREE, text_encoder=None, vision_encoder=None, audio_encoder=None)
+    assert draw(nothing).shapes == ()
+    outcome = sample()
+    rows = tuple(replace(row, genotype=nothing) for row in outcome.rows)
+    designs = data_of(replace(outcome, rows=rows))["designs"]
+    assert all(height == 0 and shapes == [] for _, _, height, shapes, _ in designs[: len(rows)])
+
+
 def test_a_drawing_names_everything_that_a_design_decides() -> None:
     words = words_of(THREE)
     for layer in (1, 2, 3, 4, 6, 9, 12, 17):

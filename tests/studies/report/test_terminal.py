@@ -102,13 +102,18 @@ def test_progress_in_a_pipe_is_one_line_a_trial() -> None:
             for done in range(100):
                 reporter.step("train", done, 100)  # quick: not worth a line
             reporter.trial(trial + 1, 2, "71.2 %, [3.4] ms")
-        for done in range(30):
+        for done in range(140):
+            reporter.step("download", done, 140)
             now[0] += 1.0
-            reporter.step("download", done, 30)
         reporter.line("done " + "x" * 100)
     lines = out.getvalue().splitlines()
     assert lines[:2] == ["[1/2] 71.2 %, [3.4] ms", "[2/2] 71.2 %, [3.4] ms"]
-    assert lines[2:] == ["  download: 10 of 30", "done " + "x" * 100]
+    assert lines[2:] == [
+        "  download: 10 of 140, about 2 min left",
+        "  download: 70 of 140, about 70 s left",
+        "  download: 130 of 140, about 10 s left",
+        "done " + "x" * 100,
+    ]
 
 
 def test_progress_on_a_terminal_leaves_only_what_was_to_stay() -> None:

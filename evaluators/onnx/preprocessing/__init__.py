@@ -1,0 +1,1 @@
+"""The preparation of pictures and sounds as ONNX operators before a network."""
