@@ -210,6 +210,11 @@ def test_page_opens_without_network_and_labels_are_legible(
     assert ground == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")
 
 
+def test_the_legend_names_what_the_plot_shows() -> None:
+    words = "other complete trial"
+    assert words in page.render(sample()) and words not in page.render(single())
+
+
 def test_the_front_is_sketched_at_once_and_other_plots_wait_until_they_are_near(
     browser: Browser, tmp_path: Path
 ) -> None:
