@@ -17,7 +17,7 @@ from device_agent.checks import ProtocolError, as_tuple, check_int, check_sha256
 from device_agent.jobs.child import Ended, own_command, run_child
 from device_agent.jobs.job import Job
 from device_agent.runtime import LACKS_MEMORY
-from device_agent.runtimes import RUNTIMES
+from device_agent.runtimes import runtimes as all_runtimes
 from device_agent.storage.store import Store, StoreError, disk_errors
 from device_agent.wire import frames as wire
 from device_agent.wire.request import MeasureRequest
@@ -78,7 +78,7 @@ class Agent:
         ended = self._child("describe", "--for-agent", deadline_s=DESCRIBE_DEADLINE_S)
         if ended.problem:
             problem = f"looking for runtimes failed: {ended.problem}"
-            runtimes = tuple(RuntimeInfo(name, problem=problem) for name in RUNTIMES)
+            runtimes = tuple(RuntimeInfo(name, problem=problem) for name in all_runtimes())
             self._said = describe(self._max_upload_bytes, runtimes)
         else:
             said = {**json.loads(ended.answer), "max_upload_bytes": self._max_upload_bytes}
@@ -213,7 +213,7 @@ class Agent:
 def describe(max_upload_bytes: int, runtimes: tuple[RuntimeInfo, ...] | None = None) -> DeviceInfo:
     """Say what the device is; loads every runtime unless told of them."""
     if runtimes is None:
-        runtimes = tuple(runtime.describe() for runtime in RUNTIMES.values())
+        runtimes = tuple(runtime.describe() for runtime in all_runtimes().values())
     python = platform.python_version()
     return DeviceInfo(read_board(), runtimes, python, max_upload_bytes, own_sha256())
 

@@ -1,8 +1,9 @@
 """What a runtime must do to be measured: one small class per runtime keeps to these Protocols."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from device_agent.board.description import RuntimeInfo
 from device_agent.wire.request import MeasureRequest
@@ -94,3 +95,28 @@ class Runtime(Protocol):
             OutOfMemory: it lacks memory for it.
             Unavailable: runtime or provider are missing, or the inputs are not the graph's.
         """
+
+
+class PluginRuntime(ABC):
+    """A runtime of another package, for this machine; `docs/how-to/plugins.md` shows how.
+
+    Its module runs in the agent's process: import from `device_agent` and the standard library
+    above, and what the runtime needs inside the methods.
+
+    Attributes:
+        provider: what it runs on, as requests name it.
+        on_processor: whether it runs on the processor, so that the number of threads counts.
+        precisions: of designs, that built-in search spaces offer for it.
+    """
+
+    provider: ClassVar[str] = "CPU"
+    on_processor: ClassVar[bool] = True
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+
+    @abstractmethod
+    def version(self) -> str:
+        """Return the version of what runs the networks; see `Runtime.version`."""
+
+    @abstractmethod
+    def prepare(self, model: Path, request: MeasureRequest, scratch: Path, kept: Path) -> Session:
+        """Compile the ONNX file and make its inputs; see `Runtime.prepare`."""

@@ -23,7 +23,7 @@ def measure(
     Args:
         onnx_file: one file with all its weights.
         device: `local`, or the name of a device that `fusion-nas device add` registered.
-        runtime: `cpu`, `cuda`, `tensorrt` or `openvino`.
+        runtime: `cpu`, `cuda`, `tensorrt`, `openvino`, or a plugin's (on `local`).
         threads: of one operator; 0 for the runtime's choice, None for 1 on `local`, else 0.
         timing: `alone`, `shared`, or `auto`: `shared` on `local`, else `alone`.
         shapes: extents by input name, for inputs whose extents are not all fixed in the file.

@@ -18,7 +18,7 @@ from device_agent.onnx.file import MalformedFile
 from device_agent.onnx.guard import RefusedFile, check_file
 from device_agent.onnx.synthesize_weights import fill_weights
 from device_agent.runtime import Refused, Session, Unavailable
-from device_agent.runtimes import RUNTIMES
+from device_agent.runtimes import runtimes
 from device_agent.timing.loop import Timed, time_runs
 from device_agent.wire.frames import send_bytes
 from device_agent.wire.request import MeasureRequest
@@ -64,9 +64,9 @@ def measure(job: Job, root: Path = Path("/")) -> MeasureResult:
     request = job.request
     so_far = MeasureResult(Status.ERROR, "not begun", board_before=read_state(root))
     try:
-        runtime = RUNTIMES.get(request.runtime)
+        runtime = runtimes().get(request.runtime)
         if runtime is None:
-            known = ", ".join(RUNTIMES)
+            known = ", ".join(runtimes())
             raise Unavailable(f"runtime {request.runtime!r} is unknown: ask for one of {known}")
         network = _network(job)
         version = runtime.version()

@@ -25,6 +25,7 @@ from device_agent.checks import (
     check_choice,
     take,
 )
+from device_agent.runtimes.plugin import PluginSource
 from device_agent.storage.lease import MAX_CLIENT
 from device_agent.storage.store import NOTE
 from device_agent.wire import frames as wire
@@ -309,17 +310,19 @@ class DeviceClient:
         return f"It printed last:\n{tail}" if tail else "It printed nothing."
 
 
-def open_local_device(home: Path, python: str = sys.executable) -> DeviceClient:
+def open_local_device(
+    home: Path, python: str = sys.executable, plugin: PluginSource | None = None
+) -> DeviceClient:
     """Start the agent that devices get as a child process, and return a client for it.
 
     The home is made where missing and held by one agent at a time; `python` runs the agent and has
-    the runtimes that are to be measured. Raises `DeviceLost` when it does not start, `OSError`
-    when the home cannot be made.
+    the runtimes that are to be measured; `plugin` is one beside those of the agent. Raises
+    `DeviceLost` when it does not start, `OSError` when the home cannot be made.
     """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     agent = build_zipapp(home / "agent")
     command = [python, "-I", str(agent), "serve", "--home", str(home.resolve())]
-    return DeviceClient(LocalTransport(command))
+    return DeviceClient(LocalTransport(command, plugin.environment() if plugin else None))
 
 
 def _hear(heard: Heard, exchange: Iterator[dict[str, Any]]) -> None:

@@ -1,8 +1,9 @@
 """The link of a host to an agent: its Protocol, its errors, and the link to a child process."""
 
+import os
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Protocol
 
 from device_agent.wire import frames as wire
@@ -55,12 +56,23 @@ class Transport(Protocol):
 class LocalTransport:
     """An agent that runs as a child process of this one."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        """Start the process by its command; raises `DeviceLost` when that fails."""
+    def __init__(self, command: Sequence[str], told: Mapping[str, str] | None = None) -> None:
+        """Start the process by its command; raises `DeviceLost` when that fails.
+
+        Args:
+            command: the agent's.
+            told: what its environment holds beside that of this process.
+        """
         pipe = subprocess.PIPE
         try:
             self._process = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True
+                command,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                bufsize=0,
+                start_new_session=True,
+                env={**os.environ, **(told or {})},
             )
         except OSError as error:
             raise DeviceLost(f"the agent did not start with {command[0]}: {error}") from error

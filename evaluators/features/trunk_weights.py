@@ -18,6 +18,7 @@ from torch import nn
 from evaluators.cached_files import fault_of, is_whole, move_cached, move_whole
 from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.encoders.loading import load_trunk
+from search_space.encoders.plugins import encoder_origins
 from search_space.errors import STORAGE, FusionNasError
 
 
@@ -95,6 +96,8 @@ def architecture(spec: EncoderSpec) -> dict[str, Any]:
     Two encoders may have one name and weights of the same sizes, and differ in source or heads.
     """
     found = replace(spec, weights="random").as_json()
+    if spec.library == "plugin":
+        return {**found, "source": "", "plugins": encoder_origins([spec])}
     config = Path(spec.source) / "config.json"
     if config.is_file():
         found["source"] = hashlib.sha256(config.read_bytes()).hexdigest()

@@ -66,6 +66,7 @@ def reduce_precision(
                 op_types_to_quantize=["MatMul"],
                 per_channel=True,
                 weight_type=QuantType.QInt8,
+                nodes_to_exclude=_products_with_stacks(path),
             )
         elif precision == "fp16":
             onnx.save(_halved(onnx.load(str(path))), str(path))
@@ -130,6 +131,16 @@ def _last_nodes(path: Path) -> list[str]:
     graph = onnx.load(str(path), load_external_data=False).graph
     outputs = {entry.name for entry in graph.output}
     return [node.name for node in graph.node if outputs & set(node.output)]
+
+
+def _products_with_stacks(path: Path) -> list[str]:
+    """Return products with constants that are no matrices, as of a modality that is absent.
+
+    ONNX Runtime has no kernel for them with a scale for each channel.
+    """
+    graph = onnx.load(str(path), load_external_data=False).graph
+    stacks = {one.name for one in graph.initializer if len(one.dims) != 2}
+    return [n.name for n in graph.node if n.op_type == "MatMul" and n.input[1] in stacks]
 
 
 def _products_without_weights(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from search_space.errors import ENCODER, USAGE, FusionNasError
 from search_space.modality import Modality
 
-Library = Literal["transformers", "timm"]
+Library = Literal["transformers", "timm", "plugin"]
 Weights = Literal["pretrained", "random"]
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024
@@ -47,7 +47,8 @@ class EncoderSpec:
     `source` is a hub id, a timm model name or a local folder. `config` holds settings that stand
     in for a configuration file (transformers) or are given to `timm.create_model`; with it,
     random weights need neither folder nor hub. `model_type` names the architecture for such a
-    configuration, as transformers does ("bert", "mobilenet_v2", "vit"). `seconds` of a sound are
+    configuration, as transformers does ("bert", "mobilenet_v2", "vit"); for an encoder of a plugin
+    it is the plugin's name, and `source` its folder of weights, if any. `seconds` of a sound are
     read by an audio encoder: what is longer is cut, what is shorter ends in silence. Pictures are
     read at `image_size` pixels a side by a vision encoder; 0 stands for the size that it was made
     for.

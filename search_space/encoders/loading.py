@@ -18,6 +18,8 @@ from search_space.design.genotype import MIN_TEXT_TOKENS
 from search_space.encoders.configs import check_folder, config_of, first_line
 from search_space.encoders.libraries import from_pretrained, import_timm, import_transformers
 from search_space.encoders.pixels import image_size
+from search_space.encoders.plugin_trunks import check_finite, plugin_shape, plugin_trunk
+from search_space.encoders.plugins import plugin_encoder
 from search_space.encoders.resizing import create_at_size, resize
 from search_space.encoders.sounds import sound_input
 from search_space.encoders.tap_check import check_text_taps
@@ -48,6 +50,8 @@ def load_trunk(spec: EncoderSpec, depth: int, seed: int = 0) -> nn.Module:
     configuration or weights cannot be had or are no finite numbers, or where the encoder has no
     such tap.
     """
+    if spec.library == "plugin":
+        return plugin_trunk(spec, depth, seed)
     return cut(spec, _load(spec, seed), depth).eval()
 
 
@@ -60,21 +64,10 @@ def _load(spec: EncoderSpec, seed: int = 0) -> nn.Module:
     finally:
         torch.random.set_rng_state(state)
     if spec.weights == "pretrained":
-        _check_finite(spec, model)
+        check_finite(spec, model)
     if spec.modality == "text":
         check_text_taps(spec, model)
     return model
-
-
-def _check_finite(spec: EncoderSpec, model: nn.Module) -> None:
-    # Buffers may be infinite on purpose, as masks are.
-    bad = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-    bad += [name for name, buffer in model.named_buffers() if buffer.isnan().any()]
-    if bad:
-        raise EncoderError(
-            f"{spec.modality} encoder {spec.source}: {bad[0]} holds weights that are not finite "
-            f"numbers ({len(bad)} of its tensors do); give another folder or encoder"
-        )
 
 
 def _depth(spec: EncoderSpec, model: nn.Module) -> int:
@@ -109,7 +102,8 @@ def _load_timm(spec: EncoderSpec) -> nn.Module:
     if not (folder or spec.source in timm.list_models() or spec.source in timm.list_pretrained()):
         raise UnknownEncoderError(
             f"{spec.modality} encoder {spec.source!r}: timm has no such model; "
-            "`python -c 'import timm; print(timm.list_models())'` lists them"
+            "`python -c 'import timm; print(timm.list_models())'` lists them; an encoder of a "
+            "plugin needs its package installed"
         )
     channels = {"in_chans": 1} if spec.modality == "audio" else {}
     try:
@@ -213,6 +207,8 @@ def describe(spec: EncoderSpec) -> EncoderShape:
     is a pooler, whether the encoder is causal, and that its taps are hidden states.
     Raises EncoderError where the encoder cannot be had.
     """
+    if spec.library == "plugin":
+        return plugin_shape(spec)
     model = _without_weights(spec)
     return _text_shape(spec, model) if spec.modality == "text" else _map_shape(spec, model)
 
@@ -312,4 +308,6 @@ def _without_weights(spec: EncoderSpec) -> nn.Module:
 @lru_cache(maxsize=64)
 def describe_vocabulary(spec: EncoderSpec) -> int:
     """How many token ids a text encoder knows."""
+    if spec.library == "plugin":
+        return plugin_encoder(str(spec.model_type)).vocabulary
     return int(config_of(spec).vocab_size)

@@ -9,6 +9,7 @@ from torch import nn
 
 from search_space.design.encoder import EncoderError, EncoderSpec, is_timm_folder
 from search_space.encoders.libraries import import_timm, import_transformers
+from search_space.encoders.plugins import plugin_encoder
 
 _FILE = "preprocessor_config.json"
 _NO_WISH = (0.5,) * 3
@@ -38,6 +39,9 @@ def normalisation(spec: EncoderSpec) -> tuple[Channels, Channels]:
     One number in the encoder's file stands for all three channels, as in transformers. Raises
     EncoderError where that file cannot be read or holds no such numbers.
     """
+    if spec.library == "plugin":
+        encoder = plugin_encoder(str(spec.model_type))
+        return encoder.mean, encoder.std
     if spec.library == "timm":
         if spec.weights != "pretrained":
             return _NO_WISH, _NO_WISH

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from search_space.design.encoder import SOUND_HZ, EncoderError, EncoderSpec
 from search_space.encoders.configs import config_of, first_line
 from search_space.encoders.libraries import from_pretrained, import_transformers
+from search_space.encoders.plugins import plugin_encoder
 
 Floats = NDArray[np.float32]
 
@@ -74,7 +75,9 @@ def sound_input(spec: EncoderSpec) -> SoundInput:
     read.
     """
     samples = spec.seconds * SOUND_HZ
-    if spec.library == "timm" or config_of(spec).model_type == "mobilenet_v2":
+    if _reads_waveform(spec):
+        return SoundInput((samples,), json.dumps(["waveform", samples]), samples, _unchanged)
+    if _reads_log_mel(spec):
         size = (1, BANDS, samples // HOP)
         settings = ["log-mel", WINDOW, HOP, FFT, _FLOOR, _RANGE, *size]
         return SoundInput(size, json.dumps(settings), samples, _log_mel(samples))
@@ -113,6 +116,8 @@ def sound_recipe(spec: EncoderSpec) -> tuple[dict[str, Any], Floats | None] | No
     if found.settings.startswith('["log-mel"'):
         sizes = {"window": WINDOW, "fft": FFT, "samples": spec.seconds * SOUND_HZ}
         return {**known, **mel, **sizes}, _filters().numpy()
+    if _reads_waveform(spec):
+        return {**known, "kind": "waveform", "normalised": False}, None
     extractor = _extractor(spec)
     kind = type(extractor).__name__
     if kind == "Wav2Vec2FeatureExtractor":
@@ -122,6 +127,22 @@ def sound_recipe(spec: EncoderSpec) -> tuple[dict[str, Any], Floats | None] | No
         whole = {"samples": extractor.n_samples}  # what is shorter ends in silence
         return {**known, **mel, **sizes, **whole}, extractor.mel_filters.T.astype(np.float32)
     return None
+
+
+def _reads_waveform(spec: EncoderSpec) -> bool:
+    """Whether this is an encoder of a plugin that reads waveforms as they are."""
+    return spec.library == "plugin" and plugin_encoder(str(spec.model_type)).sound == "waveform"
+
+
+def _reads_log_mel(spec: EncoderSpec) -> bool:
+    """Whether an encoder reads log-mel bands as a picture."""
+    if spec.library != "transformers":
+        return True
+    return bool(config_of(spec).model_type == "mobilenet_v2")
+
+
+def _unchanged(waveform: Floats) -> Floats:
+    return waveform
 
 
 def _extractor(spec: EncoderSpec) -> Any:

@@ -277,6 +277,37 @@ class TimmTrunk(MapTrunk):
         return _as_grid(patches, height, width), prefix
 
 
+class PluginTextTrunk(nn.Module):
+    """A text encoder of a plugin, which gives the states of its taps (B, L, C)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, wanted: tuple[Feature, ...]
+    ) -> dict[Feature, Tensor]:
+        """Features of token ids (B, L) under a mask (B, L), 1 for real tokens."""
+        states = self.model(input_ids, attention_mask)
+        return {
+            f: states[f.tap - 1]
+            if f.form == "tokens"
+            else pool_text(states[f.tap - 1], attention_mask, f.form)
+            for f in wanted
+        }
+
+
+class PluginMapTrunk(MapTrunk):
+    """A vision or audio encoder of a plugin, which gives a map and a class token of each tap."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def taps(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+        yield from self.model(values)
+
+
 def _as_grid(patches: Tensor, height: int, width: int) -> Tensor:
     """(B, H W, C) to (B, C, H, W)."""
     return patches.transpose(1, 2).reshape(-1, patches.shape[2], height, width)

@@ -29,6 +29,7 @@ from search_space.design.genotype import (
     TEXT_POOLINGS,
     VISION_POOLINGS,
 )
+from search_space.encoders.plugins import spec_of_plugin
 from search_space.errors import USAGE, FusionNasError
 from search_space.modality import MODALITIES, Modality
 from search_space.operators.registry import is_operator, operator_of, why_unknown
@@ -107,7 +108,7 @@ def load_space(
     for modality in (m for m in MODALITIES if m in modalities or not modalities):
         sources = given[modality]
         if sources:
-            specs += [spec_for(modality, source, weights or "pretrained") for source in sources]
+            specs += [_named(modality, source, weights) for source in sources]
         else:
             specs += [_spec(modality, entry) for entry in fields[f"{modality}_encoder"]]
     operators, read = tuple(fields["operators"]), {spec.modality for spec in specs}
@@ -336,13 +337,19 @@ def _reads_no_config(entry: Mapping[str, Any]) -> bool:
     return from_library and bool(entry.get("config")) and "model_type" not in entry
 
 
+def _named(modality: Modality, source: str, weights: Weights | None) -> EncoderSpec:
+    """Return the encoder of a plugin, a folder, timm or the hub that a text names."""
+    of_plugin = spec_of_plugin(modality, source, weights)
+    return of_plugin or spec_for(modality, source, weights or "pretrained")
+
+
 def _spec(modality: Modality, entry: Mapping[str, Any]) -> EncoderSpec:
     if "library" not in entry:
-        found = spec_for(modality, entry["source"], entry.get("weights", "pretrained"))
+        found = _named(modality, entry["source"], entry.get("weights"))
         return replace(
             found,
             name=entry.get("name", found.name),
-            model_type=entry.get("model_type"),
+            model_type=entry.get("model_type", found.model_type),
             config=entry.get("config", {}),
             seconds=entry.get("seconds", SOUND_SECONDS),
         )

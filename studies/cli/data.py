@@ -1,6 +1,5 @@
 """What `fusion-nas data` does, once the command line has been read."""
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -53,7 +52,7 @@ def show_data(
     if sound and "audio" not in modalities:
         modalities += ("audio",)
     cache = home(make=True) / "data"
-    folder = Path(path).expanduser()
+    folder = options.folder(cache)
     if options.built_in is not None:
         options.built_in.draw(cache, modalities=modalities)
         folder = options.built_in.folder(cache)

@@ -20,8 +20,8 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Folder of data (CMU-MOSI, MELD, or label.csv with images/), built-in:faces "
-        "or built-in:shapes. Default: built-in:faces.",
+        help="Folder of data (CMU-MOSI, MELD, or label.csv with images/), built-in:faces, "
+        "built-in:shapes or a plugin's. Default: built-in:faces.",
         rich_help_panel="Data",
     ),
 ]
@@ -38,7 +38,7 @@ Texts = Annotated[
     list[str] | None,
     typer.Option(
         "--text-encoder",
-        help="Local folder or cached hub id. Repeatable.",
+        help="Local folder, cached hub id or a plugin's NAME or NAME:FOLDER. Repeatable.",
         rich_help_panel="Search space",
     ),
 ]
@@ -46,7 +46,8 @@ Visions = Annotated[
     list[str] | None,
     typer.Option(
         "--vision-encoder",
-        help="Local folder, timm/NAME or cached hub id. Repeatable.",
+        help="Local folder, timm/NAME, cached hub id or a plugin's NAME or NAME:FOLDER. "
+        "Repeatable.",
         rich_help_panel="Search space",
     ),
 ]
@@ -54,7 +55,8 @@ Sounds = Annotated[
     list[str] | None,
     typer.Option(
         "--audio-encoder",
-        help="Local folder, timm/NAME or cached hub id. Repeatable.",
+        help="Local folder, timm/NAME, cached hub id or a plugin's NAME or NAME:FOLDER. "
+        "Repeatable.",
         rich_help_panel="Search space",
     ),
 ]
@@ -176,7 +178,8 @@ Runtime = Annotated[
     str | None,
     typer.Option(
         "--runtime",
-        help="cpu or cuda (ONNX Runtime), tensorrt, or openvino (its CPU). Default: cpu.",
+        help="cpu or cuda (ONNX Runtime), tensorrt, openvino (its CPU), or a plugin's on local. "
+        "Default: cpu.",
         rich_help_panel="Device",
     ),
 ]

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, cast
 
 from evaluators.data import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
+from evaluators.data.plugins import data_set_names, is_data_set, plugin_folder
+from evaluators.data.plugins import why_unusable as why_data_unusable
 from evaluators.devices.registry import LOCAL
+from evaluators.devices.runtimes import plugin_runtime, runtime_names, why_unusable
 from evaluators.latency.reuse import Reuse, reuse_of
 from evaluators.statistics.ratio import LEAST_ROUNDS
 from search_space.design.encoder import MAX_IMAGE_SIZE, MAX_SECONDS, MIN_IMAGE_SIZE
@@ -24,15 +27,15 @@ if TYPE_CHECKING:
 TRUNKS = ("auto", "frozen", "text-tuned", "tuned", "by-stage", "whole")
 PROTOCOLS = ("fair", "paper")
 WEIGHTS = ("pretrained", "random")
-RUNTIMES: dict[str, tuple[Literal["onnxruntime", "tensorrt", "openvino"], str]] = {
+RUNTIMES: dict[str, tuple[str, str]] = {
     "cpu": ("onnxruntime", "CPUExecutionProvider"),
     "cuda": ("onnxruntime", "CUDAExecutionProvider"),
     "tensorrt": ("tensorrt", "GPU"),
     "openvino": ("openvino", "CPU"),
 }
-"""Runtime and provider of the device's agent by what --runtime takes."""
+"""Runtime and provider of the device's agent by what --runtime takes, beside those of plugins."""
 ON_PROCESSOR = ("cpu", "openvino")
-"""Those whose number of threads counts."""
+"""Those whose number of threads counts, beside those of plugins that say so."""
 PRECISIONS_OF: dict[str, tuple[Precision, ...]] = {
     "cuda": ("fp32", "fp16"),
     "tensorrt": ("fp32", "fp16", "int8"),
@@ -41,9 +44,46 @@ PRECISIONS_OF: dict[str, tuple[Precision, ...]] = {
 """What the spaces that come with the toolkit, made for a CPU, hold for other runtimes."""
 
 
+def runtime_of(name: str) -> tuple[str, str]:
+    """Return runtime and provider of the device's agent for what --runtime takes."""
+    plugin = plugin_runtime(name)
+    return RUNTIMES[name] if plugin is None else (name, plugin.provider)
+
+
 def built_for(runtime: str) -> "For":
-    """Return whose graphs a key of RUNTIMES runs: OpenVINO takes those of ONNX Runtime."""
-    return "tensorrt" if RUNTIMES[runtime][0] == "tensorrt" else "onnxruntime"
+    """Return whose graphs a runtime takes: those of ONNX Runtime, but for TensorRT."""
+    return "tensorrt" if runtime == "tensorrt" else "onnxruntime"
+
+
+def counts_threads(runtime: str) -> bool:
+    """Whether a runtime is on the processor, so that its number of threads counts."""
+    plugin = plugin_runtime(runtime)
+    return runtime in ON_PROCESSOR if plugin is None else plugin.on_processor
+
+
+def precisions_of(runtime: str) -> tuple[Precision, ...]:
+    """Return the precisions that built-in spaces hold for a runtime; empty for their own."""
+    plugin = plugin_runtime(runtime)
+    own = PRECISIONS_OF.get(runtime, ()) if plugin is None else plugin.precisions
+    return cast(tuple[Precision, ...], own)
+
+
+def _check_runtime(name: str, devices: tuple[str, ...]) -> None:
+    """Raise UsageError for a runtime that is not there, or not on these devices."""
+    if name in RUNTIMES:
+        return
+    if failure := why_unusable(name):
+        raise UsageError(f"--runtime {failure}")
+    if plugin_runtime(name) is None:
+        known = ", ".join(runtime_names())
+        raise UsageError(
+            f"--runtime {name!r}: choose one of {known}, or install the plugin that has it"
+        )
+    if devices != (LOCAL,):
+        raise UsageError(
+            f"--runtime {name} with --device {', '.join(devices)}: the runtime of a plugin is for "
+            f"{LOCAL} alone; choose one of {', '.join(RUNTIMES)}"
+        )
 
 
 MAX_SEED = 2**32 - 1
@@ -61,7 +101,8 @@ class DataOptions:
     """What designs are trained on.
 
     Attributes:
-        source: a folder, or a built-in set by name; None stands for `built-in:faces`.
+        source: a folder, a built-in set or one of a plugin by name; None stands for
+            `built-in:faces`.
         accept_faults: use data that fail the check as they are.
         text_only: read texts alone, as `modalities` of text.
         modalities: what is read of the data, where not all that the space has encoders for.
@@ -93,11 +134,15 @@ class DataOptions:
             return
         if self.source.startswith(BUILT_IN_PREFIX):
             check_choice("--data", self.source, tuple(BUILT_IN))
-        if not Path(self.source).expanduser().exists():
-            raise UsageError(
-                f"--data {self.source}: there is no such folder; give one that holds label.csv, "
-                f"or one of {', '.join(BUILT_IN)}"
-            )
+        if Path(self.source).expanduser().exists() or self.plugin is not None:
+            return
+        if failure := why_data_unusable(self.source):
+            raise UsageError(f"--data {failure}")
+        raise UsageError(
+            f"--data {self.source}: there is no such folder; give one that holds label.csv, "
+            f"or one of {', '.join((*BUILT_IN, *data_set_names()))}, or install the plugin that "
+            "has it"
+        )
 
     @property
     def read(self) -> tuple[Modality, ...]:
@@ -108,6 +153,22 @@ class DataOptions:
     def built_in(self) -> BuiltIn | None:
         """The built-in set that the data are; None where they are a folder."""
         return BUILT_IN.get(self.source or FACES)
+
+    @property
+    def plugin(self) -> str | None:
+        """The plugin's data set that the data are, by name; a folder of that name comes first."""
+        if self.source is None or self.built_in or Path(self.source).expanduser().exists():
+            return None
+        return self.source if is_data_set(self.source) else None
+
+    def folder(self, cache: Path) -> Path:
+        """The folder that the data are read from; one of a plugin is written there if need be.
+
+        Raises DataError for a plugin that cannot give its data.
+        """
+        if self.plugin is not None:
+            return plugin_folder(self.plugin, cache)
+        return Path(self.source or "").expanduser()
 
 
 @dataclass(frozen=True)
@@ -156,7 +217,7 @@ class DeviceOptions:
         threads: of one operator; 0 for the runtime's choice; None for 1 on `local`, else 0.
         timing: a key of TIMINGS; `auto` is `shared` on `local`, else `alone`.
         rewrites: exact rewrites before timing, a key of REWRITES.
-        runtime: a key of RUNTIMES.
+        runtime: a key of RUNTIMES, or the runtime of a plugin.
         final_readings: times that the front and named designs are timed again at the end, in turns;
             0 for not at all; None for 12 short readings on a device that does other work, else 4.
         retime: time designs again then that were timed under load.
@@ -200,7 +261,7 @@ class DeviceOptions:
     def __post_init__(self) -> None:
         check_choice("--timing", self.timing, TIMINGS)
         check_choice("--rewrites", self.rewrites, REWRITES)
-        check_choice("--runtime", self.runtime, tuple(RUNTIMES))
+        _check_runtime(self.runtime, self.names)
         if self.threads is not None:
             check_threads(self.threads)
         if self.final_readings:

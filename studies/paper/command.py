@@ -12,7 +12,7 @@ from evaluators.store import EvaluationStore
 from search_space.network.rewrites import NONE
 from search_space.space.paper import SOURCE, SeededDesign, seeded_designs
 from studies.config.home import home
-from studies.config.options import RUNTIMES
+from studies.config.options import runtime_of
 from studies.config.settings import Settings
 from studies.config.usage import UsageError
 from studies.paper.accuracy import (
@@ -156,7 +156,7 @@ def _timed(settings: Settings, tokens: tuple[int, ...], reporter: Reporter) -> S
     if early is not None:
         plain = at_length(early, min(tokens), timed)
         caveats += folding(settings, space, CLASSES, early, plain, store, reporter)
-    runtime, provider = RUNTIMES[settings.device.runtime]
+    runtime, provider = runtime_of(settings.device.runtime)
     devices = ", ".join(settings.device.names)
     notes = (
         "Random weights: latency depends on the graph alone. Timed as published, batch 1, with "

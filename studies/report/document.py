@@ -26,8 +26,8 @@ def render(template: str, plots: Sequence[Plot], data: str = "", **values: Any) 
 
     data: designs that the script shows, packed; empty for a page without any.
     """
-    scripts = [plotly.offline.get_plotlyjs()] if plots else []
-    scripts += [_static("designs.js")] if data else []
+    drawing = _script(plotly.offline.get_plotlyjs()) if plots else ""
+    scripts = [_static("designs.js")] if data else []
     scripts += [_static("report.js")] if plots else []
     scripts = [_script(text) for text in scripts]
     return (
@@ -37,7 +37,11 @@ def render(template: str, plots: Sequence[Plot], data: str = "", **values: Any) 
             values,
             css=_static("report.css"),
             scripts=scripts,
-            policy=_policy(scripts, compiles=any(plot.webgl for plot in plots)),
+            drawing=drawing,
+            policy=_policy(
+                [drawing, *scripts] if plots else scripts,
+                compiles=any(plot.webgl for plot in plots),
+            ),
             plots=[_plain(plot) for plot in plots],
             data=data,
         )

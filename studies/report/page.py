@@ -101,7 +101,8 @@ def _legend(outcome: Outcome) -> Iterator[Mark]:
         yield Mark("tuned", "tuned", "fine-tuned whole, with their front")
     if outcome.references:
         yield Mark("reference", "reference", "reference")
-    if any(row.state == "complete" for row in outcome.rows):
+    complete = (row for row in outcome.rows if row.state == "complete" and not row.name)
+    if any(row not in outcome.front for row in complete):
         yield Mark("faint", "faint", "other complete trial")
     if any(row.state == "infeasible" and row.latency for row in outcome.rows):
         yield Mark("infeasible", "infeasible", "infeasible trial, by latency")

@@ -186,10 +186,19 @@ def stored_of_plugins(wanted: Goals) -> dict[str, dict[str, Any]]:
 
 
 def installed_plugins() -> tuple[Plugin, ...]:
-    """Return every plugin found, of operators and objectives, with why one cannot be used."""
+    """Return every plugin found, of all groups, with why one cannot be used."""
+    from evaluators.data.plugins import data_set_plugins
+    from evaluators.devices.runtimes import runtime_plugins
+    from search_space.encoders.plugins import encoder_plugins
     from search_space.operators.registry import operator_plugins
 
-    return (*operator_plugins(), *_plugins().found)
+    return (
+        *operator_plugins(),
+        *encoder_plugins(),
+        *data_set_plugins(),
+        *_plugins().found,
+        *runtime_plugins(),
+    )
 
 
 @cache

@@ -56,6 +56,7 @@ from studies.results.verdict import CorrectBySplit, summary_of, with_verdicts
 CONDITIONS, IDENTITY, SETTINGS, COMMAND = "conditions", "identity", "settings", "command"
 PROTOCOL = "training protocol"
 PLUGINS = "version of the plugins"
+ENCODER_PLUGINS = "version of the encoders' plugins"
 """In a study's identity: package and version of each operator that a plugin has."""
 SUBJECT, REFERENCES, TESTS = "subject", "references", "test"
 RIGHT = "right"

@@ -19,6 +19,7 @@ from evaluators.devices.client import DeviceClient, open_local_device
 from evaluators.devices.pool import DevicePool
 from evaluators.devices.recipes import check_runtime
 from evaluators.devices.registry import LOCAL
+from evaluators.devices.runtimes import for_agent
 from evaluators.devices.ssh.link import open_ssh_device
 from evaluators.evaluation import Evaluator
 from evaluators.features.preprocessing import Preprocessing
@@ -46,7 +47,7 @@ from search_space.space.named import load_space, names, with_shorter_sounds
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import Grid, grid_in
 from studies.config.home import devices, home
-from studies.config.options import PRECISIONS_OF, RUNTIMES, built_for
+from studies.config.options import built_for, precisions_of, runtime_of
 from studies.config.settings import Settings
 from studies.config.usage import UsageError
 from studies.infra.priority import at_first_priority, give_way
@@ -180,9 +181,8 @@ def _read(settings: Settings, step: Step, modalities: Collection[Modality]) -> D
     if settings.data.built_in is not None:
         step("drawing the built-in data", 0, 1)
         return settings.data.built_in.draw(cache, modalities=read)
-    assert settings.data.source is not None
     return load(
-        Path(settings.data.source).expanduser(),
+        settings.data.folder(cache),
         cache=cache,
         modalities=read,
         accept_faults=settings.data.accept_faults,
@@ -206,7 +206,7 @@ def load_space_of(settings: Settings) -> SearchSpace:
         settings.space.image_tokens,
     )
     shipped = (settings.space.name or default) in names()
-    own = PRECISIONS_OF.get(settings.device.runtime, ()) if shipped else ()
+    own = precisions_of(settings.device.runtime) if shipped else ()
     precisions = tuple(dict.fromkeys(settings.space.precisions)) or own
     return replace(space, precisions=precisions) if precisions else space
 
@@ -344,7 +344,7 @@ def open_devices(settings: Settings, where: Path, step: Step) -> OpenDevices:
 
     Raises DeviceError, RuntimeMissing for a device without the runtime.
     """
-    runtime, provider = RUNTIMES[settings.device.runtime]
+    runtime, provider = runtime_of(settings.device.runtime)
     if settings.device.names != (LOCAL,):
         boards = _boards(settings, where, step)
         try:
@@ -353,7 +353,7 @@ def open_devices(settings: Settings, where: Path, step: Step) -> OpenDevices:
             boards.close()
             raise
         return OpenDevices(lambda: boards, boards, None)
-    device, held = local_device(where)
+    device, held = local_device(where, settings.device.runtime)
     opened = OpenDevices(device, None, held)
     if settings.device.runtime != "cpu":  # without onnxruntime nothing is built here
         try:
@@ -371,7 +371,7 @@ def open_devices(settings: Settings, where: Path, step: Step) -> OpenDevices:
 def latency_on(opened: OpenDevices, settings: Settings, builder: OnnxBuilder) -> LatencyEvaluator:
     """Times designs on open devices."""
     timing = BOARD_TIMING if settings.device.alone else LOCAL_TIMING
-    runs = Runs(*RUNTIMES[settings.device.runtime], settings.device.runtime_threads, timing)
+    runs = Runs(*runtime_of(settings.device.runtime), settings.device.runtime_threads, timing)
     device = opened.open
     if opened.boards is None and settings.search.workers > 1:
         device = at_first_priority(device)
@@ -379,11 +379,13 @@ def latency_on(opened: OpenDevices, settings: Settings, builder: OnnxBuilder) ->
     return LatencyEvaluator(builder, device, runs, settings.search.reuse_shares)
 
 
-def local_device(where: Path) -> tuple[Callable[[], TimingDevice], NamedLock]:
+def local_device(where: Path, runtime: str) -> tuple[Callable[[], TimingDevice], NamedLock]:
     """Opens this machine as a device that takes turns, and the lock on its agent's home.
 
-    Whoever times here has to: two networks timed at once would both be kept as slow.
+    Whoever times here has to: two networks timed at once would both be kept as slow. `runtime` is
+    what --runtime takes.
     """
+    plugin = for_agent(runtime)
     agent_home, held = _own_agent_home(where / "device")
     turn = NamedLock(where / "device" / "timing.lock")
-    return lambda: TimingInTurns(open_local_device(agent_home), turn), held
+    return lambda: TimingInTurns(open_local_device(agent_home, plugin=plugin), turn), held

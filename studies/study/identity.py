@@ -13,15 +13,17 @@ from optuna.study import StudyDirection
 from device_agent.wire.request import TimingProtocol
 from evaluators.data import DataSet, summary
 from evaluators.data.folds import pool
+from evaluators.devices.runtimes import runtime_origins
 from evaluators.onnx.builder import GRAPH_VERSION
 from evaluators.quality.cross_validation import FOLDS
 from evaluators.training.loop import TRAINING_VERSION, Trunks
+from search_space.encoders.plugins import encoder_origins, is_encoder
 from search_space.operators.registry import origins
 from search_space.redaction import redacted_url
 from search_space.space.named import names
 from studies.ablations.designs import Grid
 from studies.config.command import command_line
-from studies.config.options import ON_PROCESSOR, RUNTIMES
+from studies.config.options import counts_threads, runtime_of
 from studies.config.settings import Settings, stored_options
 from studies.infra.locations import StorageError
 from studies.infra.storage import open_storage
@@ -29,6 +31,7 @@ from studies.results.objectives import Goals, objective_origins, stored_of_plugi
 from studies.results.study_outcome import (
     COMMAND,
     CONDITIONS,
+    ENCODER_PLUGINS,
     IDENTITY,
     PLUGINS,
     PROTOCOL,
@@ -43,7 +46,8 @@ from studies.study.training_protocol import in_words
 
 TRAINING, GRAPHS = "training protocol or seed", "version of the exported graphs"
 OBJECTIVE_PLUGINS = "version of the objectives' plugins"
-SAME_RESULTS = ("data", "space", TRAINING, PLUGINS)
+RUNTIME_PLUGIN = "version of the runtime's plugin"
+SAME_RESULTS = ("data", "space", TRAINING, PLUGINS, ENCODER_PLUGINS)
 """The parts of a study's identity that trained networks depend on."""
 
 SEARCHES = "searches"
@@ -182,7 +186,7 @@ def check_identity(
             stored = " (`fusion-nas report --latency-limit` reads it under another limit)"
         if GRAPHS in other:
             stored = " (one of a version that exported other graphs cannot be resumed)"
-        for part in (PLUGINS, OBJECTIVE_PLUGINS):
+        for part in (PLUGINS, ENCODER_PLUGINS, OBJECTIVE_PLUGINS, RUNTIME_PLUGIN):
             if part in other:
                 began = ", ".join((known.get(part) or {}).values()) or "none"
                 stored = f" (it began with {began}: install that version)"
@@ -222,6 +226,11 @@ def from_anywhere(settings: Settings) -> Settings:
         path = Path(source).expanduser()
         return str(path.resolve()) if path.exists() else source
 
+    def encoder(source: str) -> str:
+        name, colon, folder = source.partition(":")
+        of_plugin = bool(colon) and is_encoder(name)
+        return f"{name}:{absolute(folder)}" if of_plugin else absolute(source)
+
     data, space = settings.data, settings.space
     return replace(
         settings,
@@ -233,9 +242,9 @@ def from_anywhere(settings: Settings) -> Settings:
             name=space.name
             if space.name is None or space.name in names()
             else absolute(space.name),
-            text_encoders=tuple(map(absolute, space.text_encoders)),
-            vision_encoders=tuple(map(absolute, space.vision_encoders)),
-            audio_encoders=tuple(map(absolute, space.audio_encoders)),
+            text_encoders=tuple(map(encoder, space.text_encoders)),
+            vision_encoders=tuple(map(encoder, space.vision_encoders)),
+            audio_encoders=tuple(map(encoder, space.audio_encoders)),
         ),
     )
 
@@ -251,7 +260,9 @@ def _identity(context: StudyContext) -> dict[str, Any]:
         "space": _digest(space),
         TRAINING: _digest([TRAINING_VERSION, asdict(context.quality.protocol)]),
         PLUGINS: origins(context.space.operators) or None,
+        ENCODER_PLUGINS: encoder_origins(context.space.encoders) or None,
         OBJECTIVE_PLUGINS: objective_origins(context.settings.search.goals) or None,
+        RUNTIME_PLUGIN: runtime_origins(context.settings.device.runtime) or None,
         GRAPHS: GRAPH_VERSION,
         "device": context.latency.device().fingerprint,
         "timing": context.latency.protocol.as_json(),
@@ -306,7 +317,7 @@ def _digest(value: Any) -> str:
 def conditions(context: StudyContext) -> dict[str, str]:
     """Everything that a reader needs to repeat the study, in words."""
     info, protocol, data = context.latency.device(), context.quality.protocol, context.data
-    runtime, provider = RUNTIMES[context.settings.device.runtime]
+    runtime, provider = runtime_of(context.settings.device.runtime)
     version = next((r.version for r in info.runtimes if r.name == runtime), None)
     board = ", ".join(
         str(part)
@@ -337,7 +348,7 @@ def conditions(context: StudyContext) -> dict[str, str]:
         "runtime": f"{runtime} {version or '?'}, {provider}, batch 1"
         + (
             f", {context.settings.device.runtime_threads or 'all'} threads"
-            if context.settings.device.runtime in ON_PROCESSOR
+            if counts_threads(context.settings.device.runtime)
             else ""
         ),
         "timing": context.latency.timing(),
@@ -346,7 +357,12 @@ def conditions(context: StudyContext) -> dict[str, str]:
         "sampler": f"{context.settings.search.sampler}, seed {context.settings.training.seed}",
         "stages": _stages(context.settings),
     }
-    plugins = origins(context.space.operators) | objective_origins(context.settings.search.goals)
+    plugins = (
+        origins(context.space.operators)
+        | encoder_origins(context.space.encoders)
+        | objective_origins(context.settings.search.goals)
+        | runtime_origins(context.settings.device.runtime)
+    )
     if plugins:
         found["plugins"] = ", ".join(f"{name} of {origin}" for name, origin in plugins.items())
     if context.grid is not None:

@@ -7,12 +7,21 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
+from search_space.encoders.plugins import is_encoder
+from search_space.encoders.plugins import why_unknown as why_no_encoder
 from search_space.operators.registry import is_operator, why_unknown
 from search_space.redaction import redacted_url
 from studies.config.usage import UsageError
 from studies.infra.locations import StorageError, default_url
 from studies.infra.storage import open_storage, quiet_optuna
-from studies.results.study_outcome import IDENTITY, PLUGINS, PROTOCOL, SETTINGS, SUBJECT
+from studies.results.study_outcome import (
+    ENCODER_PLUGINS,
+    IDENTITY,
+    PLUGINS,
+    PROTOCOL,
+    SETTINGS,
+    SUBJECT,
+)
 
 
 def find_study(storage: str | None, name: str | None) -> optuna.Study:
@@ -46,13 +55,18 @@ def find_study(storage: str | None, name: str | None) -> optuna.Study:
 
 
 def _check_plugins(study: optuna.Study, shown: str) -> None:
-    """Raise StorageError for a study with operators of plugins that are not installed or fail."""
+    """Raise StorageError for operators and encoders of plugins that are not installed or fail."""
     plugins = (study.user_attrs.get(IDENTITY) or {}).get(PLUGINS) or {}
     for name, origin in plugins.items():
         if not is_operator(name):
             raise StorageError(
                 f"study {study.study_name!r} in {shown}: its operator {why_unknown(name, origin)}"
             )
+    encoders = (study.user_attrs.get(IDENTITY) or {}).get(ENCODER_PLUGINS) or {}
+    for name, origin in encoders.items():
+        if not is_encoder(name):
+            why = why_no_encoder(name, origin)
+            raise StorageError(f"study {study.study_name!r} in {shown}: its encoder {why}")
 
 
 def find_named_study(storage: str | None, given: str) -> optuna.Study:

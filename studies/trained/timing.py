@@ -15,7 +15,7 @@ from evaluators.onnx.inputs import input_specs
 from evaluators.statistics.ratio import ratio_in_turns
 from search_space.errors import SLOWER, FusionNasError
 from studies.config.home import devices, home
-from studies.config.options import RUNTIMES, DeviceOptions
+from studies.config.options import DeviceOptions, runtime_of
 from studies.config.usage import UsageError
 from studies.results.text import ms
 
@@ -54,7 +54,7 @@ class TimingDevice:
             deadline_of,
         )
 
-        kind, provider = RUNTIMES[self._options.runtime]
+        kind, provider = runtime_of(self._options.runtime)
         inputs = input_specs(path, shapes)
         request = MeasureRequest(
             hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -78,7 +78,7 @@ def timing_device(options: DeviceOptions) -> Iterator[TimingDevice]:
         if options.names[0] == LOCAL:
             from studies.study.context import local_device
 
-            opener, held = local_device(home(make=True))
+            opener, held = local_device(home(make=True), options.runtime)
             stack.callback(held.release)
             client: Any = opener()
         else:

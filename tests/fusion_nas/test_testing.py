@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fusion_nas import testing
 from fusion_nas.operators import Array, FusionOperator, Modality, Paddings, Signature, Weights
+from fusion_nas.testing import operators as testing
 from search_space.operators.definitions import LowRankTensor
 
 PAIR = Signature(equal_widths=True, most=2)

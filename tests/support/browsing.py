@@ -50,7 +50,10 @@ class Browser:
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
-    def open(self, text: str, folder: Path, width: int = 1400, dark: bool = False) -> None:
+    def open(
+        self, text: str, folder: Path, width: int = 1400, dark: bool = False, whole: bool = True
+    ) -> None:
+        """Open a page, and if `whole` wait until all its plots are drawn."""
         file = folder / "page.html"
         file.write_text(text, encoding="utf-8")
         look = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -60,7 +63,13 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [look]})
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.get(file.as_uri())
-        undrawn = "return document.querySelectorAll('[role=img]:not([data-drawn]):not(svg)').length"
+        if not whole:
+            return
+        # A plot is drawn when it is about to be seen.
+        undrawn = (
+            "const plot = document.querySelector('[role=img]:not([data-drawn]):not(svg)');"
+            "if (plot) plot.scrollIntoView(); else scrollTo(0, 0); return plot !== null"
+        )
         for _ in range(100):
             if not self.driver.execute_script(undrawn):
                 return

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from evaluators.data import plugins as data_sets
+from evaluators.devices import runtimes
+from search_space.encoders import loading, plugins
 from search_space.operators import registry
 from studies.results import objectives
 
@@ -94,3 +97,8 @@ def on_path(*folders: Path) -> Iterator[None]:
 def _look_anew() -> None:
     registry._plugins.cache_clear()
     objectives._plugins.cache_clear()
+    runtimes._plugins.cache_clear()
+    plugins._plugins.cache_clear()
+    data_sets._plugins.cache_clear()
+    loading.describe.cache_clear()
+    loading.describe_vocabulary.cache_clear()

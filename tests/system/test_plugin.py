@@ -1,4 +1,4 @@
-"""The example plugin is installed by pip, and a study searches over its operator."""
+"""The example plugins are installed by pip, and used by their names."""
 
 import json
 import os
@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 from plugin_packages import on_path
+from runtime_contract import model
 from tiny import SPACE, Place, new_place, write_space
 
-from fusion_nas.testing import check_operator
+from evaluators.data.plugins import plugin_data_set
+from evaluators.devices.runtimes import plugin_runtime
+from fusion_nas.testing import check_data_set, check_encoder, check_operator, check_runtime
+from search_space.encoders.plugins import plugin_encoder
 from search_space.operators.registry import operator_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
@@ -22,6 +26,12 @@ TINY = (
     .replace("attention_blocks = [0, 4]", "attention_blocks = [0, 0]")
 )
 NAME = "pareto-data-tiny"
+GROUPS = {
+    "cross-gated": "operators",
+    "separable": "encoders",
+    "stripes": "datasets",
+    "onnx-reference": "runtimes",
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +71,11 @@ def without_plugin(place: Place) -> Place:
 def test_the_example_passes_the_checks(installed: Path) -> None:
     with on_path(installed):
         check_operator(operator_of("cross-gated"))
+        check_encoder(plugin_encoder("separable"))
+        check_data_set(plugin_data_set("stripes"))
+        runtime = plugin_runtime("onnx-reference")
+        assert runtime is not None
+        check_runtime(runtime)
 
 
 def test_the_readme_of_the_example_is_ten_lines() -> None:
@@ -69,9 +84,18 @@ def test_the_readme_of_the_example_is_ten_lines() -> None:
 
 def test_the_plugin_is_listed(place: Place) -> None:
     done = place.finish(place.command("doctor"))
-    assert "cross-gated (fusion-nas-cross-gated 0.1.0): fusion_nas.operators" in done.stdout
+    for name, group in GROUPS.items():
+        assert f"{name} (fusion-nas-example 0.1.0): fusion_nas.{group}" in done.stdout
     done = place.finish(place.command("space", "tiny.toml"))
-    assert "operator cross-gated: of the plugin fusion-nas-cross-gated 0.1.0" in done.stdout
+    assert "operator cross-gated: of the plugin fusion-nas-example 0.1.0" in done.stdout
+
+
+def test_a_network_is_timed_by_the_runtime(place: Place, tmp_path: Path) -> None:
+    file = str(model(tmp_path / "abs.onnx", "Abs"))
+    command = ("time", file, "--shape", "x=1,4", "--runtime", "onnx-reference", "--json")
+    done = place.finish(place.command(*command))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["median_ms"] > 0
 
 
 def test_a_run_whose_plugin_is_missing_says_so_in_a_line(place: Place) -> None:
@@ -88,9 +112,9 @@ def test_a_study_searches_over_the_operator(studied: Place) -> None:
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     assert {each["state"] for each in shown["trials"]} == {"complete"}
-    assert shown["conditions"]["plugins"] == "cross-gated of fusion-nas-cross-gated 0.1.0"
+    assert shown["conditions"]["plugins"] == "cross-gated of fusion-nas-example 0.1.0"
     page = (studied.folder / "runs" / f"{NAME}.html").read_text(encoding="utf-8")
-    assert "sigmoid(W I + b) * T + sigmoid(V T + c) * I (plugin fusion-nas-cross-gated" in page
+    assert "sigmoid(W I + b) * T + sigmoid(V T + c) * I (plugin fusion-nas-example" in page
 
 
 @pytest.mark.slow
@@ -104,9 +128,36 @@ def test_a_study_whose_plugin_is_missing_says_so_in_a_line(
     done = alone.finish(alone.command(*arguments))
     assert done.returncode == 6 and done.stderr.count("\n") == 1, done.stderr
     assert (
-        "its operator 'cross-gated' is of the plugin fusion-nas-cross-gated 0.1.0, which is not "
+        "its operator 'cross-gated' is of the plugin fusion-nas-example 0.1.0, which is not "
         "installed: install it"
     ) in done.stderr
+
+
+@pytest.fixture(scope="module")
+def striped(place: Place) -> Place:
+    """The place with a finished study of the example's data set and encoder."""
+    given = ("--data", "stripes", "--vision-encoder", "separable", "--name", "striped")
+    more = ("--space", "tiny.toml", "--trunks", "frozen", "--seeds", "1", "--final-readings", "0")
+    done = place.finish(place.command("run", *given, *more, "--trials", "1"))
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+@pytest.mark.slow
+def test_a_study_uses_the_encoder_and_the_data_set(striped: Place) -> None:
+    done = striped.finish(striped.command("report", "--json", "--name", "striped"))
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert "separable of fusion-nas-example 0.1.0" in shown["conditions"]["plugins"]
+    assert "separable" in shown["conditions"]["encoders"]
+
+
+@pytest.mark.slow
+def test_a_study_whose_encoder_is_missing_says_so_in_a_line(striped: Place) -> None:
+    without_operator = without_plugin(striped)
+    done = without_operator.finish(without_operator.command("report", "--name", "striped"))
+    assert done.returncode == 6 and done.stderr.count("\n") == 1, done.stderr
+    assert "of the plugin fusion-nas-example 0.1.0, which is not installed" in done.stderr
 
 
 @pytest.mark.slow

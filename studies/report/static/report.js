@@ -24,16 +24,48 @@
   const lies = (points, b) => 25 * points.filter(p => inside(p, b)).length;
   const around = (x, y, r) => [x - r, y - r, x + r, y + r];
 
-  // Annotations for the labels: each as near to its point as it can be without lying on a mark,
-  // a line or another label.
-  function annotations(plot, layout, width) {
+  // How much of a box some boxes cover, each for itself, to the pixel: asked of thousands of boxes
+  // for thousands of places, so it is added up once (a summed-area table).
+  function coverage(boxes, width, height) {
+    const wide = Math.ceil(width) + 1, high = Math.ceil(height) + 1, sums = new Float64Array(wide * high);
+    const column = x => Math.max(0, Math.min(wide - 1, Math.round(x)));
+    const row = y => Math.max(0, Math.min(high - 1, Math.round(y)));
+    for (const [l, t, r, b] of boxes) {
+      const [x0, y0, x1, y1] = [column(l), row(t), column(r), row(b)];
+      if (x1 <= x0 || y1 <= y0) continue;
+      sums[y0 * wide + x0]++;
+      sums[y0 * wide + x1]--;
+      sums[y1 * wide + x0]--;
+      sums[y1 * wide + x1]++;
+    }
+    // Twice: from corners to how many cover each pixel, and from those to sums.
+    for (let pass = 0; pass < 2; pass++) {
+      for (let y = 0; y < high; y++) for (let x = 1; x < wide; x++)
+        sums[y * wide + x] += sums[y * wide + x - 1];
+      for (let k = wide; k < sums.length; k++) sums[k] += sums[k - wide];
+    }
+    const before = (x, y) => x < 0 || y < 0 ? 0 : sums[y * wide + x];
+    return ([l, t, r, b]) => {
+      const [x0, y0, x1, y1] = [column(l) - 1, row(t) - 1, column(r) - 1, row(b) - 1];
+      return before(x1, y1) - before(x0, y1) - before(x1, y0) + before(x0, y0);
+    };
+  }
+
+  // From the values of a plot to pixels, and the frame that its marks lie in.
+  function placed(plot, layout, width) {
     const m = layout.margin, [x0, x1] = layout.xaxis.range, [y0, y1] = layout.yaxis.range;
     const inner = width - m.l - m.r, tall = plot.height - m.t - m.b;
     const [d0, d1] = layout.yaxis.domain;
     const scale = v => layout.xaxis.type === "log" ? Math.log10(v) : v;
     const px = x => m.l + (scale(x) - x0) / (x1 - x0) * inner;
     const py = y => m.t + tall * (1 - d0 - (y - y0) / (y1 - y0) * (d1 - d0));
-    const frame = [m.l + 2, m.t, width - m.r - 2, py(y0)];
+    return {m, inner, tall, scale, px, py, frame: [m.l + 2, m.t, width - m.r - 2, py(y0)]};
+  }
+
+  // Annotations for the labels: each as near to its point as it can be without lying on a mark,
+  // a line or another label.
+  function annotations(plot, layout, width) {
+    const {m, inner, scale, px, py, frame} = placed(plot, layout, width);
     const marks = [], faint = [];
     for (const trace of plot.data) {
       if (trace.yaxis === "y2") continue;
@@ -56,6 +88,7 @@
       }
     }
     for (const l of plot.labels) if (l.line) faint.push([m.l, py(l.y) - 1, width, py(l.y) + 1]);
+    const overMarks = coverage(marks, width, plot.height), overLines = coverage(faint, width, plot.height);
     const size = 11.5, high = 16;
     canvas.font = `${size}px system-ui, sans-serif`;
     const items = plot.labels.map(label => {
@@ -92,8 +125,7 @@
         cost += 50 * (Math.max(0, frame[0] - l) + Math.max(0, r - frame[2]));
         cost += 50 * (Math.max(0, frame[1] - t) + Math.max(0, b - frame[3]));
         for (const o of others) cost += 20 * covered(spot.box, grown(o, 3)) + lies(spot.lead, o);
-        for (const o of marks) cost += 4 * covered(spot.box, o);
-        for (const o of faint) cost += 0.15 * covered(spot.box, o);
+        cost += 4 * overMarks(spot.box) + 0.15 * overLines(spot.box);
         // Nearer to another named mark than to its own, it would be read as that one's.
         for (const i of items) if (i !== item && i.own) {
           cost += 0.5 * covered(spot.box, grown(i.own, 12)) + lies(spot.lead, i.own);
@@ -113,7 +145,117 @@
     }));
   }
 
+  // About six round numbers in a range.
+  function ticks(low, high) {
+    const rough = (high - low) / 6, power = 10 ** Math.floor(Math.log10(rough));
+    const step = power * [1, 2, 5, 10].find(each => each * power >= rough), found = [];
+    for (let k = Math.ceil(low / step); k * step <= high; k++) found.push(Number((k * step).toPrecision(12)));
+    return found;
+  }
+
+  const SYMBOLS = {
+    "circle": (c, r) => c.arc(0, 0, r, 0, 7),
+    "square": (c, r) => c.rect(-r, -r, 2 * r, 2 * r),
+    "diamond": (c, r) => [[0, -r], [r, 0], [0, r], [-r, 0]].forEach(p => c.lineTo(...p.map(v => 1.3 * v))),
+    "triangle-up": (c, r) => [[0, -r], [r, r], [-r, r]].forEach(p => c.lineTo(...p)),
+  };
+
+  // The front at once, on a canvas: plotly takes seconds to start. It has no labels and no hover.
+  function sketch(plot) {
+    const div = document.getElementById(plot.key), canvas = document.createElement("canvas");
+    const width = div.parentElement.clientWidth, layout = plot.layout, ratio = devicePixelRatio || 1;
+    const look = getComputedStyle(document.documentElement), c = canvas.getContext("2d");
+    const colour = name => coloured(name, look, true);
+    const {m, inner, tall, px, py} = placed(plot, layout, width), below = m.t + tall;
+    Object.assign(canvas, {className: "sketch", width: width * ratio, height: plot.height * ratio});
+    canvas.style.cssText = `display: block; width: ${width}px; height: ${plot.height}px`;
+    c.scale(ratio, ratio);
+    const line = (points, style, wide, dash = []) => {
+      c.beginPath();
+      points.forEach(p => c.lineTo(...p));
+      Object.assign(c, {strokeStyle: colour(style), lineWidth: wide});
+      c.setLineDash(dash);
+      c.stroke();
+    };
+    const write = (text, x, y, align, base) => {
+      Object.assign(c, {font: "12px system-ui, sans-serif", textAlign: align, textBaseline: base});
+      c.fillStyle = colour("var(--ink)");
+      c.fillText(text, x, y);
+    };
+    const {tickvals, ticktext} = layout.xaxis;
+    const [x0, x1] = layout.xaxis.range, [y0, y1] = layout.yaxis.range;
+    (tickvals || ticks(x0, x1)).forEach((value, k) => {
+      const x = px(value);
+      if (x < m.l || x > m.l + inner) return;
+      line([[x, m.t], [x, below]], "var(--grid)", 1);
+      write(tickvals ? ticktext[k] : String(value), x, below + 4, "center", "top");
+    });
+    for (const value of ticks(y0, y1)) {
+      line([[m.l, py(value)], [m.l + inner, py(value)]], "var(--grid)", 1);
+      write(String(value), m.l - 4, py(value), "right", "middle");
+    }
+    write(layout.xaxis.title.text, m.l + inner / 2, plot.height - 14, "center", "alphabetic");
+    c.save();
+    c.translate(14, m.t + tall / 2);
+    c.rotate(-Math.PI / 2);
+    write(layout.yaxis.title.text, 0, 0, "center", "alphabetic");
+    c.restore();
+    c.save();
+    c.beginPath();
+    c.rect(m.l, m.t, inner, tall);
+    c.clip();
+    for (const shape of layout.shapes || []) {
+      const [{color, width: wide}, across] = [shape.line, shape.y0 === shape.y1 && shape.yref === "y"];
+      if (across) line([[m.l, py(shape.y0)], [m.l + inner, py(shape.y0)]], color, wide, [2, 3]);
+      else if (shape.xref === "x") line([[px(shape.x0), m.t], [px(shape.x0), below]], color, wide, [6, 4]);
+    }
+    for (const trace of plot.data) {
+      const onRug = trace.yaxis === "y2", [r0, r1] = onRug ? layout.yaxis2.domain : [0, 0];
+      const at = trace.x.map((x, k) => [px(x), onRug ? below - tall * (r0 + r1) / 2 : py(trace.y[k])]);
+      if (trace.mode !== "markers") {
+        const steps = at.flatMap(([x, y], k) => k ? [[x, at[k - 1][1]], [x, y]] : [[x, y]]);
+        line(steps, trace.line.color, trace.line.width, trace.line.dash === "dot" ? [2, 3] : []);
+        continue;
+      }
+      const {symbol, size, color} = trace.marker, shape = SYMBOLS[symbol];
+      if (trace.error_y) at.forEach(([x], k) => {
+        const {array, arrayminus} = trace.error_y;
+        line([[x, py(trace.y[k] + array[k])], [x, py(trace.y[k] - arrayminus[k])]], trace.error_y.color, 1);
+      });
+      Object.assign(c, {fillStyle: colour(color), strokeStyle: colour("var(--surface)"), lineWidth: 1});
+      c.setLineDash([]);
+      for (const [x, y] of at) {
+        if (!shape) {
+          line([[x, y - size / 2], [x, y + size / 2]], color, 2);
+          continue;
+        }
+        c.save();
+        c.translate(x, y);
+        c.beginPath();
+        shape(c, size / 2);
+        c.closePath();
+        c.fill();
+        c.stroke();
+        c.restore();
+      }
+    }
+    c.restore();
+    div.append(canvas);
+    div.dataset.sketched = width;
+  }
+
+  // plotly stands in the page as text, so that nothing waits for it but what it draws.
+  let started = false;
+  function start() {
+    if (started) return;
+    started = true;
+    const script = document.createElement("script");
+    script.textContent = document.getElementById("plotly").textContent;
+    document.head.append(script);
+  }
+
   function draw(plot) {
+    start();
     const div = document.getElementById(plot.key);
     if (plot.webgl && !document.createElement("canvas").getContext("webgl")) {
       div.textContent = "This plot needs WebGL, which this browser does not offer.";
@@ -145,26 +287,49 @@
       });
       div.on("plotly_unhover", designs.leave);
     }
+    for (const canvas of div.querySelectorAll("canvas.sketch")) canvas.remove();
     div.dataset.drawn = width;
   }
 
-  // One plot after the other, so that the first is seen before the last is drawn.
-  let printing = 0, round = 0;
-  function redraw() {
-    const own = ++round, rest = [...plots];
-    const next = () => {
-      if (own !== round || !rest.length) return;
-      draw(rest.shift());
-      setTimeout(next);
-    };
-    next();
+  // A plot is drawn when it is about to be seen, one after the other, so that the page can be used
+  // meanwhile.
+  let printing = 0, drawing = false;
+  const waiting = [];
+  const near = new IntersectionObserver(entries => {
+    for (const {isIntersecting, target} of entries) if (isIntersecting) {
+      near.unobserve(target);
+      waiting.push(plots.find(plot => plot.key === target.id));
+    }
+    if (waiting.length && !drawing) setTimeout(drawNext);
+    drawing ||= waiting.length > 0;
+  }, {rootMargin: "400px 0px"});
+  function drawNext() {
+    if (waiting.length) draw(waiting.shift());
+    drawing = waiting.length > 0;
+    if (drawing) setTimeout(drawNext);
   }
-  redraw();
-  addEventListener("beforeprint", () => { round++; printing = 680; plots.forEach(draw); });
+  function redraw() {
+    near.disconnect();
+    waiting.length = 0;
+    for (const plot of plots) near.observe(document.getElementById(plot.key));
+  }
+  for (const plot of plots) document.getElementById(plot.key).style.minHeight = `${plot.height}px`;
+  const front = plots.find(plot => plot.key === "plot-front");
+  if (front) sketch(front);
+  // After the next frame; a page that is not shown has none.
+  let begun = false;
+  const begin = () => {
+    if (!begun) redraw();
+    begun = true;
+  };
+  requestAnimationFrame(() => setTimeout(begin));
+  setTimeout(begin, 1000);
+  addEventListener("beforeprint", () => { near.disconnect(); printing = 680; plots.forEach(draw); });
   addEventListener("afterprint", () => { printing = 0; redraw(); });
   for (const button of document.querySelectorAll("button[data-format]"))
     button.addEventListener("click", () => {
       const {format, plot, file} = button.dataset, div = document.getElementById(plot);
+      if (!div.dataset.drawn) draw(plots.find(each => each.key === plot));
       Plotly.downloadImage(div, {
         format, filename: file, width: Number(div.dataset.drawn), height: div.clientHeight,
         scale: format === "png" ? 2 : 1,

@@ -64,8 +64,12 @@ def test_it_does_none_of_the_absent_modalitys_work(trained: QualityEvaluator, ab
         artifact.discard()
 
 
-def test_a_reduced_precision_runs_without_a_modality_too(trained: QualityEvaluator) -> None:
-    artifact = trained.exporter.artifact_without(design(precision="int8-dynamic"), "vision")
+@pytest.mark.parametrize("operator", ["concatenation", "cross-attention"])
+def test_a_reduced_precision_runs_without_a_modality_too(
+    trained: QualityEvaluator, operator: str
+) -> None:
+    asked = design(operator, precision="int8-dynamic")
+    artifact = trained.exporter.artifact_without(asked, "vision")
     assert np.isfinite(artifact.max_difference)
     artifact.discard()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusion_nas.testing import OPERATOR_CHECKS, WIDTH, OperatorCase, operator_cases
+from fusion_nas.testing.operators import OPERATOR_CHECKS, WIDTH, OperatorCase, operator_cases
 from search_space.design.encoder import EncoderShape
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.design.rules import fused_width, violations

@@ -210,6 +210,26 @@ def test_page_opens_without_network_and_labels_are_legible(
     assert ground == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")
 
 
+def test_the_legend_names_what_the_plot_shows() -> None:
+    words = "other complete trial"
+    assert words in page.render(sample()) and words not in page.render(single())
+
+
+def test_the_front_is_sketched_at_once_and_other_plots_wait_until_they_are_near(
+    browser: Browser, tmp_path: Path
+) -> None:
+    browser.open(page.render(sample()), tmp_path, whole=False)
+    browser.wait_until("return 'drawn' in document.getElementById('plot-front').dataset")
+    front = "document.getElementById('plot-front')"
+    assert browser.run(f"return Number({front}.dataset.sketched) > 0")
+    assert browser.run(f"return {front}.querySelectorAll('canvas.sketch').length") == 0
+    last = "document.getElementById('plot-parallel')"
+    assert browser.run(f"return 'drawn' in {last}.dataset || {last}.clientHeight") == 440
+    browser.run(f"{last}.scrollIntoView()")
+    browser.wait_until(f"return 'drawn' in {last}.dataset")
+    assert browser.complaints() == []
+
+
 def test_plots_offer_no_way_to_send_the_data_away(browser: Browser, tmp_path: Path) -> None:
     browser.open(page.render(sample()), tmp_path)
     titles = "return [...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)"

@@ -1,12 +1,4 @@
-"""Checks for those who write fusion operators, as plugins or in `search_space.operators`.
-
-`check_operator` runs all of them::
-
-    from fusion_nas.testing import check_operator
-
-    def test_my_operator():
-        check_operator(MyOperator())
-"""
+"""Checks of fusion operators, those of plugins and those of `search_space.operators`."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from evaluators.costs import count_macs
 from evaluators.onnx.export import export
+from fusion_nas.testing.comparing import same
 from search_space.modality import MODALITIES, Modality
 from search_space.operators.numpy_layers import Array
 from search_space.operators.operator import FusionOperator
@@ -29,8 +21,6 @@ LENGTHS: dict[Modality, int] = {"text": 5, "vision": 4, "audio": 6}
 PADDING = torch.arange(LENGTHS["text"]).unsqueeze(0) >= torch.tensor([[3], [5], [1]])
 """Of texts of three, five and one real tokens."""
 PADDINGS = {"without padding": None, "with padding": PADDING}
-RELATIVE, ABSOLUTE = 1e-3, 1e-4
-"""By how much results of fp32 may differ."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +145,7 @@ def check_reference(case: OperatorCase) -> None:
             expected = case.expected(module, inputs, padding)
             found = case.calling(module, padding)(*inputs)
             mode = "in training mode (no dropout, no batch statistics)" if training else "in eval()"
-            _same(found, expected, f"module and NumPy reference differ {said}, {mode}")
+            same(found, expected, f"module and NumPy reference differ {said}, {mode}")
 
 
 def check_widths(case: OperatorCase) -> None:
@@ -189,7 +179,7 @@ def check_unequal_widths(case: OperatorCase) -> None:
             f"its module fails on widths {[*widths.values()]} ({type(error).__name__}: {error}): "
             "set equal_widths=True in its signature"
         ) from error
-    _same(found, case.expected(module, inputs), "module and NumPy reference differ, unequal widths")
+    same(found, case.expected(module, inputs), "module and NumPy reference differ, unequal widths")
     declared, width = case.operator.output_width(widths), found[0].shape[1]
     assert width == declared, (
         f"output_width says {declared} features of widths {[*widths.values()]}, its module gives "
@@ -226,7 +216,7 @@ def check_onnx(case: OperatorCase) -> None:
             session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         fed = {m: values.numpy() for m, values in zip(taken, inputs, strict=True)}
         found = [torch.from_numpy(each) for each in session.run(given, fed)]
-        _same(found, [_array(each) for each in expected], f"ONNX and torch differ {said}")
+        same(found, [_array(each) for each in expected], f"ONNX and torch differ {said}")
 
 
 def check_samples_alone(case: OperatorCase) -> None:
@@ -234,7 +224,7 @@ def check_samples_alone(case: OperatorCase) -> None:
     inputs = case.inputs()
     alone = [_pooled(case.results([part[k : k + 1] for part in inputs])) for k in range(BATCH)]
     together = _pooled(case.results(inputs))
-    _same([together], [_array(torch.cat(alone))], "a sample alone and in a batch differ")
+    same([together], [_array(torch.cat(alone))], "a sample alone and in a batch differ")
 
 
 def check_gradients(case: OperatorCase) -> None:
@@ -308,7 +298,7 @@ def check_first_layer(case: OperatorCase) -> None:
             linear.bias.add_(2 * linear.weight.sum(1))
             linear.weight.mul_(3)
     found = case.calling(module)(*inputs)
-    _same(found, [_array(each) for each in scaled], "starts_linear, and `factors` is not the start")
+    same(found, [_array(each) for each in scaled], "starts_linear, and `factors` is not the start")
 
 
 OPERATOR_CHECKS: tuple[Callable[[OperatorCase], None], ...] = (
@@ -334,13 +324,3 @@ def _array(values: Tensor) -> Array:
 def _pooled(given: Sequence[Tensor]) -> Tensor:
     """Return a vector as it is, tokens as their means, side by side: (B, width)."""
     return torch.cat([one if one.ndim == 2 else one.mean(1) for one in given], 1)
-
-
-def _same(found: Sequence[Tensor], expected: Sequence[Array], what: str) -> None:
-    """Raise AssertionError where results differ by more than rounding."""
-    shapes, wanted = ([tuple(each.shape) for each in side] for side in (found, expected))
-    assert shapes == wanted, f"{what}: shapes {shapes} and {wanted}"
-    for one, other in zip(map(_array, found), expected, strict=True):
-        difference = np.abs(one - other)
-        fits = np.isfinite(one) & (difference <= ABSOLUTE + RELATIVE * np.abs(other))
-        assert fits.all(), f"{what}: by {difference[~fits].max():.2g}"

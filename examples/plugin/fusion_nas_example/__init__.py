@@ -1,0 +1,1 @@
+"""Plugins for fusion-nas; one module each."""
