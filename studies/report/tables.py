@@ -203,7 +203,7 @@ def _size(row: DesignResult) -> Cell:
 
 def _design(row: DesignResult) -> Cell:
     untrained = row.did_not_train if row.state != "untrained" else ""
-    source = f"published in {result_text.SOURCE_OF_PUBLISHED}: "
+    source = f"published in {result_text.SOURCE_OF_PUBLISHED}, on CMU-MOSI: "
     figures = published(row).text
     origin = (row.adapted, figures and source + figures)
     notes = (row.fidelity, row.shortened, untrained, row.folded, result_text.load(row), *origin)

@@ -168,7 +168,7 @@ def summary(outcome: Outcome) -> tuple[str, ...]:
     limit = outcome.latency_limit_ms
     within = "" if limit is None else f" within {limit:g} ms"
     said = [
-        f"Most accurate design found{within}: {clean(best.label)}, {percent(accuracy, ' to ')} % "
+        f"Most accurate design of the search{within}: {clean(best.label)}, {percent(accuracy, ' to ')} % "
         f"on {shown}, {milliseconds(best.latency, ' to ')} ms."
     ]
     for gain in found.gains:
