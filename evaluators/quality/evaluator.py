@@ -90,6 +90,8 @@ class QualityEvaluator:
         samples = self.data.split(split)
         logits = predict(trained.module, examples).cpu().numpy()
         told: dict[str, Any] = {}
+        if trained.merged_distance is not None:
+            told["merged_distance_max"] = trained.merged_distance
         constant, reason = trained.check.constant, trained.check.reason
         if genotype.precision != "fp32":
             exported = self.exporter.logits(genotype, samples)

@@ -100,6 +100,8 @@ FUSION_PRETRAINED = TrainingConfig(8, 8, 64, 5e-4, 0.0, average_from=2, least_st
 real tweets: four text-only designs, two seeds, 78.4, 78.6 and 78.9 % on validation for 3e-4, 5e-4
 and 1e-3 (before the floors of scales had their present values); two wide stacks of attention blocks
 on tweets (one seed) gain 2 points at 3e-4 over 1e-3."""
+ADAPTERS = TrainingConfig(3, 3, 32, 2e-4, 1e-3, weight_decay=0.0, least_steps=LEAST_STEPS)
+"""Adapters, at the rate of trunks, and the fusion, which was trained on frozen trunks before."""
 
 
 @dataclass(frozen=True)

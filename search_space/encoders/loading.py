@@ -245,6 +245,7 @@ def _text_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
         max_tokens=longest,
         has_pooler=getattr(with_pooler, "pooler", None) is not None,
         is_causal=loaded is not None and check_text_taps(spec, loaded),
+        adapts=hasattr(model, "embeddings"),
     )
 
 
@@ -254,6 +255,7 @@ def _map_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
     size = sound_input(spec).size if sound else (3, side, side)
     try:
         trunk = cast(MapTrunk, cut(spec, model, _depth(spec, model)).eval())
+        adapts = _hands_on_its_taps(trunk)
         with torch.no_grad():
             taps = list(trunk.taps(torch.zeros(1, *size, device="meta")))
         sides = tuple((grid.shape[2], grid.shape[3]) for grid, _ in taps)
@@ -272,7 +274,15 @@ def _map_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
         has_class_token=not sound and all(token is not None for _, token in taps),
         image_size=side,
         sound_size=size if sound else (),
+        adapts=adapts,
     )
+
+
+def _hands_on_its_taps(trunk: nn.Module) -> bool:
+    """Whether a layer reads what the tap before it gives, and nothing else."""
+    if isinstance(trunk, ViTTrunk):  # others have tokens that are no tap's, as DeiT's second one
+        return cast(Any, trunk.model).config.model_type in ("vit", "dinov2")
+    return isinstance(trunk, MobileNetV2Trunk)
 
 
 def _way_out(size: tuple[int, ...]) -> str:

@@ -20,6 +20,7 @@ from studies.cli.options import (
     ImageSizes,
     ImageTokens,
     Json,
+    LoraRanks,
     Modalities,
     Name,
     Protocol,
@@ -112,6 +113,7 @@ def run(
     score_classes: ScoreClasses = None,
     image_sizes: ImageSizes = None,
     image_tokens: ImageTokens = None,
+    lora_ranks: LoraRanks = None,
     accept_faults: AcceptFaults = False,
     devices: Devices = None,
     threads: Threads = None,
@@ -614,6 +616,7 @@ def space(
     weights: WeightsFlag = None,
     image_sizes: ImageSizes = None,
     image_tokens: ImageTokens = None,
+    lora_ranks: LoraRanks = None,
     check: Annotated[
         str | None,
         typer.Option(
@@ -651,6 +654,7 @@ def space(
             weights,
             tuple(image_sizes or ()),
             tuple(image_tokens or ()),
+            tuple(lora_ranks or ()),
         )
 
 
