@@ -124,8 +124,8 @@ def _of_training(rows: Sequence[DesignResult]) -> list[str]:
     adapted = [row for row in rows if row.genotype and row.genotype.lora_rank]
     if adapted:
         found.append(
-            f"{counted(len(adapted), 'design')} train adapters of their trunks too, all others "
-            "fusion and head on frozen trunks."
+            f"Adapters of the trunks were trained with the fusion in "
+            f"{counted(len(adapted), 'design')} (those with a LoRA rank), but in no other."
         )
     if len({row.fidelity for row in rows if row.fidelity and row not in adapted}) > 1:
         found.append(
