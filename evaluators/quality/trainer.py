@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from evaluators.cached_files import is_whole, remove_cached
 from evaluators.data import DataSet, Split
@@ -44,9 +44,9 @@ class Trained:
     """What one training left: the fusion or the whole network, on the compute device.
 
     learnt: what is kept of it. valid: the validation examples as it reads them. fit: how the last
-    training went, with the seconds of all. check: what it answers on validation. merged_distance:
-    how far adapters, merged into the weights, take its logits on validation; None without adapters.
-    attempts: how often it was trained.
+    training went, with the seconds of all. check: what it answers on validation. logits: its own
+    there, where adapters were merged, and merged_distance: how far that took them. attempts: how
+    often it was trained.
     """
 
     module: nn.Module
@@ -54,6 +54,7 @@ class Trained:
     valid: Examples
     fit: Fit
     check: TrainingCheck
+    logits: Tensor | None = None
     merged_distance: float | None = None
     attempts: int = 1
 
@@ -188,40 +189,20 @@ class DesignTrainer:
             fits.append(self._fit(network, train, valid, config, "training whole"))
         adaptation = None
         if self.plan.adapts(genotype):
-            network = self.untrained(genotype)
-            adapters = self._adapters(genotype, network)
-            adaptation = adaptation_of(
-                genotype,
-                self.plan.shapes,
-                fusion,
-                network,
-                adapters,
-                self.inputs,
-                self.compute_device,
-            )
+            adaptation = self._adaptation(genotype, fusion)
             config = adapted(self.plan.adapters_config().for_samples(len(train.labels)))
-            fits.append(
-                self._fit(
-                    adaptation.network,
-                    adaptation.train,
-                    adaptation.valid,
-                    config,
-                    "training adapters",
-                )
-            )
+            read = adaptation.train, adaptation.valid
+            fits.append(self._fit(adaptation.network, *read, config, "training adapters"))
         fusion.cpu()
         if form is not None:
             form.deploy()
-        learnt, distance = module, None
-        if adaptation is not None:
-            learnt, valid = adaptation.learnt.cpu(), self.inputs.raw(genotype, "valid")
-            module = self._merged(genotype, adaptation.learnt)
-            distance = self._merged_distance(adaptation, module, valid)
-        module.to(self.compute_device)
         seconds, waited = sum(f.seconds for f in fits), sum(f.waited_s for f in fits)
         done = replace(fits[-1], seconds=seconds, waited_s=waited)
+        if adaptation is not None:
+            return self._merged_training(genotype, adaptation, done, probe)
+        module.to(self.compute_device)
         check = check_training(module, valid, probe, self._execution)
-        return Trained(module, learnt, valid, done, check, distance)
+        return Trained(module, module, valid, done, check)
 
     def trained(self, genotype: Genotype) -> FusionNetwork:
         """The whole network with its trained weights; trained again where they are not kept."""
@@ -330,20 +311,37 @@ class DesignTrainer:
         trunks = dict(network.trunks.items())
         return Adapters(genotype, self.plan.shapes, trunks, self.plan.protocol.seed)
 
-    def _merged_distance(
-        self, adaptation: Adaptation, merged: FusionNetwork, valid: Examples
-    ) -> float:
-        """How far the merged network's logits are from the trained one's. Raises ParityError."""
-        for network in (adaptation.network, merged):
-            place(network, self.compute_device)
+    def _adaptation(self, genotype: Genotype, fusion: Fusion) -> Adaptation:
+        """A trained fusion over the design's adapted layers."""
+        whole = self.untrained(genotype)
+        return adaptation_of(
+            genotype,
+            self.plan.shapes,
+            fusion,
+            whole,
+            self._adapters(genotype, whole),
+            self.inputs,
+            self.compute_device,
+        )
+
+    def _merged_training(
+        self, genotype: Genotype, adaptation: Adaptation, done: Fit, probe: float | None
+    ) -> Trained:
+        """A training of adapters with these merged. Raises ParityError."""
+        merged = self._merged(genotype, adaptation.learnt)
+        place(adaptation.network, self.compute_device)
+        place(merged, self.compute_device)
+        check = check_training(adaptation.network, adaptation.valid, probe, self._execution)
+        valid = self.inputs.raw(genotype, "valid")
         expected = predict(adaptation.network, adaptation.valid, self._execution)
-        distance = logits_apart(predict(merged, valid, self._execution), expected)
+        logits = predict(merged, valid, self._execution)
+        distance = logits_apart(logits, expected)
         if not distance <= MERGED_TOLERANCE:
             raise ParityError(
-                f"the network with merged adapters gives other logits than the trained one: "
+                "the network with merged adapters gives other logits than the trained one: "
                 f"{distance:.2g} apart, at most {MERGED_TOLERANCE:g}"
             )
-        return distance
+        return Trained(merged, adaptation.learnt, valid, done, check, logits, distance)
 
     def _merged(self, genotype: Genotype, learnt: nn.ModuleDict) -> FusionNetwork:
         """The network with these adapters merged into its weights."""
