@@ -8,10 +8,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from quick_evaluators import QUICK, image_folder, latency, quality
+from quick_evaluators import QUICK, image_folder, quality
+from safetensors.torch import load_file
 from tiny import write_space
 
 from evaluators.data import DataSet
+from evaluators.data.folds import fold
 from evaluators.onnx.artifacts import ParityError
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.quality import trainer as trainer_module
@@ -84,8 +86,6 @@ def test_what_is_kept_is_the_adapters_and_the_fusion_alone(
 ) -> None:
     evaluator.trainer.trained_part(ADAPTED)
     file = home / "weights" / f"{evaluator.key(ADAPTED)}.safetensors"
-    from safetensors.torch import load_file
-
     names = load_file(file).keys()
     assert {name.split(".")[0] for name in names} == {"fusion", "adapters"}
     assert all(name[-2:] in (".a", ".b") for name in names if name.startswith("adapters"))
@@ -106,17 +106,15 @@ def test_the_exported_graph_is_the_frozen_designs_with_other_weights(
     assert shapes[0] == shapes[1]
 
 
-def test_the_timed_graph_and_its_key_are_the_frozen_designs(
+def test_the_timed_graph_is_the_frozen_designs_so_the_two_share_a_reading(
     space: SearchSpace, tmp_path: Path
 ) -> None:
     encoders = {spec.name: spec for spec in space.encoders}
     builder = OnnxBuilder(encoders, space.shapes, 2, tmp_path, parts=tmp_path / "parts")
     frozen, adapted = (builder.build(genotype) for genotype in (FROZEN, ADAPTED))
     assert frozen.sha256 == adapted.sha256
-    timer = latency(tmp_path)
-    timer._builder = builder
-    assert timer.key(FROZEN) == timer.key(ADAPTED)
-    timer.close()
+    # What the key of a latency holds of a design.
+    assert builder.rewriting.timed(ADAPTED) == builder.rewriting.timed(FROZEN) == FROZEN
 
 
 def test_frozen_layers_run_once_for_all_ranks(
@@ -189,7 +187,7 @@ def test_a_merged_network_that_answers_otherwise_is_refused(
 def test_a_fold_of_cross_validation_trains_adapters_too(
     data: DataSet, space: SearchSpace, home: Path
 ) -> None:
-    from evaluators.quality.cross_validation import CrossValidatedEvaluator
-
-    found = CrossValidatedEvaluator(quality(data, home, space=space)).evaluate(ADAPTED)
-    assert 0 <= found["accuracy"].value <= 100
+    part = fold(data, 0, 5)
+    correct, details = quality(part, home, space=space).out_of_fold(ADAPTED)
+    assert correct.shape == (1, len(part.split("test")))
+    assert details["merged_distance_max"] < 1e-3
