@@ -13,6 +13,7 @@ from evaluators.training.execution import place
 from search_space.design.encoder import EncoderError
 from search_space.design.genotype import Genotype
 from search_space.design.rules import Shapes
+from search_space.encoders.configs import first_line
 from search_space.encoders.features import Feature
 from search_space.network.adapted import AdaptedNetwork, Adapters
 from search_space.network.network import Fusion, FusionNetwork
@@ -59,13 +60,21 @@ def adaptation_of(
     few = torch.arange(min(CHECKED_SAMPLES, len(valid.labels)))
     (given,) = batches_of(None, valid, few)
     (expected,) = batches_of(None, inputs.kept(genotype, "valid"), few)
-    for feature, distance in _distances(network.eval(), given, expected, device).items():
+    named = ", ".join(genotype.encoders[m] for m in genotype.encoders if m in network.trunks)
+    way_out = "so it takes no adapters: leave lora_rank out, or give another encoder"
+    try:
+        distances = _distances(network.eval(), given, expected, device)
+    except Exception as error:  # layers of others raise whatever they like
+        raise EncoderError(
+            f"encoder {named}: its layers cannot be run from a kept tap on ({first_line(error)}), "
+            f"{way_out}"
+        ) from error
+    for feature, distance in distances.items():
         if not distance <= GOES_ON:
             name = genotype.encoders[feature.modality]
             raise EncoderError(
                 f"{feature.modality} encoder {name}: run from a kept tap on, its layers give other "
-                f"features ({feature.name} is {distance:.2g} off), so it takes no adapters: leave "
-                "lora_rank out, or give another encoder"
+                f"features ({feature.name} is {distance:.2g} off), {way_out}"
             )
     return Adaptation(network, learnt_of(fusion, adapters), train, valid)
 

@@ -20,7 +20,7 @@ from search_space.encoders.libraries import from_pretrained, import_timm, import
 from search_space.encoders.pixels import image_size
 from search_space.encoders.resizing import create_at_size, resize
 from search_space.encoders.sounds import sound_input
-from search_space.encoders.tap_check import check_text_taps
+from search_space.encoders.tap_check import check_text_taps, goes_on_from_taps
 from search_space.encoders.trunks import (
     MapTrunk,
     MobileNetV2Trunk,
@@ -238,14 +238,18 @@ def _text_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
     small = sum(weight.numel() for weight in model.parameters()) <= SMALL_WEIGHTS
     loaded = _load(spec) if small or spec.weights == "pretrained" else None
     with_pooler = model if spec.weights == "random" else loaded
+    has_pooler = getattr(with_pooler, "pooler", None) is not None
+    is_causal = loaded is not None and check_text_taps(spec, loaded)
+    # Without weights it is not known; their training then finds it out.
+    adapts = hasattr(model, "embeddings")
     return EncoderShape(
         spec.name,
         "text",
         (config.hidden_size,) * depth,
         max_tokens=longest,
-        has_pooler=getattr(with_pooler, "pooler", None) is not None,
-        is_causal=loaded is not None and check_text_taps(spec, loaded),
-        adapts=hasattr(model, "embeddings"),
+        has_pooler=has_pooler,
+        is_causal=is_causal,
+        adapts=adapts if loaded is None else goes_on_from_taps(loaded, depth),
     )
 
 

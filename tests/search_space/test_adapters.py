@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from text_families import CAUSAL, READ, spec_of
 from tiny import SPACE, write_space
 from torch import Tensor
 
@@ -198,6 +199,21 @@ def test_encoders_of_timm_take_no_adapters(small: SearchSpace) -> None:
         range(5, 7),
         range(0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("family", "takes"),
+    [("roberta", True), ("distilbert", True), ("electra", True), ("ibert", False), ("gpt2", False)],
+)
+def test_a_family_of_text_encoders_takes_adapters_if_its_layers_go_on_from_a_tap(
+    family: str, takes: bool
+) -> None:
+    assert describe(spec_of(family, {**READ, **CAUSAL}[family])).adapts == takes
+
+
+def test_a_projection_between_embeddings_and_layers_takes_no_adapters() -> None:
+    narrow = {**READ["electra"], "embedding_size": 8}
+    assert not describe(spec_of("electra", narrow)).adapts
 
 
 # -- the decision
