@@ -59,8 +59,10 @@ class DesignInputs:
         ]
         return RawInputs(self._text(genotype, samples), values, labels_of(samples), self._device)
 
-    def kept(self, genotype: Genotype, split: Split) -> CachedFeatures:
-        """Features of one split, made where they are not kept yet.
+    def kept(
+        self, genotype: Genotype, split: Split, wanted: Sequence[Feature] | None = None
+    ) -> CachedFeatures:
+        """Features of one split, made where they are not kept yet; without `wanted` the design's.
 
         Of a fold they are made over all of its samples and then cut: trunks that are no fold's
         own give every fold the same features, made once. A fold holds none of the test split.
@@ -69,7 +71,7 @@ class DesignInputs:
         over = self.data.samples if self.data.cut_from else samples
         text = self._text(genotype, over)
         mask = text[1] if text else None
-        wanted = features_of(genotype, self._shapes)
+        wanted = features_of(genotype, self._shapes) if wanted is None else wanted
         found: dict[Feature, Rows] = {}
         for modality, name in genotype.encoders.items():
             of_trunk = [f for f in wanted if f.modality == modality]

@@ -34,12 +34,13 @@ class Rewriting:
         """The design with the text length that its graph is timed at.
 
         That of its padded texts; where every text runs at its own length, their mean, rounded up.
+        Adapters are merged into the weights, so a design with them is timed as the one without.
         """
         tokens = self.longest(genotype)
         lengths = self._lengths(genotype)
         if lengths and self.open_axes(genotype):
             tokens = -(-sum(min(length, tokens) for length in lengths) // len(lengths))
-        return replace(genotype, text_tokens=tokens)
+        return replace(genotype.without_adapters, text_tokens=tokens)
 
     def _lengths(self, genotype: Genotype) -> list[int]:
         """Tokens of every text of the data, at least 1; empty where padding is not cut."""

@@ -87,9 +87,12 @@ class QualityEvaluator:
         """Right answers (1, N) of the design, newly trained, and how its training went."""
         trained, plan = self.trainer.train(genotype), self.trainer.plan
         examples = trained.valid if split == "valid" else self.trainer.examples(genotype, split)
-        samples = self.data.split(split)
-        logits = predict(trained.module, examples).cpu().numpy()
+        samples, known = self.data.split(split), trained.logits if split == "valid" else None
+        found = predict(trained.module, examples) if known is None else known
+        logits = found.cpu().numpy()
         told: dict[str, Any] = {}
+        if trained.merged_distance is not None:
+            told["merged_distance_max"] = trained.merged_distance
         constant, reason = trained.check.constant, trained.check.reason
         if genotype.precision != "fp32":
             exported = self.exporter.logits(genotype, samples)

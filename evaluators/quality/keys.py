@@ -13,6 +13,7 @@ from evaluators.training.plan import WHOLE, TrainingPlan
 from search_space.design.encoder import EncoderSpec
 from search_space.design.genotype import Genotype
 from search_space.design.reading import plugin_key
+from search_space.encoders.adapters import ADAPTERS_VERSION
 from search_space.encoders.features import features_of
 from search_space.network.rewrites import NONE
 from search_space.operators.registry import operator_of
@@ -87,9 +88,14 @@ class TrainingKeys:
             **self._exported_as(genotype),
             **({"rung": WHOLE} if plan.whole and not plan.ends_whole(genotype) else {}),
             **({"batches": batched} if batched else {}),
+            **({"adapters": self._adapters()} if plan.adapts(genotype) else {}),
             **self._drawn(genotype),
             **plugin_key(genotype),
         }
+
+    def _adapters(self) -> list[object]:
+        """The recipe of adapters; where they are and of what rank the design says."""
+        return [ADAPTERS_VERSION, asdict(self._plan.adapters_config())]
 
     def _drawn(self, genotype: Genotype) -> dict[str, object]:
         """Operators whose first weights are drawn otherwise than they once were."""

@@ -5,47 +5,57 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from evaluators.cached_files import is_whole, remove_cached
 from evaluators.data import DataSet, Split
 from evaluators.features.design_inputs import DesignInputs
-from evaluators.features.examples import CachedFeatures
 from evaluators.features.preprocessing import Preprocessing
 from evaluators.features.scales import feature_scales
 from evaluators.features.taps import TapFeatures
 from evaluators.features.trunk_weights import TrunkWeights, load_prefix, save_state
+from evaluators.onnx.artifacts import ParityError
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.onnx.quantisation import For
 from evaluators.quality.keys import TrainingKeys
+from evaluators.training.adaptation import Adaptation, adaptation_of, learnt_of, logits_apart
 from evaluators.training.check import TrainingCheck, check_training, probe_accuracy
 from evaluators.training.config import TrainingConfig, TrainingProtocol
 from evaluators.training.execution import Execution, execution_on, place
-from evaluators.training.loop import Examples, Fit, fit
+from evaluators.training.loop import Examples, Fit, fit, predict
 from evaluators.training.plan import TrainingPlan
 from search_space.design.encoder import EncoderSpec
 from search_space.design.genotype import Genotype
 from search_space.locks import NamedLock
+from search_space.network.adapted import Adapters
 from search_space.network.network import Fusion, FusionNetwork, new_fusion
 from search_space.network.rewrites import NONE, Rewrites
 from search_space.network.training_form import TrainingForm
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps at most)."""
+MERGED_TOLERANCE = 1e-2
+"""Greatest difference that merging adapters makes to logits, relative to the larger of 1 and the
+largest. They were trained on kept features, of which tokens are rounded to half precision."""
 
 
 @dataclass(frozen=True)
 class Trained:
     """What one training left: the fusion or the whole network, on the compute device.
 
-    valid: the validation examples as it reads them. fit: how the last training went, with the
-    seconds of all. check: what it answers on validation. attempts: how often it was trained.
+    learnt: what is kept of it. valid: the validation examples as it reads them. fit: how the last
+    training went, with the seconds of all. check: what it answers on validation. logits: its own
+    there, where adapters were merged, and merged_distance: how far that took them. attempts: how
+    often it was trained.
     """
 
     module: nn.Module
+    learnt: nn.Module
     valid: Examples
     fit: Fit
     check: TrainingCheck
+    logits: Tensor | None = None
+    merged_distance: float | None = None
     attempts: int = 1
 
     def rank(self) -> tuple[bool, float, float]:
@@ -136,6 +146,8 @@ class DesignTrainer:
 
         Raises:
             NotFiniteError: Training diverges, or features are not finite.
+            ParityError: The network with merged adapters is not the one that was trained.
+            EncoderError: A trunk cannot be run from its last frozen tap on.
             OSError: The weights cannot be saved.
         """
         self.prepare()
@@ -147,7 +159,7 @@ class DesignTrainer:
             seconds, waited = sum(f.seconds for f in both), sum(f.waited_s for f in both)
             fit = replace(trained.fit, seconds=seconds, waited_s=waited)
             trained = replace(trained, fit=fit, attempts=2)
-        save_state(trained.module.cpu(), self._weights_file(genotype))
+        save_state(trained.learnt.cpu(), self._weights_file(genotype))
         trained.module.to(self.compute_device)
         return trained
 
@@ -175,14 +187,22 @@ class DesignTrainer:
                 form = self._training_form(genotype, fusion, train, network)
             config = adapted(self.plan.whole_config(genotype).for_samples(len(train.labels)))
             fits.append(self._fit(network, train, valid, config, "training whole"))
+        adaptation = None
+        if self.plan.adapts(genotype):
+            adaptation = self._adaptation(genotype, fusion)
+            config = adapted(self.plan.adapters_config().for_samples(len(train.labels)))
+            read = adaptation.train, adaptation.valid
+            fits.append(self._fit(adaptation.network, *read, config, "training adapters"))
         fusion.cpu()
         if form is not None:
             form.deploy()
-        module.to(self.compute_device)
         seconds, waited = sum(f.seconds for f in fits), sum(f.waited_s for f in fits)
         done = replace(fits[-1], seconds=seconds, waited_s=waited)
+        if adaptation is not None:
+            return self._merged_training(genotype, adaptation, done, probe)
+        module.to(self.compute_device)
         check = check_training(module, valid, probe, self._execution)
-        return Trained(module, valid, done, check)
+        return Trained(module, module, valid, done, check)
 
     def trained(self, genotype: Genotype) -> FusionNetwork:
         """The whole network with its trained weights; trained again where they are not kept."""
@@ -194,7 +214,7 @@ class DesignTrainer:
         return network.eval()
 
     def trained_fusion(self, genotype: Genotype) -> tuple[Fusion, FusionNetwork | None]:
-        """The fusion with its trained weights, and its network where that was trained whole.
+        """The fusion with its trained weights, and its network where trunks were trained with it.
 
         On frozen trunks no trunk is loaded: kept features are what the fusion reads.
         """
@@ -206,15 +226,20 @@ class DesignTrainer:
     def trained_part(self, genotype: Genotype) -> Fusion | FusionNetwork:
         """What is trained of a design, the fusion or the whole network, with its trained weights.
 
-        Trained again where they are not kept.
+        Adapters are merged. Trained again where they are not kept.
         """
         self.prepare()
-        whole = self.plan.trains_whole(genotype)
-        part = self.untrained(genotype) if whole else self._new_fusion(genotype)
+        changed = self.plan.changes_trunks(genotype)
+        part = self.untrained(genotype) if changed else self._new_fusion(genotype)
         file = self._weights_file(genotype)
         if not is_whole(file):
             self.train(genotype)
-        load_prefix(part, file)
+        if isinstance(part, FusionNetwork) and self.plan.adapts(genotype):
+            adapters = self._adapters(genotype, part)
+            load_prefix(learnt_of(part.fusion, adapters), file)
+            adapters.merge()
+        else:
+            load_prefix(part, file)
         return part.eval()
 
     def untrained(self, genotype: Genotype) -> FusionNetwork:
@@ -231,7 +256,7 @@ class DesignTrainer:
 
     def examples(self, genotype: Genotype, split: Split) -> Examples:
         """The split's samples as the trained design reads them: kept features, or raw inputs."""
-        return self.inputs.examples(genotype, split, not self.plan.trains_whole(genotype))
+        return self.inputs.examples(genotype, split, not self.plan.changes_trunks(genotype))
 
     def forget_weights(self, genotype: Genotype) -> None:
         """Removes what is kept of the design's training; asked for again, it is trained again."""
@@ -279,8 +304,52 @@ class DesignTrainer:
 
         place(module, self.compute_device)
         protocol = self.plan.protocol
-        arithmetic = "fp32" if isinstance(train, CachedFeatures) else protocol.arithmetic
+        arithmetic = "fp32" if isinstance(module, Fusion) else protocol.arithmetic
         return fit(module, train, valid, config, protocol.seed, told, arithmetic, self._execution)
+
+    def _adapters(self, genotype: Genotype, network: FusionNetwork) -> Adapters:
+        trunks = dict(network.trunks.items())
+        return Adapters(genotype, self.plan.shapes, trunks, self.plan.protocol.seed)
+
+    def _adaptation(self, genotype: Genotype, fusion: Fusion) -> Adaptation:
+        """A trained fusion over the design's adapted layers."""
+        whole = self.untrained(genotype)
+        return adaptation_of(
+            genotype,
+            self.plan.shapes,
+            fusion,
+            whole,
+            self._adapters(genotype, whole),
+            self.inputs,
+            self.compute_device,
+        )
+
+    def _merged_training(
+        self, genotype: Genotype, adaptation: Adaptation, done: Fit, probe: float | None
+    ) -> Trained:
+        """A training of adapters with these merged. Raises ParityError."""
+        merged = self._merged(genotype, adaptation.learnt)
+        place(adaptation.network, self.compute_device)
+        place(merged, self.compute_device)
+        check = check_training(adaptation.network, adaptation.valid, probe, self._execution)
+        valid = self.inputs.raw(genotype, "valid")
+        expected = predict(adaptation.network, adaptation.valid, self._execution)
+        logits = predict(merged, valid, self._execution)
+        distance = logits_apart(logits, expected)
+        if not distance <= MERGED_TOLERANCE:
+            raise ParityError(
+                "the network with merged adapters gives other logits than the trained one: "
+                f"{distance:.2g} apart, at most {MERGED_TOLERANCE:g}"
+            )
+        return Trained(merged, adaptation.learnt, valid, done, check, logits, distance)
+
+    def _merged(self, genotype: Genotype, learnt: nn.ModuleDict) -> FusionNetwork:
+        """The network with these adapters merged into its weights."""
+        network = self.untrained(genotype)
+        adapters = self._adapters(genotype, network)
+        learnt_of(network.fusion, adapters).load_state_dict(learnt.state_dict())
+        adapters.merge()
+        return network.eval()
 
     def _new_fusion(self, genotype: Genotype) -> Fusion:
         seed = self.plan.protocol.seed

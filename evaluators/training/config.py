@@ -100,6 +100,11 @@ FUSION_PRETRAINED = TrainingConfig(8, 8, 64, 5e-4, 0.0, average_from=2, least_st
 real tweets: four text-only designs, two seeds, 78.4, 78.6 and 78.9 % on validation for 3e-4, 5e-4
 and 1e-3 (before the floors of scales had their present values); two wide stacks of attention blocks
 on tweets (one seed) gain 2 points at 3e-4 over 1e-3."""
+ADAPTERS = TrainingConfig(2, 2, 32, 2e-4, 1e-3, weight_decay=0.0, least_steps=LEAST_STEPS)
+"""Adapters, at the rate of trunks, and the fusion, which was trained on frozen trunks before. Two
+epochs, so that the time is about a quarter of whole training's: text alone on CMU-MOSI with rank 8,
+one seed, reaches 80.3 % on validation in 2 epochs, 80.8 in 3, 80.3 in 4, and 79.0 in 2 at a rate of
+3e-3."""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evaluators.training.config import ALONE, TUNED, Stage, TrainingConfig, TrainingProtocol
+from evaluators.training.config import (
+    ADAPTERS,
+    ALONE,
+    TUNED,
+    Stage,
+    TrainingConfig,
+    TrainingProtocol,
+)
 from search_space.design.encoder import EncoderShape, EncoderSpec
-from search_space.design.genotype import FusionPoint, Genotype
+from search_space.design.genotype import NO_ADAPTERS, FusionPoint, Genotype
 from search_space.modality import Modality
 
 ON_FROZEN = "fusion on frozen trunks"
+ADAPTED = "fusion and adapters of rank {} on frozen trunks"
 WHOLE = "whole network"
 
 
@@ -57,8 +65,18 @@ class TrainingPlan:
         return Genotype(spec.name, None, min(512, shape.max_tokens), (point,), text_pooling=pooling)  # type: ignore[arg-type]
 
     def fidelity(self, genotype: Genotype) -> str:
-        """How this design is trained: fusion alone on frozen trunks, or as a whole."""
+        """How this design is trained: on frozen trunks, fusion alone or with adapters, or whole."""
+        if self.adapts(genotype):
+            return ADAPTED.format(genotype.lora_rank)
         return WHOLE if self.trains_whole(genotype) else ON_FROZEN
+
+    def adapts(self, genotype: Genotype) -> bool:
+        """Whether the design is trained with adapters; a rung higher it is trained whole."""
+        return genotype.lora_rank != NO_ADAPTERS and not self.trains_whole(genotype)
+
+    def changes_trunks(self, genotype: Genotype) -> bool:
+        """Whether the trained design has trunks of its own, whose features are not kept."""
+        return self.trains_whole(genotype) or self.adapts(genotype)
 
     def trains_whole(self, genotype: Genotype) -> bool:
         """Whether the design is trained whole, by the protocol or by the rung."""
@@ -96,6 +114,10 @@ class TrainingPlan:
     def whole_config(self, genotype: Genotype) -> TrainingConfig:
         """How the design is trained whole."""
         return self.protocol.whole_config(self.stage(genotype), self._is_pretrained(genotype))
+
+    def adapters_config(self) -> TrainingConfig:
+        """How adapters are trained, together with fusion and head."""
+        return ADAPTERS
 
     def _is_pretrained(self, genotype: Genotype) -> bool:
         return any(spec.weights == "pretrained" for spec in self.specs(genotype))

@@ -112,6 +112,7 @@ class EncoderShape:
     is_causal: of text: no token reads those after it, so the pooling "cls" says nothing.
     sound_size: extents of a sound as it is read: samples, or bands and frames in the encoder's
     order; empty for the others.
+    adapts: whether its last layers can be trained with low-rank adapters.
     """
 
     name: str
@@ -124,6 +125,7 @@ class EncoderShape:
     image_size: int = 0
     sound_size: tuple[int, ...] = ()
     is_causal: bool = False
+    adapts: bool = False
 
     @property
     def input_size(self) -> tuple[int, ...]:

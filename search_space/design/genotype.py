@@ -7,7 +7,7 @@ it.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -34,6 +34,8 @@ ALL_IMAGE_TOKENS = 0
 IMAGE_TOKENS = (ALL_IMAGE_TOKENS, 1, 4, 9, 16, 25, 36, 49)
 """Tokens that a picture is pooled to, a square grid, before it meets others as tokens; 0 leaves
 all that its encoder gives."""
+NO_ADAPTERS = 0
+"""The rank of a design whose trunks carry no adapters."""
 
 
 @dataclass(frozen=True, order=True)
@@ -67,7 +69,9 @@ class Genotype:
     Points stand in ascending order and each taps every trunk; attention blocks run on the last one.
     With one encoder alone the design is unimodal and its points fuse nothing. `image_tokens`, one
     of IMAGE_TOKENS, counts the tokens of a picture that meet other modalities as tokens. A class
-    token comes on top: it is not pooled.
+    token comes on top: it is not pooled. `lora_rank` is the rank of the adapters with which the
+    last layers of text and vision trunks are trained (`search_space.encoders.adapters`); 0 for
+    none. They are merged into the weights, so the graph is that of the design without them.
     """
 
     text_encoder: str | None
@@ -82,18 +86,21 @@ class Genotype:
     audio_encoder: str | None = None
     audio_pooling: AudioPooling = "mean"
     image_tokens: int = ALL_IMAGE_TOKENS
+    lora_rank: int = NO_ADAPTERS
 
     def as_json(self) -> dict[str, Any]:
         """The design as plain JSON values; `from_json` is its inverse.
 
-        Without an audio encoder it says nothing of audio, and with all image tokens nothing of
-        these, as designs did before there was either.
+        Without an audio encoder it says nothing of audio, with all image tokens nothing of these,
+        and without adapters nothing of a rank, as designs did before there were any of them.
         """
         said = {**asdict(self), "points": [point.as_json() for point in self.points]}
         if self.audio_encoder is None:
             del said["audio_encoder"], said["audio_pooling"]
         if self.image_tokens == ALL_IMAGE_TOKENS:
             del said["image_tokens"]
+        if self.lora_rank == NO_ADAPTERS:
+            del said["lora_rank"]
         return said
 
     @staticmethod
@@ -109,6 +116,11 @@ class Genotype:
         """SHA-256 (hex) of the canonical JSON form: equal designs have equal keys."""
         canonical = json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def without_adapters(self) -> "Genotype":
+        """The design whose graph is this one's: adapters are merged before export."""
+        return replace(self, lora_rank=NO_ADAPTERS) if self.lora_rank else self
 
     @cached_property
     def encoders(self) -> dict[Modality, str]:
@@ -160,4 +172,6 @@ class Genotype:
             parts.append(f"vision {self.vision_pooling}")
         if self.audio_encoder:
             parts.append(f"audio {self.audio_pooling}")
+        if self.lora_rank:
+            parts.append(f"LoRA rank {self.lora_rank}")
         return "; ".join([*parts, self.precision])

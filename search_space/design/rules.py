@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from search_space.design.adapting import adapts, rank_violations
 from search_space.design.encoder import EncoderShape
 from search_space.design.genotype import (
     ALL_IMAGE_TOKENS,
@@ -14,6 +15,7 @@ from search_space.design.genotype import (
     MAX_FUSION_POINTS,
     MAX_TEXT_TOKENS,
     MIN_TEXT_TOKENS,
+    NO_ADAPTERS,
     PRECISIONS,
     TEXT_POOLINGS,
     VISION_POOLINGS,
@@ -175,6 +177,8 @@ def canonical(genotype: Genotype, shapes: Shapes) -> Genotype:
         genotype = replace(genotype, attention_over="pooled")
     if not any(pooled_side(genotype, point, shapes) for point in points):
         genotype = replace(genotype, image_tokens=ALL_IMAGE_TOKENS)
+    if not adapts(genotype, shapes):
+        genotype = replace(genotype, lora_rank=NO_ADAPTERS)
     return replace(
         genotype,
         text_pooling=_text_pooling(genotype, shapes),
@@ -227,7 +231,7 @@ def violations(genotype: Genotype, shapes: Shapes) -> tuple[str, ...]:
         return tuple(found)
     for point in genotype.points:
         found += _point_violations(genotype, point, shapes)
-    return tuple(found)
+    return (*found, *rank_violations(genotype, shapes))
 
 
 def _choice_violations(genotype: Genotype) -> list[str]:

@@ -22,7 +22,7 @@ from search_space.encoders.plugin_trunks import check_finite, plugin_shape, plug
 from search_space.encoders.plugins import plugin_encoder
 from search_space.encoders.resizing import create_at_size, resize
 from search_space.encoders.sounds import sound_input
-from search_space.encoders.tap_check import check_text_taps
+from search_space.encoders.tap_check import check_text_taps, goes_on_from_taps
 from search_space.encoders.trunks import (
     MapTrunk,
     MobileNetV2Trunk,
@@ -234,13 +234,18 @@ def _text_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
     small = sum(weight.numel() for weight in model.parameters()) <= SMALL_WEIGHTS
     loaded = _load(spec) if small or spec.weights == "pretrained" else None
     with_pooler = model if spec.weights == "random" else loaded
+    has_pooler = getattr(with_pooler, "pooler", None) is not None
+    is_causal = loaded is not None and check_text_taps(spec, loaded)
+    # Without weights it is not known; their training then finds it out.
+    adapts = hasattr(model, "embeddings")
     return EncoderShape(
         spec.name,
         "text",
         (config.hidden_size,) * depth,
         max_tokens=longest,
-        has_pooler=getattr(with_pooler, "pooler", None) is not None,
-        is_causal=loaded is not None and check_text_taps(spec, loaded),
+        has_pooler=has_pooler,
+        is_causal=is_causal,
+        adapts=adapts if loaded is None else goes_on_from_taps(loaded, depth),
     )
 
 
@@ -250,6 +255,7 @@ def _map_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
     size = sound_input(spec).size if sound else (3, side, side)
     try:
         trunk = cast(MapTrunk, cut(spec, model, _depth(spec, model)).eval())
+        adapts = _hands_on_its_taps(trunk)
         with torch.no_grad():
             taps = list(trunk.taps(torch.zeros(1, *size, device="meta")))
         sides = tuple((grid.shape[2], grid.shape[3]) for grid, _ in taps)
@@ -268,7 +274,15 @@ def _map_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
         has_class_token=not sound and all(token is not None for _, token in taps),
         image_size=side,
         sound_size=size if sound else (),
+        adapts=adapts,
     )
+
+
+def _hands_on_its_taps(trunk: nn.Module) -> bool:
+    """Whether a layer reads what the tap before it gives, and nothing else."""
+    if isinstance(trunk, ViTTrunk):  # others have tokens that are no tap's, as DeiT's second one
+        return cast(Any, trunk.model).config.model_type in ("vit", "dinov2")
+    return isinstance(trunk, MobileNetV2Trunk)
 
 
 def _way_out(size: tuple[int, ...]) -> str:

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from search_space.design.encoder import EncoderError, EncoderSpec
+from search_space.design.genotype import MIN_TEXT_TOKENS
 from search_space.encoders.configs import first_line
-from search_space.encoders.trunks import layers_of
+from search_space.encoders.features import Feature
+from search_space.encoders.trunks import TextTrunk, layers_of
 
 TOLERANCE = 1e-4
 """Greatest difference from a hidden state, relative to the larger of 1 and its largest value."""
@@ -74,6 +76,32 @@ def _check(spec: EncoderSpec, model: nn.Module) -> bool:
         raise _refused(spec, model, f"its output is not of shape {expected}")
     moved = again.last_hidden_state[:, 0] - whole.last_hidden_state[:, 0]
     return bool((moved == 0).all())
+
+
+def goes_on_from_taps(model: nn.Module, depth: int) -> bool:
+    """Whether the last layer of a text encoder, run from the tap before it, gives what it gave.
+
+    Only a trunk for which it does can be adapted: some models hand their layers more than states,
+    or project their embeddings. The model, of `depth` layers and with weights, is used up.
+    """
+    if depth < 2 or not hasattr(model, "embeddings"):
+        return False
+    trunk = TextTrunk(model, depth).eval()
+    drawn = torch.Generator().manual_seed(0)
+    ids = torch.randint(
+        0, cast(Any, model).config.vocab_size, (2, MIN_TEXT_TOKENS), generator=drawn
+    )
+    mask = torch.ones_like(ids)
+    mask[1, MIN_TEXT_TOKENS // 2 :] = 0
+    before, last = (Feature("text", tap, "tokens") for tap in (depth - 1, depth))
+    try:
+        with torch.no_grad():
+            whole = trunk(ids, mask, (before, last))
+            trunk.go_on_from(depth - 1)
+            again = trunk(whole[before], mask, (last,))
+    except Exception:  # each architecture refuses in its own way
+        return False
+    return _agree(again[last][mask.bool()], whole[last][mask.bool()])
 
 
 def _agree(ours: Tensor, theirs: Tensor) -> bool:

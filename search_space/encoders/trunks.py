@@ -2,12 +2,15 @@
 
 Taps count layers from 1. Tap k below the depth is what layer k puts out; the last tap is the
 encoder's own output, so with its final norm (ViT) or final convolution (MobileNetV2).
+
+Trunks of which the last layers are adapted (`AdaptableTrunk`) can be run from a tap on: given its
+features in place of texts or pictures, they compute the taps after it.
 """
 
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +22,24 @@ from search_space.encoders.features import Feature
 Features = Mapping[Feature, Tensor]
 
 
+@runtime_checkable
+class AdaptableTrunk(Protocol):
+    """A trunk that can be run from one of its taps on."""
+
+    def last_layers(self, start: int) -> list[nn.Module]:
+        """The layers from `start` on, and what is run after them before the last tap.
+
+        `start` is counted from 1 in the whole trunk.
+        """
+
+    def go_on_from(self, tap: int) -> None:
+        """Drop the layers up to this tap; from now on `forward` is given its states.
+
+        Those of a text (B, L, C) in place of ids; the map (B, C, H, W) in place of pixels, or the
+        tokens (B, S, C) that a ViT's layers hand on.
+        """
+
+
 class LayerOutputs:
     """What each layer of a transformer puts out, of which all after the first `depth` are dropped.
 
@@ -26,15 +47,34 @@ class LayerOutputs:
     """
 
     def __init__(self, model: nn.Module, depth: int) -> None:
-        self.parent, name, layers = layers_of(model)
+        self.parent, self._name, layers = layers_of(model)
         self.full_depth, self._is_whole = len(layers), depth == len(layers)
         self.kept: list[Tensor] = []
-        setattr(self.parent, name, layers[:depth])
+        self.first = 1
+        self._given: GivenStates | None = None
+        setattr(self.parent, self._name, layers[:depth])
         for layer in layers[:depth]:
             layer.register_forward_hook(self._keep)
 
     def _keep(self, _layer: nn.Module, _inputs: Any, output: Any) -> None:
         self.kept.append(output if isinstance(output, Tensor) else output[0])
+
+    def since(self, start: int) -> list[nn.Module]:
+        """The layers that are left from `start` on, counted from 1 in the whole model."""
+        layers = cast(nn.ModuleList, getattr(self.parent, self._name))
+        return list(layers[start - self.first :])
+
+    def go_on_from(self, model: nn.Module, tap: int) -> None:
+        """Drop the layers up to a tap and the embeddings, whose place `give` fills."""
+        setattr(self.parent, self._name, nn.ModuleList(self.since(tap + 1)))
+        self.first, self._given = tap + 1, GivenStates(cast(Any, model).embeddings)
+        cast(Any, model).embeddings = self._given
+
+    def give(self, states: Tensor) -> bool:
+        """States (B, S, C) to go on from in the next run; False where it starts at the inputs."""
+        if self._given is not None:
+            self._given.states = states
+        return self._given is not None
 
     def of(self, run: Callable[[], Any]) -> list[Tensor]:
         """By layer, in a run of the model; the last of all is as the whole model gives it."""
@@ -44,6 +84,21 @@ class LayerOutputs:
         if self._is_whole:
             states[-1] = last
         return states
+
+
+class GivenStates(nn.Module):
+    """Stands in the place of a transformer's embeddings and gives the states it was handed."""
+
+    def __init__(self, embeddings: nn.Module) -> None:
+        super().__init__()
+        self.states: Tensor | None = None
+        if hasattr(embeddings, "patch_embeddings"):  # a ViT looks up the type of its weights
+            self.patch_embeddings = embeddings.patch_embeddings
+
+    def forward(self, *_inputs: Any, **_named: Any) -> Tensor:
+        """The states, whatever is to be embedded."""
+        assert self.states is not None
+        return self.states
 
 
 class TextTrunk(nn.Module):
@@ -62,10 +117,21 @@ class TextTrunk(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, wanted: tuple[Feature, ...]
     ) -> dict[Feature, Tensor]:
         """Features of token ids (B, L) under a mask (B, L), 1 for real tokens."""
+        if self.layers.give(input_ids):
+            input_ids = attention_mask  # nothing reads them but for their size
         states = self.layers.of(
             lambda: self.model(input_ids=input_ids, attention_mask=attention_mask)
         )
-        return {f: self._form(f, states[f.tap - 1], attention_mask) for f in wanted}
+        first = self.layers.first
+        return {f: self._form(f, states[f.tap - first], attention_mask) for f in wanted}
+
+    def last_layers(self, start: int) -> list[nn.Module]:
+        """As `AdaptableTrunk` has it; the pooler is not adapted."""
+        return self.layers.since(start)
+
+    def go_on_from(self, tap: int) -> None:
+        """As `AdaptableTrunk` has it."""
+        self.layers.go_on_from(self.model, tap)
 
     def _form(self, feature: Feature, states: Tensor, mask: Tensor) -> Tensor:
         if feature.form == "tokens":
@@ -88,6 +154,9 @@ def pool_text(states: Tensor, mask: Tensor, form: str) -> Tensor:
 class MapTrunk(nn.Module, ABC):
     """What trunks of pictures and sounds share: from feature map and class token to features."""
 
+    first = 1
+    """The first tap that is computed."""
+
     @abstractmethod
     def taps(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Feature map (B, C, H, W) and class token (B, C), if any, of each tap in order."""
@@ -97,7 +166,7 @@ class MapTrunk(nn.Module, ABC):
         """Features of images (B, 3, S, S) or sounds, normalised as the encoder wants them."""
         made = {
             f: _map_form(f, grid, class_token)
-            for tap, (grid, class_token) in enumerate(self.taps(values), start=1)
+            for tap, (grid, class_token) in enumerate(self.taps(values), start=self.first)
             for f in wanted
             if f.tap == tap
         }
@@ -141,12 +210,21 @@ class MobileNetV2Trunk(MapTrunk):
                 module.momentum = 0.1
 
     def taps(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        states = cast(nn.Module, self.conv_stem)(values)
+        states = cast(nn.Module, self.conv_stem)(values) if self.first == 1 else values
         for k, layer in enumerate(self.layer, start=1):
             states = layer(states)
             if self.conv_1x1 is not None and k == len(self.layer):
                 states = self.conv_1x1(states)
             yield states, None
+
+    def last_layers(self, start: int) -> list[nn.Module]:
+        """As `AdaptableTrunk` has it, with the final convolution."""
+        layers = list(self.layer[start - self.first :])
+        return layers if self.conv_1x1 is None else [*layers, self.conv_1x1]
+
+    def go_on_from(self, tap: int) -> None:
+        """As `AdaptableTrunk` has it."""
+        self.layer, self.first = self.layer[tap + 1 - self.first :], tap + 1
 
 
 class ViTTrunk(MapTrunk):
@@ -169,11 +247,21 @@ class ViTTrunk(MapTrunk):
         self.model = model
 
     def taps(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+        self.layers.give(values)
         states = self.layers.of(lambda: self.model(pixel_values=values))
         count = self.side * self.side
         for tokens in states:
             class_token = tokens[:, 0] if tokens.shape[1] > count else None
             yield _as_grid(tokens[:, -count:], self.side, self.side), class_token
+
+    def last_layers(self, start: int) -> list[nn.Module]:
+        """As `AdaptableTrunk` has it; the final norm stays as it is."""
+        return self.layers.since(start)
+
+    def go_on_from(self, tap: int) -> None:
+        """As `AdaptableTrunk` has it."""
+        self.layers.go_on_from(self.model, tap)
+        self.first = tap + 1
 
 
 class SoundTrunk(MapTrunk):

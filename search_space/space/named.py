@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from search_space.design.adapting import greatest_rank_of
 from search_space.design.encoder import (
     MAX_IMAGE_SIZE,
     MAX_SECONDS,
@@ -52,9 +53,10 @@ _SILENT: Mapping[str, Any] = {
     "optional": [],
     "image_size": [],
     "image_tokens": [],
+    "lora_rank": [],
 }
-"""What a space says that does not speak of audio, of doing without a modality, or of the size or
-the tokens of pictures."""
+"""What a space says that does not speak of audio, of doing without a modality, of the size or the
+tokens of pictures, or of adapters."""
 _KNOWN = {"name", "text_encoder", "vision_encoder", *_LISTS, *_RANGES, *_NUMBERS, *_SILENT}
 _ENCODER_KEYS = {"name", "library", "source", "weights", "model_type", "config"}
 
@@ -92,6 +94,7 @@ def load_space(
     modalities: Collection[Modality] = (),
     image_sizes: Sequence[int] = (),
     image_tokens: Sequence[int] = (),
+    lora_ranks: Sequence[int] = (),
 ) -> SearchSpace:
     """The space of this name or in this TOML file.
 
@@ -99,8 +102,9 @@ def load_space(
     modality; with audio encoders, operators that cannot fuse so many are left out. `weights`
     overrides where all weights come from; encoders of other `modalities` than those named, if any
     are, are left out. Raises SpaceError for a space that is unknown or malformed, or that lacks a
-    modality that is named; EncoderError for an encoder that cannot be had, or that does not take
-    one of the `image_sizes`, which replace the space's own, as `image_tokens` do.
+    modality that is named, or of whose `lora_ranks` one is above the width of an encoder;
+    EncoderError for an encoder that cannot be had, or that does not take one of the `image_sizes`.
+    These, `image_tokens` and `lora_ranks` replace the space's own.
     """
     fields = _read(name_or_file)
     given = {"text": text_encoders, "vision": vision_encoders, "audio": audio_encoders}
@@ -137,12 +141,18 @@ def load_space(
     counts = sorted(image_tokens or fields["image_tokens"])
     if problems := _image_token_problems({**fields, "image_tokens": counts}):
         raise SpaceError("; ".join(problems))
+    ranks = sorted(lora_ranks or fields["lora_rank"])
+    if problems := _rank_problems(ranks):
+        raise SpaceError("; ".join(problems))
     if sizes:
         specs = [each for spec in specs for each in _at_sizes(spec, sizes)]
+    shapes = _shapes(specs)
+    if problems := _ranks_above_widths(ranks, shapes):
+        raise SpaceError("; ".join(problems))
     return SearchSpace(
         name=fields["name"],
         encoders=tuple(specs),
-        shapes=_shapes(specs),
+        shapes=shapes,
         text_tokens=tuple(fields["text_tokens"]),
         fusion_points=tuple(fields["fusion_points"]),
         operators=operators,
@@ -156,6 +166,7 @@ def load_space(
         precisions=tuple(fields["precision"]),
         image_sizes=tuple(sizes) if any(s.modality == "vision" for s in specs) else (),
         image_tokens=tuple(counts),
+        lora_ranks=tuple(ranks),
     )
 
 
@@ -239,6 +250,7 @@ def _problems(fields: Mapping[str, Any]) -> list[str]:
             found.append(f"{key} = {values!r}: give [least, most] within {low} and {high}")
     found += _size_problems(fields.get("image_size", []))
     found += _image_token_problems(fields)
+    found += _rank_problems(fields.get("lora_rank", []))
     optional = fields.get("optional")
     if not isinstance(optional, list) or _repeats(optional) or not set(optional) <= set(MODALITIES):
         found.append(f"optional = {optional!r}: give some of {', '.join(MODALITIES)}")
@@ -281,6 +293,30 @@ def _image_token_problems(fields: Mapping[str, Any]) -> list[str]:
     return [
         f"image_tokens = {counts!r}: no operator of this space takes an image's tokens, nor does "
         'its attention: leave it out, or add attention_over = ["tokens"] or an operator of tokens'
+    ]
+
+
+def _rank_problems(ranks: Any) -> list[str]:
+    """What is wrong with ranks of adapters, in words."""
+    whole = isinstance(ranks, list) and all(type(rank) is int for rank in ranks)
+    if not whole or sorted(set(ranks)) != ranks or any(rank < 0 for rank in ranks):
+        return [f"lora_rank = {ranks!r}: give rising whole numbers from 0 (no adapters)"]
+    return []
+
+
+def _ranks_above_widths(ranks: Sequence[int], shapes: Mapping[str, EncoderShape]) -> list[str]:
+    """Ranks that an encoder is too narrow for, and ranks that no encoder has a use for."""
+    most = {name: greatest_rank_of(shape) for name, shape in shapes.items()}
+    if any(ranks) and not any(most.values()):
+        return [
+            f"lora_rank = {ranks!r}: none of {', '.join(most)} takes adapters (text and vision "
+            "encoders of transformers with two layers or more do): leave it out"
+        ]
+    return [
+        f"lora_rank = {ranks!r}: the last layers of {name} are {width} features wide at the "
+        f"narrowest: give ranks up to {width}"
+        for name, width in most.items()
+        if width and max(ranks, default=0) > width
     ]
 
 

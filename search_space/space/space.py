@@ -11,6 +11,7 @@ from typing import Any, Literal
 from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.design.genotype import (
     ALL_IMAGE_TOKENS,
+    NO_ADAPTERS,
     AttentionOver,
     AudioPooling,
     FusionPoint,
@@ -41,6 +42,7 @@ _AT_REST: dict[str, Choice | None] = {
     "text_tokens": 0,
     "image_size": 0,
     "image_tokens": ALL_IMAGE_TOKENS,
+    "lora_rank": NO_ADAPTERS,
     "attention_over": "pooled",
     "text_pooling": "cls",
     "vision_pooling": "mean",
@@ -71,7 +73,8 @@ class SearchSpace:
     alone, what is about the others or about fusing them is not asked. Of an `optional` modality it
     is a choice, too, to do without. With `image_sizes` every vision encoder is there once for each
     of them, and its size is a decision of its own. With `image_tokens` so is how many tokens of a
-    picture meet the others; more than a fusion point has are read as those that it has.
+    picture meet the others; more than a fusion point has are read as those that it has. With
+    `lora_ranks` so is the rank of the adapters that text and vision trunks are trained with.
     """
 
     name: str
@@ -90,6 +93,7 @@ class SearchSpace:
     optional: tuple[Modality, ...] = ()
     image_sizes: tuple[int, ...] = ()
     image_tokens: tuple[int, ...] = ()
+    lora_ranks: tuple[int, ...] = ()
 
     def encoders_of(self, modality: Modality) -> tuple[str, ...]:
         """Names of the encoders of a modality, in the order given."""
@@ -152,6 +156,7 @@ class SearchSpace:
             Decision("vision_pooling", "categorical", self.vision_poolings),
             Decision("audio_pooling", "categorical", self.audio_poolings),
             Decision("precision", "categorical", self.precisions),
+            Decision("lora_rank", "categorical", self.lora_ranks),
         ]
         return tuple(decision for decision in asked if self._is_asked(decision.name))
 
@@ -165,6 +170,8 @@ class SearchSpace:
         if name == "image_tokens":
             fused = "vision" in self.modalities and len(self.modalities) > 1
             return bool(self.image_tokens) and fused
+        if name == "lora_rank":
+            return bool(self.lora_ranks)
         for modality in MODALITIES:
             if name.startswith(f"{modality}_"):
                 return modality in self.modalities
@@ -242,6 +249,7 @@ class SearchSpace:
             vision_pooling=said["vision_pooling"],
             audio_pooling=said["audio_pooling"],
             precision=said["precision"],
+            lora_rank=said["lora_rank"],
         )
         if said["image_tokens"]:
             fewest = fewest_image_tokens(canonical(design, self.shapes), self.shapes)
@@ -271,6 +279,7 @@ class SearchSpace:
             "vision_pooling": genotype.vision_pooling,
             "audio_pooling": genotype.audio_pooling,
             "precision": genotype.precision,
+            "lora_rank": genotype.lora_rank,
         }
         for k, point in enumerate(points, start=1):
             for modality, name in genotype.encoders.items():
@@ -289,7 +298,7 @@ class SearchSpace:
         offered: list[tuple[Choice, ...]] = []
         for decision in self.decisions:
             choice = said.get(decision.name, decision.choices[0])
-            rests = decision.name in ("attention_over", "image_tokens")
+            rests = decision.name in ("attention_over", "image_tokens", "lora_rank")
             rests = rests or decision.name.endswith("_pooling")
             rests = rests or (decision.name.startswith("operator_") and choice == "concatenation")
             if choice in decision.choices:

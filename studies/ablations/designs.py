@@ -143,6 +143,9 @@ def widened(space: SearchSpace, grid: Grid) -> SearchSpace:
         image_tokens=tuple(sorted({*space.image_tokens, *(d.image_tokens for d in designs)}))
         if space.image_tokens
         else (),
+        lora_ranks=tuple(sorted({*space.lora_ranks, *(d.lora_rank for d in designs)}))
+        if space.lora_ranks
+        else (),
         optional=tuple(
             m
             for m in space.modalities

@@ -21,6 +21,7 @@ from studies.cli.options import (
     ImageTokens,
     Json,
     LogFile,
+    LoraRanks,
     Modalities,
     Name,
     Protocol,
@@ -113,6 +114,7 @@ def run(
     score_classes: ScoreClasses = None,
     image_sizes: ImageSizes = None,
     image_tokens: ImageTokens = None,
+    lora_ranks: LoraRanks = None,
     accept_faults: AcceptFaults = False,
     devices: Devices = None,
     threads: Threads = None,
@@ -669,6 +671,7 @@ def space(
     weights: WeightsFlag = None,
     image_sizes: ImageSizes = None,
     image_tokens: ImageTokens = None,
+    lora_ranks: LoraRanks = None,
     check: Annotated[
         str | None,
         typer.Option(
@@ -706,6 +709,7 @@ def space(
             weights,
             tuple(image_sizes or ()),
             tuple(image_tokens or ()),
+            tuple(lora_ranks or ()),
         )
 
 

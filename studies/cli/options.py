@@ -107,6 +107,16 @@ ImageTokens = Annotated[
         rich_help_panel="Search space",
     ),
 ]
+LoraRanks = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--lora-rank",
+        help="Rank of the adapters (LoRA) that the last layers of text and vision encoders are "
+        "trained with, as a decision of the search; 0 for none. Repeatable. Default: those of the "
+        "space, else none.",
+        rich_help_panel="Search space",
+    ),
+]
 Track = Annotated[
     list[str] | None,
     typer.Option(

@@ -286,6 +286,7 @@ def show_space(
     weights: Any,
     image_sizes: tuple[int, ...] = (),
     image_tokens: tuple[int, ...] = (),
+    lora_ranks: tuple[int, ...] = (),
 ) -> None:
     """Prints a space: encoders, decisions, and where the published designs stand in it."""
     from search_space.space.named import load_space
@@ -294,7 +295,12 @@ def show_space(
     check_choice("--weights", weights or "random", WEIGHTS)
     encoders_given = (text_encoders, vision_encoders, audio_encoders)
     space = load_space(
-        name, *encoders_given, weights, image_sizes=image_sizes, image_tokens=image_tokens
+        name,
+        *encoders_given,
+        weights,
+        image_sizes=image_sizes,
+        image_tokens=image_tokens,
+        lora_ranks=lora_ranks,
     )
     console = terminal.open_console()
     console.print(f"{space.name}: {space.size:.3g} vectors of {len(space.decisions)} choices")

@@ -15,6 +15,7 @@ _FLAGS = {
     "precisions": "precision",
     "modalities": "modality",
     "image_sizes": "image-size",
+    "lora_ranks": "lora-rank",
     "objectives": "objective",
     "limits": "limit",
     "latency_limit_ms": "latency-limit",

@@ -224,6 +224,7 @@ _DEFAULTS_OF_0_1_0: Mapping[str, Any] = {
     "modalities": (),
     "image_sizes": (),
     "image_tokens": (),
+    "lora_ranks": (),
     "seconds": MAX_SECONDS,
     "reuse": (),
     "score_classes": 2,

@@ -25,6 +25,7 @@ FLAGS = {
     "from_study": "from",
     "precisions": "precision",
     "image_sizes": "image-size",
+    "lora_ranks": "lora-rank",
     "devices": "device",
     "text_encoders": "text-encoder",
     "vision_encoders": "vision-encoder",

@@ -121,7 +121,13 @@ def _of_reference(row: DesignResult, front: Sequence[DesignResult], correct: Cor
 
 def _of_training(rows: Sequence[DesignResult]) -> list[str]:
     found = []
-    if len({row.fidelity for row in rows if row.fidelity}) > 1:
+    adapted = [row for row in rows if row.genotype and row.genotype.lora_rank]
+    if adapted:
+        found.append(
+            f"Adapters of the trunks were trained with the fusion in "
+            f"{counted(len(adapted), 'design')} (those with a LoRA rank), but in no other."
+        )
+    if len({row.fidelity for row in rows if row.fidelity and row not in adapted}) > 1:
         found.append(
             "Late designs train fusion and head on frozen trunks, all others are trained whole."
         )

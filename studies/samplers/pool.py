@@ -220,6 +220,11 @@ def _features(design: Genotype, space: SearchSpace) -> list[float]:
         *(float(base in found) for base in dict.fromkeys(e.base for e in space.encoders)),
         math.sqrt(pixels),
         math.log(1 + (design.image_tokens or most_image)) / math.log(1 + most_image),
+        *(
+            [math.log(1 + design.lora_rank) / math.log(1 + max(space.lora_ranks))]
+            if any(space.lora_ranks)
+            else []
+        ),
     ]
 
 

@@ -204,6 +204,7 @@ def load_space_of(settings: Settings) -> SearchSpace:
         settings.data.read,
         settings.space.image_sizes,
         settings.space.image_tokens,
+        settings.space.lora_ranks,
     )
     shipped = (settings.space.name or default) in names()
     own = precisions_of(settings.device.runtime) if shipped else ()

@@ -16,11 +16,14 @@ from evaluators.data.folds import pool
 from evaluators.devices.runtimes import runtime_origins
 from evaluators.onnx.builder import GRAPH_VERSION
 from evaluators.quality.cross_validation import FOLDS
+from evaluators.training.config import ADAPTERS
 from evaluators.training.loop import TRAINING_VERSION, Trunks
+from search_space.encoders.adapters import ADAPTERS_VERSION
 from search_space.encoders.plugins import encoder_origins, is_encoder
 from search_space.operators.registry import origins
 from search_space.redaction import redacted_url
 from search_space.space.named import names
+from search_space.space.space import SearchSpace
 from studies.ablations.designs import Grid
 from studies.config.command import command_line
 from studies.config.options import counts_threads, runtime_of
@@ -258,7 +261,9 @@ def _identity(context: StudyContext) -> dict[str, Any]:
     return {
         "data": context.data.fingerprint,
         "space": _digest(space),
-        TRAINING: _digest([TRAINING_VERSION, asdict(context.quality.protocol)]),
+        TRAINING: _digest(
+            [TRAINING_VERSION, asdict(context.quality.protocol), *_adapters(context.space)]
+        ),
         PLUGINS: origins(context.space.operators) or None,
         ENCODER_PLUGINS: encoder_origins(context.space.encoders) or None,
         OBJECTIVE_PLUGINS: objective_origins(context.settings.search.goals) or None,
@@ -270,6 +275,11 @@ def _identity(context: StudyContext) -> dict[str, Any]:
         "list of designs": context.grid
         and _digest([[d.name, d.genotype.key] for d in context.grid.designs]),
     }
+
+
+def _adapters(space: SearchSpace) -> list[Any]:
+    """The recipe of adapters, of a space whose designs may have some."""
+    return [ADAPTERS_VERSION, asdict(ADAPTERS)] if any(space.lora_ranks) else []
 
 
 def _identity_of_settings(settings: Settings) -> dict[str, Any]:
@@ -336,7 +346,7 @@ def conditions(context: StudyContext) -> dict[str, str]:
         "search space": f"{context.space.name}: {context.space.size:.3g} vectors "
         f"of {len(context.space.decisions)} choices",
         "encoders": ", ".join(f"{s.name} ({s.weights} weights)" for s in context.space.encoders),
-        "training": in_words(protocol),
+        "training": in_words(protocol, adapters=any(context.space.lora_ranks)),
         "selection": (
             f"by {FOLDS}-fold cross-validation over the {len(pool(data))} samples of train and "
             "valid, grouped by video or shared picture (where there is neither, by identical text)"
@@ -429,7 +439,9 @@ def _subject(context: StudyContext) -> dict[str, Any]:
         "frozen": "Trunks stay as they were loaded",
         "text-tuned": "Text trunks are fine-tuned alone, all others stay as they were loaded",
     }
-    if context.settings.training.trunks == "auto" and context.quality.protocol.trunks in stays:
+    adapters = any(context.space.lora_ranks)  # which train trunks, so "auto" leaves them frozen
+    automatic = context.settings.training.trunks == "auto" and not adapters
+    if automatic and context.quality.protocol.trunks in stays:
         what = stays[context.quality.protocol.trunks]
         cautions.append(
             f"{what}: training designs whole would take too long on this CPU. "

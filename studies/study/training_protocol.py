@@ -8,6 +8,7 @@ from evaluators.costs import static_costs
 from evaluators.data import DataSet
 from evaluators.features.preprocessing import Preprocessing
 from evaluators.training.config import (
+    ADAPTERS,
     NOT_FOLLOWED,
     Arithmetic,
     TrainingProtocol,
@@ -17,11 +18,13 @@ from evaluators.training.config import (
     protocol_from_json,
 )
 from evaluators.training.plan import TrainingPlan
+from search_space.design.adapting import ONE_LAYER_OF
 from search_space.design.genotype import MIN_TEXT_TOKENS
 from search_space.modality import MODALITIES, Modality
 from search_space.network.network import build
 from search_space.space.space import SearchSpace
 from studies.config.settings import Settings
+from studies.config.usage import UsageError
 
 WHOLE_TRAINING_MACS = 1e12
 """Multiply-accumulates of one epoch, forward and backward, up to which a CPU trains whole."""
@@ -43,14 +46,26 @@ def chosen_protocol(
 
     A fixed list compares late designs with others, which by-stage would train otherwise, and
     --fine-tune trains whole at the end: there all are trained on trunks that were tuned alone, but
-    by the paper's protocol. Where no modality alone tells anything a trunk alone would learn
-    nothing: there every design is trained whole.
+    by the paper's protocol. In a space with adapters these train the trunks: all designs begin on
+    trunks as they were loaded, or tuned alone where weights are random. Where no modality alone
+    tells anything a trunk alone would learn nothing: there every design is trained whole.
+
+    Raises UsageError where designs that may have adapters would be trained whole.
     """
     name: Any = settings.training.protocol
     named = named_protocol(name, settings.training.seed)
     given: Trunks | None = None if settings.training.trunks == "auto" else settings.training.trunks  # type: ignore[assignment]
     native = native_arithmetic(compute_device)
     published = named.by_stage is not None
+    if any(space.lora_ranks):
+        if published or given in ("by-stage", "whole"):
+            flag = "--protocol paper" if published else f"--trunks {given}"
+            raise UsageError(
+                f"{flag} with adapters (lora_rank): that trains designs whole as it is; leave one "
+                "out"
+            )
+        drawn = any(spec.weights == "random" for spec in space.encoders)
+        given = given or ("tuned" if drawn else "frozen")
     on_features = settings.preset.grid is not None or settings.training.fine_tune
     whole: Trunks = "tuned" if on_features and not published else "by-stage"
     if not published and not _tells_alone(preprocessing.data) and not settings.training.fine_tune:
@@ -121,11 +136,17 @@ TRAINED: dict[Trunks, str] = {
 }
 
 
-def in_words(protocol: TrainingProtocol) -> str:
-    """How designs are trained, for people who would repeat it."""
+def in_words(protocol: TrainingProtocol, adapters: bool = False) -> str:
+    """How designs are trained, for people who would repeat it; `adapters` if some may have any."""
     said = f"{protocol.name} protocol: {TRAINED[protocol.trunks]}"
     if protocol.by_stage is None:
         said += ", all designs by the same settings"
     else:
         said += f", each stage by the settings of arXiv 2511.21889. Not followed: {NOT_FOLLOWED}"
+    if adapters:
+        said += (
+            f"; designs with a LoRA rank then train adapters in the last 1/{ONE_LAYER_OF} of their "
+            f"trunks' layers with the fusion, {ADAPTERS.epochs} epochs at a rate of "
+            f"{ADAPTERS.trunk_learning_rate:g}, on features of the layers before, and merge them"
+        )
     return f"{said}; trunks in {protocol.arithmetic}; seed {protocol.seed}"

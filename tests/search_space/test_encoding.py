@@ -90,7 +90,8 @@ def ranges(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
 def text_shapes(draw: st.DrawFn, name: str) -> EncoderShape:
     width, depth = draw(st.sampled_from((4, 6, 8, 12))), draw(st.integers(1, 7))
     longest, pooler = draw(st.sampled_from((16, 20, 64))), draw(st.booleans())
-    return EncoderShape(name, "text", (width,) * depth, max_tokens=longest, has_pooler=pooler)
+    made = EncoderShape(name, "text", (width,) * depth, max_tokens=longest, has_pooler=pooler)
+    return replace(made, adapts=draw(st.booleans()))
 
 
 @st.composite
@@ -133,6 +134,7 @@ def made_spaces(draw: st.DrawFn) -> SearchSpace:
         precisions=draw(some(PRECISIONS)),
         audio_poolings=draw(some(AUDIO_POOLINGS)),
         image_tokens=draw(st.one_of(st.just(()), some(IMAGE_TOKENS))),
+        lora_ranks=draw(st.one_of(st.just(()), some((0, 4, 8)))),
     )
 
 

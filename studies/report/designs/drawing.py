@@ -206,6 +206,7 @@ def _branches(
         shapes.append(_words("dk", WIDTH / 2, joined + 13.5, words))
         joined += _BOX + 4
     said = f", fusion and head {known['fusion']}" if "fusion" in known else ""
+    said += f", LoRA rank {genotype.lora_rank}" if genotype.lora_rank else ""
     shapes.append(_words("dk dm", WIDTH / 2, joined + 14, f"runs in {genotype.precision}{said}"))
     return shapes, joined + 22
 

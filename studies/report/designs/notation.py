@@ -65,6 +65,11 @@ def notation(genotypes: Iterable[Genotype]) -> dict[str, str]:
         found["vision conv-max"] = (
             "pooling of the picture: here a 3x3 convolution, then the maximum"
         )
+    if any(each.lora_rank for each in designs):
+        found["LoRA rank 8"] = (
+            "adapters of this rank in the last third of the layers of text and vision encoders, "
+            "trained with the fusion and merged into the weights"
+        )
     used = {point.operator for each in designs if each.is_fused for point in each.points}
     found |= {name: words for name, words in OPERATOR_WORDS.items() if name in used}
     found |= {name: _words_of_plugin(name, origin) for name, origin in origins(used).items()}

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from search_space.design.adapting import ADAPTED
 from search_space.design.genotype import MAX_FUSION_POINTS
 from search_space.operators.definitions import FUSION_OPERATORS
 from search_space.space.space import NO_ENCODER
@@ -49,7 +50,15 @@ def active(params: Mapping[str, Choice]) -> dict[str, Choice]:
         unused.add("attention_over")
     if not _fuses_image_tokens(params, points):
         unused.add("image_tokens")
+    if not _runs_a_second_layer(params, points):
+        unused.add("lora_rank")
     return {name: choice for name, choice in params.items() if name not in unused}
+
+
+def _runs_a_second_layer(params: Mapping[str, Choice], points: int) -> bool:
+    """Whether a text or vision trunk has a layer that may carry adapters: not the first."""
+    last = [params.get(f"{part}_tap_{k}") for part in ADAPTED for k in range(1, points + 1)]
+    return any(tap not in (None, 1) for tap in last)
 
 
 def _fuses_image_tokens(params: Mapping[str, Choice], points: int) -> bool:

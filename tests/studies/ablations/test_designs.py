@@ -124,6 +124,12 @@ def test_a_list_of_designs_with_all_image_tokens_widens_a_space_of_fewer() -> No
     assert grid_in("ablation-attention", space_of("demo"))[0].image_tokens == ()
 
 
+def test_a_list_of_designs_without_adapters_widens_a_space_of_ranks() -> None:
+    space, _ = grid_in("ablation-attention", replace(space_of("demo"), lora_ranks=(4,)))
+    assert space.lora_ranks == (0, 4)
+    assert grid_in("ablation-attention", space_of("demo"))[0].lora_ranks == ()
+
+
 def test_what_cannot_be_built_is_left_out_and_named(tmp_path: Path) -> None:
     uneven = tiny_space(tmp_path, SPACE.replace("hidden_size = 16", "hidden_size = 18", 1))
     grid = grid_on("ablation-attention", uneven)

@@ -33,6 +33,7 @@ def settings_of(command: str) -> Settings:
         ("pareto", {"storage": "sqlite:///other.db", "fine_tune": 2, "seeds": 3, "compile": True}),
         ("pareto", {"from_study": "other", "hours": 1.5, "patience": 9, "final_readings": 0}),
         ("pareto", {"image_tokens": (0, 4, 16), "image_sizes": (96, 160)}),
+        ("pareto", {"lora_ranks": (0, 8)}),
         ("stages", {"seed": 4}),
     ],
 )

@@ -166,6 +166,14 @@ def test_fewer_image_tokens_are_in_a_design_s_words_drawing_and_notation() -> No
     assert "16 image tokens" not in notation([THREE])
 
 
+def test_a_rank_of_adapters_is_in_a_design_s_words_drawing_and_notation() -> None:
+    adapted = replace(THREE, lora_rank=4)
+    assert "LoRA rank 4" in adapted.describe() and "LoRA rank 4" in " ".join(words_of(adapted))
+    assert "LoRA rank 8" in notation([adapted])
+    assert "LoRA" not in THREE.describe() + " ".join(words_of(THREE))
+    assert "LoRA rank 8" not in notation([THREE])
+
+
 def test_near_misses_are_listed_with_what_they_miss() -> None:
     words = Parsed(page.render(sample())).words
     assert "Near misses" in words and "2 infeasible" not in words

@@ -104,6 +104,13 @@ def test_the_hypervolume_over_time_never_falls() -> None:
     assert [s for s, _, _ in course] == sorted(s for s, _, _ in course)
 
 
+def test_a_rank_of_adapters_is_a_choice_only_of_designs_that_run_a_second_layer() -> None:
+    made = {"fusion_points": 1, "text_tap_1": 1, "vision_tap_1": 1, "vision_tap_2": 3}
+    assert "lora_rank" not in active({**made, "lora_rank": 4})
+    assert active({**made, "fusion_points": 2, "lora_rank": 4})["lora_rank"] == 4
+    assert active({"fusion_points": 1, "text_tap_1": 2, "lora_rank": 4})["lora_rank"] == 4
+
+
 def test_image_tokens_are_a_choice_only_of_designs_that_fuse_tokens() -> None:
     made: dict[str, str | int] = {
         "fusion_points": 1,

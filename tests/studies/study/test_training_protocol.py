@@ -90,6 +90,31 @@ def test_trunks_that_are_asked_for_win(
     assert choice(evaluator, monkeypatch, 1e15, 1e15, trunks).trunks == trunks
 
 
+def test_where_adapters_train_the_trunks_all_designs_begin_on_frozen_ones(
+    evaluator: QualityEvaluator,
+) -> None:
+    drawn, read = replace(demo(), lora_ranks=(0, 4)), evaluator.trainer.preprocessing
+    loaded = replace(
+        drawn, encoders=tuple(replace(s, weights="pretrained") for s in drawn.encoders)
+    )
+    found = [
+        chosen_protocol(settings(), read, space, "cuda").trunks
+        for space in (loaded, drawn, replace(drawn, lora_ranks=(0,)))
+    ]
+    assert found == ["frozen", "tuned", "by-stage"]
+    said = in_words(chosen_protocol(settings(), read, loaded, "cuda"), adapters=True)
+    assert "designs with a LoRA rank then train adapters in the last 1/3" in said
+
+
+@pytest.mark.parametrize("asked", [settings("whole"), settings(protocol="paper")])
+def test_adapters_are_refused_where_designs_are_trained_whole(
+    evaluator: QualityEvaluator, asked: Settings
+) -> None:
+    space = replace(demo(), lora_ranks=(0, 4))
+    with pytest.raises(UsageError, match=r"with adapters \(lora_rank\): that trains designs whole"):
+        chosen_protocol(asked, evaluator.trainer.preprocessing, space, "cuda")
+
+
 def test_no_machine_shortens_the_papers_protocol(
     evaluator: QualityEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
