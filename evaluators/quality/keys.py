@@ -13,8 +13,8 @@ from evaluators.training.plan import WHOLE, TrainingPlan
 from search_space.design.encoder import EncoderSpec
 from search_space.design.genotype import Genotype
 from search_space.design.reading import plugin_key
-from search_space.encoders.adapters import ADAPTERS_VERSION
 from search_space.encoders.features import features_of
+from search_space.network.adapters import ADAPTERS_VERSION
 from search_space.network.rewrites import NONE
 from search_space.operators.registry import operator_of
 

@@ -70,7 +70,7 @@ class Genotype:
     With one encoder alone the design is unimodal and its points fuse nothing. `image_tokens`, one
     of IMAGE_TOKENS, counts the tokens of a picture that meet other modalities as tokens. A class
     token comes on top: it is not pooled. `lora_rank` is the rank of the adapters with which the
-    last layers of text and vision trunks are trained (`search_space.encoders.adapters`); 0 for
+    last layers of text and vision trunks are trained (`search_space.network.adapters`); 0 for
     none. They are merged into the weights, so the graph is that of the design without them.
     """
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from search_space.design.adapting import adapted_layers
 from search_space.design.genotype import Genotype
 from search_space.design.rules import Shapes
-from search_space.encoders.adapters import adapt, merge
 from search_space.encoders.features import Feature, features_of
 from search_space.encoders.trunks import AdaptableTrunk, Features
 from search_space.modality import Modality
+from search_space.network.adapters import adapt, merge
 from search_space.network.network import Fusion
 
 

@@ -168,8 +168,8 @@ def summary(outcome: Outcome) -> tuple[str, ...]:
     limit = outcome.latency_limit_ms
     within = "" if limit is None else f" within {limit:g} ms"
     said = [
-        f"Most accurate design of the search{within}: {clean(best.label)}, {percent(accuracy, ' to ')} % "
-        f"on {shown}, {milliseconds(best.latency, ' to ')} ms."
+        f"Most accurate design of the search{within}: {clean(best.label)}, "
+        f"{percent(accuracy, ' to ')} % on {shown}, {milliseconds(best.latency, ' to ')} ms."
     ]
     for gain in found.gains:
         figures = []

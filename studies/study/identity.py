@@ -18,8 +18,8 @@ from evaluators.onnx.builder import GRAPH_VERSION
 from evaluators.quality.cross_validation import FOLDS
 from evaluators.training.config import ADAPTERS
 from evaluators.training.loop import TRAINING_VERSION, Trunks
-from search_space.encoders.adapters import ADAPTERS_VERSION
 from search_space.encoders.plugins import encoder_origins, is_encoder
+from search_space.network.adapters import ADAPTERS_VERSION
 from search_space.operators.registry import origins
 from search_space.redaction import redacted_url
 from search_space.space.named import names

@@ -15,10 +15,10 @@ from search_space.design.adapting import adapted_layers, greatest_rank_of
 from search_space.design.encoder import EncoderSpec
 from search_space.design.genotype import FusionPoint, Genotype
 from search_space.design.rules import canonical
-from search_space.encoders.adapters import ALPHA, adapt, merge
 from search_space.encoders.features import Feature, features_of
 from search_space.encoders.loading import describe, load_trunk
 from search_space.network.adapted import AdaptedNetwork, Adapters
+from search_space.network.adapters import ALPHA, adapt, merge
 from search_space.network.network import FusionNetwork, build
 from search_space.space.named import SpaceError, load_space
 from search_space.space.space import SearchSpace
