@@ -54,6 +54,8 @@ class Options(TypedDict, total=False):
     time_missing: bool
     reuse: Sequence[str]
     workers: int
+    engine: str
+    scheduler: str | None
     take_over: bool
     from_study: str
     hours: float

@@ -79,10 +79,10 @@ def work_on_study(
     take_interrupts(signal.SIGINT, signal.SIGTERM)
     with (
         terminal.progress(terminal.open_console()) as reporter,
-        logged(reporter, log_file) as told,
+        logged(reporter, log_file) as logging,
     ):
-        trials = join_study(storage, name, options, told)
-        told.line(f"the study has {counted(trials, 'trial')}; this worker ends")
+        finished = join_study(storage, name, options, logging)
+        logging.line(f"the study has {counted(finished, 'finished trial')}; this worker ends")
 
 
 def show_plan(settings: Settings, json_only: bool) -> None:

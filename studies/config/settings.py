@@ -63,6 +63,11 @@ class Settings:
                 raise UsageError(
                     f"{alone} with --{modality}-encoder {encoders[0]}: give one of them"
                 )
+        if LOCAL in self.device.names and self.search.scheduler is not None:
+            raise UsageError(
+                f"--scheduler {self.search.scheduler} with --device {LOCAL}: training on the "
+                "cluster would disturb timings there; give a board, or leave --scheduler out"
+            )
         if LOCAL in self.device.names and self.search.workers > 1:
             self._check_training_beside_timing()
         if self.search.reuse and self.device.rewrites == "own-length":

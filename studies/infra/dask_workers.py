@@ -1,29 +1,39 @@
 """Workers of one command on a Dask cluster, whose scheduler places them."""
 
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from os import cpu_count
 from typing import Any
 
 from search_space.errors import USAGE, FusionNasError
-from search_space.redaction import redacted
 from studies.infra.worker_processes import Work
 from studies.report.progress import Reporter
 
 CONNECT_S = 10.0
 LOOK_EVERY_S = 1.0
-"""How often a worker asks whether its task was cancelled."""
+"""How often a worker asks whether its task was cancelled, and the command whether tasks ended."""
 STOPS_IN_S = 20.0
+REPORTS_IN_S = 10.0
+"""Within which the last reports of a task that ended arrive."""
 GPU = "GPU"
 """The resource that a Dask worker with a GPU of its own declares: `--resources GPU=1`."""
+IGNORE_INTERRUPTS = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+"""Run in each process of a cluster of our own: Ctrl-C is for the command, which cancels tasks."""
 
 
 class ClusterError(FusionNasError):
-    """A Dask cluster cannot be used, or no worker of it came to the end."""
+    """A Dask cluster cannot be used."""
 
     exit_code = USAGE
+
+
+class WorkerError(FusionNasError):
+    """No worker of a Dask cluster came to the end; the exit code is that of the last error."""
 
 
 class DaskWorkers:
@@ -32,6 +42,7 @@ class DaskWorkers:
     def __init__(self, client: Any, work: Work, count: int, reporter: Reporter) -> None:
         """Submit `count` tasks. `work` is called in each, and has to be picklable."""
         self._client, self._reporter = client, reporter
+        self._received, self._arrival = 0, threading.Condition()
         self._topic = f"fusion-nas-{uuid.uuid4().hex}"
         client.subscribe_topic(self._topic, self._report)
         task, resources = _Task(work, self._topic), _resources(client)
@@ -43,32 +54,39 @@ class DaskWorkers:
         ]
 
     def _report(self, event: tuple[float, Any]) -> None:
-        kind, *said = event[1]
+        kind, *report = event[1]
         if kind == "trial":
-            self._reporter.trial(*said)
+            self._reporter.trial(*report)
         else:
-            self._reporter.line(*said)
+            self._reporter.line(*report)
+        with self._arrival:
+            self._received += 1
+            self._arrival.notify()
 
-    def join(self) -> bool:
-        """Wait for all tasks; return whether each ended well. One that did not has reported why.
+    def join(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Wait for all tasks, calling `meanwhile` every second, and report those that failed.
 
-        Raises ClusterError where none did.
+        Raises WorkerError where all failed.
         """
-        failures = []
+        while not all(future.done() for future in self._futures):
+            meanwhile()
+            time.sleep(LOOK_EVERY_S)
+        sent, failures = 0, []
         for number, future in enumerate(self._futures, 1):
             try:
-                failed = future.exception()
-            except Exception as error:  # cancelled, or the scheduler is gone
-                failed = error
-            if failed is not None:
-                failures.append(redacted(str(failed)) or type(failed).__name__)
-                self._reporter.line(f"worker {number} of the cluster has ended: {failures[-1]}")
+                sent += future.result()
+            except Exception as error:
+                failures.append(error)
+                self._reporter.line(f"worker {number} of the cluster has ended: {error}")
+        with self._arrival:
+            self._arrival.wait_for(lambda: self._received >= sent, REPORTS_IN_S)
         if len(failures) == len(self._futures):
-            raise ClusterError(
+            last = WorkerError(
                 f"no worker of the Dask cluster came to the end: {failures[-1]}",
                 "the same command goes on from here",
             )
-        return not failures
+            last.exit_code = getattr(failures[-1], "exit_code", USAGE)  # type: ignore[misc]
+            raise last
 
     def stop(self) -> None:
         """Cancel the tasks that still run; their trials are left to the next run."""
@@ -77,6 +95,7 @@ class DaskWorkers:
             until = time.monotonic() + STOPS_IN_S
             while self._are_running() and time.monotonic() < until:
                 time.sleep(0.1)
+            self._client.unsubscribe_topic(self._topic)
 
     def _are_running(self) -> bool:
         keys = {future.key for future in self._futures}
@@ -93,21 +112,27 @@ class _Task:
     def __repr__(self) -> str:
         return "worker of fusion-nas"
 
-    def __call__(self) -> None:
+    def __call__(self) -> int:
+        """Work to the end, and return how many reports were sent."""
         from distributed import get_worker
 
         worker = get_worker()
+        reporter = _Sent(worker, worker.get_current_task(), self._topic)
         try:
-            self._work(_Sent(worker, worker.get_current_task(), self._topic))
+            self._work(reporter)
         except _Cancelled:
-            return
-        except Exception as error:  # Dask logs it: without what it must not show
-            said = redacted(" ".join(str(error).split())) or type(error).__name__
-            raise ClusterError(said) from None
+            pass
+        except Exception as error:
+            # Dask logs and pickles it: without arguments and causes, which may hold a password.
+            failure = WorkerError(" ".join(str(error).split()) or type(error).__name__)
+            code = getattr(error, "exit_code", None)
+            failure.exit_code = USAGE if code is None else code  # type: ignore[misc]
+            raise failure from None
+        return reporter.sent
 
 
 class _Cancelled(KeyboardInterrupt):
-    """The task was cancelled: as an interrupt, it leaves its trial to others."""
+    """The task was cancelled: as after an interrupt, its trial is left to others."""
 
 
 class _Sent:
@@ -115,12 +140,11 @@ class _Sent:
 
     def __init__(self, worker: Any, key: str, topic: str) -> None:
         self._worker, self._key, self._topic = worker, key, topic
-        self._looked_s = 0.0
+        self._looked_s, self.sent = 0.0, 0
 
     def trial(self, done: int, total: int, text: str) -> None:
         """Send it."""
-        self._check()
-        self._worker.log_event(self._topic, ("trial", done, total, text))
+        self._send("trial", done, total, text)
 
     def step(self, what: str, done: int, total: int) -> None:
         """Leave it out: a terminal shows the steps of one worker."""
@@ -128,8 +152,12 @@ class _Sent:
 
     def line(self, text: str) -> None:
         """Send it."""
+        self._send("line", text)
+
+    def _send(self, *report: object) -> None:
         self._check()
-        self._worker.log_event(self._topic, ("line", text))
+        self._worker.log_event(self._topic, report)
+        self.sent += 1
 
     def _check(self) -> None:
         """Raise _Cancelled where the client cancelled the task or is gone."""
@@ -151,24 +179,46 @@ def _version() -> str:
     return version("fusion-nas")
 
 
+def share_of_cores(processes: int) -> int:
+    """Threads for one of so many processes that share a host; called on that host."""
+    return max(1, (cpu_count() or 1) // processes)
+
+
+def most_on_a_host(client: Any) -> int:
+    """How many workers of a cluster share one host at most."""
+    hosts = Counter(each["host"] for each in _workers(client).values())
+    return max(hosts.values(), default=1)
+
+
+def _workers(client: Any) -> dict[str, Any]:
+    found: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    return found
+
+
 def _resources(client: Any) -> dict[str, float]:
     """What each task takes for itself: a GPU where Dask workers declare some."""
-    workers = client.scheduler_info()["workers"].values()
-    return {GPU: 1} if any(GPU in each["resources"] for each in workers) else {}
+    return {GPU: 1} if any(GPU in each["resources"] for each in _workers(client).values()) else {}
 
 
-def _check(client: Any, address: str) -> None:
+def _check(client: Any, address: str, count: int, reporter: Reporter) -> None:
     """Raise ClusterError for a cluster without workers, of other versions, or of shared ones."""
-    workers = client.scheduler_info()["workers"]
+    workers = _workers(client)
     if not workers:
         raise ClusterError(
-            f"--scheduler {address}: it has no workers", f"start some: dask worker {address}"
+            f"--scheduler {address}: it has no workers",
+            f"start some: dask worker {address} --nthreads 1 --memory-limit 0",
         )
     for name, each in workers.items():
         if each["nthreads"] != 1:
             raise ClusterError(
                 f"Dask worker {name} runs {each['nthreads']} tasks at a time",
-                "start it with --nthreads 1, once for each core group or GPU",
+                "start it with --nthreads 1, once for each process that is to train",
+            )
+        if each["memory_limit"]:
+            raise ClusterError(
+                f"Dask worker {name} is killed when it takes {each['memory_limit'] / 1e9:.1f} GB, "
+                "in the middle of a training",
+                "start it with --memory-limit 0",
             )
     own = _version()
     try:
@@ -184,11 +234,17 @@ def _check(client: Any, address: str) -> None:
                 f"Dask worker {name} has fusion-nas {other}, this host {own}",
                 "install the same version on both",
             )
+    if count > len(workers):
+        reporter.line(
+            f"--workers {count}: the cluster has {len(workers)}; the others begin when it has more"
+        )
 
 
 @contextmanager
 def cluster(address: str | None, count: int, reporter: Reporter) -> Iterator[Any]:
     """Connect to a scheduler, or start a cluster of `count` processes on this machine.
+
+    The latter talks by TLS with certificates of its own, so that no other user can connect to it.
 
     Raises ClusterError where Dask is not installed, nothing answers, or workers do not fit.
     """
@@ -202,9 +258,15 @@ def cluster(address: str | None, count: int, reporter: Reporter) -> Iterator[Any
     if address is None:
         with (
             distributed.LocalCluster(
-                n_workers=count, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+                n_workers=count,
+                threads_per_worker=1,
+                memory_limit=None,
+                host="tls://127.0.0.1",
+                security=True,
+                dashboard_address=None,
+                preload=[IGNORE_INTERRUPTS],
             ) as local,
-            distributed.Client(local) as client,
+            distributed.Client(local, set_as_default=False) as client,
         ):
             yield client
         return
@@ -216,7 +278,7 @@ def cluster(address: str | None, count: int, reporter: Reporter) -> Iterator[Any
             "start it with `dask scheduler`, and give the address that it prints",
         ) from error
     with client:
-        _check(client, address)
+        _check(client, address, count, reporter)
         if client.dashboard_link:
             reporter.line(f"Dask dashboard: {client.dashboard_link}")
         yield client

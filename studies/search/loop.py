@@ -144,6 +144,7 @@ class Search:
             if not told:
                 self._reporter.line(f"waiting for {' and '.join(alive)}")
                 told = True
+            self._reporter.step("waiting for other workers", 0, 1)
             time.sleep(LOOK_EVERY_S)
         self.left_to_others = unknown
         self._tell_of_waiting()
@@ -169,15 +170,7 @@ class Search:
     def _next_or_end(self, total: int) -> optuna.Trial | None:
         """As `_next`; None, which is said, also where the sampler has no untried design left, or
         a stopping rule ends the search."""
-        if self._stopping.are_given and not self._stopped:
-            trials = self._read()
-            self._stopped = self._stopping.reached(trials, self._runner.goals)
-            if self._stopped:  # workers of other hosts begin nothing more
-                self._study.set_user_attr(STOPPED, self._stopped)
-            if self._stopped and self._count() < total:
-                self._reporter.line(
-                    f"stopped at {self._count()} of {counted(total, 'trial')}: {self._stopped}"
-                )
+        self.check_stopping(total)
         if self._stopped:
             return None
         try:
@@ -187,6 +180,18 @@ class Search:
                 self._reporter.line(f"{end}: no more trials")
             self._exhausted = True
             return None
+
+    def check_stopping(self, total: int) -> None:
+        """End the search where a stopping rule asks for it, and say so."""
+        if self._stopped or not self._stopping.are_given:
+            return
+        self._stopped = self._stopping.reached(self._read(), self._runner.goals)
+        if self._stopped and self._stopping.are_own:  # workers of other hosts begin nothing more
+            self._study.set_user_attr(STOPPED, self._stopped)
+        if self._stopped and self._count() < total:
+            self._reporter.line(
+                f"stopped at {self._count()} of {counted(total, 'trial')}: {self._stopped}"
+            )
 
     def _take(self, trial: optuna.Trial, total: int) -> None:
         """Sees a trial to its end and tells of it."""

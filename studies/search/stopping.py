@@ -18,6 +18,9 @@ STOPPED = "stopped"
 class StoppingRules:
     """Stop after `hours` of this run, or after `patience` trials without a gain in hypervolume."""
 
+    are_own = True
+    """Whether these are rules of this run, which other workers of the study follow."""
+
     def __init__(
         self,
         hours: float | None = None,
@@ -45,6 +48,8 @@ class StoppingRules:
 
 class StoppedByTheRun(StoppingRules):
     """Stop where another worker of the study stopped by a rule."""
+
+    are_own = False
 
     def __init__(self, study: optuna.Study) -> None:
         super().__init__()

@@ -234,9 +234,14 @@ def from_anywhere(settings: Settings) -> Settings:
         of_plugin = bool(colon) and is_encoder(name)
         return f"{name}:{absolute(folder)}" if of_plugin else absolute(source)
 
-    data, space = settings.data, settings.space
+    def absolute_study(given: str) -> str:
+        name, at, file = given.rpartition("@")
+        return given if not at or "://" in given else f"{name}@{absolute(file)}"
+
+    data, space, earlier = settings.data, settings.space, settings.search.from_study
     return replace(
         settings,
+        search=replace(settings.search, from_study=earlier and absolute_study(earlier)),
         data=data
         if data.source is None or data.built_in is not None
         else replace(data, source=absolute(data.source)),

@@ -17,7 +17,7 @@ from search_space.redaction import redacted_url
 from studies.config.paths import check_page, default_page
 from studies.config.settings import Settings
 from studies.config.usage import UsageError
-from studies.infra.dask_workers import cluster, dask_workers
+from studies.infra.dask_workers import cluster, dask_workers, most_on_a_host, share_of_cores
 from studies.infra.locations import absolute_url
 from studies.infra.log_file import logged
 from studies.infra.signals import take_interrupts
@@ -40,7 +40,7 @@ from studies.study.final.final_test import finish
 from studies.study.final.fine_tuning import fine_tune
 from studies.study.identity import from_anywhere, open_study
 from studies.study.lookup import stored_protocol
-from studies.study.worker import TOTAL, earlier_of, new_search, seeds_of, work_beside
+from studies.study.worker import PREPARING, TOTAL, earlier_of, new_search, seeds_of, work_beside
 from studies.tracking.log import TrialLog
 from studies.tracking.trackers import check_trackers
 
@@ -173,6 +173,8 @@ def run_to_end(
                 "or give a new --name"
             )
         study = open_study(context)
+        study.set_user_attr(STOPPED, "")
+        study.set_user_attr(TOTAL, PREPARING)
         if earlier is not None:
             announce(reporter, earlier, take_over(context, study, earlier))
         if settings.training.fine_tune and context.quality.protocol.trunks in ("by-stage", "whole"):
@@ -220,42 +222,53 @@ def _search(
     if settings.search.seed_paper or context.grid:
         search.seed(listed or seeds_of(context))
     total = settings.search.trials or len(listed)
-    for name, value in ((TOTAL, total), (STOPPED, "")):
-        if study.user_attrs.get(name, "") != value:
-            study.set_user_attr(name, value)
+    study.set_user_attr(TOTAL, total)
     search.begin(total)
-    _run_with_workers(search, settings, total, reporter)
+    if settings.search.engine == "dask":
+        _run_on_dask(search, settings, total, reporter, log)
+    else:
+        _run_with_workers(search, settings, total, reporter)
     return search.left_to_others
 
 
 def _run_with_workers(search: Search, settings: Settings, total: int, reporter: Any) -> None:
     """Runs a search to its total, with the further workers that the settings ask for."""
-    asked = settings.search
-    all_threads = torch.get_num_threads()
-    threads = max(1, all_threads // asked.workers)  # they train side by side
-    if asked.engine == "dask":
-        of_each = threads if asked.scheduler is None else None
-        anywhere = replace(from_anywhere(settings), storage=absolute_url(settings.storage))
-        beside = partial(work_beside, anywhere, total, of_each)
-        with (
-            cluster(asked.scheduler, asked.workers, reporter) as client,
-            dask_workers(client, beside, asked.workers, reporter) as more,
-        ):
-            more.join()
-        search.run(total)  # what they left
-        return
-    if asked.workers == 1:
+    count = settings.search.workers
+    if count == 1:
         search.run(total)
         return
+    all_threads = torch.get_num_threads()
+    threads = max(1, all_threads // count)  # they train side by side
     torch.set_num_threads(threads)
-    beside = partial(work_beside, settings, total, threads)
+    beside = partial(work_beside, settings, total, partial(int, threads), False)
     try:
-        with more_workers(beside, asked.workers - 1, reporter) as more:
+        with more_workers(beside, count - 1, reporter) as more:
             search.run(total)
             if not more.join():  # what they had in hand is taken over
                 search.run(total)
     finally:
         torch.set_num_threads(all_threads)  # the last look is this one's alone
+
+
+def _run_on_dask(
+    search: Search, settings: Settings, total: int, reporter: Any, log: TrialLog
+) -> None:
+    """Has a cluster run a search to its total; what its workers leave is done here."""
+    address, count = settings.search.scheduler, settings.search.workers
+    anywhere = replace(from_anywhere(settings), storage=absolute_url(settings.storage))
+
+    def look() -> None:
+        search.check_stopping(total)
+        log.update()
+
+    with cluster(address, count, reporter) as client:
+        of_each: Callable[[], int] = partial(share_of_cores, most_on_a_host(client))
+        if address is None:
+            of_each = partial(int, max(1, torch.get_num_threads() // count))
+        beside = partial(work_beside, anywhere, total, of_each, True)
+        with dask_workers(client, beside, count, reporter) as workers:
+            workers.join(look)
+    search.run(total)
 
 
 def check_useful(settings: Settings) -> None:

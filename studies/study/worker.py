@@ -1,6 +1,7 @@
 """Workers that join a study: beside the command that began it, or on another host."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,11 @@ from evaluators.quality.probe import ProbeEvaluator
 from search_space.redaction import redacted_url
 from search_space.space.paper import SeededDesign, seeded_designs
 from studies.config.settings import Settings
-from studies.infra.locations import default_url
+from studies.infra.locations import StorageError, default_url
 from studies.infra.storage import quiet_optuna
 from studies.infra.workers import Workers
 from studies.report.progress import Reporter
-from studies.results.study_outcome import SETTINGS
+from studies.results.study_outcome import IDENTITY, SETTINGS
 from studies.samplers.registry import sampler_maker
 from studies.search.early_stopping import EarlyStopping
 from studies.search.latency_prediction import LearnedLatency
@@ -30,14 +31,16 @@ from studies.study.lookup import find_study, stored_protocol
 from studies.study.trained_weights import bound_weights
 from studies.tracking.log import TrialLog
 
-TOTAL = "total"
-"""User attribute of a study: finished trials that the last `run` asked for."""
+TOTAL, PREPARING = "total", 0
+"""User attribute of a study: finished trials that the last `run` asked for; PREPARING until its
+designs are queued."""
+LOOK_EVERY_S = 2.0
 
 
 def join_study(
     storage: str | None, name: str | None, options: Mapping[str, object], reporter: Reporter
 ) -> int:
-    """Search with the workers of a study until it has its total; return the study's trials.
+    """Search with the workers of a study until it has its total; return its finished trials.
 
     The study's own settings hold, but for `options`: where data, weights and devices are found on
     this host. The test split is left to the command that began the study.
@@ -46,20 +49,26 @@ def join_study(
     conditions that this host does not give, and what `open_context` and `Search.run` raise.
     """
     study = find_study(storage, name)
+    if IDENTITY not in study.user_attrs:
+        raise StorageError(
+            f"study {study.study_name!r} is not complete: its `run` is starting, or ended while it "
+            "was",
+            "start the worker when `run` reports trials",
+        )
     url = storage or default_url()
     here = {"storage": url, "name": study.study_name, **options}
-    settings = Settings.from_stored(study.user_attrs[SETTINGS]).with_options(here)
+    settings = Settings.from_stored({**study.user_attrs[SETTINGS], "workers": 1, **here})
     reporter.line(f"study {study.study_name} in {redacted_url(url)}")
     context = open_context(settings, reporter.step, partial(stored_protocol, url))
     try:
         study = _joined(context)
         context.selection.prepare()
         workers = Workers(context.home / "workers")
+        reporter.line(f"worker {workers.name}")
         try:
-            reporter.line(f"worker {workers.name}")
-            search = new_search(context, study, workers, reporter, stopping=StoppedByTheRun(study))
             done = 0
-            while (total := _total(study, context)) > done:  # a later run may ask for more
+            while (total := _total(study, context, reporter)) > done:  # a run may ask for more
+                search = new_search(context, study, workers, reporter, None, StoppedByTheRun(study))
                 search.begin(total)
                 search.run(total)
                 done = total
@@ -67,13 +76,22 @@ def join_study(
             workers.close()
     finally:
         context.close()
-    return len(study.get_trials(deepcopy=False))
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
 
-def _total(study: optuna.Study, context: StudyContext) -> int:
-    """How many trials the last `run` of a study asked for; one of 0.1.0 says what it began with."""
+def _total(study: optuna.Study, context: StudyContext, reporter: Reporter) -> int:
+    """How many trials the last `run` of a study asked for, once it has begun to search.
+
+    Version 0.1.0 does not say so: there it is what the study began with.
+    """
     listed = len(context.grid.designs) if context.grid else 0
-    return int(study.user_attrs.get(TOTAL) or context.settings.search.trials or listed)
+    first = context.settings.search.trials or listed
+    if study.user_attrs.get(TOTAL, first) == PREPARING:
+        reporter.line("waiting for `fusion-nas run`, which prepares the study")
+    while (total := study.user_attrs.get(TOTAL, first)) == PREPARING:
+        reporter.step("waiting for fusion-nas run", 0, 1)
+        time.sleep(LOOK_EVERY_S)
+    return int(total)
 
 
 def seeds_of(context: StudyContext) -> list[SeededDesign]:
@@ -87,21 +105,24 @@ def earlier_of(settings: Settings) -> EarlierStudy | None:
     return None if given is None else EarlierStudy(settings.storage, given)
 
 
-def work_beside(settings: Settings, total: int, threads: int | None, reporter: Any) -> None:
+def work_beside(
+    settings: Settings, total: int, threads: Callable[[], int], follows: bool, reporter: Any
+) -> None:
     """Search as the command that began a study does, on a context of its own; nothing else.
 
-    `threads` are PyTorch's; None for its choice.
+    `threads` gives how many PyTorch takes. A worker that `follows` has no stopping rules of its
+    own: it stops where the command did.
     """
     quiet_optuna()
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads())
     context = open_context(settings, reporter.step, partial(stored_protocol, settings.storage))
     try:
         study = _joined(context)
         context.selection.prepare()
         workers = Workers(context.home / "workers", settings.search.take_over)
         try:
-            new_search(context, study, workers, reporter).run(total)
+            stopping = StoppedByTheRun(study) if follows else None
+            new_search(context, study, workers, reporter, stopping=stopping).run(total)
         finally:
             workers.close()
     finally:

@@ -53,7 +53,8 @@ class TrialLog:
         if not self._trackers:
             return
         trials = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
-        known: dict[str, Any] = dict(self._study.user_attrs.get(TRACKED, {}))
+        before = self._study.user_attrs.get(TRACKED, {})
+        known: dict[str, Any] = dict(before)
         for wanted, tracker in list(self._trackers.items()):
             logged, name = _Numbers.of(known.get(redacted_url(wanted))), redacted_url(wanted)
             with self._reported(wanted):
@@ -62,7 +63,8 @@ class TrialLog:
                         tracker.log(trial.number, *_figures(trial))
                         logged.add(trial.number)
             known[name] = logged.as_json()
-        self._study.set_user_attr(TRACKED, known)
+        if known != before:
+            self._study.set_user_attr(TRACKED, known)
 
     def close(self) -> None:
         """Log what is left, and end the runs."""

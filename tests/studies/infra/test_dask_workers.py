@@ -6,19 +6,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import distributed
+import endless
 import optuna
 import pytest
-from desk import one_line
-from tiny import new_place
+import sshd
+from desk import Desk, one_line
+from endless import work_without_end
+from sshd import start_sshd
+from tiny import Place, new_place
 
 from studies.infra import dask_workers
-from studies.infra.dask_workers import ClusterError, DaskWorkers, cluster
+from studies.infra.dask_workers import ClusterError, DaskWorkers, WorkerError, cluster
+from studies.infra.locations import StorageError
 from studies.report.progress import Reporter
 
 
@@ -44,7 +49,7 @@ def report_a_trial(url: str, reporter: Reporter) -> None:
 
 
 def fail(url: str, reporter: Reporter) -> None:
-    raise ValueError(f"no database at {url}")
+    raise StorageError(f"no database at {url}", "start it")
 
 
 def die_once(file: Path, reporter: Reporter) -> None:
@@ -52,17 +57,6 @@ def die_once(file: Path, reporter: Reporter) -> None:
         file.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     reporter.line("started again")
-
-
-def work_without_end(folder: Path, reporter: Reporter) -> None:
-    (folder / "begun").touch()
-    try:
-        while True:
-            reporter.step("training", 0, 1)
-            time.sleep(0.05)
-    except KeyboardInterrupt:
-        (folder / "left").touch()  # as a search that leaves its trial
-        raise
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +68,7 @@ def client() -> Iterator[distributed.Client]:
 def test_what_workers_report_comes_to_the_command(client: distributed.Client) -> None:
     told = Told()
     workers = DaskWorkers(client, partial(report_a_trial, "sqlite:///a"), 2, told)
-    assert workers.join()
-    until = time.monotonic() + 10
-    while len(told.trials) < 2 and time.monotonic() < until:
-        time.sleep(0.05)
+    workers.join()
     assert told.lines == ["11 characters"] * 2 and told.trials == [(1, 2, "trial 0")] * 2
 
 
@@ -86,10 +77,9 @@ def test_a_password_is_in_no_log_of_the_cluster_and_in_no_error(
 ) -> None:
     told = Told()
     workers = DaskWorkers(client, partial(fail, "postgresql://me:tops3cret@host/db"), 1, told)
-    with pytest.raises(
-        ClusterError, match=r"no worker of the Dask cluster came to the end: .*host"
-    ):
+    with pytest.raises(WorkerError, match=r"no worker .* came to the end: .*host") as raised:
         workers.join()
+    assert raised.value.exit_code == StorageError.exit_code
     logs = str(client.get_worker_logs()) + str(client.get_scheduler_logs()) + "".join(told.lines)
     assert "no database at" in "".join(told.lines) and "tops3cret" not in logs
 
@@ -98,7 +88,7 @@ def test_a_task_whose_process_is_killed_is_started_again(
     client: distributed.Client, tmp_path: Path
 ) -> None:
     told = Told()
-    assert DaskWorkers(client, partial(die_once, tmp_path / "died"), 1, told).join()
+    DaskWorkers(client, partial(die_once, tmp_path / "died"), 1, told).join()
     assert (tmp_path / "died").exists()
 
 
@@ -113,8 +103,25 @@ def test_workers_that_are_stopped_leave_their_trials(
     assert (tmp_path / "left").exists()
 
 
+def test_what_the_command_does_meanwhile_is_done_until_the_tasks_have_ended(
+    client: distributed.Client, tmp_path: Path
+) -> None:
+    looks = 0
+    workers = DaskWorkers(client, partial(work_without_end, tmp_path), 1, Told())
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            workers.stop()
+
+    with pytest.raises(WorkerError):  # a task that was cancelled came to no end
+        workers.join(look)
+    assert looks >= 3
+
+
 @contextmanager
-def scheduler_with(*worker_flags: str, workers: int = 1) -> Iterator[str]:
+def scheduler_with(*worker_flags: str, env: Mapping[str, str] | None = None) -> Iterator[str]:
     """A scheduler on the loopback and workers of it, as `dask scheduler` and `dask worker`."""
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
     command += ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
@@ -126,10 +133,9 @@ def scheduler_with(*worker_flags: str, workers: int = 1) -> Iterator[str]:
             if "Scheduler at:" in line:
                 address = line.split()[-1]
                 break
-        for _ in range(workers):
-            flags = [address, "--no-dashboard", *worker_flags]
-            command = [sys.executable, "-m", "distributed.cli.dask_worker", *flags]
-            started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+        flags = [address, "--no-dashboard", *worker_flags]
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", *flags]
+        started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, env=env))
         yield address
     finally:
         for process in reversed(started):
@@ -144,15 +150,17 @@ def test_a_cluster_that_does_not_fit_is_refused() -> None:
         cluster("tcp://127.0.0.1:9", 1, Told()),
     ):
         pass
-    with scheduler_with("--nthreads", "4") as address:
-        with distributed.Client(address, set_as_default=False) as client:
-            client.wait_for_workers(1, timeout=60)
-        with (
-            pytest.raises(ClusterError, match="runs 4 tasks at a time") as refused,
-            cluster(address, 1, Told()),
-        ):
-            pass
-        assert "--nthreads 1" in refused.value.hint
+    refusals = {
+        ("--nthreads", "4"): ("runs 4 tasks at a time", "--nthreads 1"),
+        ("--nthreads", "1", "--memory-limit", "3GB"): ("takes 3.0 GB", "--memory-limit 0"),
+    }
+    for flags, (reason, hint) in refusals.items():
+        with scheduler_with(*flags) as address:
+            with distributed.Client(address, set_as_default=False) as client:
+                client.wait_for_workers(1, timeout=60)
+            with pytest.raises(ClusterError, match=reason) as refused, cluster(address, 1, Told()):
+                pass
+            assert hint in refused.value.hint
 
 
 def test_a_worker_of_another_version_is_named(
@@ -160,30 +168,57 @@ def test_a_worker_of_another_version_is_named(
 ) -> None:
     monkeypatch.setattr(dask_workers, "version", lambda name: "9.9")
     with pytest.raises(ClusterError, match=r"has fusion-nas \S+, this host 9\.9"):
-        dask_workers._check(client, "tcp://here")
+        dask_workers._check(client, "tcp://here", 1, Told())
 
 
-def test_the_flag_scheduler_needs_the_engine_dask(tmp_path: Path) -> None:
+def test_flags_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     place = new_place(tmp_path / "place")
     alone = place.finish(place.run("--scheduler", "tcp://here:8786"))
     one_line(alone, 2, "--scheduler tcp://here:8786 without --engine dask")
-    one_line(
-        place.finish(place.run("--engine", "ray")), 2, "--engine 'ray': choose one of local, dask"
+    one_line(place.finish(place.run("--engine", "ray")), 2, "--engine 'ray': choose one of local")
+    beside = place.finish(place.run("--engine", "dask", "--scheduler", "tcp://here:8786"))
+    one_line(beside, 2, "--device local", "give a board, or leave --scheduler out")
+
+
+def finished_trials(place: Place, total: int) -> list[optuna.trial.FrozenTrial]:
+    (name,) = optuna.study.get_all_study_names(place.url)
+    trials = optuna.load_study(study_name=name, storage=place.url).get_trials()
+    assert [trial.number for trial in trials] == list(range(total))
+    assert all(trial.state.is_finished() for trial in trials)
+    return trials
+
+
+def test_ctrl_c_on_a_cluster_of_its_own_leaves_trials_to_others(tmp_path: Path) -> None:
+    running = subprocess.Popen(
+        [sys.executable, endless.__file__, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
     )
+    until = time.monotonic() + 120
+    while not (tmp_path / "begun").exists():
+        assert running.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+    assert running.wait(60) != 0
+    assert (tmp_path / "left").exists()
 
 
 @pytest.mark.slow
-def test_a_study_runs_on_a_cluster(tmp_path: Path) -> None:
-    place = new_place(tmp_path / "place")
-    with scheduler_with("--nthreads", "1", "--nworkers", "2") as address:
-        with distributed.Client(address, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
-        flags = ("--engine", "dask", "--scheduler", address, "--workers", "2")
-        done = place.finish(place.run(*flags, "--trials", "4", "--json"))
+@pytest.mark.skipif(bool(sshd.missing()), reason=sshd.missing())
+def test_a_study_runs_on_a_scheduler_s_workers_with_a_board(tmp_path: Path) -> None:
+    with start_sshd(tmp_path / "server") as server:
+        desk = Desk(new_place(tmp_path / "place", COLUMNS="80"), server)
+        desk.add()
+        desk.install()
+        place = desk.place
+        one_each = ("--nthreads", "1", "--memory-limit", "0", "--nworkers", "2")
+        with scheduler_with(*one_each, env=place.environment()) as address:
+            with distributed.Client(address, set_as_default=False) as client:
+                client.wait_for_workers(2, timeout=60)
+            flags = ("--engine", "dask", "--scheduler", address, "--workers", "2")
+            board = ("--device", "orin", "--timing", "shared")
+            done = place.finish(place.run(*flags, *board, "--trials", "4", "--json"))
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["trials"]) == 4
-    (name,) = optuna.study.get_all_study_names(place.url)
-    trials = optuna.load_study(study_name=name, storage=place.url).get_trials()
-    assert [trial.number for trial in trials] == list(range(4))
-    workers = {trial.user_attrs["worker"] for trial in trials}
-    assert len(workers) == 2, "each task is a worker of its own; the command itself trains nothing"
+    assert len({trial.user_attrs["worker"] for trial in finished_trials(place, 4)}) == 2

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 from desk import one_line
 from tiny import Place, new_place
 
+from studies.results.study_outcome import SUBJECT
 from studies.search.stopping import STOPPED
-from studies.study.worker import TOTAL
+from studies.study.worker import PREPARING, TOTAL
 
 TOTAL_AT_FIRST = 2
 PROGRAM = (
@@ -47,14 +49,15 @@ def study_of(place: Place) -> optuna.Study:
 
 def join(place: Place, url: str, *more: str) -> list[str]:
     own = ("--data", str(place.data), "--space", str(place.folder / "tiny.toml"))
-    return place.command("worker", "--name", "shared", "--storage", url, *own, *more)
+    log = ("--log-file", str(place.folder / "worker.log"))
+    return place.command("worker", "--name", "shared", "--storage", url, *own, *log, *more)
 
 
 def on_another_host(place: Place, command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Under another host name, where this user may change it."""
+    """Under another host name; skipped where this user cannot change it."""
     renamed = ["unshare", "--uts", "sh", "-c", 'hostname another-host && exec "$@"', "sh"]
     if subprocess.run([*renamed, "true"], capture_output=True).returncode:
-        renamed = []
+        pytest.skip("this user cannot change the host name of a process")
     return subprocess.run(
         [*renamed, sys.executable, "-c", PROGRAM, *command[3:]],
         cwd=place.folder,
@@ -71,9 +74,11 @@ def test_a_worker_of_another_host_does_what_is_left_and_the_run_ends_the_study(
     assert study.user_attrs[TOTAL] == TOTAL_AT_FIRST
     command, tests = study.user_attrs["command"], study.user_attrs["test"]
     study.set_user_attr(TOTAL, total)  # as a run that asks for more does when it begins
+    hidden = begun.data.rename(begun.folder / "not-on-the-other-host")
     done = on_another_host(elsewhere, join(elsewhere, begun.url))
+    hidden.rename(begun.data)
     assert done.returncode == 0, done.stderr
-    assert f"the study has {total} trials; this worker ends" in done.stdout
+    assert f"the study has {total} finished trials; this worker ends" in done.stdout
     trials = study.get_trials()
     assert len(trials) == total and all(trial.state.is_finished() for trial in trials)
     homes = {trial.user_attrs["worker"].split(":")[0] for trial in trials}
@@ -97,6 +102,29 @@ def test_a_worker_begins_nothing_where_a_rule_of_the_run_has_ended_the_search(
     assert done.returncode == 0, done.stderr
     assert f"stopped at {before} of {before + 5} trials: 2 hours have passed" in done.stdout
     assert len(study.get_trials()) == before
+
+
+def test_a_worker_waits_for_a_run_that_prepares_the_study(begun: Place, elsewhere: Place) -> None:
+    study = study_of(begun)
+    study.set_user_attr(STOPPED, "")
+    study.set_user_attr(TOTAL, PREPARING)
+    waiting = elsewhere.start(join(elsewhere, begun.url))
+    until = time.monotonic() + 60
+    log = elsewhere.folder / "worker.log"
+    while "which prepares the study" not in (log.read_text() if log.exists() else ""):
+        assert waiting.poll() is None and time.monotonic() < until
+        time.sleep(0.1)
+    study.set_user_attr(TOTAL, len(study.get_trials()))
+    assert waiting.wait(60) == 0
+    waiting.communicate()
+
+
+def test_a_study_that_is_not_made_whole_is_refused(begun: Place, elsewhere: Place) -> None:
+    made = optuna.create_study(storage=begun.url, study_name="half")
+    made.set_user_attr(SUBJECT, study_of(begun).user_attrs[SUBJECT])
+    half = elsewhere.command("worker", "--name", "half", "--storage", begun.url)
+    one_line(elsewhere.finish(half), 6, "study 'half' is not complete", "when `run` reports trials")
+    optuna.delete_study(storage=begun.url, study_name="half")
 
 
 def test_a_worker_without_the_study_or_its_data_is_refused(begun: Place, elsewhere: Place) -> None:
