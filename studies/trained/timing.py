@@ -38,6 +38,10 @@ class TimingDevice:
         self._options, self._client = options, client
         self.name = options.names[0]
         self.fingerprint: str = client.hello().fingerprint
+        self.way_out = "stop other programs, and repeat the command"
+        """What to do where a reading is not stable."""
+        if options.alone:
+            self.way_out = "stop other programs, or give --timing shared"
 
     def time(self, path: Path, shapes: Shapes) -> MeasureResult:
         """Compile a file and time it.
@@ -155,7 +159,7 @@ def time_in_turns(device: TimingDevice, files: Mapping[str, Path]) -> dict[str, 
     readings: dict[str, list[MeasureResult]] = {name: [] for name in files}
     for forwards in (True, False, False, True):
         for name in list(files)[:: 1 if forwards else -1]:
-            found = _stable(device, files[name], {}, "stop other programs, and repeat the command")
+            found = _stable(device, files[name], {})
             readings[name].append(found)
     return {name: _as_json(files[name], found) for name, found in readings.items()}
 
@@ -205,7 +209,6 @@ def _stable(
     device: TimingDevice,
     path: Path,
     shapes: Shapes,
-    way_out: str = "stop other programs, or give --timing shared",
 ) -> MeasureResult:
     from evaluators.latency.evaluator import MeasureError
 
@@ -216,7 +219,7 @@ def _stable(
     if not result.stable:
         raise MeasureError(
             f"{path.name} on {device.name}: no stable reading "
-            f"({'; '.join(result.instability_reasons)}); {way_out}"
+            f"({'; '.join(result.instability_reasons)}); {device.way_out}"
         )
     return result
 

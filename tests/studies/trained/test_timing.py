@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click.testing import Result
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
+from evaluators.latency.evaluator import MeasureError
 from studies.cli.app import app
 from studies.config.usage import UsageError
 from studies.trained.timing import (
@@ -55,6 +57,7 @@ class Device:
     stable: bool = True
     name: str = "board"
     fingerprint: str = "f"
+    way_out: str = "stop other programs"
     order: list[str] = field(default_factory=list)
 
     def time(self, path: Path, shapes: Any) -> Reading:
@@ -150,13 +153,23 @@ def network(path: Path, layers: int) -> Path:
     return path
 
 
+def stable(*arguments: str) -> Result:
+    """`fusion-nas time`, again where other work of this machine made its readings unstable."""
+    for _ in range(5):
+        done = CliRunner().invoke(app, ["time", *arguments])
+        if done.exit_code != MeasureError.exit_code:
+            break
+        assert "no stable reading" in done.output and "repeat the command" in done.output
+    return done
+
+
 def test_the_command_ends_with_10_for_a_network_four_times_its_baseline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FUSION_NAS_HOME", str(tmp_path / "home"))
     large, small = network(tmp_path / "large.onnx", 40), network(tmp_path / "small.onnx", 10)
     flags = ["--timing", "shared", "--baseline"]
-    slower = CliRunner().invoke(app, ["time", str(large), *flags, str(small), "--json"])
+    slower = stable(str(large), *flags, str(small), "--json")
     assert slower.exit_code == 10, slower.output
     found = json.loads(slower.stdout)
     assert (
@@ -164,7 +177,7 @@ def test_the_command_ends_with_10_for_a_network_four_times_its_baseline(
         and found["slowdown"]["low"] > 1.05
         and found["verdict"] == "slower"
     )
-    faster = CliRunner().invoke(app, ["time", str(small), *flags, str(large)])
+    faster = stable(str(small), *flags, str(large))
     assert faster.exit_code == 0 and "small.onnx on local:" in faster.stdout
     refused = CliRunner().invoke(app, ["time", str(small), "--tolerance", "-1"])
     assert refused.exit_code == 2
