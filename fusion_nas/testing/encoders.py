@@ -33,9 +33,9 @@ class EncoderCase:
         """The number of taps."""
         return len(self.encoder.widths)
 
-    def model(self, depth: int = 0) -> nn.Module:
-        """Return the first layers, or all; first weights are drawn from one seed."""
-        torch.manual_seed(0)
+    def model(self, depth: int = 0, seed: int = 0) -> nn.Module:
+        """Return the first layers, or all; first weights are drawn from `seed`."""
+        torch.manual_seed(seed)
         model = self.encoder.build(depth or self.depth, self.folder)
         assert isinstance(model, nn.Module), f"build gives a {type(model).__name__}, not a module"
         return model.eval()
@@ -88,8 +88,8 @@ def check_encoder(encoder: PluginEncoder, folder: Path | None = None) -> None:
 
     Shapes and widths of the taps are as declared; taps are what the layers put out, and the same
     for every depth that is built; first weights follow the seed; ONNX Runtime gives what torch
-    gives; samples do not depend on each other, nor texts on what stands in their padding; gradients
-    are finite and reach all weights. It takes seconds.
+    gives; samples do not depend on each other, nor texts on the ids in their padding; gradients are
+    finite and reach all weights. It takes seconds.
 
     Args:
         encoder: an instance of the class that the entry point names.
@@ -176,13 +176,17 @@ def check_depths(case: EncoderCase) -> None:
 
 
 def check_seed(case: EncoderCase) -> None:
-    """Its weights are the same for the same seed."""
+    """Its weights are the same for the same seed; first weights are others for another seed."""
     one, other = (case.model().state_dict() for _ in range(2))
     assert [*one] == [*other], "two modules have other weights"
     for name in one:
         assert torch.equal(one[name], other[name]), (
             f"{name} is drawn otherwise for the same torch.manual_seed"
         )
+    if case.folder is None:
+        first, others = (dict(case.model(seed=seed).named_parameters()) for seed in (0, 1))
+        differ = not first or any(not torch.equal(first[name], others[name]) for name in first)
+        assert differ, "its first weights are the same for another torch.manual_seed"
 
 
 def check_samples_alone(case: EncoderCase) -> None:
@@ -227,9 +231,9 @@ def check_onnx(case: EncoderCase) -> None:
 def check_gradients(case: EncoderCase) -> None:
     """Gradients are finite and reach all weights."""
     model = case.model().train()
-    sum(each.pow(2).mean() for each in case.taps(model, case.inputs())).backward()  # type: ignore[union-attr]
+    sum(each.pow(3).mean() for each in case.taps(model, case.inputs())).backward()  # type: ignore[union-attr]
     for name, weight in model.named_parameters():
-        reached = weight.grad is not None
+        reached = weight.grad is not None and bool((weight.grad != 0).any())
         assert reached, f"no gradient reaches {name}"
         finite = weight.grad is not None and bool(weight.grad.isfinite().all())
         assert finite, f"the gradient of {name} is not finite"
