@@ -83,7 +83,7 @@ def plugin_data_set(name: str) -> PluginDataSet:
 
 
 def why_unusable(name: str) -> str:
-    """Return why the plugin of this name cannot be used; empty where there is none such."""
+    """Return why the plugin of this name cannot be used; empty if none of this name failed."""
     return _plugins().failure(name)
 
 
@@ -117,7 +117,7 @@ def plugin_folder(name: str, kept: Path) -> Path:
 def folder_of(data_set: PluginDataSet, name: str, place: Path, here: str) -> Path:
     """Return a data folder, of this name, with the rows of a data set; kept under `place`.
 
-    Raises DataError, which begins with `here`; OSError where nothing can be written.
+    Raises DataError, whose text begins with `here`, and OSError if nothing can be written.
     """
     files = place / "files" / name
     files.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def folder_of(data_set: PluginDataSet, name: str, place: Path, here: str) -> Pat
 
 
 def _rows(data_set: PluginDataSet, files: Path, here: str) -> list[Row]:
-    """Return all rows, checked. Raises DataError, which begins with `here`."""
+    """Return all rows, checked. Raises DataError, whose text begins with `here`."""
     try:
         rows = list(data_set.rows(files))
     except DataError:
@@ -157,7 +157,7 @@ def _repeated_ids(rows: Sequence[Row]) -> list[str]:
 
 
 def _write(rows: Sequence[Row], modalities: Sequence[Modality], folder: Path) -> None:
-    """Write a data folder whole or not at all."""
+    """Write a data folder, all of it or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
     try:

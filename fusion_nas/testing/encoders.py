@@ -86,7 +86,7 @@ class Taps(nn.Module):
 def check_encoder(encoder: PluginEncoder, folder: Path | None = None) -> None:
     """Check that an encoder does what designs, training, export and timing rely on.
 
-    Shapes and widths of the taps are as declared; taps are what the layers put out, and the same
+    Shapes and widths of the taps are as declared; taps are the outputs of the layers, and the same
     for every depth that is built; first weights follow the seed; ONNX Runtime gives what torch
     gives; samples do not depend on each other, nor texts on the ids in their padding; gradients are
     finite and reach all weights. It takes seconds.
@@ -130,7 +130,7 @@ def check_shapes(case: EncoderCase) -> None:
 
 
 def check_class_tokens(case: EncoderCase) -> None:
-    """Class tokens are there at each tap or at none, as wide as the tap."""
+    """Each tap has a class token as wide as the tap, or none has one."""
     if case.encoder.modality == "text":
         return
     tokens = [token for _, token in case.model()(*case.inputs())]
@@ -142,7 +142,7 @@ def check_class_tokens(case: EncoderCase) -> None:
 
 
 def check_hidden_states(case: EncoderCase) -> None:
-    """Taps are what the layers put out; after the last one there may be a norm."""
+    """Taps are the outputs of the layers; a norm may follow the last one."""
     model = case.model()
     layers = getattr(model, "layers", None)
     fits = isinstance(layers, nn.ModuleList) and len(layers) == case.depth
@@ -190,7 +190,7 @@ def check_seed(case: EncoderCase) -> None:
 
 
 def check_samples_alone(case: EncoderCase) -> None:
-    """What it gives of a sample does not depend on the others of the batch."""
+    """The output for a sample does not depend on the others of the batch."""
     model, inputs = case.model(), case.inputs()
     together = case.taps(model, inputs)
     alone = [case.taps(model, tuple(part[k : k + 1] for part in inputs)) for k in range(BATCH)]
@@ -258,7 +258,7 @@ def _array(values: Tensor) -> Any:
 
 
 def _as_map(state: Tensor, tap: Tensor) -> Tensor:
-    """Tokens (B, N, C) of a layer as the feature map of its tap, what stands before them cut."""
+    """Tokens (B, N, C) of a layer as the feature map of its tap, tokens before the map left out."""
     if state.ndim != 3 or tap.ndim != 4:
         return state
     height, width = tap.shape[2:]
