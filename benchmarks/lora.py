@@ -89,7 +89,7 @@ def features_made(evaluator: QualityEvaluator, genotype: Genotype, space: Search
 
 
 def told(rows: list[Row], data: DataSet) -> dict[str, Any]:
-    """What the ways of training come to, and how they compare with frozen trunks."""
+    """Return the results of each way of training, and its gain over frozen trunks."""
     samples = data.split("test")
     ways = list(dict.fromkeys(row["way"] for row in rows))
     right: dict[str, Correct] = {
@@ -133,7 +133,7 @@ def rounded(value: float, low: float | None, high: float | None) -> dict[str, fl
 
 
 def main() -> None:
-    """Train what is not trained yet, and print what it came to."""
+    """Run the trainings that are missing, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
     parser.add_argument("--runs", type=Path, required=True)

@@ -68,12 +68,10 @@ def main() -> None:
     rows = rows[: asked.samples]
     inputs = [given(asked.data, row, set(graph.reads), asked.sounds) for row in rows]
     rules = {m: card["preprocessing"][m] for m in ("vision", "audio")}
-    filters = asked.export / predict.FILTERS
     found = compare(
         asked.export / predict.NETWORK,
         asked.export / card["with_preprocessing"]["file"],
         rules,
-        np.load(filters) if filters.is_file() else None,
         ((ways["host"].inputs(**each), graph.inputs(**each)) for each in inputs),
     )
     right = dict.fromkeys(ways, 0)

@@ -59,7 +59,7 @@ class Plugins(Generic[T]):
         return {p.name: p.origin for p in self.found if p.name in wanted and not p.failure}
 
     def failure(self, name: object) -> str:
-        """Return in words why the plugin of this name cannot be used; empty without such one."""
+        """Return in words why the plugin of this name cannot be used; empty if none failed."""
         for plugin in self.found:
             if plugin.name == name and plugin.failure:
                 return f"{name!r} of the plugin {plugin.origin} cannot be used: {plugin.failure}"

@@ -58,7 +58,7 @@ class PluginSource:
 
 @dataclass(frozen=True)
 class OfPlugin:
-    """Keeps to `Runtime` by the runtime of a plugin, which is imported when it is needed.
+    """Implements `Runtime` with the runtime of a plugin, which is imported when it is needed.
 
     Attributes:
         name: by which it is asked for.
@@ -71,7 +71,7 @@ class OfPlugin:
     load: Callable[[], PluginRuntime]
 
     def describe(self) -> RuntimeInfo:
-        """Say version and provider; which ONNX it takes it does not tell."""
+        """Return version and provider; the ONNX versions that it takes are not known."""
         try:
             return RuntimeInfo(self.name, self.version(), (self.load().provider,))
         except Unavailable as error:

@@ -20,6 +20,7 @@ from typing import ClassVar
 
 from evaluators.data.errors import DataError
 from evaluators.data.samples import SPLITS, Split
+from search_space.locks import NamedLock
 from search_space.modality import MODALITIES, Modality
 from search_space.plugins import NotUsable, Plugin, Plugins, load_plugins
 
@@ -64,8 +65,10 @@ class PluginDataSet(ABC):
         """Return all samples, the same each time.
 
         Args:
-            folder: kept for this data set and this version of its package; write here what has to
-                be drawn, unpacked or fetched, unless it is there.
+            folder: a cache folder of this data set and this version of its package, which one
+                process at a time uses. Write here what has to be drawn, unpacked or fetched, unless
+                it is there; write each file under a temporary name and rename it, so that an
+                interrupted run leaves no incomplete file.
         """
 
 
@@ -80,7 +83,7 @@ def plugin_data_set(name: str) -> PluginDataSet:
 
 
 def why_unusable(name: str) -> str:
-    """Return why the plugin of this name cannot be used; empty where there is none such."""
+    """Return why the plugin of this name cannot be used; empty if none of this name failed."""
     return _plugins().failure(name)
 
 
@@ -102,7 +105,7 @@ def plugin_folder(name: str, kept: Path) -> Path:
         kept: where folders and what plugins write are kept.
 
     Raises:
-        DataError: the plugin gives no rows, or rows that are none.
+        DataError: the plugin gives no rows, or rows that cannot be used.
     """
     origin = _plugins().origins([name])[name]
     place = kept / "plugins" / origin.replace(" ", "-")
@@ -114,10 +117,21 @@ def plugin_folder(name: str, kept: Path) -> Path:
 def folder_of(data_set: PluginDataSet, name: str, place: Path, here: str) -> Path:
     """Return a data folder, of this name, with the rows of a data set; kept under `place`.
 
-    Raises DataError, which begins with `here`; OSError where nothing can be written.
+    Raises DataError, whose text begins with `here`, and OSError if nothing can be written.
     """
     files = place / "files" / name
     files.mkdir(parents=True, exist_ok=True)
+    with NamedLock(place / f"{name}.lock"):  # other processes wait, and find the files written
+        rows = _rows(data_set, files, here)
+        said = json.dumps([asdict(row) for row in rows], default=str, sort_keys=True)
+        folder = place / hashlib.sha256(said.encode()).hexdigest()[:16] / name
+        if not (folder / LABELS).is_file():
+            _write(rows, data_set.modalities, folder)
+    return folder
+
+
+def _rows(data_set: PluginDataSet, files: Path, here: str) -> list[Row]:
+    """Return all rows, checked. Raises DataError, whose text begins with `here`."""
     try:
         rows = list(data_set.rows(files))
     except DataError:
@@ -126,17 +140,24 @@ def folder_of(data_set: PluginDataSet, name: str, place: Path, here: str) -> Pat
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{here}: its rows cannot be read ({said}); {CHECK}") from error
     problems = [problem for row in rows for problem in _problems(row, data_set.modalities)]
+    problems = problems or _repeated_ids(rows)
     if problems or not rows:
         raise DataError(f"{here}: {problems[0] if problems else 'it has no rows'}; {CHECK}")
-    said = json.dumps([asdict(row) for row in rows], default=str, sort_keys=True)
-    folder = place / hashlib.sha256(said.encode()).hexdigest()[:16] / name
-    if not (folder / LABELS).is_file():
-        _write(rows, data_set.modalities, folder)
-    return folder
+    return rows
+
+
+def _repeated_ids(rows: Sequence[Row]) -> list[str]:
+    """Return, in words, which rows have the id of an earlier row."""
+    first: dict[str, int] = {}
+    return [
+        f"rows {first[row.id]} and {number} have the same id {row.id!r}"
+        for number, row in enumerate(rows, 1)
+        if first.setdefault(row.id, number) != number
+    ]
 
 
 def _write(rows: Sequence[Row], modalities: Sequence[Modality], folder: Path) -> None:
-    """Write a data folder whole or not at all."""
+    """Write a data folder, all of it or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
     try:
@@ -158,9 +179,6 @@ def _write(rows: Sequence[Row], modalities: Sequence[Modality], folder: Path) ->
                 cells = {"mode": row.split, "image": pictures[row.image]}
                 table.writerow({**asdict(row), **cells})
         os.replace(made, folder)
-    except OSError:
-        if not (folder / LABELS).is_file():  # which another worker has written meanwhile
-            raise
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -56,12 +56,14 @@ class Transport(Protocol):
 class LocalTransport:
     """An agent that runs as a child process of this one."""
 
-    def __init__(self, command: Sequence[str], told: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
         """Start the process by its command; raises `DeviceLost` when that fails.
 
         Args:
             command: the agent's.
-            told: what its environment holds beside that of this process.
+            environment: variables that are set beside those of this process.
         """
         pipe = subprocess.PIPE
         try:
@@ -72,7 +74,7 @@ class LocalTransport:
                 stderr=pipe,
                 bufsize=0,
                 start_new_session=True,
-                env={**os.environ, **(told or {})},
+                env={**os.environ, **(environment or {})},
             )
         except OSError as error:
             raise DeviceLost(f"the agent did not start with {command[0]}: {error}") from error

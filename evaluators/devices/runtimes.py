@@ -24,7 +24,7 @@ def runtime_names() -> tuple[str, ...]:
 
 
 def why_unusable(name: str) -> str:
-    """Return why the plugin of this name cannot be used; empty where there is none such."""
+    """Return why the plugin of this name cannot be used; empty if none of this name failed."""
     return _plugins().failure(name)
 
 
@@ -39,7 +39,7 @@ def runtime_origins(name: str) -> dict[str, str]:
 
 
 def for_agent(name: str) -> PluginSource | None:
-    """Return what an agent on this machine is told of a plugin's runtime; None for others."""
+    """Return what is passed to a local agent for a plugin's runtime; None for others."""
     runtime = plugin_runtime(name)
     if runtime is None:
         return None

@@ -64,7 +64,7 @@ def adaptation_of(
     way_out = "so it takes no adapters: leave lora_rank out, or give another encoder"
     try:
         distances = _distances(network.eval(), given, expected, device)
-    except Exception as error:  # layers of others raise whatever they like
+    except Exception as error:  # layers of other libraries may raise anything
         raise EncoderError(
             f"encoder {named}: its layers cannot be run from a kept tap on ({first_line(error)}), "
             f"{way_out}"

@@ -68,10 +68,10 @@ def request(**changes: Any) -> MeasureRequest:
 def check_runtime(runtime: PluginRuntime) -> None:
     """Check that a plugin's runtime does what the agent relies on.
 
-    It says version and provider; the same seed gives the same outputs, and another seed others; its
-    outputs are those of ONNX Runtime; outputs that are NaN or infinite, operators that it does not
-    know and files that are no network are refused; a missing file, another provider and inputs that
-    are not the graph's are not the network's fault; the drift reference, which every job runs
+    It reports version and provider; the same seed gives the same outputs, and another seed others;
+    its outputs are those of ONNX Runtime; outputs that are NaN or infinite, unknown operators and
+    files that are no network are refused; a missing file, another provider and inputs that are not
+    the graph's are not reported as the network's fault; the drift reference, which every job runs
     beside the network, runs on it. It takes seconds.
 
     Args:
@@ -96,7 +96,7 @@ def check_runtime(runtime: PluginRuntime) -> None:
 
 
 def check_description(case: RuntimeCase) -> None:
-    """It says its version and providers, the same each time."""
+    """It reports its version and providers, the same each time."""
     info = case.runtime.describe()
     assert not info.problem, f"it cannot be loaded: {info.problem}"
     version = case.runtime.version()
@@ -174,7 +174,7 @@ def check_other_inputs(case: RuntimeCase) -> None:
 
 
 def check_drift_reference(case: RuntimeCase) -> None:
-    """The network that every job times beside the asked one runs on it."""
+    """The drift reference, which every job times beside its network, runs on it."""
     file = case.folder / "reference.onnx"
     file.write_bytes(reference_onnx(0))
     check_file(file, None)
@@ -203,7 +203,7 @@ RUNTIME_CHECKS: tuple[Callable[[RuntimeCase], None], ...] = (
     check_other_inputs,
     check_drift_reference,
 )
-"""What every runtime is held to, also those on a GPU; each raises AssertionError."""
+"""Checks that every runtime must pass, also those on a GPU; each raises AssertionError."""
 
 
 def _raised(kind: type[Exception], call: Callable[[], object], what: str) -> str:

@@ -1,4 +1,4 @@
-"""Trunks and shapes of encoders of plugins, seen to be what the plugins declare."""
+"""Trunks and shapes of encoders of plugins, checked against what the plugins declare."""
 
 from pathlib import Path
 

@@ -80,6 +80,14 @@ def is_encoder(name: str) -> bool:
     return name in _plugins().usable
 
 
+def names_plugin(given: str) -> bool:
+    """Whether NAME or NAME:FOLDER names the encoder of a plugin.
+
+    A folder of the same name comes first, as it does for data sets.
+    """
+    return not Path(given).expanduser().is_dir() and is_encoder(given.partition(":")[0])
+
+
 def why_unknown(name: str, package: str = "") -> str:
     """Return what to say of a name that no plugin has; `package` is known to have had it."""
     if failure := _plugins().failure(name):
@@ -92,13 +100,22 @@ def why_unknown(name: str, package: str = "") -> str:
 def spec_of_plugin(
     modality: Modality, given: str, weights: Weights | None = None
 ) -> EncoderSpec | None:
-    """Return the encoder that NAME or NAME:FOLDER names; None where no plugin has the name.
+    """Return the encoder that NAME or NAME:FOLDER names; None where that is no plugin's.
 
-    Weights are those of the folder; without one they are random. Raises EncoderError where the
-    plugin cannot be used, is of another modality or lacks the folder that is asked for.
+    A folder of the same name comes first. Weights are those of the folder after the colon; without
+    one they are random. Raises EncoderError where the plugin cannot be used, is of another modality
+    or lacks the folder that is asked for, and for a folder of its name that holds no encoder.
     """
     name, colon, source = given.partition(":")
     here = f"{modality} encoder {given}"
+    if (own := Path(given).expanduser()).is_dir():
+        if is_encoder(given) and not (own / "config.json").is_file():
+            origin = _plugins().origins([given])[given]
+            raise EncoderError(
+                f"{here}: the folder {own.resolve()} comes before the plugin {origin}, and holds "
+                "no config.json: to use the plugin, run in another working directory"
+            )
+        return None
     if failure := _plugins().failure(name):
         raise EncoderError(f"{modality} encoder {failure}")
     if name not in _plugins().usable:

@@ -56,7 +56,7 @@ def _check(spec: EncoderSpec, model: nn.Module) -> bool:
                 cast(Any, model).pooler = None  # as trunks have it
             again = model(input_ids=other, attention_mask=torch.ones_like(ids))
             whole = model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    except Exception as error:  # each architecture refuses in its own way
+    except Exception as error:  # architectures fail with different errors
         raise _refused(
             spec, model, f"it cannot be run on ids and a mask ({first_line(error)})"
         ) from error
@@ -82,7 +82,8 @@ def goes_on_from_taps(model: nn.Module, depth: int) -> bool:
     """Whether the last layer of a text encoder, run from the tap before it, gives what it gave.
 
     Only a trunk for which it does can be adapted: some models hand their layers more than states,
-    or project their embeddings. The model, of `depth` layers and with weights, is used up.
+    or project their embeddings. The model, of `depth` layers and with weights, cannot be used
+    afterwards.
     """
     if depth < 2 or not hasattr(model, "embeddings"):
         return False
@@ -99,7 +100,7 @@ def goes_on_from_taps(model: nn.Module, depth: int) -> bool:
             whole = trunk(ids, mask, (before, last))
             trunk.go_on_from(depth - 1)
             again = trunk(whole[before], mask, (last,))
-    except Exception:  # each architecture refuses in its own way
+    except Exception:  # architectures fail with different errors
         return False
     return _agree(again[last][mask.bool()], whole[last][mask.bool()])
 

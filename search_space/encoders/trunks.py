@@ -87,7 +87,7 @@ class LayerOutputs:
 
 
 class GivenStates(nn.Module):
-    """Stands in the place of a transformer's embeddings and gives the states it was handed."""
+    """Replaces a transformer's embeddings and returns given states."""
 
     def __init__(self, embeddings: nn.Module) -> None:
         super().__init__()

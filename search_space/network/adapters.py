@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 ALPHA = 16.0
 ADAPTERS_VERSION = 1
-"""Goes up whenever a rank comes to mean other adapters, or other first weights of them."""
+"""Increased whenever the adapters of a rank, or their first weights, change."""
 _NAME = "adapter"
 
 
@@ -53,7 +53,7 @@ class LowRank(nn.Module):
 
     @torch.no_grad()
     def merge(self, adapted: nn.Linear | nn.Conv2d) -> None:
-        """Add the update to the weight of the map, and leave it."""
+        """Add the update to the weight of the map, and remove the adapter."""
         adapted.weight += self.scale * (self.b @ self.a).view_as(adapted.weight)
         self._hook.remove()
         delattr(adapted, _NAME)
@@ -81,7 +81,7 @@ def adapt(layers: Iterable[nn.Module], rank: int, generator: torch.Generator) ->
 
 
 def merge(layers: Iterable[nn.Module]) -> None:
-    """Merge the adapters of the layers into their weights; none is left."""
+    """Merge the adapters of the layers into their weights, and remove them."""
     for layer in layers:
         for module in _linear_maps(layer):
             adapter = getattr(module, _NAME, None)

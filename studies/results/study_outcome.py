@@ -56,8 +56,9 @@ from studies.results.verdict import CorrectBySplit, summary_of, with_verdicts
 CONDITIONS, IDENTITY, SETTINGS, COMMAND = "conditions", "identity", "settings", "command"
 PROTOCOL = "training protocol"
 PLUGINS = "version of the plugins"
-ENCODER_PLUGINS = "version of the encoders' plugins"
 """In a study's identity: package and version of each operator that a plugin has."""
+ENCODER_PLUGINS = "version of the encoders' plugins"
+"""In a study's identity: package and version of each encoder that a plugin has."""
 SUBJECT, REFERENCES, TESTS = "subject", "references", "test"
 RIGHT = "right"
 """Of the test figures by trial: which samples were right. Of the study: the same of its references,

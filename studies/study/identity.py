@@ -18,7 +18,7 @@ from evaluators.onnx.builder import GRAPH_VERSION
 from evaluators.quality.cross_validation import FOLDS
 from evaluators.training.config import ADAPTERS
 from evaluators.training.loop import TRAINING_VERSION, Trunks
-from search_space.encoders.plugins import encoder_origins, is_encoder
+from search_space.encoders.plugins import encoder_origins, names_plugin
 from search_space.network.adapters import ADAPTERS_VERSION
 from search_space.operators.registry import origins
 from search_space.redaction import redacted_url
@@ -230,9 +230,10 @@ def from_anywhere(settings: Settings) -> Settings:
         return str(path.resolve()) if path.exists() else source
 
     def encoder(source: str) -> str:
+        if not names_plugin(source):
+            return absolute(source)
         name, colon, folder = source.partition(":")
-        of_plugin = bool(colon) and is_encoder(name)
-        return f"{name}:{absolute(folder)}" if of_plugin else absolute(source)
+        return f"{name}:{absolute(folder)}" if colon else name
 
     def absolute_study(given: str) -> str:
         name, at, file = given.rpartition("@")

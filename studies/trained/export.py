@@ -438,7 +438,7 @@ def _figures(kept: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pixel_rule(context: StudyContext, genotype: Genotype) -> dict[str, Any] | None:
-    """How a picture becomes `pixel_values`: squashed to a square, 0..1, normalised a channel."""
+    """How a picture becomes `pixel_values`: resized to a square, 0..1, normalised a channel."""
     if genotype.vision_encoder is None:
         return None
     spec = context.space.encoder(genotype.vision_encoder)

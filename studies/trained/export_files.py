@@ -127,7 +127,7 @@ def write_prepared(
     digest = write_with_preprocessing(whole, rules, filters, file)
     given = [_given(sample, genotype) for sample in _compared(samples, genotype)]
     rows = ((network.inputs(**each), network.inputs(**each, prepare=GRAPH)) for each in given)
-    differences = compare(whole, file, rules, filters, rows)
+    differences = compare(whole, file, rules, rows)
     return {"file": PREPARED, "sha256": digest, "differences": asdict(differences)}
 
 

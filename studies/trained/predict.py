@@ -416,7 +416,7 @@ class Network:
         return row, mask
 
     def _pixels(self, path: Path) -> Floats:
-        """(1, 3, S, S): upright, on white, squashed to a square, 0..1, normalised by channel."""
+        """(1, 3, S, S): upright, on white, resized to a square, 0..1, normalised by channel."""
         rule = self.card["preprocessing"]["vision"]
         pixels = _decoded(path, rule["size"]).transpose(2, 0, 1)[None]
         mean, std = (np.array(rule[k], np.float32).reshape(1, 3, 1, 1) for k in ("mean", "std"))

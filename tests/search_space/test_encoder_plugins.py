@@ -22,7 +22,13 @@ from search_space.design.encoder import EncoderError, EncoderSpec
 from search_space.encoders.features import Feature
 from search_space.encoders.loading import describe, describe_vocabulary, load_trunk
 from search_space.encoders.pixels import normalisation
-from search_space.encoders.plugins import GROUP, encoder_origins, plugin_encoder, spec_of_plugin
+from search_space.encoders.plugins import (
+    GROUP,
+    encoder_origins,
+    names_plugin,
+    plugin_encoder,
+    spec_of_plugin,
+)
 from search_space.encoders.sounds import sound_input, sound_recipe
 from search_space.space.named import load_space
 
@@ -231,6 +237,19 @@ def test_an_encoder_that_cannot_be_meant_is_refused(
     assert str(caught.value).startswith(words)
 
 
+def test_a_folder_of_the_name_comes_first(tiny: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "tiny-pixels"
+    own.mkdir()
+    with pytest.raises(EncoderError) as caught:
+        spec_of_plugin("vision", "tiny-pixels")
+    words = f"{own} comes before the plugin tiny-encoders 1.0, and holds no config.json: to use"
+    assert words in str(caught.value)
+    (own / "config.json").write_text('{"architecture": "resnet18"}', encoding="utf-8")
+    assert spec_of_plugin("vision", "tiny-pixels") is None and not names_plugin("tiny-pixels")
+    assert names_plugin("tiny-words") and names_plugin(f"tiny-pixels:{own}")
+
+
 def test_weights_that_are_nowhere_are_refused(tiny: Path) -> None:
     with pytest.raises(EncoderError, match="it has no weights of its own: give tiny-words:FOLDER"):
         spec_of_plugin("text", "tiny-words", "pretrained")
@@ -269,6 +288,10 @@ def spoilt(old: str, new: str, name: str) -> Any:
         ("self.layers = nn.ModuleList(nn.Conv", "self.blocks = nn.ModuleList(nn.Conv", "Pixels",
          "checking shapes raised AttributeError"),
         ("return Model()", "torch.seed(); return Model()", "Pixels", "is drawn otherwise for the"),
+        ("return Model()", "torch.manual_seed(5); return Model()", "Pixels",
+         "its first weights are the same for another torch.manual_seed"),
+        ("+ self.all(mean)", "+ 0 * self.all(mean)", "Words",
+         "no gradient reaches layers.0.all.weight"),
     ],
 )  # fmt: skip
 def test_the_checks_name_each_kind_of_fault(old: str, new: str, name: str, words: str) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from plugin_packages import on_path
 from runtime_contract import model
 from tiny import SPACE, Place, new_place, write_space
@@ -76,6 +77,26 @@ def test_the_example_passes_the_checks(installed: Path) -> None:
         runtime = plugin_runtime("onnx-reference")
         assert runtime is not None
         check_runtime(runtime)
+
+
+def test_the_example_takes_no_half_of_a_picture_as_drawn(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Image.Image.save
+
+    def interrupted(picture: Image.Image, file: Path, **_: object) -> None:
+        whole(picture, file)
+        os.truncate(file, 40)
+        raise KeyboardInterrupt
+
+    with on_path(installed):
+        stripes = plugin_data_set("stripes")
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Image.Image, "save", interrupted)
+            list(stripes.rows(tmp_path))
+        for row in stripes.rows(tmp_path):
+            assert row.image is not None
+            Image.open(row.image).load()
 
 
 def test_the_readme_of_the_example_is_ten_lines() -> None:

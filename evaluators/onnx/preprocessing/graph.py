@@ -10,10 +10,9 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
-from evaluators.onnx.preprocessing.nodes import Nodes
-from evaluators.onnx.preprocessing.picture import add_image, image_input
-from evaluators.onnx.preprocessing.sound import add_sound, sound_input
-from evaluators.onnx.versions import IR_VERSION, OPSET
+from evaluators.onnx.preprocessing.nodes import PREFIX, Nodes
+from evaluators.onnx.preprocessing.picture import IMAGE, add_image, image_input
+from evaluators.onnx.preprocessing.sound import SOUND, add_sound, sound_input
 from search_space.network.network import INPUTS
 
 Rules = Mapping[str, Mapping[str, Any] | None]
@@ -54,22 +53,21 @@ def write_with_preprocessing(
     return hashlib.sha256(content).hexdigest()
 
 
-def preparation(rules: Rules, filters: Filters | None) -> ModelProto:
-    """The preparation alone: from pictures and sounds to what the network reads."""
-    made, inputs = _preparation(rules, filters)
-    sizes = {"pixel_values": (3, *2 * (vision["size"],))} if (vision := rules.get("vision")) else {}
-    if audio := rules.get("audio"):
-        sizes["input_values"] = tuple(audio["size"])
-    given = [
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, *size))
-        for name, size in sizes.items()
-    ]
-    graph = helper.make_graph(
-        made.nodes, "preparation", list(inputs.values()), given, made.constants
-    )
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-    )
+def preparation(network: Path, whole: Path) -> ModelProto:
+    """Return the preparation that a written graph holds: its nodes up to the network's inputs.
+
+    Args:
+        network: the ONNX file of the network.
+        whole: the file that `write_with_preprocessing` wrote of it.
+    """
+    model = onnx.load(str(whole))
+    nodes = [node for node in model.graph.node if node.name.startswith(PREFIX)]
+    made = {name for node in nodes for name in node.output}
+    given = [entry for entry in onnx.load(str(network)).graph.input if entry.name in made]
+    read = [entry for entry in model.graph.input if entry.name in (IMAGE, SOUND)]
+    constants = [each for each in model.graph.initializer if each.name.startswith(PREFIX)]
+    graph = helper.make_graph(nodes, "preparation", read, given, constants)
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
 def _preparation(rules: Rules, filters: Filters | None) -> tuple[Nodes, dict[str, ValueInfoProto]]:

@@ -10,12 +10,14 @@ import numpy.typing as npt
 import onnxruntime
 
 from evaluators.onnx.artifacts import ParityError
-from evaluators.onnx.preprocessing.graph import Filters, Rules, preparation
+from evaluators.onnx.preprocessing.graph import Rules, preparation
 
 PIXEL_LEVELS = 2.0
 """Greatest difference of a pixel from Pillow's, in levels of 255: each direction is rounded."""
 SOUND_DIFFERENCE = 1e-3
 """Greatest difference of a prepared sound; logarithms of bands magnify rounding."""
+LOGIT_DIFFERENCE = 1e-4
+"""Greatest difference of a logit from the network's on the tensors that the graph prepared."""
 
 Fed = Mapping[str, npt.NDArray[Any]]
 _ROUNDING = 1e-3
@@ -49,40 +51,42 @@ def compare(
     network: Path,
     whole: Path,
     rules: Rules,
-    filters: Filters | None,
     rows: Iterable[tuple[Fed, Fed]],
 ) -> Differences:
     """Compare a graph with its preprocessing inside with the network, on this CPU.
+
+    The preparation is taken from the graph itself. The network, run on the tensors that it makes,
+    must give the logits of the graph.
 
     Args:
         network: the ONNX file of the network.
         whole: that of the network with its preprocessing.
         rules: how each modality is prepared.
-        filters: of log-mel bands.
         rows: of each sample what the network reads, prepared as for training, and what the graph
             with preprocessing reads.
 
     Raises:
-        ParityError: A pixel or a sound differs by more than the tolerance, or a logit is not
-            finite.
+        ParityError: A pixel, a sound or a logit differs by more than its tolerance, or a logit is
+            not finite.
     """
-    prepare = _session(preparation(rules, filters).SerializeToString())
+    prepare = _session(preparation(network, whole).SerializeToString())
     names = [entry.name for entry in prepare.get_outputs()]
     needed = [entry.name for entry in prepare.get_inputs()]
-    sessions = _session(str(network)), _session(str(whole))
+    plain, complete = _session(str(network)), _session(str(whole))
     apart: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in names}
     logits: list[list[npt.NDArray[np.float64]]] = []
     for read, raw in rows:
         made = prepare.run(names, {name: raw[name] for name in needed})
         for name, values in zip(names, made, strict=True):
             apart[name].append(np.abs(values.astype(np.float64) - read[name]))
+        own = {**read, **dict(zip(names, made, strict=True))}
         found = [
             session.run(["logits"], dict(fed))[0][0].astype(np.float64)
-            for session, fed in zip(sessions, (read, raw), strict=True)
+            for session, fed in ((plain, read), (complete, raw), (plain, own))
         ]
         logits.append(found)
     pixels, sound = _levels(apart.get("pixel_values"), rules), apart.get("input_values")
-    given = np.array(logits)  # (samples, 2, classes)
+    given = np.array(logits)  # (samples, 3, classes)
     if not np.isfinite(given).all():
         raise ParityError(
             "the graph with preprocessing gives logits that are not finite; nothing was written"
@@ -98,7 +102,7 @@ def compare(
         probability=float(np.abs(odds[:, 0] - odds[:, 1]).max()),
         classes=int((given[:, 0].argmax(1) != given[:, 1].argmax(1)).sum()),
     )
-    _check(differences)
+    _check(differences, float(np.abs(given[:, 1] - given[:, 2]).max()))
     return differences
 
 
@@ -119,14 +123,21 @@ def _levels(
     return levels * np.array(rule["std"], np.float64).reshape(1, 1, 3, 1, 1)
 
 
-def _check(found: Differences) -> None:
-    """Raises ParityError for a difference over its tolerance."""
-    for what, value, allowed in (
-        ("a pixel", found.pixel_levels, PIXEL_LEVELS + _ROUNDING),
-        ("a prepared sound", found.sound, SOUND_DIFFERENCE),
+def _check(found: Differences, own_logit: float) -> None:
+    """Raise ParityError for a difference over its tolerance.
+
+    Args:
+        found: from the network on inputs that were prepared as for training.
+        own_logit: of a logit from the network's on inputs that the graph prepared.
+    """
+    as_trained = "that of training"
+    for what, value, allowed, other in (
+        ("a pixel", found.pixel_levels, PIXEL_LEVELS + _ROUNDING, as_trained),
+        ("a prepared sound", found.sound, SOUND_DIFFERENCE, as_trained),
+        ("a logit", own_logit, LOGIT_DIFFERENCE, "that of the network on the same tensors"),
     ):
         if value is not None and not value <= allowed:
             raise ParityError(
                 f"the graph with preprocessing: {what} differs by {value:.3g} (allowed "
-                f"{allowed:.3g}) from that of training; nothing was written. please report it"
+                f"{allowed:.3g}) from {other}; nothing was written. please report it"
             )

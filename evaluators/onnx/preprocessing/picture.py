@@ -19,7 +19,7 @@ def image_input() -> ValueInfoProto:
 def add_image(nodes: Nodes, rule: Mapping[str, Any], to: str) -> None:
     """Add the nodes that make float32 (1, 3, S, S) of a picture.
 
-    The picture is squashed to a square by an antialiased bilinear filter in 8 bits, as Pillow's
+    The picture is resized to a square by an antialiased bilinear filter in 8 bits, as Pillow's
     `resize` does it, brought to 0..1 and normalised by channel. `exclude_outside` has the filter
     leave out what lies beyond the border; Pillow does so too, and the operator's default repeats
     the border. Values differ from Pillow's by rounding: one or two of 255 levels.

@@ -46,7 +46,7 @@ class OnnxReference(PluginRuntime):
 
 
 class ReferenceSession:
-    """Keeps to `device_agent.runtime.Session`."""
+    """Implements `device_agent.runtime.Session`."""
 
     def __init__(self, evaluator: Any, request: MeasureRequest) -> None:
         self._evaluator = evaluator

@@ -36,4 +36,7 @@ class Stripes(PluginDataSet):
 
         line = np.where(np.arange(SIDE) % period < period / 2, tint, 32).astype(np.uint8)
         plane = np.tile(line, (SIDE, 1))
-        Image.fromarray(plane if upright else plane.T).convert("RGB").save(file)
+        # Renamed when it is complete: an interrupted run leaves no half of a picture as `file`.
+        part = file.with_name(f"part-{file.name}")
+        Image.fromarray(plane if upright else plane.T).convert("RGB").save(part)
+        part.replace(file)

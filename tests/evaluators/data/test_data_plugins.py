@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 from plugin_packages import on_path, write_package
 from tiny import write_data
 
@@ -172,7 +173,7 @@ class Wandering(Given):
     ("data_set", "words"),
     [
         (Given(each for each in good() if each.split != "test"), "no row has mode test"),
-        (Given([*good(), good()[0]]), "id 'train0' is already in row 2"),
+        (Given([*good(), good()[0]]), "rows 1 and 13 have the same id 'train0'"),
         (Given([]), "Given: it has no rows"),
         (Given([*good(), Row("x", "a", "train")]), "sample x has no text, and text is declared"),
         (Given(Row(r.id, r.label, r.split, "alike") for r in good()), "text is alike in all"),
@@ -183,6 +184,30 @@ def test_the_checks_name_each_kind_of_fault(data_set: PluginDataSet, words: str)
     with pytest.raises(AssertionError) as caught:
         check_data_set(data_set)
     assert words in str(caught.value)
+
+
+def test_equal_ids_of_rows_with_sounds_are_refused(tmp_path: Path) -> None:
+    class Heard(Given):
+        modalities = ("text", "audio")
+
+    sound = tmp_path / "tone.wav"
+    sound.touch()
+    rows = [Row(r.id, r.label, r.split, r.text, sound=sound) for r in good()]
+    repeated = Heard([*rows, rows[0]])
+    with pytest.raises(DataError, match="heard: rows 1 and 13 have the same id 'train0'"):
+        folder_of(repeated, "heard", tmp_path, "heard")
+    with pytest.raises(AssertionError, match="Heard: rows 1 and 13 have the same id 'train0'"):
+        check_data_set(repeated)
+
+
+def test_one_process_at_a_time_asks_for_the_rows(tmp_path: Path) -> None:
+    class Locked(Given):
+        def rows(self, folder: Path) -> Iterable[Row]:
+            with pytest.raises(Timeout):
+                FileLock(tmp_path / "given.lock").acquire(timeout=0)
+            return super().rows(folder)
+
+    folder_of(Locked(good()), "given", tmp_path, "given")
 
 
 def test_a_picture_that_rows_share_is_one_group(source: Path, tmp_path: Path) -> None:

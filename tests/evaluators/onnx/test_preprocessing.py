@@ -1,5 +1,6 @@
 """A graph prepares pictures and sounds as training does, within the tolerance that it states."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,12 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from evaluators.onnx.artifacts import ParityError
-from evaluators.onnx.preprocessing.graph import preparation, write_with_preprocessing
+from evaluators.onnx.preprocessing.graph import (
+    Filters,
+    Rules,
+    preparation,
+    write_with_preprocessing,
+)
 from evaluators.onnx.preprocessing.parity import (
     PIXEL_LEVELS,
     SOUND_DIFFERENCE,
@@ -25,10 +31,21 @@ LOG_MEL = hugging("mobilenet_v2", {"num_channels": 1, "depth_multiplier": 0.35})
 CLICK = np.eye(1, 50, dtype=np.float32)[0]
 SOUNDS = {"a tone": tone(440), "noise": noise(60_000), "a click": CLICK}
 RULE = {"size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.5, 0.25, 0.2]}
+PIXELS = (32, 32)
 PICTURES = ((32, 32), (40, 31), (300, 100), (97, 700), (1, 1), (480, 640))
 
 
-def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+def prepared_by(
+    folder: Path, rules: Rules, filters: Filters | None = None
+) -> onnxruntime.InferenceSession:
+    """The preparation inside a written graph."""
+    (modality,) = rules
+    name = {"vision": "pixel_values", "audio": "input_values"}[modality]
+    size = (3, *PIXELS) if modality == "vision" else rules[modality]["size"]
+    plain = network(folder / "network.onnx", "Identity", name, size)
+    whole = folder / "whole.onnx"
+    write_with_preprocessing(plain, rules, filters, whole)
+    model = preparation(plain, whole)
     onnx.checker.check_model(model)
     providers = ["CPUExecutionProvider"]
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=providers)
@@ -36,8 +53,7 @@ def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 def as_training(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Float32 (1, 3, S, S) of a picture, by Pillow and numpy."""
-    size = (RULE["size"], RULE["size"])
-    square = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+    square = np.asarray(Image.fromarray(picture).resize(PIXELS, Image.Resampling.BILINEAR))
     mean, std = (np.array(RULE[key], np.float32) for key in ("mean", "std"))
     values = (square.astype(np.float32) / np.float32(255) - mean) / std
     return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
@@ -51,8 +67,10 @@ def smooth(height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("size", PICTURES)
-def test_a_picture_of_any_size_is_within_two_levels_of_pillows(size: tuple[int, int]) -> None:
-    prepare = session(preparation({"vision": RULE}, None))
+def test_a_picture_of_any_size_is_within_two_levels_of_pillows(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    prepare = prepared_by(tmp_path, {"vision": RULE})
     drawn = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     levels = 255 * np.array(RULE["std"]).reshape(1, 3, 1, 1)
     for picture, allowed in ((drawn, PIXEL_LEVELS), (smooth(*size), 1.0)):
@@ -63,11 +81,11 @@ def test_a_picture_of_any_size_is_within_two_levels_of_pillows(size: tuple[int, 
 
 @pytest.mark.parametrize("sound", list(SOUNDS))
 @pytest.mark.parametrize("name", ["wav2vec2", "whisper", "log-mel bands"])
-def test_a_sound_is_prepared_as_training_reads_it(name: str, sound: str) -> None:
+def test_a_sound_is_prepared_as_training_reads_it(name: str, sound: str, tmp_path: Path) -> None:
     spec = {**OWN_EXTRACTOR, "log-mel bands": LOG_MEL}[name]
     recipe = sound_recipe(spec)
     assert recipe is not None
-    prepare = session(preparation({"audio": recipe[0]}, recipe[1]))
+    prepare = prepared_by(tmp_path, {"audio": recipe[0]}, recipe[1])
     samples = (32_767 * SOUNDS[sound]).astype(np.int16)
     (made,) = prepare.run(None, {"sound": samples})
     expected = sound_input(spec).of(samples.astype(np.float32) / np.float32(32_768))
@@ -75,27 +93,34 @@ def test_a_sound_is_prepared_as_training_reads_it(name: str, sound: str) -> None
     assert np.abs(made[0] - expected).max() < SOUND_DIFFERENCE
 
 
-def network(file: Path) -> Path:
-    """Writes a network of three classes, the means of the channels."""
-    mean = helper.make_node("GlobalAveragePool", ["pixel_values"], ["means"])
-    flat = helper.make_node("Flatten", ["means"], ["logits"])
-    shape = (1, 3, RULE["size"], RULE["size"])
-    read = helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, shape)
-    given = helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, 3))
-    graph = helper.make_graph([mean, flat], "means", [read], [given])
+def network(
+    file: Path,
+    kind: str = "GlobalAveragePool",
+    name: str = "pixel_values",
+    size: Sequence[int] = (3, *PIXELS),
+) -> Path:
+    """Write a network of one operator, whose values are the logits."""
+    nodes = [
+        helper.make_node(kind, [name], ["values"]),
+        helper.make_node("Flatten", ["values"], ["logits"]),
+    ]
+    read = helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, *size))
+    given = helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, "classes"))
+    graph = helper.make_graph(nodes, "network", [read], [given])
     opsets = [helper.make_opsetid("", 18)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), str(file))
     return file
 
 
-def compared(folder: Path, rule: dict[str, object]) -> Differences:
-    """A network with the preparation of `rule` before it, compared with that of RULE."""
+def compared(folder: Path, rule: dict[str, object], kind: str = "GlobalAveragePool") -> Differences:
+    """A network, compared with one that has the preparation of `rule` before it."""
     plain, whole = network(folder / "network.onnx"), folder / "whole.onnx"
-    write_with_preprocessing(plain, {"vision": rule}, None, whole)
+    after = network(folder / "after.onnx", kind)
+    write_with_preprocessing(after, {"vision": rule}, None, whole)
     onnx.checker.check_model(str(whole))
     pictures = [smooth(*size) for size in PICTURES]
     rows = [({"pixel_values": as_training(each)}, {"image": each}) for each in pictures]
-    return compare(plain, whole, {"vision": rule}, None, rows)
+    return compare(plain, whole, {"vision": RULE}, rows)
 
 
 def test_the_network_gives_what_it_gives_on_prepared_inputs(tmp_path: Path) -> None:
@@ -106,9 +131,14 @@ def test_the_network_gives_what_it_gives_on_prepared_inputs(tmp_path: Path) -> N
     assert found.logit < 0.01 and found.probability < 0.01
 
 
-def test_another_preparation_is_refused(tmp_path: Path) -> None:
+def test_a_written_graph_that_prepares_by_another_rule_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"a pixel differs by 1\d+ .allowed 2"):
         compared(tmp_path, {**RULE, "mean": [0.5, 0.4, 0.7]})
+
+
+def test_a_written_graph_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match=r"a logit differs by .* network on the same tensors"):
+        compared(tmp_path, RULE, kind="GlobalMaxPool")
 
 
 def test_logits_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
@@ -121,4 +151,4 @@ def test_logits_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     model.graph.node.append(helper.make_node("Div", ["finite", "zero"], ["logits"]))
     onnx.save(model, str(broken))
     with pytest.raises(ParityError, match="not finite"):
-        compare(tmp_path / "network.onnx", broken, {"vision": RULE}, None, rows)
+        compare(tmp_path / "network.onnx", broken, {"vision": RULE}, rows)

@@ -6,15 +6,17 @@ from typing import Any
 
 import optuna
 import pytest
+from plugin_packages import on_path, write_package
 
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.training.config import TrainingProtocol
+from search_space.encoders.plugins import GROUP, spec_of_plugin
 from studies.config.options import DeviceOptions
 from studies.config.settings import Settings, load_settings
 from studies.infra.storage import open_storage
 from studies.results.study_outcome import CONDITIONS, IDENTITY, PROTOCOL, SETTINGS
 from studies.study.context import StudyContext
-from studies.study.identity import EVERY_STAGE, SEARCHES, note_search
+from studies.study.identity import EVERY_STAGE, SEARCHES, from_anywhere, note_search
 from studies.study.lookup import remove_stored_passwords, stored_protocol
 
 
@@ -46,6 +48,39 @@ def test_other_stages_are_told_after_those_of_the_beginning() -> None:
     assert said["sampler"] == "tpe, seed 0"
     began, then = said["stages"].split("; then ")
     assert began == EVERY_STAGE and then.startswith("trained: after a closed-form probe")
+
+
+def test_an_encoder_is_stored_as_it_is_read(tmp_path: Path, monkeypatch: Any) -> None:
+    """A plugin by its name; a folder of that name comes first, and is stored by its path."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    code = (
+        "from fusion_nas.encoders import PluginEncoder\n"
+        "class E(PluginEncoder):\n"
+        "    modality, widths, image_size = 'vision', (4,), 32\n"
+        "    def build(self, depth, folder): ..."
+    )
+    entries = "stored-first = stored_first:E\nstored-also = stored_first:E"
+    write_package(folder, "stored-first", code, entries, group=GROUP)
+    monkeypatch.chdir(tmp_path)
+    for each in ("stored-first", "weights"):
+        (tmp_path / each).mkdir()
+        (tmp_path / each / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "stored-also").touch()
+    given = ("stored-first", "stored-also", "stored-also:weights")
+    with on_path(folder):
+        found = from_anywhere(settings("tpe", vision_encoders=given)).space.vision_encoders
+        read = [spec_of_plugin("vision", each) for each in given]
+    assert found == (
+        str(tmp_path / "stored-first"),
+        "stored-also",
+        f"stored-also:{tmp_path / 'weights'}",
+    )
+    assert [spec and spec.source for spec in read] == [
+        None,
+        "stored-also",
+        str(tmp_path / "weights"),
+    ]
 
 
 def test_a_study_that_goes_on_as_it_was_stays_as_it_was_stored() -> None:
