@@ -258,7 +258,7 @@ def test_a_hostile_network_is_refused_before_any_runtime_is_called(
 ) -> None:
     content, words = HOSTILE[what]
     runtime = Noting()
-    monkeypatch.setattr(job_module, "RUNTIMES", {"onnxruntime": runtime})
+    monkeypatch.setattr(job_module, "runtimes", lambda: {"onnxruntime": runtime})
     asked = job(tmp_path, content)
     result = measure(asked)
     assert runtime.calls == [] and result.status is Status.ERROR
@@ -272,7 +272,7 @@ def test_a_plain_network_is_given_to_the_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = Noting()
-    monkeypatch.setattr(job_module, "RUNTIMES", {"onnxruntime": runtime})
+    monkeypatch.setattr(job_module, "runtimes", lambda: {"onnxruntime": runtime})
     assert measure(job(tmp_path, model())).reason == "it saw the network"
     assert runtime.calls == ["version", "prepare"]
 
