@@ -21,6 +21,7 @@ from PIL import Image
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.store import EvaluationStore
 from search_space.design.genotype import Genotype
+from search_space.errors import DEVICE
 from search_space.space.named import load_space
 from search_space.space.paper import seeded_designs
 from search_space.space.space import SearchSpace
@@ -164,6 +165,14 @@ class Place:
     def finish(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
         return commands.finish(command, self.folder, self.environment(), COMMAND_S)
+
+    def finish_stable(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """As `finish`, again where other work on this machine made readings unstable."""
+        for _ in range(5):
+            done = self.finish(command)
+            if done.returncode != DEVICE or "no stable reading" not in done.stderr:
+                break
+        return done
 
     def start(self, command: Sequence[str]) -> commands.Started:
         """Starts a command in a process group of its own."""

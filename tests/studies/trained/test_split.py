@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture(scope="module")
 def exported(place: Place) -> Path:
     """The export of the published early design, which attends over tokens, with its parts."""
-    done = place.finish(place.command("export", "2", "--out", "early", "--split"))
+    done = place.finish_stable(place.command("export", "2", "--out", "early", "--split"))
     assert done.returncode == 0, done.stderr
     assert "parts: text " in done.stdout and " ms on local; whole " in done.stdout
     return place.folder / "early"

@@ -31,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def exported(place: Place) -> Path:
     """The export of the published early design with its parts and its preprocessing."""
     given = ("export", "2", "--out", "early", "--split", "--with-preprocessing")
-    done = place.finish(place.command(*given))
+    done = place.finish_stable(place.command(*given))
     assert done.returncode == 0, done.stderr
     assert "with-preprocessing.onnx: pixels differ from Pillow's by at most " in done.stdout
     return place.folder / "early"
