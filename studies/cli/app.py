@@ -399,7 +399,8 @@ def worker(
 ) -> None:
     """Join a study with one more worker, from this host or another one, until it has its total.
 
-    The settings are the study's. Flags say where its data, encoders and devices are on this host.
+    Flags say where data, encoders and devices are on this host; in place of the defaults that they
+    name, what is not given is as in the study.
     """
     with errors():
         given = {
