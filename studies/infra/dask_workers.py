@@ -33,7 +33,14 @@ class ClusterError(FusionNasError):
 
 
 class WorkerError(FusionNasError):
-    """No worker of a Dask cluster came to the end; the exit code is that of the last error."""
+    """A worker of a Dask cluster did not come to the end; the exit code is that of its error."""
+
+    exit_code = USAGE
+
+    def __init__(self, message: str = "", hint: str = "", code: int | None = None) -> None:
+        super().__init__(message, hint)
+        if code is not None:
+            self.exit_code = code  # type: ignore[misc]
 
 
 class DaskWorkers:
@@ -81,12 +88,11 @@ class DaskWorkers:
         with self._arrival:
             self._arrival.wait_for(lambda: self._received >= sent, REPORTS_IN_S)
         if len(failures) == len(self._futures):
-            last = WorkerError(
+            raise WorkerError(
                 f"no worker of the Dask cluster came to the end: {failures[-1]}",
                 "the same command goes on from here",
+                getattr(failures[-1], "exit_code", None),
             )
-            last.exit_code = getattr(failures[-1], "exit_code", USAGE)  # type: ignore[misc]
-            raise last
 
     def stop(self) -> None:
         """Cancel the tasks that still run; their trials are left to the next run."""
@@ -124,10 +130,8 @@ class _Task:
             pass
         except Exception as error:
             # Dask logs and pickles it: without arguments and causes, which may hold a password.
-            failure = WorkerError(" ".join(str(error).split()) or type(error).__name__)
-            code = getattr(error, "exit_code", None)
-            failure.exit_code = USAGE if code is None else code  # type: ignore[misc]
-            raise failure from None
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise WorkerError(text, code=getattr(error, "exit_code", None)) from None
         return reporter.sent
 
 
