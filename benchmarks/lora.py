@@ -140,7 +140,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--known", action="store_true", help="train nothing, tell what is known")
+    parser.add_argument(
+        "--known", action="store_true", help="train nothing, print the stored figures"
+    )
     parser.add_argument("--sets", nargs="*", default=SETS)
     args = parser.parse_args()
     torch.set_num_threads(1)

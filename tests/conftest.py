@@ -51,7 +51,7 @@ def _short_readings() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _frozen_heap() -> None:
-    """Garbage collection leaves out what there is before a module's tests.
+    """Exclude what exists before the tests of a module from garbage collection.
 
     Every timing begins with a collection. Over all that the tests import it takes half a second.
     """

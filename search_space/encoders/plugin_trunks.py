@@ -13,7 +13,7 @@ from search_space.encoders.trunks import MapTrunk, PluginMapTrunk, PluginTextTru
 
 CHECK = "fusion_nas.testing.check_encoder says what a plugin must do"
 TOKENS = 8
-"""Of the texts that tell whether an encoder is causal, at most."""
+"""Most texts that an encoder is run on to find out whether it is causal."""
 
 
 def plugin_trunk(spec: EncoderSpec, depth: int, seed: int = 0) -> nn.Module:

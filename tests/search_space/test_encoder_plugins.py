@@ -265,9 +265,9 @@ def test_the_checks_accept_an_encoder_that_works(tiny: Path, name: str) -> None:
     check_encoder(plugin_encoder(name))
 
 
-def spoilt(old: str, new: str, name: str) -> Any:
+def with_change(old: str, new: str, name: str) -> Any:
     assert old in CODE, old
-    scope: dict[str, Any] = {"__name__": "spoilt"}
+    scope: dict[str, Any] = {"__name__": "with_change"}
     exec(CODE.replace(old, new), scope)
     return scope[name]()
 
@@ -296,5 +296,5 @@ def spoilt(old: str, new: str, name: str) -> Any:
 )  # fmt: skip
 def test_the_checks_name_each_kind_of_fault(old: str, new: str, name: str, words: str) -> None:
     with pytest.raises(AssertionError) as caught:
-        check_encoder(spoilt(old, new, name))
+        check_encoder(with_change(old, new, name))
     assert words in str(caught.value)
