@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from evaluators.data.errors import DataError
-from evaluators.data.samples import DataSet, Sample, Split
+from evaluators.data.samples import DataSet, Sample, Split, class_counts
 
 Part = Mapping[str, int]
 """Part 0..folds-1 of each sample, by its id."""
@@ -79,8 +79,7 @@ def group_of(sample: Sample) -> str:
 
 def _counts(samples: Sequence[Sample], classes: int) -> list[int]:
     """All samples, then those of each class."""
-    labels = [sample.label for sample in samples]
-    return [len(labels), *(labels.count(index) for index in range(classes))]
+    return [len(samples), *class_counts(samples, classes)]
 
 
 def _cost(held: Sequence[int], added: Sequence[int], totals: Sequence[int]) -> float:

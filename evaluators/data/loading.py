@@ -12,9 +12,9 @@ from evaluators.data.errors import DataError, short
 from evaluators.data.faults import summary
 from evaluators.data.generative import scenes
 from evaluators.data.generative import statements as shape_statements
-from evaluators.data.layouts.entries import Entry, Layout
+from evaluators.data.layouts.entries import Entry, Labels, Layout
 from evaluators.data.layouts.finding import Found
-from evaluators.data.samples import BOTH, SPLITS, DataSet, Dropped, Kind, Sample
+from evaluators.data.samples import BOTH, SPLITS, DataSet, Dropped, Kind, Sample, class_counts
 from search_space.modality import Modality
 
 MARK = "rendered.json"
@@ -109,9 +109,9 @@ def _nothing_emptied(
 ) -> None:
     """Raises DataError for a split without samples, or a class without training samples."""
     filled = {sample.split for sample in samples}
-    trained = {sample.label for sample in samples if sample.split == "train"}
+    trained = class_counts([s for s in samples if s.split == "train"], len(classes))
     empty = [split for split in SPLITS if split not in filled]
-    lost = [short(name) for index, name in enumerate(classes) if index not in trained]
+    lost = [short(name) for name, count in zip(classes, trained, strict=True) if not count]
     if not empty and not lost:
         return
     of = "" if empty else f" of class {', '.join(lost)}"
@@ -132,6 +132,7 @@ def _sample(entry: Entry, picture: Found | None, sound: Found | None) -> Sample:
         split=entry.split,
         image=picture.path if picture else None,
         sound=sound.path if sound else None,
+        labels=entry.labels,
     )
 
 
@@ -142,9 +143,8 @@ def _note(checked: Checked) -> str:
     if labels.layout == "clips":
         note += "; non-negative means a score of 0 or more"
     else:
-        note += (
-            f"{' per sample' if labels.layout == 'folder' else ''}, {len(labels.classes)} classes"
-        )
+        note += " per sample" if labels.layout == "folder" else ""
+        note += _how_many_classes(labels)
     if checked.dropped:
         rows = len(labels.entries)
         wanted = " or ".join(_WANTED[modality] for modality in read if modality in _WANTED)
@@ -157,6 +157,17 @@ def _note(checked: Checked) -> str:
     for name in sorted({entry.id for entry in labels.entries} & odd.keys()):
         note += f"; {name}: {odd[name]}"
     return note + "."
+
+
+def _how_many_classes(labels: Labels) -> str:
+    sets = [entry.labels for entry in labels.entries if entry.labels is not None]
+    if not sets:
+        return f", {len(labels.classes)} classes"
+    mean = sum(map(len, sets)) / len(sets)
+    return (
+        f", any number of {len(labels.classes)} classes each ({mean:.2f} on average); accuracy is "
+        "subset accuracy, so a sample is right where all of its classes are"
+    )
 
 
 def _what_is_read(layout: Layout, read: Sequence[Modality]) -> str:
@@ -191,7 +202,8 @@ def _fingerprint(
         said = [list(checked.modalities), summary(checked.faults)]
         digest.update(b"\n" + json.dumps(said).encode())
     for sample, picture, sound in zip(samples, pictures, sounds, strict=True):
-        row = [sample.id, sample.group, sample.text, sample.label, sample.score, sample.split]
+        label = sample.label if sample.labels is None else list(sample.labels)
+        row = [sample.id, sample.group, sample.text, label, sample.score, sample.split]
         row.append(picture.key if picture else "")
         if sound:
             row.append(sound.key)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ DRAWN: tuple[Kind, ...] = ("rendered", "shapes")
 """Kinds that are drawn from a seed, and say nothing about real data."""
 FaultKind = Literal["two splits", "fold", "stranger", "count", "picture", "sound"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+SEVERAL = -1
+"""In the place of a label where a sample has any number of classes: no class has this index."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Sample:
     """What folds must not cut through: the video, the dialogue, the image, or the id itself."""
     text: str
     label: int
-    """Index into the classes of the data set."""
+    """Index into the classes of the data set; SEVERAL where `labels` are given."""
     score: float | None
     """Sentiment in -3..3, only in MOSI's layout."""
     split: Split
@@ -50,6 +53,8 @@ class Sample:
     """By which the picture is spoilt, in this order; empty but for data spoilt on purpose."""
     sound: Path | None = None
     """Absolute path of a WAV file (one channel, 16 kHz, 16 bits); None where none was read."""
+    labels: tuple[int, ...] | None = None
+    """Of multi-label data: indices of all its classes, ascending, empty for none; else None."""
 
     @property
     def picture(self) -> Path:
@@ -117,6 +122,11 @@ class DataSet:
     """Of a fold: the fingerprint of the data that it was cut from, whose contents it shares."""
 
     @property
+    def multi_label(self) -> bool:
+        """Whether a sample has any number of classes, not exactly one."""
+        return any(sample.labels is not None for sample in self.samples[:1])
+
+    @property
     def contents(self) -> str:
         """The fingerprint of the data that ids are looked up in: alike for all folds of a set."""
         return self.cut_from or self.fingerprint
@@ -129,14 +139,16 @@ class DataSet:
 
     def counts(self, split: Split) -> tuple[int, ...]:
         """Samples of each class in one split, in the order of `classes`."""
-        labels = [sample.label for sample in self.split(split)]
-        return tuple(labels.count(index) for index in range(len(self.classes)))
+        return class_counts(self.split(split), len(self.classes))
 
     def majority(self, split: Split) -> tuple[int, float]:
         """The most frequent class of one split (the first of equals) and its share, 0..1.
 
-        Raises ValueError for a split without samples.
+        Raises ValueError for a split without samples and for multi-label data, see
+        `most_frequent_share`.
         """
+        if self.multi_label:
+            raise ValueError(f"{self.name} is multi-label: no single class answers a sample")
         counts = self.counts(split)
         if not sum(counts):
             raise ValueError(f"split {split!r} has no samples, so no majority class")
@@ -166,3 +178,24 @@ class DataSet:
     def groups(self, split: Split) -> tuple[str, ...]:
         """The distinct groups of one split, sorted."""
         return tuple(sorted({sample.group for sample in self.split(split)}))
+
+
+def class_counts(samples: Sequence[Sample], classes: int) -> tuple[int, ...]:
+    """How many samples have each of so many classes."""
+    found = Counter(
+        index
+        for sample in samples
+        for index in ((sample.label,) if sample.labels is None else sample.labels)
+    )
+    return tuple(found[index] for index in range(classes))
+
+
+def most_frequent_share(samples: Sequence[Sample]) -> float:
+    """Share, 0..1, of the samples with the most frequent class or, of several, set of classes.
+
+    Raises ValueError for no samples.
+    """
+    if not samples:
+        raise ValueError("no samples, so no most frequent class")
+    found = Counter((s.label,) if s.labels is None else s.labels for s in samples)
+    return max(found.values()) / len(samples)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from evaluators.data import DataSet, Sample, Split
+from evaluators.data.answers import targets_of
 from evaluators.features.examples import CachedFeatures, Examples, RawInputs
 from evaluators.features.fusion_inputs import FusionInputs, read_by
 from evaluators.features.preprocessing import Preprocessing, Values
@@ -49,7 +50,7 @@ class DesignInputs:
                 made = self._preprocessing.values(self._encoders[name], samples)
                 self._values[name, split] = made
             values.append(self._values[name, split])
-        return RawInputs(self._text(genotype, samples), values, labels_of(samples), self._device)
+        return RawInputs(self._text(genotype, samples), values, self._labels(samples), self._device)
 
     def raw_of(self, genotype: Genotype, samples: Sequence[Sample]) -> RawInputs:
         """The same of any samples, as spoilt ones; their pictures are decoded anew."""
@@ -57,7 +58,7 @@ class DesignInputs:
             self._preprocessing.values(self._encoders[name], samples)
             for name in self._maps(genotype)
         ]
-        return RawInputs(self._text(genotype, samples), values, labels_of(samples), self._device)
+        return RawInputs(self._text(genotype, samples), values, self._labels(samples), self._device)
 
     def kept(
         self, genotype: Genotype, split: Split, wanted: Sequence[Feature] | None = None
@@ -82,7 +83,7 @@ class DesignInputs:
             rows = torch.tensor([k for k, sample in enumerate(over) if sample.split == split])
             found = {feature: kept.select(rows) for feature, kept in found.items()}
             mask = None if mask is None else mask[rows]
-        return CachedFeatures(found, mask, labels_of(samples), self._device)
+        return CachedFeatures(found, mask, self._labels(samples), self._device)
 
     def nothing(self, genotype: Genotype) -> tuple[Tensor, ...]:
         """What a fused design reads where nothing is said, shown or heard, of batch 1.
@@ -120,12 +121,16 @@ class DesignInputs:
         spec = self._encoders[genotype.text_encoder]
         return self._preprocessing.text(spec, samples, genotype.text_tokens)
 
+    def _labels(self, samples: Sequence[Sample]) -> Tensor:
+        return labels_of(samples, len(self.data.classes))
+
     @staticmethod
     def _maps(genotype: Genotype) -> list[str]:
         """The encoders that read pictures or sounds, in the order of the inputs."""
         return [name for modality, name in genotype.encoders.items() if modality != "text"]
 
 
-def labels_of(samples: Sequence[Sample]) -> Tensor:
-    """(N,) int64: the samples' classes."""
-    return torch.tensor([sample.label for sample in samples])
+def labels_of(samples: Sequence[Sample], classes: int) -> Tensor:
+    """(N,) int64: the samples' classes; of multi-label data (N, C) float32, 1 for those."""
+    found = torch.from_numpy(targets_of(samples, classes))
+    return found if found.dim() == 1 else found.float()

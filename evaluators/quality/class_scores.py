@@ -7,11 +7,13 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from evaluators.data import Split
+from evaluators.data.answers import answers_of, targets_of
 from evaluators.data.score_classes import class_values, targets
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.objectives import PredictionObjective, measures_of
 from evaluators.quality.exporter import NetworkExporter
 from evaluators.quality.trainer import DesignTrainer
+from evaluators.statistics.set_scores import set_measures
 from evaluators.training.loop import predict
 from search_space.design.genotype import Genotype
 
@@ -49,9 +51,10 @@ class ClassScoresEvaluator:
     def evaluate(self, genotype: Genotype) -> Evaluation:
         """Macro-F1 in percent, as "macro_f1", with a 95 % bootstrap interval over samples.
 
-        Where classes are numbers also "mae" and "correlation" of the expected score: the mean of
-        these numbers under the predicted probabilities. Beside them the figure of each objective of
-        a plugin. Raises ObjectiveError for one that is not a finite number.
+        Of multi-label data the figures of `set_measures`. Where classes are numbers also "mae" and
+        "correlation" of the expected score: the mean of these numbers under the predicted
+        probabilities. Beside them the figure of each objective of a plugin. Raises ObjectiveError
+        for one that is not a finite number.
         """
         trainer = self._trainer
         samples = trainer.data.split(self._split)
@@ -60,8 +63,11 @@ class ClassScoresEvaluator:
             logits = predict(part, trainer.examples(genotype, self._split)).cpu().numpy()
         else:
             logits = NetworkExporter(trainer).logits(genotype, samples)
-        labels = np.array([sample.label for sample in samples], dtype=np.int64)
-        predicted, count = logits.argmax(1).astype(np.int64), len(trainer.data.classes)
+        labels, count = targets_of(samples, len(trainer.data.classes)), len(trainer.data.classes)
+        if trainer.data.multi_label:
+            of_sets = tuple(set_measures(logits, labels))
+            return Evaluation(self.key(genotype), "class scores", of_sets, {"split": self._split})
+        predicted = answers_of(logits, multi_label=False)
         low, high = interval(
             lambda rows: macro_f1(labels[rows], predicted[rows], count), len(labels)
         )

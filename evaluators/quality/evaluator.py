@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from evaluators.data import DataSet, Sample, Split
+from evaluators.data.answers import all_alike, answers_of, is_right, targets_of
 from evaluators.evaluation import Evaluation
 from evaluators.quality.exporter import NetworkExporter
 from evaluators.quality.trainer import DesignTrainer, Progress
 from evaluators.statistics.accuracy import measures_of
 from evaluators.statistics.paired import Correct, correct_rows
+from evaluators.training.check import answer
 from evaluators.training.config import TrainingProtocol
 from evaluators.training.loop import predict
 from search_space.design.genotype import Genotype, Precision
@@ -150,20 +152,20 @@ def lost_in(
         samples: the N samples.
 
     Returns:
-        Whether the exported network gives one class to all of several classes, and the reason in
-        words; empty where it keeps its accuracy within MOST_LOST points.
+        Whether the exported network gives one answer to samples that differ in theirs, and the
+        reason in words; empty where it keeps its accuracy within MOST_LOST points.
     """
     before, after = (100 * float(_correct(each, samples).mean()) for each in (in_fp32, reduced))
-    several = len({sample.label for sample in samples}) > 1
-    constant = several and len(set(reduced.argmax(1).tolist())) == 1
+    targets = targets_of(samples, reduced.shape[-1])
+    sets = targets.ndim == 2
+    constant = not all_alike(targets) and all_alike(answers_of(reduced, sets))
     if not constant and before - after <= MOST_LOST:
         return False, ""
-    what = "the same class for every sample, " if constant else ""
+    what = f"the same {answer(sets)} for every sample, " if constant else ""
     return constant, f"lost in {precision}: {what}{after:.1f} %, {before:.1f} % in fp32"
 
 
 def _correct(logits: np.ndarray, samples: Sequence[Sample]) -> Correct:
-    """(1, N): 1.0 where the greatest of the logits (N, classes) is the sample's class."""
-    labels = np.array([sample.label for sample in samples])
-    correct: Correct = (logits.argmax(1) == labels)[None].astype(np.float64)
+    """(1, N): 1.0 where the logits (N, classes) answer the sample's class or classes."""
+    correct: Correct = is_right(logits, targets_of(samples, logits.shape[-1]))[None].astype(float)
     return correct

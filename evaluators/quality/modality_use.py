@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evaluators.data import Split
+from evaluators.data.answers import is_right, probabilities_of, targets_of
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.features.examples import Batch
 from evaluators.features.fusion_inputs import FusionInputs, inputs_of
@@ -61,10 +62,11 @@ class ModalityUseEvaluator:
         if not genotype.is_fused:
             raise ValueError(f"{genotype.describe()}: has one modality, so it uses that")
         masked, shuffled = self._logits(genotype)
-        labels = np.array([s.label for s in self._trainer.data.split(self._split)])
+        data = self._trainer.data
+        labels = targets_of(data.split(self._split), len(data.classes))
 
         def correct(logits: Floats) -> Floats:
-            found: Floats = (logits.argmax(-1) == labels).astype(float)
+            found: Floats = is_right(logits, labels).astype(float)
             return found
 
         everything = frozenset(genotype.encoders)
@@ -168,10 +170,18 @@ def calibration_error(logits: Floats, labels: NDArray[np.int64], bins: int = BIN
 
     Samples are put in `bins` equally wide ones by their greatest probability; in each the share of
     right answers is compared with the mean of that probability, weighted by how many are in it.
+    Of multi-label data, with labels (N, classes) of 1 and 0, each class of each sample is a case of
+    its own: with the probability of the answer, that the class is there or that it is not.
     """
-    probabilities = np.exp(logits - logits.max(1, keepdims=True))
-    probabilities /= probabilities.sum(1, keepdims=True)
-    sure, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    if labels.ndim == 2:
+        there = probabilities_of(logits, True).ravel()
+        sure = np.maximum(there, 1 - there)
+        labels = labels.reshape(-1, 1)
+        correct = is_right(logits.reshape(-1, 1), labels)
+    else:
+        probabilities = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities /= probabilities.sum(1, keepdims=True)
+        sure, correct = probabilities.max(1), probabilities.argmax(1) == labels
     place = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
     off = [abs(float((correct[place == k] - sure[place == k]).sum())) for k in range(bins)]
     return sum(off) / len(labels)

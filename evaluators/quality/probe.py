@@ -1,10 +1,8 @@
 """Rung 1: what a design's taps tell of the classes, in closed form, before anything is trained."""
 
-import numpy as np
-
 from evaluators.evaluation import Evaluation, Measure, NotFiniteError, content_key
 from evaluators.quality.trainer import DesignTrainer
-from evaluators.training.linear_probe import probe_scores
+from evaluators.training.linear_probe import as_rows, probe_scores
 from search_space.design.genotype import Genotype
 
 RIDGE = 3.0
@@ -43,12 +41,12 @@ class ProbeEvaluator:
         trainer = self._trainer
         trainer.prepare()
         train, valid = (trainer.inputs.kept(genotype, split) for split in ("train", "valid"))
-        classes = np.eye(len(trainer.data.classes), dtype=np.float32)
+        classes = len(trainer.data.classes)
         try:
-            scores = probe_scores(train, valid, len(classes), RIDGE)
+            scores = probe_scores(train, valid, classes, RIDGE)
         except NotFiniteError as error:
             raise NotFiniteError(f"{genotype.describe()}: {error}") from error
-        wanted, right = (classes[each.labels.numpy()] for each in (train, valid))
+        wanted, right = (as_rows(each.labels, classes) for each in (train, valid))
         off = ((scores - right) ** 2).sum()
         explained = 100 * (1 - float(off / ((wanted.mean(0) - right) ** 2).sum()))
         return Evaluation(

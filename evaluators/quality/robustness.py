@@ -13,6 +13,7 @@ from evaluators.data import Split
 from evaluators.evaluation import Evaluation, Measure, content_key
 from evaluators.features.fusion_inputs import FusionInputs, batches_of, inputs_of
 from evaluators.quality.trainer import DesignTrainer
+from evaluators.training.targets import is_right
 from search_space.design.genotype import Genotype
 from search_space.encoders.features import Feature
 from search_space.modality import Modality
@@ -185,7 +186,7 @@ def _correct(
             if mask is not None:
                 mask = mask.expand(len(factors), *mask.shape).flatten(0, 1)
             logits = fusion(features, mask).view(len(factors), len(at), -1)
-            parts.append(logits.argmax(2) == labels[at])
+            parts.append(is_right(logits, labels[at]))
     return torch.cat(parts, dim=1).double().numpy()
 
 

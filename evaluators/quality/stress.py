@@ -3,6 +3,7 @@
 import numpy as np
 
 from evaluators.data import Split
+from evaluators.data.answers import is_right, targets_of
 from evaluators.evaluation import Evaluation, content_key
 from evaluators.features.corruptions import CORRUPTIONS, MOST_SEVERE, corrupted
 from evaluators.quality.trainer import DesignTrainer
@@ -41,8 +42,8 @@ class StressEvaluator:
         trainer, samples = self._trainer, self._data.split(self._split)
         network = trainer.trained(genotype).to(trainer.compute_device)
         logits = predict(network, trainer.inputs.raw_of(genotype, samples)).cpu().numpy()
-        labels = np.array([sample.label for sample in samples])
-        correct: Correct = (logits.argmax(1) == labels)[None].astype(np.float64)
+        targets = targets_of(samples, logits.shape[-1])
+        correct: Correct = is_right(logits, targets)[None].astype(np.float64)
         details = {"split": self._split, "right": correct_rows(correct)}
         return Evaluation(self.key(genotype), "stress", measures_of(correct, samples), details)
 

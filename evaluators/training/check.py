@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from evaluators.data.answers import THRESHOLD
 from evaluators.features.examples import Examples
 from evaluators.training.execution import PLAIN, Execution
 from evaluators.training.linear_probe import probe_scores
 from evaluators.training.loop import predict
+from evaluators.training.targets import answers_of, is_multi_label, is_right
 
 PROBE_STRENGTH = 0.1
 """Ridge penalty of the probe. Over two pairs of taps on tweets it is right on 68.4 and 67.6 % of
@@ -29,14 +31,16 @@ class TrainingCheck:
         probe: Percent right of a linear probe of the same features; None where the trunks were
             trained with the design, so that there are no fixed features to probe.
         samples: How many validation samples there are.
-        constant: Whether it gives one class to every sample of several classes, or logits that
+        constant: Whether it gives one answer to samples that differ in theirs, or logits that
             hardly vary.
+        multi_label: Whether an answer is a set of classes, not one class.
     """
 
     accuracy: float
     probe: float | None
     samples: int
     constant: bool
+    multi_label: bool = False
 
     @property
     def below_probe(self) -> bool:
@@ -57,7 +61,7 @@ class TrainingCheck:
         beside = (
             "" if self.probe is None else f"; a linear probe of its features {self.probe:.1f} %"
         )
-        what = "the same class for every sample, " if self.constant else ""
+        what = f"the same {answer(self.multi_label)} for every sample, " if self.constant else ""
         return f"did not train: {what}{self.accuracy:.1f} % on validation{beside}"
 
 
@@ -67,8 +71,10 @@ def probe_accuracy(train: Examples, valid: Examples, classes: int) -> float:
     Raises:
         NotFiniteError: A feature has NaN or infinite values.
     """
-    scores = probe_scores(train, valid, classes, PROBE_STRENGTH)
-    return 100 * float((scores.argmax(1) == valid.labels.numpy()).mean())
+    scores = torch.from_numpy(probe_scores(train, valid, classes, PROBE_STRENGTH))
+    if is_multi_label(valid.labels):  # targets of 1 and 0: as likely as not in between
+        scores = scores - THRESHOLD
+    return 100 * float(is_right(scores, valid.labels).double().mean())
 
 
 def check_training(
@@ -76,10 +82,16 @@ def check_training(
 ) -> TrainingCheck:
     """Check a trained module on validation; `probe` as in `TrainingCheck`."""
     logits = predict(module, valid, execution).cpu()
-    answers = logits.argmax(1)
-    # A shift that all classes share changes no answer.
-    spread = (logits - logits.mean(1, keepdim=True)).std(0, correction=0).max()
-    several = len(torch.unique(valid.labels)) > 1
-    constant = several and (len(torch.unique(answers)) == 1 or float(spread) < FLAT_LOGITS)
-    right = (answers == valid.labels).double().mean()
-    return TrainingCheck(100 * float(right), probe, len(answers), constant)
+    sets = is_multi_label(valid.labels)
+    answers = answers_of(logits, sets)
+    # A shift that all classes share changes no answer, but where each is answered by itself.
+    spread = (logits if sets else logits - logits.mean(1, keepdim=True)).std(0, correction=0).max()
+    several = len(torch.unique(valid.labels, dim=0)) > 1
+    constant = several and (len(torch.unique(answers, dim=0)) == 1 or float(spread) < FLAT_LOGITS)
+    right = is_right(logits, valid.labels).double().mean()
+    return TrainingCheck(100 * float(right), probe, len(answers), constant, sets)
+
+
+def answer(multi_label: bool) -> str:
+    """What a network answers for a sample, in words."""
+    return "set of classes" if multi_label else "class"

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from evaluators.evaluation import NotFiniteError
 from evaluators.features.examples import Examples
 from evaluators.training.loop import predict
+from evaluators.training.targets import is_multi_label
 from search_space.encoders.features import Feature
 
 Floats = NDArray[np.float32]
 
 
 def probe_scores(train: Examples, asked: Examples, classes: int, strength: float) -> Floats:
-    """Return scores (M, classes) of a ridge regression from mean taps to one-hot classes.
+    """Return scores (M, classes) of a ridge regression from mean taps to classes, 1 or 0 each.
 
     Args:
         train: Cached features that the regression is fitted on.
@@ -31,8 +32,15 @@ def probe_scores(train: Examples, asked: Examples, classes: int, strength: float
     seen, wanted = (predict(_Means(), examples).cpu().numpy() for examples in (train, asked))
     if not (np.isfinite(seen).all() and np.isfinite(wanted).all()):
         raise NotFiniteError("features are not finite, so not probed")
-    one_hot = np.eye(classes, dtype=np.float32)[train.labels.numpy()]
-    return ridge(seen, one_hot, wanted, strength)
+    return ridge(seen, as_rows(train.labels, classes), wanted, strength)
+
+
+def as_rows(labels: Tensor, classes: int) -> Floats:
+    """Return 1 for the classes of each sample, else 0: (N, classes)."""
+    if is_multi_label(labels):
+        return np.asarray(labels.numpy(), np.float32)
+    found: Floats = np.eye(classes, dtype=np.float32)[labels.numpy()]
+    return found
 
 
 class _Means(nn.Module):

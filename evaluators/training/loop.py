@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from evaluators.evaluation import NotFiniteError
 from evaluators.features.examples import (
@@ -29,6 +28,7 @@ from evaluators.training.execution import (
     part_size,
 )
 from evaluators.training.optimisers import make_optimizer, make_schedule
+from evaluators.training.targets import is_right, mean_loss
 
 __all__ = [
     "TRAINING_VERSION",
@@ -167,7 +167,7 @@ class _Trainer:
     def _backward(self, part: "_Part") -> Tensor:
         with autocast(self._execution.device, self._arithmetic):
             logits = part.batch.logits(self._module)
-        loss = part.share * F.cross_entropy(logits.float(), part.batch.labels)
+        loss = part.share * mean_loss(logits.float(), part.batch.labels)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -203,8 +203,8 @@ def score(
 ) -> tuple[float, float]:
     """Accuracy (0..1) and negative mean loss of a module: higher is better in both."""
     logits = predict(module, examples, execution).cpu()
-    correct = (logits.argmax(1) == examples.labels).double().mean()
-    loss = F.cross_entropy(logits, examples.labels)
+    correct = is_right(logits, examples.labels).double().mean()
+    loss = mean_loss(logits, examples.labels)
     if not torch.isfinite(loss):
         raise NotFiniteError(f"validation loss is {loss.item()}: {WAY_OUT}")
     return float(correct), -float(loss)

@@ -34,6 +34,8 @@ class Entry:
     split: Split
     image: str = ""
     """Name of the picture in a folder of images, where it is not the id."""
+    labels: tuple[int, ...] | None = None
+    """Of multi-label data: all of its classes, ascending; `label` is then SEVERAL."""
 
     @property
     def id(self) -> str:
@@ -98,3 +100,29 @@ def untrainable_classes(entries: Sequence[Entry], classes: tuple[str, ...], name
         for index, label in enumerate(classes)
         if index not in trained
     ]
+
+
+def untrainable_sets(entries: Sequence[Entry], classes: tuple[str, ...], name: str) -> list[str]:
+    """Classes of multi-label data that cannot be learnt; only worth telling once labels are sound.
+
+    That is one that no training row has or that all of them have, or one class alone.
+    """
+    if not classes:
+        return [f"{name}: no row has a class in column labels; at least two classes are needed"]
+    if len(classes) == 1:
+        return [
+            f"{name}: column labels names {short(classes[0])} alone; name two classes in a column "
+            "label, one of them for the rows without it"
+        ]
+    train = [entry.labels or () for entry in entries if entry.split == "train"]
+    problems = []
+    for index, label in enumerate(classes):
+        count = sum(index in each for each in train)
+        if not count:
+            how, out = "occurs in no train row", "correct the label or add such a row"
+        elif count == len(train):
+            how, out = "occurs in every train row", "remove the class or add a row without it"
+        else:
+            continue
+        problems.append(f"{name}: class {short(label)} {how}, so it cannot be learnt; {out}")
+    return problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,11 @@ from evaluators.data.layouts.entries import (
     duplicates,
     file_name,
     untrainable_classes,
+    untrainable_sets,
 )
+from evaluators.data.layouts.json_lines import parse_lines
 from evaluators.data.layouts.table import Record, Table, parse
-from evaluators.data.samples import SPLITS, Split
+from evaluators.data.samples import SEVERAL, SPLITS, Split
 
 COLUMNS: dict[Layout, tuple[str, ...]] = {
     "clips": ("video_id", "clip_id", "text", "label", "mode"),
@@ -26,6 +29,15 @@ COLUMNS: dict[Layout, tuple[str, ...]] = {
 """Columns that a layout needs."""
 TEXT = "text"
 """Column that a folder of images or sounds may do without; clips always have it."""
+LABEL, LABELS = "label", "labels"
+"""One class a row, or in multi-label data, where there is no column of that, any number."""
+SEPARATOR = ";"
+"""Between classes of a cell of LABELS, unless `data.json` states another."""
+DECLARED = "label_separator"
+"""Key of `data.json` that states the separator."""
+OTHER_SEPARATORS = "|,/\t"
+"""What others write between classes: told where no cell has the separator that is read."""
+JSON_LINES = ".jsonl"
 IMAGE = "image"
 """Column that a folder of images may have: the picture's name, where several texts share one."""
 CLIP_CLASSES = ("negative", "non-negative")
@@ -38,27 +50,97 @@ _IMAGES = re.compile(r"\A\s*(?:\.[/\\])?images[/\\]")
 _Value = TypeVar("_Value")
 
 
-def read_labels(data: bytes, name: str = "label.csv", clips: bool | None = None) -> Labels:
-    """Parse and check the bytes of a `label.csv`.
+def read_labels(
+    data: bytes,
+    name: str = "label.csv",
+    clips: bool | None = None,
+    declared: Callable[[], bytes | None] = lambda: None,
+) -> Labels:
+    """Parse and check the bytes of a `label.csv` or `label.jsonl`.
 
     `clips` tells the layout where the columns leave it open; a `video_id` or `clip_id` column
-    always means clips. Raises DataError with every problem of the file; nothing else.
+    always means clips. `declared` reads `data.json`, which is asked of multi-label data alone.
+    Raises DataError with every problem of the file; nothing else.
     """
-    table = parse(data, name)
+    lines = name.lower().endswith(JSON_LINES)
+    table = parse_lines(data, name, (LABELS,)) if lines else parse(data, name)
     if not table.columns:
         raise _error(table, table.problems)
     layout = _layout(table, clips)
-    problems = [*table.problems, *_missing_columns(table, layout)]
-    if all(column in table.columns for column in COLUMNS[layout]):
-        classes = CLIP_CLASSES if layout == "clips" else _folder_classes(table)
-        entries = tuple(_entry(row, layout, classes, name, problems) for row in table.rows)
+    several = layout == "folder" and LABELS in table.columns and LABEL not in table.columns
+    problems = [*table.problems, *([] if several else _missing_columns(table, layout))]
+    needed = [LABELS if several and each == LABEL else each for each in COLUMNS[layout]]
+    if several and (absent := [each for each in needed if each not in table.columns]):
+        problems.append(
+            f"{name} row 1: no column {', '.join(absent)}; needed are {', '.join(needed)}, and "
+            f"{TEXT} where there are texts"
+        )
+    if all(column in table.columns for column in needed):
+        named: dict[int, tuple[str, ...]] = {}
+        if several:
+            separator = "" if lines else _separator(declared())
+            named = {row.number: _named(row, separator) for row in table.rows}
+            problems += _other_separators(table, separator)
+        elif layout == "folder":
+            named = {row.number: (row.cells[LABEL].strip(),) for row in table.rows}
+        classes = CLIP_CLASSES if layout == "clips" else _folder_classes(named)
+        entries = tuple(
+            _entry(row, layout, classes, named[row.number] if several else None, name, problems)
+            for row in table.rows
+        )
         problems += duplicates(entries) + _empty_splits(entries, name)
-        problems += _alike_classes(table) if layout == "folder" else []
+        problems += _alike_classes(named, name)
         if not problems:
-            problems += untrainable_classes(entries, classes, name)
+            untrainable = untrainable_sets if several else untrainable_classes
+            problems += untrainable(entries, classes, name)
         if not problems:
             return Labels(layout, classes, entries, TEXT in table.columns)
     raise _error(table, problems)
+
+
+def _separator(declared: bytes | None) -> str:
+    """What stands between the classes of a cell. Raises DataError for what cannot be meant."""
+    if declared is None:
+        return SEPARATOR
+    try:
+        found = json.loads(declared.decode("utf-8-sig"))
+        separator = found.get(DECLARED, SEPARATOR)
+    except (ValueError, AttributeError) as error:
+        raise DataError(
+            f"data.json: not a JSON object ({error}); correct it, or remove it to separate classes "
+            f"by {SEPARATOR!r}"
+        ) from error
+    if not isinstance(separator, str) or not separator or separator.isalnum():
+        raise DataError(
+            f"data.json: {DECLARED} is {short(json.dumps(separator))}; give a mark such as "
+            f'"{SEPARATOR}" or "|"'
+        )
+    return separator
+
+
+def _named(row: Record, separator: str) -> tuple[str, ...]:
+    """The names of a row's classes as they are written, none for an empty cell."""
+    if not separator:
+        return tuple(each.strip() for each in row.lists[LABELS])
+    cell = row.cells[LABELS]
+    return tuple(each.strip() for each in cell.split(separator)) if cell.strip() else ()
+
+
+def _other_separators(table: Table, separator: str) -> list[str]:
+    """A problem where no row has the separator, and one has a mark that often is one."""
+    if not separator or any(separator in row.cells[LABELS] for row in table.rows):
+        return []
+    for row in table.rows:
+        cell = row.cells[LABELS].strip()
+        for mark in OTHER_SEPARATORS:
+            if mark in cell and mark not in separator:
+                return [
+                    f"{table.name}: classes are separated by {separator!r}, which no row has, and "
+                    f"row {row.number} has {mark!r} in {short(cell)}; state what separates them in "
+                    f'data.json, such as {{"{DECLARED}": {json.dumps(mark)}}}, or '
+                    f'{{"{DECLARED}": "{separator}"}} where this is the name of one class'
+                ]
+    return []
 
 
 def _layout(table: Table, clips: bool | None) -> Layout:
@@ -84,14 +166,22 @@ def _missing_columns(table: Table, layout: Layout) -> list[str]:
     ]
 
 
-def _folder_classes(table: Table) -> tuple[str, ...]:
-    return tuple(sorted({row.cells["label"].strip() for row in table.rows} - {""}))
+def _folder_classes(named: Mapping[int, Sequence[str]]) -> tuple[str, ...]:
+    return tuple(sorted({each for names in named.values() for each in names} - {""}))
 
 
 def _entry(
-    row: Record, layout: Layout, classes: tuple[str, ...], name: str, problems: list[str]
+    row: Record,
+    layout: Layout,
+    classes: tuple[str, ...],
+    named: tuple[str, ...] | None,
+    name: str,
+    problems: list[str],
 ) -> Entry:
-    """The entry of one row; what is wrong in it goes to `problems` and gets a stand-in value."""
+    """The entry of one row; what is wrong in it goes to `problems` and gets a stand-in value.
+
+    `named`: the classes of a row of multi-label data, else None.
+    """
 
     def checked(check: Callable[[str], _Value], column: str, stand_in: _Value) -> _Value:
         try:
@@ -109,10 +199,14 @@ def _entry(
         return Entry(
             name, row.number, names, names[0], row.cells["text"], int(score >= 0), score, split
         )
-    label = checked(lambda text: _class(text, classes), "label", 0)
+    label, labels = SEVERAL, None
+    if named is None:
+        label = checked(lambda text: _class(text, classes), LABEL, 0)
+    else:
+        labels = _indices(row, named, classes, name, problems)
     image = checked(plain, IMAGE, "") if IMAGE in row.cells else ""
     group, text = image or names[0], row.cells.get(TEXT, "")
-    return Entry(name, row.number, names, group, text, label, None, split, image)
+    return Entry(name, row.number, names, group, text, label, None, split, image, labels)
 
 
 def _in_images(text: str) -> str:
@@ -140,14 +234,36 @@ def _class(text: str, classes: tuple[str, ...]) -> int:
     return classes.index(text.strip())
 
 
-def _alike_classes(table: Table) -> list[str]:
+def _indices(
+    row: Record,
+    named: Sequence[str],
+    classes: tuple[str, ...],
+    name: str,
+    problems: list[str],
+) -> tuple[int, ...]:
+    """Indices of a row's classes, ascending; an empty or repeated one goes to `problems`."""
+    repeated = sorted({each for each in named if each and named.count(each) > 1})
+    if repeated:
+        problems.append(
+            f"{name} row {row.number}: labels has {short(repeated[0])} "
+            f"{named.count(repeated[0])} times; name a class once"
+        )
+    if "" in named:
+        problems.append(
+            f"{name} row {row.number}: labels has a class without a name; remove the separator, "
+            "or leave the cell empty for no class"
+        )
+    return tuple(sorted({classes.index(each) for each in named if each}))
+
+
+def _alike_classes(named: Mapping[int, Sequence[str]], name: str) -> list[str]:
     """Labels that a reader takes for one class: by case, number, Unicode form or hidden marks."""
     first: dict[str, dict[str, int]] = {}
-    for row in table.rows:
-        label = row.cells["label"].strip()
-        first.setdefault(_to_the_eye(label), {}).setdefault(label, row.number)
+    for number, labels in named.items():
+        for label in labels:
+            first.setdefault(_to_the_eye(label), {}).setdefault(label, number)
     return [
-        f"{table.name}: labels {_listed(alike)} {_how_alike(list(alike))}; spell them alike, or "
+        f"{name}: labels {_listed(alike)} {_how_alike(list(alike))}; spell them alike, or "
         "give other names"
         for alike in first.values()
         if len(alike) > 1

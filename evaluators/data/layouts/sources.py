@@ -12,6 +12,10 @@ from evaluators.data.layouts.meld import FILES, label_files, read_meld
 from search_space.lfs import advice, is_pointer
 
 LABELS = "label.csv"
+LABEL_LINES = "label.jsonl"
+"""Read where there is no label.csv."""
+DECLARATIONS = "data.json"
+"""States how multi-label data are written; of no meaning for other data."""
 PICKLES = (".pkl", ".pickle", ".pk", ".p")
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _NEVER = "a pickle is never loaded, since reading one can run any code"
@@ -34,10 +38,13 @@ def find_labels(path: Path) -> tuple[Path, Labels]:
         return path, _label_csv(path / LABELS)
     if label_files(path):
         return path, _meld(path)
+    if (path / LABEL_LINES).is_file():
+        return path, _label_csv(path / LABEL_LINES)
     pickles = sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICKLES)
     held = f" ({pickles[0]} is not read: {_NEVER})" if pickles else ""
     raise DataError(
-        f"{path}: there is no {LABELS} in it, and none of {', '.join(FILES.values())}{held}; "
+        f"{path}: there is no {LABELS} in it, and none of "
+        f"{', '.join((LABEL_LINES, *FILES.values()))}{held}; "
         "give the folder that holds them"
     )
 
@@ -51,7 +58,12 @@ def _label_csv(file: Path) -> Labels:
             f"{file}: {_NEVER}; give the folder that holds {LABELS} and the clips or images"
         )
     clips = (file.parent / "Raw").is_dir() or (file.parent / "Frames").is_dir()
-    return read_labels(data, file.name, clips=clips)
+
+    def declared() -> bytes | None:
+        stated = file.parent / DECLARATIONS
+        return _content(stated) if stated.is_file() else None
+
+    return read_labels(data, file.name, clips=clips, declared=declared)
 
 
 def _meld(root: Path) -> Labels:

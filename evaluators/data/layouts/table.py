@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evaluators.data.errors import short
 
@@ -23,6 +23,8 @@ class Record:
 
     number: int
     cells: Mapping[str, str]
+    lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Cells that hold a list of texts, of formats that have lists; those are not in `cells`."""
 
 
 @dataclass(frozen=True)
