@@ -242,7 +242,8 @@ class Design:
         """Return class probabilities of the trained network, (N, classes).
 
         Inputs are prepared as in training; the network runs in fp32, also where the design is timed
-        in another precision. `study.predictor().classes` names the classes.
+        in another precision. `study.predictor().classes` names the classes. Those of one input add
+        up to 1; of multi-label data each class has a probability of its own.
 
         Args:
             texts: N texts, for a design that reads them.
@@ -254,6 +255,19 @@ class Design:
             FusionNasError: where the trial has no trained network, or its data have changed.
         """
         return self.study.predictor().predict(self.number, texts, images, sounds)
+
+    def predict_classes(
+        self,
+        texts: Sequence[str] | None = None,
+        images: Sequence[str | Path] | None = None,
+        sounds: Sequence[str | Path] | None = None,
+    ) -> list[tuple[str, ...]]:
+        """Return the names of the classes of each input, as the trained network answers.
+
+        That is the most probable class; of multi-label data all classes of probability above 0.5,
+        which may be none. Arguments and errors are those of `predict`.
+        """
+        return self.study.predictor().chosen(self.predict(texts, images, sounds))
 
     def export(
         self, folder: str | Path, fine_tuned: bool = False, with_preprocessing: bool = False

@@ -18,6 +18,7 @@ from evaluators.data.samples import (
     Kind,
     Sample,
     Split,
+    most_frequent_share,
 )
 from evaluators.data.synthetic.built_in import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
 from evaluators.data.synthetic.face_set.data_set import measured_ceilings, rendered, rendered_folder
@@ -49,6 +50,7 @@ __all__ = [
     "load",
     "longest_seconds",
     "measured_ceilings",
+    "most_frequent_share",
     "read_image",
     "read_sound",
     "rendered",

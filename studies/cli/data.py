@@ -14,6 +14,7 @@ from evaluators.data import (
     Modality,
     check,
     data_set,
+    most_frequent_share,
     summary,
 )
 from studies.config.home import home
@@ -125,9 +126,11 @@ def _as_used(data: DataSet, width: int) -> list[Table]:
     wide = sum(max(len(name), len(cells["train"][k])) + 3 for k, name in enumerate(names))
     columns = wide + _OTHER_COLUMNS <= width
     table = Table("split", "samples", *(names if columns else ()), "groups", "majority %")
+    if data.multi_label:
+        table.columns[-1].header = "majority set %"
     table.title = clean(data.name)
     for split in SPLITS:
-        total, share = len(data.split(split)), 100 * data.majority(split)[1]
+        total, share = len(data.split(split)), 100 * most_frequent_share(data.split(split))
         counts = cells[split] if columns else []
         table.add_row(split, f"{total:,}", *counts, f"{len(data.groups(split)):,}", f"{share:.1f}")
     if columns:

@@ -49,7 +49,13 @@ from studies.results.outcome import Split
 from studies.results.study_outcome import PROTOCOL, correct_answers, outcome_of
 from studies.results.text import clean
 from studies.results.verdict import CorrectBySplit
-from studies.study.context import StudyContext, data_label, load_space_of, open_context
+from studies.study.context import (
+    StudyContext,
+    check_single_label,
+    data_label,
+    load_space_of,
+    open_context,
+)
 from studies.study.identity import conditions
 from studies.study.lookup import find_study
 
@@ -171,6 +177,9 @@ def _judged(settings: Settings, tokens: tuple[int, ...], reporter: Reporter) -> 
     """All nine designs trained by one protocol, and compared with each other on test."""
     context = open_context(settings, reporter.step)
     try:
+        check_single_label(
+            context.data, "paper", "give data with a column label, or use run --seed-paper"
+        )
         stated = {key: words for key, words in conditions(context).items() if key in STATED}
         notes = [*_data_notes(context, stated)]
         for note in notes:

@@ -27,7 +27,8 @@ def front(outcome: Outcome) -> Plot | None:
     rejected = [row for row in outcome.rows if row.state == "infeasible" and row.latency]
     on_front = [row for row in outcome.front if both(row)]
     seeded = [row for row in trials if row.name]
-    lines = {"majority class": outcome.majority[0], **outcome.ceilings}
+    constant = "majority set" if outcome.multi_label else "majority class"
+    lines = {constant: outcome.majority[0], **outcome.ceilings}
 
     xs = [ms(row) for row in (*shown, *rejected)]
     if outcome.latency_limit_ms is not None:
@@ -40,6 +41,7 @@ def front(outcome: Outcome) -> Plot | None:
     y_range = padded([*ys, *lines.values()], 0.06)
 
     chosen = "cross-validated" if outcome.cv else "validation"
+    chosen += " subset" if outcome.multi_label else ""
     figure = go.Figure()
     others = [row for row in trials if not row.name and row not in on_front]
     figure.add_trace(_points(others, "circle", "var(--faint)", 8))

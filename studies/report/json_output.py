@@ -29,6 +29,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "title": outcome.title,
         "data": {"name": outcome.data_name, "note": outcome.data_note},
         "chosen_by": "cross-validation" if outcome.cv else "validation split",
+        **({"multi_label": True} if outcome.multi_label else {}),
         "majority_percent": {
             "valid": _number(outcome.majority[0]),
             "test": _number(outcome.majority[1]),
@@ -148,6 +149,11 @@ def row_as_json(row: DesignResult) -> dict[str, Any]:
         "test_accuracy_percent": _value(row.test_accuracy),
         "test_accuracy_nonzero_percent": _value(row.test_accuracy_nonzero),
         "test_accuracy_percent_by_seed": list(row.test_seeds),
+        **(
+            {"test_set_scores_percent": {n: _value(v) for n, v in row.test_sets.items()}}
+            if row.test_sets
+            else {}
+        ),
         "modality_use": row.use and _use(row.use),
         "latency_ms": _value(row.latency),
         **({} if row.turns is None else {"final_latency": _turns(row)}),

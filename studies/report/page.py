@@ -109,7 +109,10 @@ def _legend(outcome: Outcome) -> Iterator[Mark]:
 
 
 def _held_against(outcome: Outcome) -> str:
-    said = f"Always naming the most frequent class: {result_text.majority(outcome)}."
+    said = (
+        f"Always naming the most frequent {result_text.most_frequent(outcome)}: "
+        f"{result_text.majority(outcome)}."
+    )
     if outcome.ceilings:
         best = ", ".join(f"{name} {value:.1f} %" for name, value in outcome.ceilings.items())
         said += f" The best that these data allow: {best}."

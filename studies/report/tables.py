@@ -108,6 +108,8 @@ def designs(outcome: Outcome, certain: Mapping[int, float]) -> Table | None:
     ]
     for objective in reversed(outcome.goals.more):
         columns.insert(3, (_heading(objective), "number", partial(_further, objective)))
+    if any(row.test_sets for _, each in groups for row in each):
+        columns.insert(2, ("Classes on test", "said", _set_scores))
     if certain:
         columns.insert(3, (PROBABILITY, "number", lambda r: Cell(probability(r, certain))))
     rows = [row for _, each in groups for row in each]
@@ -115,6 +117,12 @@ def designs(outcome: Outcome, certain: Mapping[int, float]) -> Table | None:
     if used:
         columns.insert(len(columns) - 2, ("Uses, points of test", "uses", _used))
     caption = "Accuracy is the share of samples classified rightly, latency that of one inference."
+    if outcome.multi_label:
+        caption = (
+            "Accuracy is subset accuracy: the share of samples of which every class is right. "
+            "Micro-F1, macro-F1 and mean average precision are those of one training, on test. "
+            "Latency is that of one inference."
+        )
     if any(row.accuracy_nonzero or row.test_accuracy_nonzero for row in rows):
         caption += " “Non-zero” leaves out samples of score 0."
     if used:
@@ -225,6 +233,11 @@ def _accuracy(value: Value | None, nonzero: Value | None, *notes: str) -> Cell:
 def _tested(row: DesignResult) -> Cell:
     seeds = result_text.over_seeds(row)
     return _accuracy(row.test_accuracy, row.test_accuracy_nonzero, seeds)
+
+
+def _set_scores(row: DesignResult) -> Cell:
+    first, *rest = result_text.set_scores(row, "–") or ("",)
+    return Cell(first, tuple(rest))
 
 
 def _heading(objective: Objective) -> str:

@@ -132,6 +132,7 @@ def _figures(
         paper.put(line(label, figures, "bold"))
         paper.say(row.design, "dim", indent=4)
         paper.say(_tested(row), "dim", indent=4)
+        paper.say(", ".join(result_text.set_scores(row)), "dim", indent=4)
         paper.say(result_text.use(row), "dim", indent=4)
         paper.say(row.folded, "dim", indent=4)
         paper.say(result_text.load(row), "dim", indent=4)
@@ -149,7 +150,7 @@ def _tested(row: DesignResult) -> str:
 
 
 def _bounds(outcome: Outcome) -> Iterator[str]:
-    yield f"Majority class: {result_text.majority(outcome)}."
+    yield f"Majority {'set' if outcome.multi_label else 'class'}: {result_text.majority(outcome)}."
     if outcome.ceilings:
         best = ", ".join(f"{name} {value:.1f} %" for name, value in outcome.ceilings.items())
         yield f"Best possible, as the data are made: {best}."

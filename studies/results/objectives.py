@@ -41,6 +41,14 @@ PAIR = (ACCURACY, LATENCY)
 """Of every study."""
 MORE = (
     Objective("macro-f1", "macro_f1", "macro-F1, %", True, "scores"),
+    Objective("micro-f1", "micro_f1", "micro-F1, %", True, "scores"),
+    Objective(
+        "mean-average-precision",
+        "mean_average_precision",
+        "mean average precision, %",
+        True,
+        "scores",
+    ),
     Objective("mae", "mae", "mean absolute error of the score", False, "scores"),
     Objective("correlation", "correlation", "correlation with the score", True, "scores"),
     Objective("robustness", "robustness", "robustness, %", True, "robustness"),
@@ -64,6 +72,8 @@ MORE = (
 )
 OF_NUMBERS = ("mae", "correlation")
 """Objectives of data whose classes are numbers."""
+OF_SETS = ("micro-f1", "mean-average-precision")
+"""Objectives of multi-label data."""
 BY_NAME = {objective.name: objective for objective in (*PAIR, *MORE)}
 GROUP = "fusion_nas.objectives"
 """Entry points of plugins that add objectives."""

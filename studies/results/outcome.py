@@ -76,8 +76,9 @@ class Turns:
         return self.stable[-1].crowded if self.stable else ""
 
 
-SEEDS, USE = "seeds", "use_by_shuffling"
-"""Of a design's kept test figures: percent of each seed's training; what the design uses."""
+SEEDS, USE, SETS = "seeds", "use_by_shuffling", "set_scores"
+"""Of a design's kept test figures: percent of each seed's training; what the design uses; of
+multi-label data scores of sets of classes."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,8 @@ class DesignResult:
     (`fusion`) and of what every inference takes (`network`), as a model estimates them. timed_as:
     number of the trial that timed it at the end. use: what the trained design uses of each
     modality, where that was looked at. more: values of further objectives, by name, as far as they
-    are known.
+    are known. test_sets: of multi-label data, scores of sets of classes on test, in percent by the
+    name of the measure, of the first seed's training.
     """
 
     number: int | None
@@ -202,6 +204,7 @@ class DesignResult:
     compile_s: float | None = None
     times: TrialTimes | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
+    test_sets: Mapping[str, Value] = field(default_factory=dict)
 
     def figure(self, objective: Objective) -> Value | None:
         """The row's value of an objective, as far as it is known."""
@@ -358,7 +361,8 @@ class Outcome:
     conditions: everything a reader needs to repeat it, label to words, in the order to show.
     command: the command line that repeats it; empty where it is not recorded. importances_by: the
     method that found the importances. latency_is: what the latency is; "latency" is that of one
-    inference.
+    inference. multi_label: a sample has any number of classes, and is right where all of them are;
+    the majority is then that of the most frequent set of classes.
     grid: what a study of a fixed list compares; None for a search. rungs: how the stages of a study
     with a probe or with fine-tuning went, else None. fine_tuned: the designs that were trained
     whole at the end, fastest first. goals: what was searched for; the front, the hypervolume and
@@ -392,3 +396,4 @@ class Outcome:
     command: str = ""
     importances_by: str = ""
     latency_is: str = "latency"
+    multi_label: bool = False

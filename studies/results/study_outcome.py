@@ -22,6 +22,7 @@ from studies.results.fine_tuned import failures, fine_tuned_of
 from studies.results.objectives import MORE, Goals, goals
 from studies.results.outcome import (
     SEEDS,
+    SETS,
     USE,
     DesignResult,
     FineTuned,
@@ -101,6 +102,7 @@ def figures_of(result: TrialResult, tests: Mapping[str, Any] | None = None) -> d
         "test_accuracy_nonzero": Value.kept(tests, "accuracy_nonzero"),
         "test_seeds": tuple(tests.get(SEEDS, ())),
         "use": ModalityUse.kept(tests.get(USE)),
+        "test_sets": {name: Value(*each) for name, each in tests.get(SETS, {}).items()},
         "latency": result.latency,
         "probe_r2": result.probe,
         "predicted_latency": result.predicted,
@@ -185,6 +187,8 @@ def row_json(row: DesignResult) -> dict[str, Any]:
     """A row as plain JSON values; `row_from_json` is the inverse."""
     fields = asdict(replace(row, genotype=None)) | {"genotype": row.genotype}
     fields = {name: value for name, value in fields.items() if name not in _NOT_STORED}
+    if not row.test_sets:
+        del fields["test_sets"]
     if row.genotype is not None:
         fields["genotype"] = row.genotype.as_json()
     return {_STORED_AS.get(name, name): value for name, value in fields.items()}
@@ -198,6 +202,7 @@ def row_from_json(fields: Mapping[str, Any]) -> DesignResult:
     names = (*accuracies, "latency", "probe_r2", "predicted_latency")
     values = {name: Value(**fields[name]) if fields.get(name) else None for name in names}
     values["more"] = {name: Value(**v) for name, v in fields.get("more", {}).items()}  # type: ignore[assignment]
+    values["test_sets"] = {n: Value(**v) for n, v in fields.get("test_sets", {}).items()}  # type: ignore[assignment]
     kept = fields.get("use") or {}
     use = ModalityUse.from_json(kept) if "chance" in kept else None  # none by earlier versions
     seeds, spelled = tuple(fields.get("test_seeds", ())), fields.get("genotype")
@@ -420,6 +425,7 @@ def outcome_of(study: optuna.Study, latency_limit_ms: float | None = None) -> Ou
         command=study.user_attrs.get(COMMAND, ""),
         importances_by=importance_method(len(_complete(study))),
         latency_is=subject.get("latency_is") or "latency",
+        multi_label=subject.get("multi_label", False),
         summary=None
         if grid or sought.more
         else summary_of(rows, references, by_split, found_before),

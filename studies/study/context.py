@@ -52,8 +52,10 @@ from studies.config.settings import Settings
 from studies.config.usage import UsageError
 from studies.infra.priority import at_first_priority, give_way
 from studies.results.ablation import TRIMODAL
+from studies.results.objectives import BY_NAME as BUILT_IN_OBJECTIVES
 from studies.results.objectives import (
     OF_NUMBERS,
+    OF_SETS,
     FoundBy,
     objective_origins,
     plugin_objectives,
@@ -307,7 +309,16 @@ def _check_asked(settings: Settings, space: SearchSpace) -> None:
 
 
 def _check_classes(settings: Settings, data: DataSet) -> None:
-    """Raises UsageError for an objective of numbers where the classes are none."""
+    """Raises UsageError for an objective that these classes do not have."""
+    if data.multi_label:
+        _check_sets(settings)
+        return
+    of_sets = [each.name for each in settings.search.goals.needed if each.name in OF_SETS]
+    if of_sets:
+        raise UsageError(
+            f"{of_sets[0]}: each sample of these data has one class, and this objective is for "
+            "multi-label data; leave it out, or ask for macro-f1"
+        )
     numeric = [each.name for each in settings.search.goals.needed if each.name in OF_NUMBERS]
     if numeric and class_values(data.classes) is None:
         scored = any(sample.score is not None for sample in data.samples)
@@ -315,6 +326,30 @@ def _check_classes(settings: Settings, data: DataSet) -> None:
             f"{numeric[0]}: the classes of these data are no numbers "
             f"({', '.join(data.classes[:3])}); "
             + ("give --score-classes 7" if scored else "leave it out")
+        )
+
+
+def _check_sets(settings: Settings) -> None:
+    """Raises UsageError for what multi-label data do not have."""
+    for each in settings.search.goals.needed:
+        if each.name in OF_NUMBERS:
+            raise UsageError(
+                f"{each.name}: these data are multi-label, and a set of classes is no number; "
+                "leave it out, or ask for macro-f1, micro-f1 or mean-average-precision"
+            )
+        if each.name not in BUILT_IN_OBJECTIVES:
+            raise UsageError(
+                f"{each.name}: objectives of plugins are given one class a sample, and these data "
+                "are multi-label; leave it out"
+            )
+
+
+def check_single_label(data: DataSet, what: str, out: str) -> None:
+    """Raise UsageError for multi-label data, of which `what` makes no sense; `out` is to do."""
+    if data.multi_label:
+        raise UsageError(
+            f"{what} needs one class per sample, and {data.name} is multi-label (column labels): "
+            f"{out}"
         )
 
 

@@ -11,7 +11,7 @@ import optuna
 from optuna.study import StudyDirection
 
 from device_agent.wire.request import TimingProtocol
-from evaluators.data import DataSet, summary
+from evaluators.data import DataSet, most_frequent_share, summary
 from evaluators.data.folds import pool
 from evaluators.devices.runtimes import runtime_origins
 from evaluators.onnx.builder import GRAPH_VERSION
@@ -348,7 +348,7 @@ def conditions(context: StudyContext) -> dict[str, str]:
     )
     split = ", ".join(f"{len(data.split(s))} {s}" for s in ("train", "valid", "test"))
     found = {
-        "data": f"{data_label(data)}: {split}; classes {', '.join(data.classes)}",
+        "data": f"{data_label(data)}: {split}; {_classes_in_words(data)}",
         "search space": f"{context.space.name}: {context.space.size:.3g} vectors "
         f"of {len(context.space.decisions)} choices",
         "encoders": ", ".join(f"{s.name} ({s.weights} weights)" for s in context.space.encoders),
@@ -412,6 +412,11 @@ def conditions(context: StudyContext) -> dict[str, str]:
     return found
 
 
+def _classes_in_words(data: DataSet) -> str:
+    named = f"classes {', '.join(data.classes)}"
+    return f"any number of {named}" if data.multi_label else named
+
+
 def _rewrites(context: StudyContext) -> str:
     """Which exact rewrites designs go through, and what the data mean for them, in words."""
     rewrites = context.settings.device.rewrites
@@ -462,6 +467,7 @@ def _subject(context: StudyContext) -> dict[str, Any]:
         "title": context.settings.preset.title,
         "data_name": data_label(data),
         "data_note": data.note,
+        **({"multi_label": True} if data.multi_label else {}),
         "cv": context.settings.training.cv,
         "majority": [100 * _majority(data, context.settings.training.cv), None],
         "ceilings": {k: 100 * v for k, v in (data.ceilings or {}).items()},
@@ -491,8 +497,10 @@ def _grid(grid: Grid, settings: Settings) -> dict[str, Any]:
 
 
 def _majority(data: DataSet, cv: bool) -> float:
-    """Share of the most frequent class among the samples that the search chooses by."""
+    """Share of the most frequent class among the samples that the search chooses by.
+
+    Of multi-label data, that of the most frequent set of classes.
+    """
     if not cv:
-        return data.majority("valid")[1]
-    labels = [sample.label for sample in pool(data)]
-    return max(map(labels.count, set(labels))) / len(labels)
+        return most_frequent_share(data.split("valid"))
+    return most_frequent_share(pool(data))

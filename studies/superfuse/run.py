@@ -44,7 +44,7 @@ from studies.config.usage import UsageError
 from studies.infra.signals import take_interrupts
 from studies.report import terminal
 from studies.report.progress import Reporter
-from studies.study.context import load_data, load_space_of
+from studies.study.context import check_single_label, load_data, load_space_of
 from studies.superfuse import page as superfuse_page
 from studies.superfuse import terminal as superfuse_screen
 from studies.superfuse.outcome import Cell, Superfused, TaskFacts
@@ -200,6 +200,7 @@ def _encoded(
     """The data as two encoders read them, what every page about them says, and cautions."""
     space = load_space_of(settings)
     data = load_data(settings, reporter.step)
+    check_single_label(data, f"study {settings.preset.name}", "give data with a column label")
     pair = (_one(space, "text"), _one(space, "vision"))
     where = home(make=True)
     encoders = {spec.name: spec for spec in pair}

@@ -28,7 +28,7 @@ from studies.report.json_output import paired_as_json
 from studies.results import text as result_text
 from studies.results.outcome import DesignResult, Outcome
 from studies.results.study_outcome import outcome_of
-from studies.study.context import StudyContext
+from studies.study.context import StudyContext, check_single_label
 from studies.study.final.final_test import references_of
 from studies.trained.trial import context_of
 
@@ -84,6 +84,11 @@ def show_cascade(
         terminal.progress(terminal.open_console(stderr=True)) as reporter,
         context_of(study, reporter) as context,
     ):
+        check_single_label(
+            context.data,
+            "cascade, whose confidence is that of one class,",
+            "choose one design of the front by `fusion-nas choose`",
+        )
         context.quality.prepare()
         pair = Pair(rows, _answers(context, rows))
     try:

@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 
 from evaluators.cached_files import ALTERED, naming, sha256_of
+from evaluators.data.answers import THRESHOLD, right_share
 from evaluators.onnx.artifacts import Artifact, ParityError
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.exporter import NetworkExporter
@@ -216,6 +217,7 @@ def write_export(
                 "trial": number,
                 "name": record.name,
                 "classes": list(context.data.classes),
+                **({"multi_label": {"threshold": THRESHOLD}} if context.data.multi_label else {}),
                 "data": context.data.note,
                 "conditions": study.user_attrs[CONDITIONS],
                 "training_protocol": study.user_attrs[PROTOCOL],
@@ -396,8 +398,7 @@ def _judged(quality: QualityEvaluator, genotype: Genotype, file: Path, reporter:
         samples,
         lambda done: reporter.step("judging the exported network", done, len(samples)),
     )
-    labels = np.array([sample.label for sample in samples])
-    return 100 * float((logits.argmax(1) == labels).mean())
+    return 100 * right_share(logits, samples)
 
 
 def _check_accuracy(number: int, judged: float, stated: list[float] | None, samples: int) -> None:

@@ -22,6 +22,8 @@ from evaluators.onnx.preprocessing.parity import compare
 from evaluators.quality.exporter import NetworkExporter
 from search_space.design.encoder import SOUND_HZ, EncoderSpec
 from search_space.design.genotype import Genotype
+from studies.results.outcome import SETS
+from studies.results.text import SET_SCORES
 from studies.trained.predict import FILTERS, GRAPH, HOST, NETWORK
 from studies.trained.split import readme_lines
 
@@ -127,8 +129,11 @@ def write_prepared(
     digest = write_with_preprocessing(whole, rules, filters, file)
     given = [_given(sample, genotype) for sample in _compared(samples, genotype)]
     rows = ((network.inputs(**each), network.inputs(**each, prepare=GRAPH)) for each in given)
-    differences = compare(whole, file, rules, rows)
-    return {"file": PREPARED, "sha256": digest, "differences": asdict(differences)}
+    differences = compare(whole, file, rules, rows, "multi_label" in network.card)
+    told = asdict(differences)
+    if "multi_label" in network.card:
+        told["multi_label"] = True
+    return {"file": PREPARED, "sha256": digest, "differences": told}
 
 
 def differences(card: Mapping[str, Any]) -> str:
@@ -144,7 +149,8 @@ def differences(card: Mapping[str, Any]) -> str:
     said.append(
         f"probabilities by at most {found['probability']:.1e}, logits by {found['logit']:.1e}"
     )
-    said.append(f"another class for {found['classes']} of {found['samples']} validation samples")
+    answer = "set of classes" if "multi_label" in found else "class"
+    said.append(f"another {answer} for {found['classes']} of {found['samples']} validation samples")
     return "; ".join(said)
 
 
@@ -237,6 +243,13 @@ def readme(card: Mapping[str, Any]) -> str:
             "example above. `from predict import Network` does the same as the command in Python.",
             "",
         ]
+        if "multi_label" in card:
+            lines += [
+                f"The classes of an input are those of probability above "
+                f"{card['multi_label']['threshold']:g}, which may be none: `*` marks them, and "
+                "`Network.chosen` returns them for what `Network.predict` gives.",
+                "",
+            ]
     else:
         lines += ["## Inputs", "", f"No predict.py: {card['no_predictor']}.", ""]
     if card["split"]:
@@ -245,8 +258,9 @@ def readme(card: Mapping[str, Any]) -> str:
         lines += _prepared_lines(card)
     lines += ["## Card", "", "| | |", "|---|---|"]
     rows = {
-        "classes": ", ".join(card["classes"]),
+        "classes": classes_in_words(card),
         "data": f"{card['conditions'].get('data', '')}. {card['data']}",
+        **set_scores(card),
         "accuracy on validation": _percent(valid.get("accuracy")),
         "accuracy of this file on validation": f"{card['exported_valid_accuracy']:.1f} %",
         "accuracy on test": _percent((card["test"] or {}).get("accuracy")) or card["test_note"],
@@ -266,6 +280,29 @@ def readme(card: Mapping[str, Any]) -> str:
     lines += [f"| {key} | {_cell(value)} |" for key, value in rows.items() if value]
     lines += ["", "`card.json` holds the same as values, `environment.txt` all versions.", ""]
     return "\n".join(lines)
+
+
+def classes_in_words(card: Mapping[str, Any]) -> str:
+    """The classes, and of multi-label data how a sample gets any number of them."""
+    named = ", ".join(card["classes"])
+    if "multi_label" not in card:
+        return named
+    return f"any number of {named}: those of probability above {card['multi_label']['threshold']:g}"
+
+
+def set_scores(card: Mapping[str, Any]) -> dict[str, str]:
+    """Rows about multi-label data: what accuracy is, and scores of sets of classes on test."""
+    if "multi_label" not in card:
+        return {}
+    scores = (card["test"] or {}).get(SETS, {})
+    return {
+        "accuracy is": "subset accuracy: the share of samples of which every class is right",
+        **{
+            f"{words} on test": _percent(scores[name])
+            for name, words in SET_SCORES.items()
+            if name in scores
+        },
+    }
 
 
 def _prepared_lines(card: Mapping[str, Any]) -> list[str]:

@@ -90,6 +90,8 @@ class Network:
     Attributes:
         card: the content of `card.json`.
         classes: names of the classes, in the order of the probabilities.
+        multi_label: whether an input has any number of classes, not exactly one.
+        threshold: of multi-label networks, the probability above which a class is given.
         reads: modalities that it reads, of text, vision and audio.
         prepare: where pictures and sounds are prepared: "graph" or "host".
         kept: encoded inputs by modality and content, the latest last.
@@ -118,6 +120,8 @@ class Network:
         self.folder = Path(folder)
         self.card: dict[str, Any] = json.loads(self.file(CARD).read_text(encoding="utf-8"))
         self.classes: tuple[str, ...] = tuple(self.card["classes"])
+        self.multi_label = "multi_label" in self.card
+        self.threshold = float(self.card.get("multi_label", {}).get("threshold", 0.5))
         modalities = [m for m in FLAGS if self.card["preprocessing"].get(m)]
         graph, digest = NETWORK, self.card["sha256"]
         if without is not None:
@@ -152,7 +156,7 @@ class Network:
         image: str | Path | Encoded | None = None,
         sound: str | Path | Encoded | None = None,
     ) -> dict[str, float]:
-        """Return the probability of each class.
+        """Return the probability of each class; of a multi-label network each by itself.
 
         Args:
             text: a text that is not empty.
@@ -169,8 +173,21 @@ class Network:
             self._check_read(given)
             fed, path = self._prepared(given, self.prepare), self._path
         logits = self._run(path, fed)["logits"][0].astype(np.float64)
+        if self.multi_label:
+            each = 0.5 * (1 + np.tanh(logits / 2))
+            return dict(zip(self.classes, map(float, each), strict=True))
         weights = np.exp(logits - logits.max())
         return dict(zip(self.classes, map(float, weights / weights.sum()), strict=True))
+
+    def chosen(self, probabilities: dict[str, float]) -> tuple[str, ...]:
+        """Return the classes that an input has, by what `predict` returned for it.
+
+        That is the most probable class; of a multi-label network those above the threshold, which
+        may be none.
+        """
+        if self.multi_label:
+            return tuple(name for name, p in probabilities.items() if p > self.threshold)
+        return (max(probabilities, key=lambda name: probabilities[name]),)
 
     def times_ms(
         self,
@@ -608,12 +625,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"predict.py: {error}", file=sys.stderr)
         return 2
+    chosen = network.chosen(found) if network.multi_label else ()
     if given.json:
-        print(json.dumps(found))
+        told = {"classes": chosen, "probabilities": found} if network.multi_label else found
+        print(json.dumps(told))
         return 0
     widest = max(map(len, found))
     for name, probability in sorted(found.items(), key=lambda item: -item[1]):
-        print(f"{name.ljust(widest)}  {probability:.4f}")
+        print(f"{name.ljust(widest)}  {probability:.4f}{' *' if name in chosen else ''}")
     return 0
 
 

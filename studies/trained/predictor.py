@@ -9,6 +9,7 @@ import optuna
 import torch
 
 from evaluators.data import Sample
+from evaluators.data.answers import THRESHOLD
 from evaluators.quality.trainer import DesignTrainer
 from search_space.network.network import FusionNetwork
 from studies.report.progress import Silent
@@ -21,6 +22,7 @@ class Predictor:
 
     Attributes:
         classes: names of the classes, in the order of the probabilities.
+        multi_label: whether an input has any number of classes, not exactly one.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -30,6 +32,7 @@ class Predictor:
             context.quality.prepare()
             self._trainer: DesignTrainer = context.quality.trainer
             self.classes: tuple[str, ...] = tuple(context.data.classes)
+            self.multi_label = context.data.multi_label
         self._networks: dict[int, FusionNetwork] = {}
 
     def predict(
@@ -40,6 +43,8 @@ class Predictor:
         sounds: Sequence[str | Path] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Return class probabilities of a trial's network in fp32: (N, classes).
+
+        Those of one input add up to 1; of multi-label data each class has its own.
 
         Raises ValueError where an input of the design is missing or lengths differ, UsageError
         where the trial has no trained network.
@@ -82,5 +87,18 @@ class Predictor:
                 self._networks[number](*inputs)
                 for inputs in self._trainer.inputs.one_by_one(genotype, samples)
             ]
-        found: npt.NDArray[np.float32] = torch.cat(logits).float().softmax(1).numpy()
+        joined = torch.cat(logits).float()
+        odds = joined.sigmoid() if self.multi_label else joined.softmax(1)
+        found: npt.NDArray[np.float32] = odds.numpy()
         return found
+
+    def chosen(self, probabilities: npt.NDArray[np.float32]) -> list[tuple[str, ...]]:
+        """Return the names of the classes that probabilities (N, classes) answer.
+
+        The most probable one; of multi-label data all above 0.5, which may be none.
+        """
+        if not self.multi_label:
+            return [(self.classes[k],) for k in probabilities.argmax(1)]
+        return [
+            tuple(self.classes[k] for k in np.flatnonzero(row > THRESHOLD)) for row in probabilities
+        ]

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from evaluators.data.answers import answers_of, probabilities_of
 from evaluators.onnx.artifacts import ParityError
 from evaluators.onnx.preprocessing.graph import Rules, preparation
 
@@ -52,6 +53,7 @@ def compare(
     whole: Path,
     rules: Rules,
     rows: Iterable[tuple[Fed, Fed]],
+    multi_label: bool = False,
 ) -> Differences:
     """Compare a graph with its preprocessing inside with the network, on this CPU.
 
@@ -64,6 +66,7 @@ def compare(
         rules: how each modality is prepared.
         rows: of each sample what the network reads, prepared as for training, and what the graph
             with preprocessing reads.
+        multi_label: whether an answer is a set of classes, each with a probability of its own.
 
     Raises:
         ParityError: A pixel, a sound or a logit differs by more than its tolerance, or a logit is
@@ -91,8 +94,8 @@ def compare(
         raise ParityError(
             "the graph with preprocessing gives logits that are not finite; nothing was written"
         )
-    odds = np.exp(given - given.max(2, keepdims=True))
-    odds /= odds.sum(2, keepdims=True)
+    odds, answers = probabilities_of(given, multi_label), answers_of(given, multi_label)
+    other = answers[:, 0] != answers[:, 1]
     differences = Differences(
         samples=len(logits),
         pixel_levels=None if pixels is None else float(pixels.max()),
@@ -100,7 +103,7 @@ def compare(
         sound=None if sound is None else float(np.array(sound).max()),
         logit=float(np.abs(given[:, 0] - given[:, 1]).max()),
         probability=float(np.abs(odds[:, 0] - odds[:, 1]).max()),
-        classes=int((given[:, 0].argmax(1) != given[:, 1].argmax(1)).sum()),
+        classes=int((other.any(1) if multi_label else other).sum()),
     )
     _check(differences, float(np.abs(given[:, 1] - given[:, 2]).max()))
     return differences

@@ -11,7 +11,9 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from evaluators.cached_files import is_whole, move_cached, verify_copy
+from evaluators.data import most_frequent_share
 from evaluators.evaluation import Evaluation, content_key
+from evaluators.quality.class_scores import ClassScoresEvaluator
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.exporter import NetworkExporter
 from evaluators.quality.modality_use import ModalityUseEvaluator
@@ -24,7 +26,7 @@ from search_space.space.paper import SeededDesign, seeded_designs
 from search_space.space.space import SearchSpace
 from studies.infra.optuna_private import trial_of
 from studies.results.fine_tuned import ATTRIBUTE, TEST
-from studies.results.outcome import SEEDS, USE, DesignResult, Outcome
+from studies.results.outcome import SEEDS, SETS, USE, DesignResult, Outcome
 from studies.results.study_outcome import (
     CONDITIONS,
     PARTS,
@@ -105,7 +107,8 @@ def test_figures(
 
     The mean over seeds with its 95 % interval (see `mean_over_seeds` for what that covers), the
     percentage of each seed, and which samples were right. Of a fused design also what
-    it uses of each, as the first seed trained it.
+    it uses of each, as the first seed trained it, and of multi-label data its scores of sets of
+    classes, of the same seed.
     """
     found = [known_or_new(context.store, _Test(one), genotype)[0] for one in by_seed]
     correct = np.concatenate([correct_of(evaluation) for evaluation in found])
@@ -118,6 +121,11 @@ def test_figures(
     if genotype.is_fused:
         use, _ = known_or_new(context.store, ModalityUseEvaluator(by_seed[0].trainer), genotype)
         figures[USE] = {m.name: [m.value, m.low, m.high] for m in use.measures}
+    if context.data.multi_label:
+        scores, _ = known_or_new(
+            context.store, ClassScoresEvaluator(by_seed[0].trainer, "test"), genotype
+        )
+        figures[SETS] = {m.name: [m.value, m.low, m.high] for m in scores.measures}
     return figures
 
 
@@ -301,7 +309,7 @@ def _genotype(study: optuna.Study, row: DesignResult) -> Genotype:
 def _tell_of_test(context: StudyContext, study: optuna.Study) -> None:
     """Keeps what the majority class reaches on test, and how many trainings a figure is of."""
     subject = study.user_attrs[SUBJECT]
-    majority = [subject["majority"][0], 100 * context.data.majority("test")[1]]
+    majority = [subject["majority"][0], 100 * most_frequent_share(context.data.split("test"))]
     if majority != subject["majority"]:
         study.set_user_attr(SUBJECT, {**subject, "majority": majority})
     first, count = context.settings.training.seed, context.settings.training.seeds
