@@ -109,6 +109,11 @@ def show_paper_of_study(storage: str | None, name: str | None, json_only: bool) 
     """Shows the published designs as trials of a study. Raises StorageError or UsageError."""
     study = find_study(storage, name)
     outcome = outcome_of(study)
+    if outcome.multi_label:
+        raise UsageError(
+            f"paper needs one class per sample, and the data of study {study.study_name} are "
+            "multi-label: use `fusion-nas report`"
+        )
     correct: CorrectBySplit = {
         "valid": correct_answers(study, "valid"),
         "test": correct_answers(study, "test"),

@@ -28,7 +28,7 @@ from studies.report.json_output import paired_as_json
 from studies.results import text as result_text
 from studies.results.outcome import DesignResult, Outcome
 from studies.results.study_outcome import outcome_of
-from studies.study.context import StudyContext, check_single_label
+from studies.study.context import StudyContext
 from studies.study.final.final_test import references_of
 from studies.trained.trial import context_of
 
@@ -79,16 +79,16 @@ def show_cascade(
             f"study {study.study_name} has the {outcome.latency_is}, not that of one inference, "
             "which a cascade adds up: run a study without --reuse"
         )
+    if outcome.multi_label:
+        raise UsageError(
+            "a cascade answers by the confidence in one class, and the data of study "
+            f"{study.study_name} are multi-label: choose one design by `fusion-nas choose`"
+        )
     rows = chosen(outcome, first, second)
     with (
         terminal.progress(terminal.open_console(stderr=True)) as reporter,
         context_of(study, reporter) as context,
     ):
-        check_single_label(
-            context.data,
-            "cascade, whose confidence is that of one class,",
-            "choose one design of the front by `fusion-nas choose`",
-        )
         context.quality.prepare()
         pair = Pair(rows, _answers(context, rows))
     try:

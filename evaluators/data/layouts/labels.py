@@ -78,9 +78,9 @@ def read_labels(
     if all(column in table.columns for column in needed):
         named: dict[int, tuple[str, ...]] = {}
         if several:
-            separator = "" if lines else _separator(declared())
-            named = {row.number: _named(row, separator) for row in table.rows}
-            problems += _other_separators(table, separator)
+            stated = None if lines else _separator(declared())
+            named = {row.number: _named(row, stated or SEPARATOR) for row in table.rows}
+            problems += [] if lines or stated else _other_separators(table)
         elif layout == "folder":
             named = {row.number: (row.cells[LABEL].strip(),) for row in table.rows}
         classes = CLIP_CLASSES if layout == "clips" else _folder_classes(named)
@@ -98,18 +98,22 @@ def read_labels(
     raise _error(table, problems)
 
 
-def _separator(declared: bytes | None) -> str:
-    """What stands between the classes of a cell. Raises DataError for what cannot be meant."""
+def _separator(declared: bytes | None) -> str | None:
+    """What `data.json` says to stand between the classes of a cell, if it does.
+
+    Raises DataError for what cannot be meant.
+    """
     if declared is None:
-        return SEPARATOR
+        return None
     try:
-        found = json.loads(declared.decode("utf-8-sig"))
-        separator = found.get(DECLARED, SEPARATOR)
+        separator = json.loads(declared.decode("utf-8-sig")).get(DECLARED)
     except (ValueError, AttributeError) as error:
         raise DataError(
             f"data.json: not a JSON object ({error}); correct it, or remove it to separate classes "
             f"by {SEPARATOR!r}"
         ) from error
+    if separator is None:
+        return None
     if not isinstance(separator, str) or not separator or separator.isalnum():
         raise DataError(
             f"data.json: {DECLARED} is {short(json.dumps(separator))}; give a mark such as "
@@ -120,25 +124,25 @@ def _separator(declared: bytes | None) -> str:
 
 def _named(row: Record, separator: str) -> tuple[str, ...]:
     """The names of a row's classes as they are written, none for an empty cell."""
-    if not separator:
+    if LABELS in row.lists:
         return tuple(each.strip() for each in row.lists[LABELS])
     cell = row.cells[LABELS]
     return tuple(each.strip() for each in cell.split(separator)) if cell.strip() else ()
 
 
-def _other_separators(table: Table, separator: str) -> list[str]:
+def _other_separators(table: Table) -> list[str]:
     """A problem where no row has the separator, and one has a mark that often is one."""
-    if not separator or any(separator in row.cells[LABELS] for row in table.rows):
+    if any(SEPARATOR in row.cells[LABELS] for row in table.rows):
         return []
     for row in table.rows:
         cell = row.cells[LABELS].strip()
         for mark in OTHER_SEPARATORS:
-            if mark in cell and mark not in separator:
+            if mark in cell:
                 return [
-                    f"{table.name}: classes are separated by {separator!r}, which no row has, and "
+                    f"{table.name}: classes are separated by {SEPARATOR!r}, which no row has, and "
                     f"row {row.number} has {mark!r} in {short(cell)}; state what separates them in "
                     f'data.json, such as {{"{DECLARED}": {json.dumps(mark)}}}, or '
-                    f'{{"{DECLARED}": "{separator}"}} where this is the name of one class'
+                    f'{{"{DECLARED}": "{SEPARATOR}"}} where this is the name of one class'
                 ]
     return []
 
