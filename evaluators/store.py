@@ -11,9 +11,13 @@ from pathlib import Path
 
 from evaluators.cached_files import report, set_folder_aside
 from evaluators.evaluation import Evaluation, Evaluator, NotFiniteError
+from evaluators.shared_store import SharedStore
 from search_space.design.genotype import Genotype
 from search_space.errors import STORAGE, FusionNasError
 from search_space.locks import NamedLock
+
+KIND = "evaluations"
+"""Of the records of a shared store."""
 
 
 class StoreError(FusionNasError):
@@ -23,10 +27,14 @@ class StoreError(FusionNasError):
 
 
 class EvaluationStore:
-    """Evaluations by content key, shared by every study and worker of one home folder."""
+    """Evaluations by content key, shared by every study and worker of one home folder.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    With a shared store also by those of other homes: what is not here is looked up there.
+    """
+
+    def __init__(self, path: Path, shared: SharedStore | None = None) -> None:
+        """Open the file, which is made with its first evaluation. Raises StoreError."""
+        self.path, self._shared = path, shared
         self.damaged_lines, self._reported = 0, False
         self._places: dict[str, int] = {}  # where in the file: what is known may outgrow memory
         self._read_to = 0
@@ -39,6 +47,17 @@ class EvaluationStore:
 
     def get(self, key: str) -> Evaluation | None:
         """The evaluation of this key, also one that another worker has just kept; else None."""
+        found = self._get(key)
+        if found is not None or self._shared is None:
+            return found
+        body = self._shared.get(KIND, key)
+        there = None if body is None else _evaluation(body.decode())
+        if there is None or there.key != key or there.unstable:
+            return None
+        self._keep(there)
+        return there
+
+    def _get(self, key: str) -> Evaluation | None:
         if key not in self._places:
             self._read_new_lines()
         if key not in self._places:
@@ -68,6 +87,15 @@ class EvaluationStore:
 
         Raises StoreError where it cannot be written, NotFiniteError for NaN among its details.
         """
+        body = self._keep(evaluation)
+        if self._shared is not None and not evaluation.unstable:
+            try:
+                self._shared.put(KIND, evaluation.key, body.encode())
+            except OSError as error:
+                raise self._unwritable(error) from error
+
+    def _keep(self, evaluation: Evaluation) -> str:
+        """Append an evaluation that is new to the file; return it as text."""
         try:
             body = json.dumps(evaluation.as_json(), sort_keys=True, allow_nan=False)
         except ValueError as error:
@@ -75,11 +103,12 @@ class EvaluationStore:
         line = json.dumps({"sha256": _sha256(body), "evaluation": body}) + "\n"
         try:
             with self._lock:
-                if self.get(evaluation.key) is None:
+                if self._get(evaluation.key) is None:
                     self._append(line.encode())
         except OSError as error:
             raise self._unwritable(error) from error
         self._read_new_lines()
+        return body
 
     def _unwritable(self, error: OSError) -> StoreError:
         return StoreError(
@@ -139,7 +168,15 @@ def _parse(line: bytes) -> Evaluation | None:
         record = json.loads(line)
         if _sha256(record["evaluation"]) != record["sha256"]:
             return None
-        return Evaluation.from_json(json.loads(record["evaluation"]))
+        return _evaluation(record["evaluation"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _evaluation(body: str) -> Evaluation | None:
+    """The evaluation that a text holds; None for another text."""
+    try:
+        return Evaluation.from_json(json.loads(body))
     except (ValueError, KeyError, TypeError, AttributeError, NotFiniteError):
         return None
 

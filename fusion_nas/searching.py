@@ -56,6 +56,7 @@ class Options(TypedDict, total=False):
     workers: int
     engine: str
     scheduler: str | None
+    store: str | Path
     take_over: bool
     from_study: str
     hours: float

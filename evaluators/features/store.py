@@ -20,6 +20,7 @@ from torch import Tensor
 
 from evaluators.cached_files import report, set_folder_aside, sha256_once, write_whole
 from evaluators.features.trunk_weights import write_tensors
+from evaluators.shared_store import SharedStore
 from search_space.locks import NamedLock
 
 SHARD_BYTES = 64 * 2**20
@@ -27,6 +28,8 @@ SHARD_BYTES = 64 * 2**20
 HARMLESS = 4e-4
 """Rounding to half precision takes 2.1e-4 of the spread of features about zero."""
 MANIFEST = "manifest.json"
+KIND = "features"
+"""Of the records of a shared store, which are manifests."""
 
 
 class Rows:
@@ -133,6 +136,37 @@ class FeatureStore:
             for name, shard in listed.items()
             if shard.rows == len(runs[name]) and _is_whole(self.folder / name, shard)
         }
+
+    def fetch(self, shared: SharedStore) -> None:
+        """Download what another host has made of these rows. Its user holds the lock.
+
+        What is missing there, or is not as it was written, is missing here afterwards.
+        """
+        body = shared.get(KIND, self.folder.name)
+        if body is None:
+            return
+        try:
+            said = json.loads(body)
+            fits = (said["of"], said["rows"]) == (self.of, self.rows) and said["shard_rows"] > 0
+            names = self.runs(said["shard_rows"]) if fits else {}
+            shards = {name: Shard(**said["shards"][name]) for name in names}
+        except (ValueError, TypeError, KeyError):
+            return
+        for name, shard in shards.items():
+            file = self.folder / name
+            if not _is_whole(file, shard) and not shared.fetch_blob(shard.sha256, file):
+                shared.forget(KIND, self.folder.name)
+                return
+        if shards:
+            write_whole(self.folder / MANIFEST, body)
+
+    def send(self, shared: SharedStore) -> None:
+        """Upload all shards and the manifest, where all rows are whole."""
+        if not self.missing():
+            _, whole = self.whole()
+            files = {shard.sha256: self.folder / name for name, shard in whole.items()}
+            body = (self.folder / MANIFEST).read_bytes()
+            shared.put(KIND, self.folder.name, body, files)
 
     def runs(self, shard_rows: int) -> dict[str, range]:
         """The rows of each shard, by the name of its file."""

@@ -20,6 +20,7 @@ from evaluators.data import Sample
 from evaluators.features.preprocessing import Preprocessing
 from evaluators.features.store import SHARD_BYTES, FeatureStore, FeatureWriter, Rows
 from evaluators.features.trunk_weights import TrunkWeights
+from evaluators.shared_store import SharedStore
 from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.encoders.features import Feature, Form
 
@@ -48,13 +49,14 @@ class TapFeatures:
         progress: Progress | None = None,
         compute_device: str = "cpu",
         shard_bytes: int = SHARD_BYTES,
+        shared: SharedStore | None = None,
     ) -> None:
         self._preprocessing = preprocessing
         self._trunks = trunks
         self._folder = folder
         self._progress = progress
         self._device = compute_device
-        self._shard_bytes = shard_bytes
+        self._shard_bytes, self._shared = shard_bytes, shared
         self._text_lengths: dict[str, set[int]] = {}
         """Lengths that texts were read at so far, by encoder."""
 
@@ -81,10 +83,17 @@ class TapFeatures:
             with ExitStack() as locks:
                 for store in sorted(lacking, key=lambda store: store.folder):
                     locks.enter_context(store.lock())
-                # Another worker may have made them meanwhile.
+                # Another worker may have made them meanwhile, another host before.
                 lacking = {store: group for store, group in lacking.items() if store.missing()}
+                if self._shared is not None:
+                    for store in lacking:
+                        store.fetch(self._shared)
+                    lacking = {store: group for store, group in lacking.items() if store.missing()}
                 if lacking:
                     self._make(lacking, spec, shape, samples, length)
+                    if self._shared is not None:
+                        for store in lacking:
+                            store.send(self._shared)
         if spec.modality == "text":
             self._text_lengths.setdefault(spec.name, set()).add(length)
         found: dict[Feature, Rows] = {}

@@ -16,10 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from evaluators.cached_files import fault_of, is_whole, move_cached, move_whole
+from evaluators.shared_store import SharedStore
 from search_space.design.encoder import EncoderShape, EncoderSpec
 from search_space.encoders.loading import load_trunk
 from search_space.encoders.plugins import encoder_origins
 from search_space.errors import STORAGE, FusionNasError
+
+TRUNKS = "trunks"
+"""Of the records of a shared store, as the folder of a home."""
 
 
 class WeightsError(FusionNasError):
@@ -31,11 +35,18 @@ class WeightsError(FusionNasError):
 class TrunkWeights:
     """Where trunks come from: one loading of each encoder, cut to any depth afterwards.
 
-    `seed` draws the weights of encoders that start from random ones.
+    `seed` draws the weights of encoders that start from random ones. Tuned weights that are not in
+    `folder` are looked up in the shared store, where there is one.
     """
 
-    def __init__(self, shapes: Mapping[str, EncoderShape], folder: Path, seed: int) -> None:
-        self._shapes = shapes
+    def __init__(
+        self,
+        shapes: Mapping[str, EncoderShape],
+        folder: Path,
+        seed: int,
+        shared: SharedStore | None = None,
+    ) -> None:
+        self._shapes, self._shared = shapes, shared
         self._folder = folder
         self._seed = seed
         self._loaded: dict[str, str] = {}
@@ -50,12 +61,17 @@ class TrunkWeights:
         return self._folder / f"{key}.safetensors"
 
     def has_tuned(self, key: str) -> bool:
-        """Whether whole fine-tuned weights are cached under this content key."""
-        return is_whole(self.tuned_file(key), quiet=True)
+        """Whether whole fine-tuned weights are cached under this content key, here by now."""
+        file = self.tuned_file(key)
+        if is_whole(file, quiet=True) or self._shared is None:
+            return is_whole(file, quiet=True)
+        return self._shared.fetch(TRUNKS, key, file)
 
     def keep_tuned(self, key: str, trunk: nn.Module) -> None:
         """Keeps the weights of a whole fine-tuned trunk."""
         save_state(trunk, self.tuned_file(key))
+        if self._shared is not None:
+            self._shared.send(TRUNKS, key, self.tuned_file(key))
 
     def identity(self, spec: EncoderSpec) -> str:
         """Changes whenever this encoder's trunks would give other features."""

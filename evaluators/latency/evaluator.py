@@ -1,5 +1,6 @@
 """How fast a design is on a device, asked of the agent that runs there."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -140,6 +141,7 @@ class LatencyEvaluator:
 
     Latency depends on the graph, not on the weights, so it comes before any training. With shares
     of inputs that are not encoded again it is the expected one, from readings of a design's parts.
+    Its methods are for one thread, which `begin` lets do something else while the device works.
     """
 
     def __init__(
@@ -152,6 +154,8 @@ class LatencyEvaluator:
         self._builder, self._open, self._runs = builder, open_device, runs
         self._reuse = reuse or Reuse()
         self._device = open_device()
+        self._timing: Timing | None = None
+        self._is_closed = False
         self._unsettled: list[tuple[str, str]] = []
         self._drift_references = BestDriftReferences()
 
@@ -185,8 +189,13 @@ class LatencyEvaluator:
         )
 
     def close(self) -> None:
-        """Ends the device's agent."""
-        self._device.close()
+        """End the device's agent; while a design that `begin` sent is timed, once that is over.
+
+        The agent also ends with this process.
+        """
+        self._is_closed = True
+        if self._timing is None or not self._timing.is_running():
+            self._device.close()
 
     def key(self, genotype: Genotype) -> str:
         """Design, classes, device, runtime and its version, provider, threads, timing, weights.
@@ -221,14 +230,40 @@ class LatencyEvaluator:
         that cannot be built, ParityError where its ONNX differs from torch, MeasureError where
         device or request failed, DeviceError where the agent is lost.
         """
-        start = time.perf_counter()
-        artifact = self.build(genotype)
-        built = {"build_s": round(time.perf_counter() - start, 4)}
+        artifact, build_s = self._built(genotype)
         try:
-            found = self.time(genotype, artifact)
-            return replace(found, details={**found.details, **built})
+            return _with(self.time(genotype, artifact), build_s)
         finally:
             artifact.discard()  # random weights are of no further use
+
+    def begin(
+        self, genotype: Genotype, again: Callable[[Evaluation], bool] = lambda found: False
+    ) -> "Timing":
+        """Build a design, and have it timed in the background. Raises what `build` raises.
+
+        What `again` holds for is timed once more. Building is over on return: it draws random
+        numbers, which would change those of a training.
+        """
+        artifact, build_s = self._built(genotype)
+
+        def readings() -> list[Evaluation]:
+            try:
+                found = [_with(self.time(genotype, artifact), build_s)]
+                if again(found[0]):
+                    found.append(_with(self.time(genotype, artifact), build_s))
+                return found
+            finally:
+                artifact.discard()
+                if self._is_closed:
+                    self._device.close()
+
+        self._timing = Timing(readings)
+        return self._timing
+
+    def _built(self, genotype: Genotype) -> tuple[Artifact, float]:
+        start = time.perf_counter()
+        artifact = self.build(genotype)
+        return artifact, round(time.perf_counter() - start, 4)
 
     def build(self, genotype: Genotype) -> Artifact:
         """Build a design as it is timed, with random weights. Raises as `OnnxBuilder.build`."""
@@ -377,6 +412,8 @@ class LatencyEvaluator:
                 job = job_id_of(request, device=self._device.hello())
                 result = self._device.measure(artifact.path, request, job_id=job)
             except (DeviceLost, DeviceTimeout) as error:
+                if self._is_closed:
+                    raise
                 self._device.close()
                 self._device = self._open()
                 interruptions.append(" ".join(str(error).split()))
@@ -403,6 +440,40 @@ class LatencyEvaluator:
             return self._device.name, self._device.hello().board.boot_id
         except DeviceError:
             return self._device.name, None
+
+
+class Timing:
+    """A design that is being timed, in a thread that does not keep the process from ending."""
+
+    def __init__(self, readings: Callable[[], list[Evaluation]]) -> None:
+        """Begin."""
+        self._readings = readings
+        self._found: list[Evaluation] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True, name="timing")
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            self._found = self._readings()
+        except BaseException as error:
+            self._error = error
+
+    def is_running(self) -> bool:
+        """Whether it is not over yet."""
+        return self._thread.is_alive()
+
+    def readings(self) -> list[Evaluation]:
+        """Wait until it is over; return the readings in order, or raise as `evaluate` does."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._found
+
+
+def _with(found: Evaluation, build_s: float) -> Evaluation:
+    """An evaluation with the seconds that building took."""
+    return replace(found, details={**found.details, "build_s": build_s})
 
 
 def _energy(energy: Energy) -> dict[str, object]:

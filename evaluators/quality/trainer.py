@@ -18,6 +18,7 @@ from evaluators.onnx.artifacts import ParityError
 from evaluators.onnx.builder import OnnxBuilder
 from evaluators.onnx.quantisation import For
 from evaluators.quality.keys import TrainingKeys
+from evaluators.shared_store import SharedStore
 from evaluators.training.adaptation import Adaptation, adaptation_of, learnt_of, logits_apart
 from evaluators.training.check import TrainingCheck, check_training, probe_accuracy
 from evaluators.training.config import TrainingConfig, TrainingProtocol
@@ -34,6 +35,8 @@ from search_space.network.training_form import TrainingForm
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps at most)."""
+WEIGHTS = "weights"
+"""Folder of trained weights in a home, and their records in a shared store."""
 MERGED_TOLERANCE = 1e-2
 """Greatest difference that merging adapters makes to logits, relative to the larger of 1 and the
 largest. They were trained on kept features, of which tokens are rounded to half precision."""
@@ -69,6 +72,8 @@ class DesignTrainer:
     Validation stops training; the test split is never read for it. Trained weights are kept under
     `home`, so that a design can be judged and exported as it was trained. `builder` is the one
     that exports the designs: designs in a reduced precision have keys of its runtime and rewrites.
+    What `home` lacks is looked up in the shared store, where there is one, and what is made is
+    uploaded; but for the weights of designs that are trained on a fold, which are not kept.
     """
 
     def __init__(
@@ -80,14 +85,22 @@ class DesignTrainer:
         progress: Progress | None = None,
         compute_device: str = "cpu",
         execution: Execution | None = None,
+        shared: SharedStore | None = None,
+        on_fold: bool = False,
     ) -> None:
         self.plan, self.preprocessing, self.builder = plan, preprocessing, builder
         self.data, self.compute_device = preprocessing.data, compute_device
         self._home, self._progress = home, progress
         self._execution = execution or execution_on(compute_device)
-        self._trunks = TrunkWeights(plan.shapes, home / "trunks", plan.protocol.seed)
+        self._shared, self._on_fold = shared, on_fold
+        self._trunks = TrunkWeights(plan.shapes, home / "trunks", plan.protocol.seed, shared)
         features = TapFeatures(
-            preprocessing, self._trunks, home / "features", progress, compute_device
+            preprocessing,
+            self._trunks,
+            home / "features",
+            progress,
+            compute_device,
+            shared=shared,
         )
         self.inputs = DesignInputs(
             self.data, plan.encoders, plan.shapes, preprocessing, features, compute_device
@@ -118,6 +131,8 @@ class DesignTrainer:
             progress or self._progress,
             self.compute_device,
             self._execution,
+            self._shared,
+            self._on_fold or data is not None,
         )
 
     def prepare(self) -> None:
@@ -159,7 +174,10 @@ class DesignTrainer:
             seconds, waited = sum(f.seconds for f in both), sum(f.waited_s for f in both)
             fit = replace(trained.fit, seconds=seconds, waited_s=waited)
             trained = replace(trained, fit=fit, attempts=2)
-        save_state(trained.learnt.cpu(), self._weights_file(genotype))
+        file = self._weights_file(genotype)
+        save_state(trained.learnt.cpu(), file)
+        if self._shared is not None and not self._on_fold:
+            self._shared.send(WEIGHTS, file.stem, file)
         trained.module.to(self.compute_device)
         return trained
 
@@ -232,7 +250,7 @@ class DesignTrainer:
         changed = self.plan.changes_trunks(genotype)
         part = self.untrained(genotype) if changed else self._new_fusion(genotype)
         file = self._weights_file(genotype)
-        if not is_whole(file):
+        if not is_whole(file) and not self._fetched(file):
             self.train(genotype)
         if isinstance(part, FusionNetwork) and self.plan.adapts(genotype):
             adapters = self._adapters(genotype, part)
@@ -355,8 +373,14 @@ class DesignTrainer:
         seed = self.plan.protocol.seed
         return new_fusion(genotype, self.plan.shapes, len(self.data.classes), seed)
 
+    def _fetched(self, file: Path) -> bool:
+        """Whether another host's training was downloaded to `file`."""
+        if self._shared is None or self._on_fold:
+            return False
+        return self._shared.fetch(WEIGHTS, file.stem, file)
+
     def _weights_file(self, genotype: Genotype) -> Path:
-        return self._home / "weights" / f"{self.keys.quality(genotype)}.safetensors"
+        return self._home / WEIGHTS / f"{self.keys.quality(genotype)}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -385,6 +409,7 @@ def new_trainer(
     compute: Compute = Compute(),
     target: Target = Target(),
     whole: bool = False,
+    shared: SharedStore | None = None,
 ) -> DesignTrainer:
     """Make a trainer on the data of `preprocessing`, and the builder that exports its designs."""
     data, shapes = preprocessing.data, preprocessing.shapes
@@ -400,5 +425,5 @@ def new_trainer(
     )
     plan = TrainingPlan(protocol, encoders, shapes, whole, data.uninformative)
     return DesignTrainer(
-        plan, preprocessing, builder, home, progress, compute.device, compute.execution
+        plan, preprocessing, builder, home, progress, compute.device, compute.execution, shared
     )

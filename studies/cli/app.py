@@ -32,6 +32,7 @@ from studies.cli.options import (
     Sounds,
     Space,
     Storage,
+    Store,
     Study,
     TextOnly,
     Texts,
@@ -293,6 +294,7 @@ def run(
             rich_help_panel="Sampling",
         ),
     ] = None,
+    store: Store = None,
     take_over: Annotated[
         bool,
         typer.Option(
@@ -395,6 +397,7 @@ def worker(
     vision_encoders: Visions = None,
     audio_encoders: Sounds = None,
     devices: Devices = None,
+    store: Store = None,
     log_file: LogFile = None,
 ) -> None:
     """Join a study with one more worker, from this host or another one, until it has its total.
@@ -410,6 +413,7 @@ def worker(
             "vision_encoders": vision_encoders,
             "audio_encoders": audio_encoders,
             "devices": devices,
+            "store": store,
         }
         from studies.cli.study import work_on_study
 

@@ -203,6 +203,16 @@ Name = Annotated[
     str | None,
     typer.Option("--name", help="Name of the study in the storage.", rich_help_panel="Study"),
 ]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="Folder, s3://BUCKET/PATH or another URL that fsspec opens, where hosts share "
+        "evaluations, features and weights. Default: FUSION_NAS_STORE, if set.",
+        rich_help_panel="Sampling",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel="Output")
 ]

@@ -31,7 +31,12 @@ from studies.report.paragraphs import say
 from studies.results.study_outcome import SUBJECT, correct_answers, goals_of, outcome_of, rows_of
 from studies.results.text import counted
 from studies.results.verdict import CorrectBySplit
-from studies.study.lookup import find_named_study, find_study, remove_stored_passwords
+from studies.study.lookup import (
+    find_named_study,
+    find_study,
+    is_missing,
+    remove_stored_passwords,
+)
 
 
 def run_study(
@@ -348,7 +353,7 @@ def serve_dashboard(storage: str | None, host: str, port: int) -> None:
     quiet_optuna()
     check_range("--port", port, 1, MAX_PORT)
     url = storage or default_url()
-    if url.startswith("sqlite") and not Path(url.partition(":///")[2]).is_file():
+    if is_missing(url):
         raise StorageError(f"storage {redacted_url(url)}: there is no such file; run a study first")
     folder = home() / ARTIFACTS
     folder.mkdir(parents=True, exist_ok=True)

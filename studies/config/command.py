@@ -24,7 +24,7 @@ _FLAGS = {
 }
 """Flags that are not called like their option."""
 _OF_A_PRESET = ("preset", "title", "grid", "about", "superfuse")
-_OF_ONE_RUN = ("take_over", "retime", "configuration")
+_OF_ONE_RUN = ("store", "take_over", "retime", "configuration")
 """Options that say nothing of the study, or whose values are options of their own."""
 
 

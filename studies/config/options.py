@@ -319,6 +319,7 @@ class SearchOptions:
         workers: processes that search side by side.
         engine: what places them, one of ENGINES.
         scheduler: address of Dask's scheduler; None for a cluster of its own on this machine.
+        store: URL of a store that hosts share; None for what FUSION_NAS_STORE says, if anything.
         take_over: take over trials whose workers never showed a sign of life.
         from_study: another study, as NAME or NAME@FILE.db, whose front is timed first.
         track: trackers that finished trials are logged to, each KIND or KIND=WHERE.
@@ -340,6 +341,7 @@ class SearchOptions:
     workers: int = 1
     engine: str = "local"
     scheduler: str | None = None
+    store: str | None = None
     take_over: bool = False
     from_study: str | None = None
     track: tuple[str, ...] = ()

@@ -215,6 +215,7 @@ _STORED_NAMES_READ = {stored: name for name, stored in _STORED_NAMES.items()}
 _OF_ONE_COMMAND = (
     "engine",
     "scheduler",
+    "store",
     "take_over",
     "final_readings",
     "retime",

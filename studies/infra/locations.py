@@ -12,10 +12,32 @@ class StorageError(FusionNasError):
     exit_code = STORAGE
 
 
+JOURNAL = "journal:"
+"""Before the path of Optuna's journal, as a storage."""
+
+
+def journal_path(url: str) -> Path | None:
+    """Return the file of a journal, of `journal:PATH` or `journal:///PATH`; None for other URLs."""
+    if not url.startswith(JOURNAL):
+        return None
+    path = url.removeprefix(JOURNAL)
+    return Path(path.removeprefix("///") if path.startswith("///") else path).expanduser()
+
+
 def sqlite_url(storage: str | Path) -> str:
     """Return a storage's URL; a path is that of an SQLite file."""
     text = str(storage)
-    return text if "://" in text else f"sqlite:///{Path(text).expanduser()}"
+    is_url = "://" in text or text.startswith(JOURNAL)
+    return text if is_url else f"sqlite:///{Path(text).expanduser()}"
+
+
+def store_url(given: str | None) -> str | None:
+    """Return the URL of the shared store: what is given, else FUSION_NAS_STORE; None for none.
+
+    A path becomes absolute.
+    """
+    text = given or os.environ.get("FUSION_NAS_STORE")
+    return str(Path(text).expanduser().absolute()) if text and "://" not in text else text or None
 
 
 def default_url() -> str:
@@ -25,6 +47,8 @@ def default_url() -> str:
 
 def absolute_url(url: str) -> str:
     """Return a storage's URL as every working directory understands it."""
+    if (journal := journal_path(url)) is not None:
+        return f"{JOURNAL}{journal.absolute()}"
     head, slashes, file = url.partition(":///")
     if not head.startswith("sqlite") or not file:
         return url

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import StudyUserAttributeModel as Attribute
 from optuna.storages._rdb.models import (
-    StudyUserAttributeModel,
     TrialHeartbeatModel,
     TrialModel,
     TrialUserAttributeModel,
@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from studies.infra.journal import Journal, held
 from studies.infra.patience import patiently
 from studies.infra.signals import whole
 
@@ -49,6 +50,8 @@ def record_heartbeat(study: optuna.Study, trial: optuna.Trial | FrozenTrial) -> 
     """Write the database's time beside a running trial."""
     # `Study.optimize` does so in a thread of its own; with `ask` and `tell` nothing does.
     backend = _backend(study)
+    if isinstance(study._storage, Journal):
+        study._storage.beat(trial._trial_id)
     if backend is not None:
         with whole():
             backend.record_heartbeat(trial._trial_id)
@@ -57,10 +60,14 @@ def record_heartbeat(study: optuna.Study, trial: optuna.Trial | FrozenTrial) -> 
 def heartbeat_ages_s(study: optuna.Study) -> dict[int, float]:
     """Return how long ago each running trial showed a sign of life, by number, in seconds.
 
-    By the clock of the database. Trials that never did are left out.
+    By the clock of the database, or of a journal's file system. Trials that never did are left out.
     """
     # Optuna gives the stale ones alone, of a storage that is opened for `Study.optimize`.
-    backend = _backend(study)
+    backend, journal = _backend(study), study._storage
+    if isinstance(journal, Journal):
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        ages = {trial.number: journal.age_s(trial._trial_id) for trial in running}
+        return {number: age for number, age in ages.items() if age is not None}
     if backend is None:
         return {}
     found = (
@@ -91,7 +98,14 @@ def replace_attribute(
     Of several workers that try so at once, one gets True.
     """
     # Optuna's own setters do not compare.
-    backend, attribute = _backend(study), TrialUserAttributeModel
+    backend, attribute, journal = _backend(study), TrialUserAttributeModel, study._storage
+    if isinstance(journal, Journal):
+        with held(journal.turn):
+            now = journal.get_trial(trial._trial_id)
+            if now.user_attrs.get(key) != old or now.state is not TrialState.RUNNING:
+                return False
+            journal.set_trial_user_attr(trial._trial_id, key, new)
+            return True
     if backend is None:
         optuna.Trial(study, trial._trial_id).set_user_attr(key, new)
         return True
@@ -133,7 +147,7 @@ def turn_of_all_homes(
 ) -> Iterator[None]:
     """Let one process at a time go on, of all that work on a study, whatever their home and host.
 
-    Who holds the turn is a user attribute of the study, which the database has once. A holder that
+    Who holds the turn is a user attribute of the study, which the storage has once. A holder that
     ended without giving it back is passed over: at once where it is known to be dead, else once it
     has been the same for `patience_s` by the clock of who waits. A storage in memory belongs to one
     process, and has no turns.
@@ -146,51 +160,101 @@ def turn_of_all_homes(
         patience_s: how long any other holder may take.
         pause_s: how long to wait before looking again.
     """
-    backend, attribute = _backend(study), StudyUserAttributeModel
-    if backend is None:
+    turn: _Turn
+    if isinstance(study._storage, Journal):
+        turn = _JournalTurn(study, study._storage, name, worker)
+    elif (backend := _backend(study)) is not None:
+        turn = _DatabaseTurn(study, backend, name, worker)
+    else:
         yield
         return
-    mine, engine = json.dumps(worker), backend.engine
-    place = (attribute.study_id == study._study_id, attribute.key == name)
-
-    def taken(held: str | None) -> bool:
-        try:
-            with whole(), engine.begin() as connection:
-                if held is None:
-                    values = {"study_id": study._study_id, "key": name, "value_json": mine}
-                    connection.execute(insert(attribute).values(values))
-                    return True
-                change = update(attribute).where(*place, attribute.value_json == held)
-                return connection.execute(change.values(value_json=mine)).rowcount == 1
-        except IntegrityError:
-            return False
-
-    def holder() -> str | None:
-        with engine.connect() as connection:
-            found = connection.execute(select(attribute.value_json).where(*place))
-            return found.scalar_one_or_none()
-
-    def give_back() -> None:
-        with whole(), engine.begin() as connection:
-            connection.execute(delete(attribute).where(*place, attribute.value_json == mine))
-
-    held, since = None, time.monotonic()
-    while not patiently(partial(taken, None)):
-        now = patiently(holder)
-        if now != held:
-            held, since = now, time.monotonic()
+    held_by, since = None, time.monotonic()
+    while not patiently(partial(turn.take, None)):
+        now = patiently(turn.holder)
+        if now != held_by:
+            held_by, since = now, time.monotonic()
         late = time.monotonic() - since > patience_s
         if (
-            held is not None
-            and (late or is_dead(json.loads(held)))
-            and patiently(partial(taken, held))
+            held_by is not None
+            and (late or is_dead(held_by))
+            and patiently(partial(turn.take, held_by))
         ):
             break
         time.sleep(pause_s)
     try:
         yield
     finally:
-        patiently(give_back)
+        patiently(turn.give_back)
+
+
+class _Turn(Protocol):
+    """A turn that one worker of a study holds at a time."""
+
+    def take(self, held_by: str | None) -> bool:
+        """Take it from a holder, None for none; whether that was the holder."""
+
+    def holder(self) -> str | None:
+        """Who holds it; None for nobody."""
+
+    def give_back(self) -> None:
+        """Let others take it, where this worker holds it."""
+
+
+class _JournalTurn:
+    """A user attribute of a study in a journal, changed while the journal's turn is held."""
+
+    def __init__(self, study: optuna.Study, journal: Journal, name: str, worker: str) -> None:
+        self._id, self._journal, self._name, self._worker = study._study_id, journal, name, worker
+
+    def take(self, held_by: str | None) -> bool:
+        return self._replace(held_by, self._worker)
+
+    def holder(self) -> str | None:
+        found: str | None = self._journal.get_study_user_attrs(self._id).get(self._name)
+        return found
+
+    def give_back(self) -> None:
+        self._replace(self._worker, None)
+
+    def _replace(self, old: str | None, new: str | None) -> bool:
+        with held(self._journal.turn):
+            if self.holder() != old:
+                return False
+            self._journal.set_study_user_attr(self._id, self._name, new)
+            return True
+
+
+class _DatabaseTurn:
+    """A user attribute of a study, which a database holds once."""
+
+    def __init__(self, study: optuna.Study, backend: RDBStorage, name: str, worker: str) -> None:
+        self._name, self._mine, self._engine = name, json.dumps(worker), backend.engine
+        self._id = study._study_id
+        self._place = (Attribute.study_id == self._id, Attribute.key == name)
+
+    def take(self, held_by: str | None) -> bool:
+        try:
+            with whole(), self._engine.begin() as connection:
+                if held_by is None:
+                    values = {"study_id": self._id, "key": self._name, "value_json": self._mine}
+                    connection.execute(insert(Attribute).values(values))
+                    return True
+                same = Attribute.value_json == json.dumps(held_by)
+                change = update(Attribute).where(*self._place, same)
+                return connection.execute(change.values(value_json=self._mine)).rowcount == 1
+        except IntegrityError:
+            return False
+
+    def holder(self) -> str | None:
+        with self._engine.connect() as connection:
+            found = connection.execute(select(Attribute.value_json).where(*self._place))
+            text = found.scalar_one_or_none()
+        return None if text is None else str(json.loads(text))
+
+    def give_back(self) -> None:
+        mine = Attribute.value_json == self._mine
+        with whole(), self._engine.begin() as connection:
+            connection.execute(delete(Attribute).where(*self._place, mine))
 
 
 def _backend(study: optuna.Study) -> RDBStorage | None:

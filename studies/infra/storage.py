@@ -14,7 +14,8 @@ from sqlalchemy import Engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from search_space.redaction import redacted, redacted_url
-from studies.infra.locations import StorageError
+from studies.infra.journal import Journal
+from studies.infra.locations import StorageError, journal_path
 from studies.infra.patience import patiently
 from studies.infra.signals import whole
 
@@ -29,6 +30,10 @@ IN_MEMORY = ("", ":memory:")
 
 class _WholeSteps(RDBStorage):
     """Optuna's storage: an interrupt waits for each of its methods, and each for the server."""
+
+
+class _WholeJournal(Journal):
+    """A journal: an interrupt waits for each of its methods."""
 
 
 def _whole(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,14 +61,24 @@ def _whole(method: Callable[..., Any]) -> Callable[..., Any]:
 for _name in BaseStorage.__dict__:
     if not _name.startswith("_"):
         setattr(_WholeSteps, _name, _whole(getattr(RDBStorage, _name)))
+        setattr(_WholeJournal, _name, _whole(getattr(Journal, _name)))
 
 
 def open_storage(url: str) -> BaseStorage:
     """The Optuna storage at a URL, as Optuna writes them. Raises StorageError."""
     shown = redacted_url(url)
+    if (path := journal_path(url)) is not None:
+        try:
+            return _WholeJournal(path)
+        except OSError as error:
+            raise StorageError(
+                f"storage {shown}: cannot be opened ({error.strerror or error}); "
+                "repair it, or give another --storage"
+            ) from error
     if "://" not in url:
         raise StorageError(
-            f"storage {shown!r}: not a URL; write sqlite:///FILE.db or postgresql://USER@HOST/NAME"
+            f"storage {shown!r}: not a URL; write sqlite:///FILE.db, journal:FILE.log or "
+            "postgresql://USER@HOST/NAME"
         )
     sqlite = url.startswith("sqlite")
     if sqlite:

@@ -55,13 +55,15 @@ class SearchStopped(FusionNasError):
 class Evaluators:
     """What evaluates the designs of a study, and the store that keeps what was found.
 
-    further: what tells the objectives that neither timing nor training does.
+    further: what tells the objectives that neither timing nor training does. apart: whether the
+    device does none of this machine's work, so that a design is trained while it is timed.
     """
 
     latency: LatencyEvaluator
     quality: Evaluator
     store: EvaluationStore
     further: Mapping[FoundBy, Evaluator] = field(default_factory=dict)
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class TrialRunner:
         self.early, self.goals = early or EarlyStopping(), targets.goals
         self._latency, self._quality = evaluators.latency, evaluators.quality
         self._store, self._further = evaluators.store, evaluators.further
+        self._apart = evaluators.apart
         self._limit = targets.latency_limit_ms
         self._published = {
             s.genotype.key: PublishedFigures(s.design.accuracy_percent, s.design.latency_ms)
@@ -96,6 +99,7 @@ class TrialRunner:
         }
         self._failed_in_a_row = self._unstable_in_a_row = 0
         self._seconds: dict[str, float] = {}
+        self._untrained: Exception | None = None
         self._doing: Callable[[str], None] = lambda what: None
         self.worker = ""
         """Who has the trials in hand; empty where nobody else can take one over."""
@@ -107,7 +111,7 @@ class TrialRunner:
         another worker has the trial by now; and SearchStopped when several trials in a row fail or
         many are unstable.
         """
-        self._seconds = {}
+        self._seconds, self._untrained = {}, None
         params = trial.params  # a copy each time it is asked for
         genotype = self.space.decode([params[d.name] for d in self.space.decisions])
         TrialRecord(design=genotype.describe()).store(trial)
@@ -129,7 +133,9 @@ class TrialRunner:
         """Takes a design through its stages, the cheaper first, and tells what it came to.
 
         Timed, probed, trained; the first is left to the end where the model knows enough. Designs
-        with a name go through all of them, and so do those that are timed at the end.
+        with a name go through all of them, and so do those that are timed at the end. A board times
+        a design while it is trained here, where no reading could keep it from being trained; what
+        is told then, and in which order, is the same.
         """
         early = self.early
         record = TrialRecord.from_attributes(trial.user_attrs, trial.number)
@@ -154,6 +160,8 @@ class TrialRunner:
                 self._pruned(trial, stopped.with_evaluations(latency, probe=probe))
                 return
         self._doing("training")
+        if self._untrained is not None:
+            raise self._untrained
         quality, _ = self._evaluated(self._quality, genotype)
         if quality.details.get("constant"):
             _constrain(trial, "did_not_train", 1.0)
@@ -210,8 +218,8 @@ class TrialRunner:
             self._add_seconds(found, time.perf_counter() - start)
         return found, known
 
-    def _add_seconds(self, found: Evaluation, wall: float) -> None:
-        for stage, seconds in stage_seconds(found, wall).items():
+    def _add_seconds(self, found: Evaluation, wall: float, hidden: float = 0.0) -> None:
+        for stage, seconds in stage_seconds(found, wall, hidden).items():
             self._seconds[stage] = round(self._seconds.get(stage, 0.0) + seconds, 3)
 
     def _read(self, genotype: Genotype, twice: bool) -> tuple[Evaluation, bool]:
@@ -224,15 +232,48 @@ class TrialRunner:
         known = self._store.get(self._latency.key(genotype))
         if known is not None:
             return known, True
-        start = time.perf_counter()
-        latency = self._latency.evaluate(genotype)
-        if twice and self._misses(latency):
-            again = self._latency.evaluate(genotype)
-            latency = min(latency, again, key=_rank)
-            latency = replace(latency, details={**latency.details, READINGS: 2})
+        start, training_s = time.perf_counter(), 0.0
+
+        def again(latency: Evaluation) -> bool:
+            return twice and self._misses(latency)
+
+        if self._trains_meanwhile(named=twice):
+            timing = self._latency.begin(genotype, again)
+            training_s = self._train_meanwhile(genotype)
+            readings = timing.readings()
+        else:
+            readings = [self._latency.evaluate(genotype)]
+            if again(readings[0]):
+                readings.append(self._latency.evaluate(genotype))
+        latency = min(readings, key=_rank)
+        if len(readings) > 1:
+            latency = replace(latency, details={**latency.details, READINGS: len(readings)})
         self._store.put(latency)
-        self._add_seconds(latency, time.perf_counter() - start)
+        self._add_seconds(latency, time.perf_counter() - start - training_s, training_s)
         return latency, False
+
+    def _trains_meanwhile(self, named: bool) -> bool:
+        """Whether a design is trained while it is timed.
+
+        Not where its latency decides whether it is trained: by a limit, or after its probe.
+        """
+        limited = self._limit is not None or any(
+            limit.objective.found_by == "timing" for limit in self.goals.limits
+        )
+        return self._apart and not limited and (named or self.early.probe is None)
+
+    def _train_meanwhile(self, genotype: Genotype) -> float:
+        """Train a design, so that its evaluation is known later; return the seconds that it took.
+
+        An error that fails a trial is kept until the trial would train.
+        """
+        self._doing("training, while the device times it")
+        start = time.perf_counter()
+        try:
+            self._evaluated(self._quality, genotype)
+        except (ParityError, NotFiniteError) as error:
+            self._untrained = error
+        return time.perf_counter() - start
 
     def _misses(self, latency: Evaluation) -> bool:
         if latency.infeasible:
@@ -325,15 +366,17 @@ def _rank(latency: Evaluation) -> tuple[bool, bool, float]:
     return bool(latency.infeasible), bool(latency.unstable), ms
 
 
-def stage_seconds(found: Evaluation, wall: float) -> dict[str, float]:
+def stage_seconds(found: Evaluation, wall: float, hidden: float = 0.0) -> dict[str, float]:
     """Split the wall time of a new evaluation, in s, into stages that add up to it.
 
     Timing includes the link and the wait for a device that others use; waiting is what training
-    waited for its next batch.
+    waited for its next batch. `hidden` are seconds of the device's work, not part of `wall`, during
+    which the design was trained.
     """
     if found.kind == "latency":
-        compiling = [m.value for m in found.measures if m.name == "compile_s"]
-        parts = {"building": found.details.get("build_s", 0.0), "compiling": sum(compiling)}
+        compile_s = sum(m.value for m in found.measures if m.name == "compile_s")
+        compiling = max(0.0, compile_s - hidden)
+        parts = {"building": found.details.get("build_s", 0.0), "compiling": compiling}
         rest = "timing"
     else:
         parts = {"waiting": found.details.get("waited_s", 0.0)}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from filelock import Timeout
 
+from device_agent.board import sysfs
 from device_agent.wire.request import MeasureRequest, MeasureResult
 from evaluators.data import BOTH, DRAWN, DataSet, Modality, load, longest_seconds
 from evaluators.data.folds import fold
@@ -37,6 +38,7 @@ from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.modality_use import ModalityUseEvaluator
 from evaluators.quality.robustness import Noise, RobustnessEvaluator
 from evaluators.quality.trainer import Compute, Target, new_trainer
+from evaluators.shared_store import SharedStore
 from evaluators.store import EvaluationStore
 from evaluators.training.execution import execution_on
 from search_space.design.encoder import Weights
@@ -50,6 +52,7 @@ from studies.config.home import devices, home
 from studies.config.options import built_for, precisions_of, runtime_of
 from studies.config.settings import Settings
 from studies.config.usage import UsageError
+from studies.infra.locations import store_url
 from studies.infra.priority import at_first_priority, give_way
 from studies.results.ablation import TRIMODAL
 from studies.results.objectives import BY_NAME as BUILT_IN_OBJECTIVES
@@ -63,6 +66,8 @@ from studies.results.objectives import (
 from studies.samplers.registry import chosen
 from studies.study.training_protocol import chosen_protocol, resumed_protocol
 
+STORE = "store"
+"""Folder of a home for what waits for a shared store."""
 Step = Callable[[str, int, int], None]
 StoredProtocol = Callable[[str], Mapping[str, Any] | None]
 """The training protocol that the study of this name began with; None where there is none yet."""
@@ -83,6 +88,7 @@ class StudyContext:
     agent_home: NamedLock | None
     step: Step
     grid: Grid | None = None
+    shared: SharedStore | None = None
 
     @cached_property
     def selection(self) -> QualityEvaluator | CrossValidatedEvaluator:
@@ -118,9 +124,21 @@ class StudyContext:
         needed = {objective.found_by for objective in goals.needed}
         return {name: evaluator for name, evaluator in made.items() if name in needed}
 
+    def is_apart(self) -> bool:
+        """Whether designs are timed on another machine, so that training disturbs no timing.
+
+        A board that was started with this machine is this machine, under whatever name.
+        """
+        if self.agent_home is not None:
+            return False
+        own = sysfs.text(Path("/proc/sys/kernel/random/boot_id"))
+        return self.latency.device().board.boot_id not in (None, own)
+
     def close(self) -> None:
-        """Ends the device's agent."""
+        """End the device's agent, and upload what waits for the shared store."""
         self.latency.close()
+        if self.shared is not None:
+            self.shared.close()
         if self.agent_home is not None:
             self.agent_home.release()
 
@@ -231,19 +249,25 @@ def open_context(
 
     Another machine, or a later one, would choose to train otherwise: what of the training protocol
     was chosen for the machine that began the study is taken over from `stored`. Raises DataError,
-    SpaceError, EncoderError, DeviceError, and what `stored` raises.
+    SpaceError, EncoderError, DeviceError, SharedStoreError, and what `stored` raises.
     """
     where = home(make=True)
+    url = store_url(settings.search.store)
+    shared = None if url is None else SharedStore(url, where / STORE)
     opened = open_devices(settings, where, step)
     try:
-        return _context_on(opened, settings, step, stored)
+        return _context_on(opened, settings, step, stored, shared)
     except BaseException:
         opened.close()
         raise
 
 
 def _context_on(
-    opened: "OpenDevices", settings: Settings, step: Step, stored: StoredProtocol | None
+    opened: "OpenDevices",
+    settings: Settings,
+    step: Step,
+    stored: StoredProtocol | None,
+    shared: SharedStore | None,
 ) -> StudyContext:
     where = home()
     space, grid = load_space_of(settings), None
@@ -275,12 +299,24 @@ def _context_on(
         step,
         compute=Compute(compute, execution_on(compute, settings.training.compile)),
         target=Target(built_for(settings.device.runtime), BY_NAME[settings.device.rewrites]),
+        shared=shared,
     )
     builder, quality = trainer.builder, QualityEvaluator(trainer)
     latency = latency_on(opened, settings, builder)
-    store = EvaluationStore(where / "evaluations.jsonl")
+    store = EvaluationStore(where / "evaluations.jsonl", shared)
     return StudyContext(
-        settings, data, space, latency, quality, store, builder, where, opened.held, step, grid
+        settings,
+        data,
+        space,
+        latency,
+        quality,
+        store,
+        builder,
+        where,
+        opened.held,
+        step,
+        grid,
+        shared,
     )
 
 

@@ -17,6 +17,7 @@ KINDS: Mapping[str, re.Pattern[str]] = {
     kind: re.compile(pattern)
     for kind, pattern in {
         "results": r"(evaluations|superfuse)\.jsonl",
+        "results for a shared store": r"store/[0-9a-f]{16}/[a-z]+-[0-9a-f]{64}\.json",
         "devices": r"devices\.json",
         "exported networks": r"optuna-artifacts/[0-9a-f-]{36}",
         "trained weights": rf"weights/{_KEY}\.safetensors",

@@ -28,7 +28,7 @@ from studies.ablations.designs import Grid
 from studies.config.command import command_line
 from studies.config.options import counts_threads, runtime_of
 from studies.config.settings import Settings, stored_options
-from studies.infra.locations import StorageError
+from studies.infra.locations import JOURNAL, StorageError, absolute_url, store_url
 from studies.infra.storage import open_storage
 from studies.results.objectives import Goals, objective_origins, stored_of_plugins
 from studies.results.study_outcome import (
@@ -237,12 +237,18 @@ def from_anywhere(settings: Settings) -> Settings:
 
     def absolute_study(given: str) -> str:
         name, at, file = given.rpartition("@")
+        if file.startswith(JOURNAL):
+            return f"{name}@{absolute_url(file)}"
         return given if not at or "://" in given else f"{name}@{absolute(file)}"
 
     data, space, earlier = settings.data, settings.space, settings.search.from_study
     return replace(
         settings,
-        search=replace(settings.search, from_study=earlier and absolute_study(earlier)),
+        search=replace(
+            settings.search,
+            from_study=earlier and absolute_study(earlier),
+            store=store_url(settings.search.store),
+        ),
         data=data
         if data.source is None or data.built_in is not None
         else replace(data, source=absolute(data.source)),

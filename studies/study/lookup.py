@@ -12,7 +12,7 @@ from search_space.encoders.plugins import why_unknown as why_no_encoder
 from search_space.operators.registry import is_operator, why_unknown
 from search_space.redaction import redacted_url
 from studies.config.usage import UsageError
-from studies.infra.locations import StorageError, default_url
+from studies.infra.locations import StorageError, default_url, journal_path, sqlite_url
 from studies.infra.storage import open_storage, quiet_optuna
 from studies.results.study_outcome import (
     ENCODER_PLUGINS,
@@ -70,7 +70,7 @@ def _check_plugins(study: optuna.Study, shown: str) -> None:
 
 
 def find_named_study(storage: str | None, given: str) -> optuna.Study:
-    """The study of NAME or NAME@STORAGE, where an SQLite file is a storage too.
+    """The study of NAME or NAME@STORAGE, where an SQLite file or a journal is a storage too.
 
     Raises StorageError or UsageError.
     """
@@ -81,7 +81,7 @@ def find_named_study(storage: str | None, given: str) -> optuna.Study:
         return find_study(storage, given)
     name, own = given[:at], given[at + 1 :]
     if scheme < 0:
-        own = f"sqlite:///{Path(own).expanduser()}"
+        own = sqlite_url(own)
     return find_study(own, name or None)
 
 
@@ -116,6 +116,8 @@ def stored_protocol(url: str, name: str) -> Mapping[str, Any] | None:
 
 
 def is_missing(url: str) -> bool:
-    """Whether the storage is an SQLite file that does not exist."""
+    """Whether the storage is an SQLite file or a journal that does not exist."""
+    if (journal := journal_path(url)) is not None:
+        return not journal.is_file()
     path = url.partition(":///")[2].partition("?")[0]
     return url.startswith("sqlite") and not Path(path).is_file()

@@ -162,7 +162,9 @@ def new_search(
         ProbeEvaluator(context.quality.trainer) if settings.search.probe else None,
         latency if settings.search.deferred_timing else None,
     )
-    evaluators = Evaluators(context.latency, context.selection, context.store, context.further)
+    evaluators = Evaluators(
+        context.latency, context.selection, context.store, context.further, context.is_apart()
+    )
     targets = SearchTargets(settings.search.goals, settings.search.latency_limit_ms)
     runner = TrialRunner(study, context.space, evaluators, targets, early, seeds_of(context))
     sampler = sampler_maker(settings.search.sampler, settings.training.seed, context.space, latency)

@@ -16,7 +16,7 @@ LEFTOVERS = tuple(
     re.compile(pattern)
     for pattern in (
         rf"\.(devices|agent)-{_RANDOM}",
-        r"(weights|trunks|features|data|parts|device)/(.*/)?"
+        r"(weights|trunks|features|data|parts|device|store)/(.*/)?"
         rf"(\.tmp-({_RANDOM}|[0-9a-f]{{32}})|\.agent-{_RANDOM})",
         rf"(weights|trunks)/{_KEY}\.\d+\.partial",
         rf"features/{_KEY}/\d{{5}}\.\d+\.partial",
@@ -27,7 +27,7 @@ LEFTOVERS = tuple(
     )
 )
 """Paths below the home, folders included."""
-FOLDERS = ("artifacts", "data", "device", "features", "parts", "trunks", "weights")
+FOLDERS = ("artifacts", "data", "device", "features", "parts", "store", "trunks", "weights")
 """Those of a home in which temporary files are made."""
 
 

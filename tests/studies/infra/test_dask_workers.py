@@ -48,6 +48,10 @@ def report_a_trial(url: str, reporter: Reporter) -> None:
     reporter.trial(1, 2, "trial 0")
 
 
+def report_the_gpu(reporter: Reporter) -> None:
+    reporter.line(f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES', 'none')}")
+
+
 def fail(url: str, reporter: Reporter) -> None:
     raise StorageError(f"no database at {url}", "start it")
 
@@ -133,15 +137,36 @@ def scheduler_with(*worker_flags: str, env: Mapping[str, str] | None = None) -> 
             if "Scheduler at:" in line:
                 address = line.split()[-1]
                 break
-        flags = [address, "--no-dashboard", *worker_flags]
-        command = [sys.executable, "-m", "distributed.cli.dask_worker", *flags]
-        started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, env=env))
+        started.append(worker_of(address, *worker_flags, env=env))
         yield address
     finally:
         for process in reversed(started):
             process.terminate()
             process.wait(30)
         scheduler.stderr.close()
+
+
+def worker_of(
+    address: str, *flags: str, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard"]
+    return subprocess.Popen([*command, *flags], stderr=subprocess.DEVNULL, env=env, text=True)
+
+
+def test_where_workers_have_gpus_each_task_takes_one_of_them() -> None:
+    one = ("--nthreads", "1", "--memory-limit", "0")
+    with scheduler_with(*one) as address:
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": "3"}
+        with_gpu = worker_of(address, *one, "--resources", "GPU=1", env=env)
+        try:
+            with distributed.Client(address, set_as_default=False) as client:
+                client.wait_for_workers(2, timeout=60)
+                told = Told()
+                DaskWorkers(client, report_the_gpu, 2, told).join()
+        finally:
+            with_gpu.terminate()
+            with_gpu.wait(30)
+    assert told.lines == ["GPU 3"] * 2, "one after the other, none on the worker without"
 
 
 def test_a_cluster_that_does_not_fit_is_refused() -> None:

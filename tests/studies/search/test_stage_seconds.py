@@ -15,3 +15,9 @@ def test_stages_add_up_to_the_wall_time() -> None:
     assert stage_seconds(Evaluation("k", "probe"), 1.0) == pytest.approx(
         {"waiting": 0.0, "probe": 1.0}
     )
+
+
+def test_seconds_of_the_device_during_which_a_design_was_trained_are_counted_once() -> None:
+    latency = Evaluation("k", "latency", (Measure("compile_s", 5.0, "s"),), {"build_s": 1.0})
+    assert stage_seconds(latency, 7.0, 2.0) == {"building": 1.0, "compiling": 3.0, "timing": 3.0}
+    assert stage_seconds(latency, 1.0, 60.0) == {"building": 1.0, "compiling": 0.0, "timing": 0.0}
