@@ -20,7 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from studies.infra.journal import Journal, held
+from studies.infra.journal.file import held
+from studies.infra.journal.storage import Journal
 from studies.infra.patience import patiently
 from studies.infra.signals import whole
 

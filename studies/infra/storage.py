@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from search_space.redaction import redacted, redacted_url
-from studies.infra.journal import Journal
+from studies.infra.journal.storage import Journal
 from studies.infra.locations import StorageError, journal_path
 from studies.infra.patience import patiently
 from studies.infra.signals import whole

@@ -13,7 +13,7 @@ import optuna
 import pytest
 from tiny import Bench
 
-from studies.infra.journal import Journal
+from studies.infra.journal.storage import Journal
 from studies.infra.locations import StorageError, absolute_url, journal_path, sqlite_url
 from studies.infra.optuna_private import (
     heartbeat_ages_s,

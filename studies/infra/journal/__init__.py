@@ -1,0 +1,1 @@
+"""Optuna's journal: its file, and what workers of several hosts need beside it."""
