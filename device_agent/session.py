@@ -22,6 +22,8 @@ DONE_IDLE_S = 2.0
 TICK_S = 0.5
 WAITING_EVERY_S = 2.0
 MAX_MESSAGE = 8000
+MOST_WAITING = 100
+"""So many waiting clients are listed."""
 
 
 class OtherVersion(ProtocolError):
@@ -68,6 +70,10 @@ class HostSession:
         """
         frame = self._receive()
         while frame is not None and frame.kind != "bye":
+            if frame.kind == "queue":
+                self._answer_queue(frame)
+                frame = self._receive()
+                continue
             client = self._client_of(frame)
             if client is None:
                 frame = self._receive()
@@ -78,6 +84,18 @@ class HostSession:
             break
         if frame is not None:
             self._send({"kind": "bye"})
+
+    def _answer_queue(self, frame: wire.Frame) -> None:
+        """Tell who has the device and who waits for it, whoever that is."""
+        try:
+            take("queue", frame.control, ("kind",))
+        except ProtocolError as error:
+            self._skip_payload(frame)
+            self._refuse("bad-message", error)
+            return
+        holder, busy_s = self._queue.holder() or (None, None)
+        waiting = self._queue.waiting()[:MOST_WAITING]
+        self._send({"kind": "queue", "holder": holder, "busy_s": busy_s, "waiting": waiting})
 
     def _client_of(self, frame: wire.Frame) -> str | None:
         """Return who says hello; None where it was refused."""

@@ -1,6 +1,6 @@
 """A stored study and its designs, for notebooks and scripts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ import optuna
 from search_space.design.genotype import Genotype
 from studies.infra.locations import sqlite_url
 from studies.results.analysis.columns import columns
+from studies.results.objectives import latency_on
 from studies.results.outcome import DesignResult, Outcome
 from studies.results.study_outcome import outcome_of
 from studies.results.trial_record import TrialRecord
@@ -70,22 +71,65 @@ class Study:
         by_number = {design.number: design for design in self._designs}
         return Designs(tuple(by_number[n] for n in order if n is not None))
 
-    def best(self, latency_ms: float | None = None) -> "Design":
-        """Return the most accurate design on validation, within a latency where one is given.
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """The unlike boards that designs were timed on, the first one first; empty for one."""
+        found = self._outcome.boards
+        return () if found is None else tuple(each.board for each in found.fronts)
+
+    def front_on(self, board: str) -> "Designs":
+        """Return the front by accuracy and the latency on one of `boards`, the fastest first.
 
         Raises:
-            ValueError: where no complete design is within it.
+            ValueError: for a board that the study has not.
         """
+        self._check_board(board)
+        assert self._outcome.boards is not None
+        (found,) = (each for each in self._outcome.boards.fronts if each.board == board)
+        by_number = {design.number: design for design in self._designs}
+        return Designs(
+            tuple(by_number[row.number] for row in found.front if row.number is not None)
+        )
+
+    @property
+    def good_on_all_boards(self) -> "Designs":
+        """The designs that are on every board's front, or not decidedly worse than one on it."""
+        found = self._outcome.boards
+        by_number = {design.number: design for design in self._designs}
+        good = () if found is None else found.good
+        return Designs(tuple(by_number[each.rows[0].number or 0] for each in good))
+
+    def _check_board(self, board: str) -> None:
+        if board not in self.boards:
+            known = ", ".join(self.boards) or "none beside its device"
+            raise ValueError(f"study {self.name}: no board {board!r}; there are {known}")
+
+    def best(
+        self, latency_ms: float | None = None, latencies_ms: Mapping[str, float] | None = None
+    ) -> "Design":
+        """Return the most accurate design on validation, within a latency where one is given.
+
+        Args:
+            latency_ms: the greatest latency on the study's device, or on its first board.
+            latencies_ms: the greatest latency on boards, by name.
+
+        Raises:
+            ValueError: where no complete design is within it, or for a board that there is not.
+        """
+        for board in latencies_ms or {}:
+            self._check_board(board)
         known = [each for each in self._designs if each.state == "complete"]
         within = [
             each
             for each in known
-            if latency_ms is None or (each.latency_ms is not None and each.latency_ms <= latency_ms)
+            if (latency_ms is None or _is_within(each.latency_ms, latency_ms))
+            and all(_is_within(each.latency_on(b), ms) for b, ms in (latencies_ms or {}).items())
         ]
         if not within:
             times = [each.latency_ms for each in known if each.latency_ms is not None]
             fastest = f"the fastest takes {min(times):.3g} ms" if times else "none is complete"
             limit = "" if latency_ms is None else f" within {latency_ms:g} ms"
+            limit += "".join(f" within {ms:g} ms on {b}" for b, ms in (latencies_ms or {}).items())
             raise ValueError(f"study {self.name}: no complete design{limit}; {fastest}")
         return max(within, key=lambda each: (each.accuracy or 0.0, -(each.latency_ms or 0.0)))
 
@@ -214,6 +258,18 @@ class Design:
         """Median time of one inference, in ms."""
         return None if self.result.latency is None else self.result.latency.value
 
+    def latency_on(self, board: str) -> float | None:
+        """Return the median time of one inference on a board of the study, in ms.
+
+        Raises:
+            ValueError: for a board that the study has not.
+        """
+        self.study._check_board(board)
+        if board == self.study.boards[0]:
+            return self.latency_ms
+        found = self.result.more.get(latency_on(board))
+        return None if found is None else found.value
+
     def as_row(self) -> dict[str, Any]:
         """Return this design as a row of `Designs.to_frame`."""
         return columns(self.result)
@@ -299,6 +355,10 @@ class Design:
             with_preprocessing=with_preprocessing,
         )
         return target
+
+
+def _is_within(ms: float | None, limit_ms: float) -> bool:
+    return ms is not None and ms <= limit_ms
 
 
 _COLUMNS = ("number", "name", "state", "design", "accuracy", "latency_ms", "test_accuracy")

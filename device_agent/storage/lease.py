@@ -1,14 +1,15 @@
 """Whose turn it is: one client at a time has the device, and the first who came is the next.
 
-Everyone who waits keeps a file of their own in `queue/` locked, and is due when no locked file
-there is older. Who is due takes `lock`, and that alone decides who has the device; it holds their
-name. The kernel gives up both kinds of lock with the last process that holds them, however it ends,
-so no dead client is waited for.
+Everyone who waits keeps a file of their own in `queue/` locked, which holds their name, and is due
+when no locked file there is older. Who is due takes `lock`, and that alone decides who has the
+device; it holds their name. The kernel gives up both kinds of lock with the last process that holds
+them, however it ends, so no dead client is waited for.
 """
 
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,12 +51,12 @@ class Queue:
         """
         held = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            with self._ticket() as mine:
+            with self._ticket(client) as mine:
                 while (ahead := self._ahead_of(mine)) or not _taken(held):
                     waits(self._holder(), ahead + 1)
             with suppress(OSError):  # A full disk must not keep anyone from making room.
                 os.ftruncate(held, 0)
-                os.pwrite(held, client.encode()[: 4 * MAX_CLIENT], 0)
+                os.pwrite(held, _spelled(client), 0)
             yield held
         finally:
             os.close(held)
@@ -64,8 +65,27 @@ class Queue:
         """Whether anyone waits."""
         return bool(self._alive())
 
+    def holder(self) -> tuple[str, float] | None:
+        """Return who has the device and for how many seconds; None where nobody has."""
+        try:
+            with open(self._lock, "rb") as lock:
+                if _taken(lock.fileno(), fcntl.LOCK_SH):
+                    return None
+                since_s = os.fstat(lock.fileno()).st_mtime
+        except FileNotFoundError:
+            return None
+        return self._holder(), max(0.0, time.time() - since_s)
+
+    def waiting(self) -> list[str]:
+        """Return the names of those who wait, the next one first."""
+        found = []
+        for ticket in self._alive():
+            with suppress(OSError):  # gone by now
+                found.append(_read_name(self._waiting / ticket))
+        return found
+
     @contextmanager
-    def _ticket(self) -> Iterator[str]:
+    def _ticket(self, client: str) -> Iterator[str]:
         """Give the name of a locked file that sorts after all that were there before."""
         while True:
             numbers = [int(path.name.partition("-")[0]) for path in self._waiting.glob("*-*")]
@@ -75,6 +95,8 @@ class Queue:
                 if not (self._waiting / name).exists():
                     continue  # Someone found it before it was locked, and took it for dead.
                 try:
+                    with suppress(OSError):  # A full disk must not keep anyone from waiting.
+                        os.write(ticket.fileno(), _spelled(client))
                     yield name
                 finally:
                     (self._waiting / name).unlink(missing_ok=True)
@@ -99,9 +121,17 @@ class Queue:
 
     def _holder(self) -> str:
         with suppress(OSError):
-            said = self._lock.read_bytes().decode("utf-8", "replace").strip()
-            return said[:MAX_CLIENT] or UNNAMED
+            return _read_name(self._lock)
         return UNNAMED
+
+
+def _spelled(client: str) -> bytes:
+    return client.encode()[: 4 * MAX_CLIENT]
+
+
+def _read_name(file: Path) -> str:
+    said = file.read_bytes().decode("utf-8", "replace").strip()
+    return said[:MAX_CLIENT] or UNNAMED
 
 
 def _taken(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:

@@ -14,14 +14,15 @@ the agent answers, one frame each, in turn, `hello` first:
 | `result` job_id | `result` job_id, result or null, fetched |
 | `state` | `state` state |
 | `forget` sha256s, job_ids | `forgotten` |
+| `queue`, before `hello` alone | `queue` holder or null, busy_s or null, waiting |
 | `bye` | `bye`, and the agent ends |
 
 In place of any answer may stand `error` code, message. Names are 64 hexadecimal digits, never
 paths. One client at a time has the device, from its `hello` on: the others wait in the order they
-came. While others wait, one that asks nothing for a minute, or for 2 s after a job, or asks for a
-second job, or has had the device for 15 minutes without a job, gets the error `gave-way` and is
-let go. Every message has one deadline as a whole, however its bytes are spread over time: a minute,
-and for a file as long as it takes at 125 kB/s.
+came; `queue` tells who they are and waits for nobody. While others wait, one that asks nothing for
+a minute, or for 2 s after a job, or asks for a second job, or has had the device for 15 minutes
+without a job, gets the error `gave-way` and is let go. Every message has one deadline as a whole,
+however its bytes are spread over time: a minute, and for a file as long as it takes at 125 kB/s.
 """
 
 import json

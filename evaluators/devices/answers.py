@@ -1,9 +1,18 @@
 """What an agent's answers hold; each of these raises `ProtocolError` where one is not valid."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from device_agent.board.description import DeviceState
-from device_agent.checks import as_tuple, check_choice, check_int, check_text, take
+from device_agent.checks import (
+    as_tuple,
+    check_choice,
+    check_int,
+    check_known,
+    check_real,
+    check_text,
+    take,
+)
 from device_agent.storage.lease import MAX_CLIENT
 from device_agent.wire import frames as wire
 from device_agent.wire.request import DeviceInfo, MeasureResult
@@ -16,6 +25,26 @@ def waiting_of(answer: dict[str, Any]) -> tuple[str, int]:
     check_int("waiting: place", found["place"], 1, 2**31)
     place: int = found["place"]
     return f"held by {found['holder']}; this client is number {place} in the queue", place
+
+
+@dataclass(frozen=True)
+class QueueAnswer:
+    """Who has a device, for how many seconds, and who waits for it, the next one first."""
+
+    holder: str | None
+    busy_s: float | None
+    waiting: tuple[str, ...]
+
+
+def queue_of(answer: dict[str, Any]) -> QueueAnswer:
+    """Who has the device, and who waits for it."""
+    found = take("queue", answer, ("kind", "holder", "busy_s", "waiting"))
+    check_known(check_text, "queue: holder", found["holder"], MAX_CLIENT)
+    check_known(check_real, "queue: busy_s", found["busy_s"], 0.0, 1e12)
+    waiting = as_tuple("queue: waiting", found["waiting"])
+    for client in waiting:
+        check_text("queue: a client", client, MAX_CLIENT)
+    return QueueAnswer(found["holder"], found["busy_s"], waiting)
 
 
 def info_of(answer: dict[str, Any]) -> DeviceInfo:

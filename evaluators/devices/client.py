@@ -30,7 +30,15 @@ from device_agent.storage.lease import MAX_CLIENT
 from device_agent.storage.store import NOTE
 from device_agent.wire import frames as wire
 from device_agent.wire.request import DeviceInfo, MeasureRequest, MeasureResult
-from evaluators.devices.answers import info_of, missing_of, result_of, state_of, waiting_of
+from evaluators.devices.answers import (
+    QueueAnswer,
+    info_of,
+    missing_of,
+    queue_of,
+    result_of,
+    state_of,
+    waiting_of,
+)
 from evaluators.devices.link import (
     CLOSE_S,
     STDERR_BYTES,
@@ -56,6 +64,7 @@ __all__ = [
     "open_local_device",
 ]
 
+CALL_DEADLINE_S = 60.0
 HELLO_DEADLINE_S = 150.0
 MEASURE_SLACK_S = 30.0
 QUEUE_S = 4 * 3600.0
@@ -89,7 +98,7 @@ class DeviceClient:
     def __init__(
         self,
         transport: Transport,
-        call_deadline_s: float = 60.0,
+        call_deadline_s: float = CALL_DEADLINE_S,
         name: str = "local",
         client: str | None = None,
         waiting: Callable[[str], None] | None = None,
@@ -127,6 +136,21 @@ class DeviceClient:
                 hint = f"an old agent: run `fusion-nas device install {self.name}`"
                 raise DeviceRefused("version", f"{hint}: it does not take {error}") from None
         return self._info
+
+    def queue(self) -> QueueAnswer:
+        """Return who has the device and who waits for it, without waiting; ask before `hello`.
+
+        Raises:
+            DeviceRefused: with code `version` where the agent is of a version that tells no queue.
+            DeviceError: the agent could not be asked.
+        """
+        try:
+            return self._ask({"kind": "queue"}, "queue", queue_of, self._call_deadline_s)
+        except DeviceRefused as error:
+            if error.code != "bad-message":
+                raise
+            hint = f"an old agent: run `fusion-nas device install {self.name}`"
+            raise DeviceRefused("version", f"{hint}: it tells no queue") from None
 
     def measure(
         self, artifact: Path, request: MeasureRequest, *, job_id: str | None = None

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
@@ -46,6 +46,7 @@ class Device:
         host_key: type and base64 of the server's key, as trusted; None before that.
         agent: absolute path of the agent's file on the device; None before it is installed.
         python: absolute path of the Python that runs it; None before it is installed.
+        tags: names that it shares with the boards that are like it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Device:
     host_key: str | None = None
     agent: str | None = None
     python: str | None = None
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -75,6 +77,11 @@ class Device:
             path = getattr(self, name)
             if path is not None and not PurePosixPath(path).is_absolute():
                 raise DevicesError(f"device {self.name}: {name} {path!r} is no absolute path")
+        if not isinstance(self.tags, list | tuple):
+            raise DevicesError(f"device {self.name}: tags is {self.tags!r}: give a list of names")
+        for tag in self.tags:
+            check_name(tag, f"device {self.name}: tag")
+        object.__setattr__(self, "tags", tuple(sorted(set(self.tags))))
 
     @property
     def url(self) -> str:
@@ -83,18 +90,20 @@ class Device:
         return f"ssh://{self.user}@{host}" + ("" if self.port == SSH_PORT else f":{self.port}")
 
 
-def check_name(name: object) -> None:
-    """Raise DevicesError unless this can be the name of a device over SSH."""
+def check_name(name: object, what: str = "device name") -> None:
+    """Raise DevicesError unless this can be the name of a device over SSH, or a tag."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise DevicesError(
-            f"device name {name!r}: give letters, digits, - and _, at most 64, beginning with "
+            f"{what} {name!r}: give letters, digits, - and _, at most 64, beginning with "
             "a letter or digit"
         )
     if name == LOCAL:
-        raise DevicesError(f"device name {LOCAL!r}: it stands for this machine; give another")
+        raise DevicesError(f"{what} {LOCAL!r}: it stands for this machine; give another")
 
 
-def parse_device(name: str, url: str, key_file: str | None = None) -> Device:
+def parse_device(
+    name: str, url: str, key_file: str | None = None, tags: Iterable[str] = ()
+) -> Device:
     """The device that a URL `ssh://user@host[:port]` names.
 
     Raises DevicesError where name or URL cannot be meant, or hold a password.
@@ -112,7 +121,8 @@ def parse_device(name: str, url: str, key_file: str | None = None) -> Device:
         raise DevicesError(f"device {name}: {redacted_url(url)}: {shape}")
     host = parts.hostname.replace("%25", "%")  # of an IPv6 zone, as RFC 6874 writes it
     user = unquote(parts.username)
-    return Device(name, host, SSH_PORT if port is None else port, user, key_file)
+    port = SSH_PORT if port is None else port
+    return Device(name, host, port, user, key_file, tags=tuple(tags))
 
 
 class Devices:
@@ -129,15 +139,24 @@ class Devices:
         """The device of this name; raises DevicesError naming those that there are."""
         found = self._read()
         if name not in found:
-            known = ", ".join(sorted(found)) or "none yet"
-            raise DevicesError(
-                f"no device {name!r}: known are {LOCAL} and, over SSH, {known}; add one with "
-                "`fusion-nas device add NAME ssh://USER@HOST`"
-            )
+            raise self._unknown(name, found)
         return found[name]
 
+    def named(self, name: str) -> tuple[Device, ...]:
+        """The device of this name, or all devices with this tag, in order of name.
+
+        Raises DevicesError naming the devices and tags that there are.
+        """
+        found = self._read()
+        if name in found:
+            return (found[name],)
+        tagged = tuple(device for _, device in sorted(found.items()) if name in device.tags)
+        if not tagged:
+            raise self._unknown(name, found)
+        return tagged
+
     def add(self, device: Device) -> None:
-        """Keep a new device; raises DevicesError where the name is taken."""
+        """Keep a new device; raises DevicesError where the name or a tag is taken."""
         with self._changed() as found:
             if device.name in found:
                 raise DevicesError(
@@ -145,6 +164,20 @@ class Devices:
                     f"`fusion-nas device remove {device.name}` first, or give another name"
                 )
             found[device.name] = device
+            _check_tags(found)
+
+    def tag(self, name: str, tags: Iterable[str]) -> Device:
+        """Give a device these tags in place of those that it has, and return it.
+
+        Raises DevicesError for a tag that is the name of a device.
+        """
+        self.get(name)
+        with self._changed() as found:
+            if name not in found:
+                raise DevicesError(f"device {name!r} was removed meanwhile: add it again")
+            found[name] = changed = replace(found[name], tags=tuple(tags))
+            _check_tags(found)
+        return changed
 
     def change(self, name: str, **fields: str | None) -> Device:
         """Set fields of a device and return it as it is then."""
@@ -160,6 +193,15 @@ class Devices:
         self.get(name)
         with self._changed() as found:
             found.pop(name, None)
+
+    def _unknown(self, name: str, found: Mapping[str, Device]) -> DevicesError:
+        known = ", ".join(sorted(found)) or "none yet"
+        tags = sorted({tag for device in found.values() for tag in device.tags})
+        tagged = f", tags are {', '.join(tags)}" if tags else ""
+        return DevicesError(
+            f"no device {name!r}: known are {LOCAL} and, over SSH, {known}{tagged}; add one with "
+            "`fusion-nas device add NAME ssh://USER@HOST`"
+        )
 
     @contextmanager
     def _changed(self) -> Iterator[dict[str, Device]]:
@@ -188,8 +230,8 @@ class Devices:
         return {name: self._device(name, entry) for name, entry in entries.items()}
 
     def _device(self, name: str, entry: object) -> Device:
-        names = {field.name for field in fields(Device)} - {"name"}
-        if not isinstance(entry, dict) or set(entry) != names:
+        names = {field.name for field in fields(Device)} - {"name", "tags"}
+        if not isinstance(entry, dict) or set(entry) - {"tags"} != names:
             raise self._damaged(f"device {name!r} does not hold exactly {', '.join(sorted(names))}")
         try:
             return Device(name, **entry)
@@ -204,7 +246,9 @@ class Devices:
     def _write(self, found: Mapping[str, Device]) -> None:
         entries: dict[str, dict[str, Any]] = {}
         for name, device in sorted(found.items()):
-            entries[name] = {k: v for k, v in asdict(device).items() if k != "name"}
+            # Without tags a device is written as versions that know of none read it.
+            left_out = ("name",) if device.tags else ("name", "tags")
+            entries[name] = {k: v for k, v in asdict(device).items() if k not in left_out}
         text = json.dumps({"version": _VERSION, "devices": entries}, indent=2) + "\n"
         handle, part = tempfile.mkstemp(dir=self._file.parent, prefix=".devices-")  # mode 0600
         try:
@@ -216,6 +260,16 @@ class Devices:
         except BaseException:
             os.unlink(part)
             raise
+
+
+def _check_tags(found: Mapping[str, Device]) -> None:
+    """Raise DevicesError for a tag that is the name of a device: the name would hide the tag."""
+    for device in found.values():
+        for tag in device.tags:
+            if tag in found:
+                raise DevicesError(
+                    f"device {device.name}: tag {tag!r} is the name of a device: give another"
+                )
 
 
 def _tail(parts: SplitResult) -> bool:

@@ -55,7 +55,9 @@ class LatencyModel:
 
     effects: (effects,) the most probable ones; spread: (effects, effects) with spread spread' their
     covariance; misfit: the relative deviation of a reading from the sum. scale: (parts,) factors of
-    the nominal costs, those of another device that the model started from.
+    the nominal costs, those of another device that the model started from. evidence: logarithm of
+    how probable the readings are under what was believed before them, but for a constant that
+    depends on them alone.
     """
 
     features: LatencyFeatures
@@ -64,21 +66,26 @@ class LatencyModel:
     spread: Array
     misfit: float
     scale: Array
+    evidence: float = 0.0
 
     @staticmethod
     def fit(
         features: LatencyFeatures,
         readings: Sequence[TimedDesign],
         other: "LatencyModel | None" = None,
+        likeness: float = 1.0,
     ) -> "LatencyModel":
         """The model after these readings, in whatever order; with none it knows no device yet.
 
         `other` is the model of another device: its most probable factors are the nominal costs
-        here. How far this device may be from them is as uncertain as without.
+        here. How far this device may be from them is as uncertain as without, times `likeness`,
+        but for how fast it is at everything.
 
         Raises ValueError for a reading of an encoder that the features do not know.
         """
         beliefs = features.beliefs()
+        if likeness != 1.0:
+            beliefs = np.concatenate([beliefs[:, :1], likeness * beliefs[:, 1:]], axis=1)
         scale = np.ones(len(beliefs))
         if other is not None:
             scale = other.scale * np.exp(beliefs @ other.effects)
@@ -100,7 +107,8 @@ class LatencyModel:
         # Few readings leave open how large the misfit is: larger ones count as they are probable.
         odds = np.exp([one.evidence - best.evidence for one in fits])
         misfit = float(np.sqrt(np.square(MISFITS) @ odds / odds.sum()))
-        return LatencyModel(features, beliefs, best.effects, best.spread, misfit, scale)
+        evidence = best.evidence + float(np.log(odds.sum()))
+        return LatencyModel(features, beliefs, best.effects, best.spread, misfit, scale, evidence)
 
     def predict(self, costs: Array) -> tuple[Array, Array]:
         """Latency in ms (N,) of designs with these features, and the relative standard deviation

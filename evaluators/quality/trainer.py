@@ -399,6 +399,25 @@ class Compute:
     execution: Execution | None = None
 
 
+def new_builder(
+    preprocessing: Preprocessing,
+    encoders: Mapping[str, EncoderSpec],
+    home: Path,
+    target: Target,
+) -> OnnxBuilder:
+    """Make what exports designs for a target, on the data of `preprocessing`."""
+    return OnnxBuilder(
+        encoders,
+        preprocessing.shapes,
+        len(preprocessing.data.classes),
+        home / "artifacts",
+        target.runtime,
+        target.rewrites,
+        lambda name: preprocessing.text_lengths(encoders[name]),
+        home / "parts",
+    )
+
+
 def new_trainer(
     preprocessing: Preprocessing,
     encoders: Mapping[str, EncoderSpec],
@@ -413,16 +432,7 @@ def new_trainer(
 ) -> DesignTrainer:
     """Make a trainer on the data of `preprocessing`, and the builder that exports its designs."""
     data, shapes = preprocessing.data, preprocessing.shapes
-    builder = OnnxBuilder(
-        encoders,
-        shapes,
-        len(data.classes),
-        home / "artifacts",
-        target.runtime,
-        target.rewrites,
-        lambda name: preprocessing.text_lengths(encoders[name]),
-        home / "parts",
-    )
+    builder = new_builder(preprocessing, encoders, home, target)
     plan = TrainingPlan(protocol, encoders, shapes, whole, data.uninformative)
     return DesignTrainer(
         plan, preprocessing, builder, home, progress, compute.device, compute.execution, shared

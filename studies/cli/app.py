@@ -502,6 +502,17 @@ def choose(
     knee: Annotated[
         bool, typer.Option("--knee", help="Choose the knee of the front within the limits.")
     ] = False,
+    board: Annotated[
+        str | None,
+        typer.Option("--board", help="Choose by the latency on this board of the study."),
+    ] = None,
+    limits: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            help="A further limit, NAME=NUMBER, as latency@nano=15 for another board. Repeatable.",
+        ),
+    ] = None,
     storage: Storage = None,
     name: Name = None,
     as_json: Json = False,
@@ -513,7 +524,8 @@ def choose(
     with errors():
         from studies.cli.study import choose_design
 
-        choose_design(storage, name, (latency_ms, least_accuracy, knee), as_json)
+        wanted = (latency_ms, least_accuracy, knee)
+        choose_design(storage, name, wanted, as_json, board, tuple(limits or ()))
 
 
 @app.command()
@@ -522,7 +534,8 @@ def compare(
         list[str],
         typer.Argument(
             metavar="STUDY...",
-            help="Names of two or more studies; NAME@FILE.db for one of another storage.",
+            help="Names of two or more studies, or of one that has several unlike boards; "
+            "NAME@FILE.db for one of another storage.",
         ),
     ],
     storage: Storage = None,

@@ -163,7 +163,9 @@ Devices = Annotated[
     list[str] | None,
     typer.Option(
         "--device",
-        help="local, or the name of a board. Repeatable for identical boards. Default: local.",
+        help="local, or the name of a board. Repeatable for identical boards; orin,nano times "
+        "designs on both, which need not be alike: NAME, NAME:RUNTIME or NAME:RUNTIME:THREADS. "
+        "Default: local.",
         rich_help_panel="Device",
     ),
 ]

@@ -28,7 +28,17 @@ from studies.report import terminal
 from studies.report.designs.files import write_table
 from studies.report.json_output import as_json
 from studies.report.paragraphs import say
-from studies.results.study_outcome import SUBJECT, correct_answers, goals_of, outcome_of, rows_of
+from studies.results.analysis.boards import on_board
+from studies.results.objectives import goals
+from studies.results.outcome import DesignResult
+from studies.results.study_outcome import (
+    BOARDS,
+    SUBJECT,
+    correct_answers,
+    goals_of,
+    outcome_of,
+    rows_of,
+)
 from studies.results.text import counted
 from studies.results.verdict import CorrectBySplit
 from studies.study.lookup import (
@@ -183,21 +193,40 @@ def choose_design(
     name: str | None,
     limits: tuple[float | None, float | None, bool],
     json_only: bool,
+    board: str | None = None,
+    further: Sequence[str] = (),
 ) -> None:
     """Prints which design of a study meets the limits: latency, least accuracy, knee.
 
-    Raises StorageError or UsageError.
+    `board`: the one whose latency counts, of a study of several unlike boards. `further`: limits
+    NAME=NUMBER. Raises StorageError or UsageError.
     """
-    from studies.trained.choose import choice_as_json, choose, told
+    from studies.trained.choose import choice_as_json, choose, meeting, told
 
     study = find_study(storage, name)
-    if goals_of(study.user_attrs[SUBJECT]).more:
-        raise UsageError("choose: it supports studies of accuracy and latency only")
+    subject = study.user_attrs[SUBJECT]
+    boards = subject.get(BOARDS, [])
+    others = [each.name for each in goals_of(subject).more if each.board not in boards]
+    if others:
+        raise UsageError(
+            f"choose: the study searches for {others[0]} too; it supports accuracy and latency only"
+        )
+    if board is not None and board not in boards:
+        known = ", ".join(boards) or "none beside its device"
+        raise UsageError(f"--board {board}: the study's boards are {known}")
+    rows: Sequence[DesignResult] = rows_of(study)
+    try:
+        wanted = goals((), further).limits
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    rows = meeting(rows, wanted)
+    if board is not None and board != boards[0]:
+        rows = [on_board(row, board) for row in rows]
     correct: CorrectBySplit = {
         "valid": correct_answers(study, "valid"),
         "test": correct_answers(study, "test"),
     }
-    choice = choose(rows_of(study), correct, *limits)
+    choice = choose(rows, correct, *limits)
     if json_only:
         print(json.dumps(choice_as_json(choice), allow_nan=False))
         return

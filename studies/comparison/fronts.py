@@ -1,20 +1,19 @@
 """Several studies as values: what of them can be compared, and what the comparison says."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from statistics import median
 from typing import Any
 
 import optuna
 
-from evaluators.statistics.paired import Correct, paired
 from studies.config.usage import UsageError
 from studies.report.json_output import row_as_json
-from studies.results.outcome import DesignResult
-from studies.results.pareto import complete, pareto_front, point
+from studies.results.analysis.boards import Answers, good_on_all, on_board, ranks_of
+from studies.results.outcome import DesignResult, GoodOnAll, Ranks
+from studies.results.pareto import complete, pareto_front
 from studies.results.study_outcome import (
+    BOARDS,
     CONDITIONS,
     IDENTITY,
     SUBJECT,
@@ -23,12 +22,7 @@ from studies.results.study_outcome import (
     rows_of,
 )
 from studies.results.trial_record import TrialRecord
-from studies.results.verdict import judged, speed
 
-Answers = Mapping[int | str, Correct]
-
-LEAST_SHARED = 3
-"""Designs from which Kendall's tau is computed."""
 OF_ACCURACY = {
     "data": "data",
     "training protocol or seed": "training protocol or seed",
@@ -70,40 +64,6 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """How two studies rank the latencies of the designs that both have timed.
-
-    Attributes:
-        first, second: letters of the two.
-        shared: how many designs both have timed.
-        tau: Kendall's tau-b; None for fewer than LEAST_SHARED designs or equal latencies.
-        times_slower: median ratio of the second's latency to the first's; None without any.
-    """
-
-    first: str
-    second: str
-    shared: int
-    tau: float | None
-    times_slower: float | None
-
-
-@dataclass(frozen=True)
-class GoodOnAll:
-    """A design that is good in every study.
-
-    Attributes:
-        design: in words.
-        rows: its row in each study, in their order.
-        on_front: whether it is on the front of each; otherwise no design of that front is
-            decidedly better.
-    """
-
-    design: str
-    rows: tuple[DesignResult, ...]
-    on_front: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Several studies side by side.
 
@@ -128,8 +88,8 @@ class Comparison:
         return not self.accuracy_differs
 
 
-def side_of(letter: str, study: optuna.Study) -> Side:
-    """One study of a comparison.
+def sides_of(study: optuna.Study) -> list[Side]:
+    """One study of a comparison: a side, or one for each of its unlike boards.
 
     Raises:
         UsageError: It has no complete trial.
@@ -145,35 +105,60 @@ def side_of(letter: str, study: optuna.Study) -> Side:
         row, key = by_number.get(trial.number), TrialRecord.of(trial).result.key
         if row and key and row.latency and row.state != "unstable":
             designs.setdefault(key, row)
-    return Side(
-        letter,
+    subject = study.user_attrs[SUBJECT]
+    side = Side(
+        "",
         study.study_name,
         study.user_attrs[CONDITIONS],
         study.user_attrs.get(IDENTITY, {}),
         rows,
         designs,
-        pareto_front(rows, goals_of(study.user_attrs[SUBJECT]).objectives),
+        pareto_front(rows, goals_of(subject).objectives),
         correct_answers(study, "valid"),
+    )
+    first, *others = subject.get(BOARDS) or [""]
+    if not others:
+        return [side]
+    on_first = replace(side, name=f"{study.study_name} on {first}", front=pareto_front(rows))
+    return [on_first, *(_on_board(side, board) for board in others)]
+
+
+def _on_board(side: Side, board: str) -> Side:
+    """A study by its latencies on a board beside the first one."""
+    rows = tuple(row for row in (on_board(row, board) for row in side.rows) if row.latency)
+    designs = {key: on_board(row, board) for key, row in side.designs.items()}
+    conditions = {**side.conditions, "device": side.conditions.get(f"board {board}", board)}
+    conditions.pop("runtime", None)  # the board's own is among its words
+    device, runtime, threads = (side.identity.get("boards") or {}).get(board, (board, "", None))
+    return replace(
+        side,
+        name=f"{side.name} on {board}",
+        conditions=conditions,
+        identity={**side.identity, "device": device, "runtime": runtime, "threads": threads},
+        rows=rows,
+        designs={key: row for key, row in designs.items() if row.latency},
+        front=pareto_front(rows),
     )
 
 
 def compare(studies: Sequence[optuna.Study]) -> Comparison:
-    """Compare two or more studies.
+    """Compare two or more studies, or the boards of one study.
 
     Raises:
         UsageError: A study is given twice or has no complete trial.
     """
-    if len(studies) < 2:
-        raise UsageError("compare: give two studies or more")
-    if len(studies) > 26:
-        raise UsageError("compare: give 26 studies at most")
     begun = {
         (study.study_name, tuple(t.datetime_start for t in study.get_trials(deepcopy=False)))
         for study in studies
     }
     if len(begun) < len(studies):
         raise UsageError("compare: a study is given twice; give each once")
-    sides = tuple(side_of(chr(ord("A") + k), study) for k, study in enumerate(studies))
+    found = [side for study in studies for side in sides_of(study)]
+    if len(found) < 2:
+        raise UsageError("compare: give two studies or more, or one of several unlike boards")
+    if len(found) > 26:
+        raise UsageError("compare: give 26 studies or boards at most")
+    sides = tuple(replace(side, letter=chr(ord("A") + k)) for k, side in enumerate(found))
     shared = [
         key
         for key in sides[0].designs
@@ -183,9 +168,9 @@ def compare(studies: Sequence[optuna.Study]) -> Comparison:
         sides,
         _differing(sides, OF_ACCURACY),
         _differing(sides, OF_LATENCY),
-        tuple(_ranks(a, b) for a, b in combinations(sides, 2)),
+        tuple(ranks_of(a, b) for a, b in combinations(sides, 2)),
         len(shared),
-        _good(sides, shared),
+        good_on_all(sides, shared),
     )
 
 
@@ -195,60 +180,6 @@ def _differing(sides: Sequence[Side], parts: Mapping[str, str]) -> tuple[str, ..
         for part, words in parts.items()
         if any(side.identity.get(part) != sides[0].identity.get(part) for side in sides)
     )
-
-
-def _ranks(a: Side, b: Side) -> Ranks:
-    pairs = [
-        (a.designs[key].latency.value, b.designs[key].latency.value)  # type: ignore[union-attr]
-        for key in a.designs
-        if key in b.designs
-    ]
-    tau = None
-    if len(pairs) >= LEAST_SHARED:
-        from scipy.stats import kendalltau
-
-        found = float(kendalltau(*zip(*pairs, strict=True))[0])
-        tau = found if math.isfinite(found) else None
-    ratio = median(y / x for x, y in pairs) if pairs else None
-    return Ranks(a.letter, b.letter, len(pairs), tau, ratio)
-
-
-def _good(sides: Sequence[Side], shared: Sequence[str]) -> tuple[GoodOnAll, ...]:
-    found = []
-    for key in shared:
-        rows = tuple(side.designs[key] for side in sides)
-        standing = [good_in(row, side) for row, side in zip(rows, sides, strict=True)]
-        if all(each is not None for each in standing):
-            found.append(GoodOnAll(rows[0].design, rows, tuple(map(bool, standing))))
-    return tuple(sorted(found, key=lambda e: (-sum(e.on_front), -point(e.rows[0])[0])))
-
-
-def good_in(row: DesignResult, side: Side) -> bool | None:
-    """Whether a complete row is on its study's front; None where it is decidedly worse.
-
-    It is decidedly worse than a design of the front that is no slower and significantly more
-    accurate over the same samples, or significantly faster and no less accurate.
-    """
-    if any(point(other) == point(row) for other in side.front):
-        return True
-    if any(_is_worse(row, other, side.correct) for other in side.front):
-        return None
-    return False
-
-
-def _is_worse(row: DesignResult, rival: DesignResult, all_correct: Answers) -> bool:
-    (accuracy, latency), (other_accuracy, other_latency) = point(row), point(rival)
-    times = speed(row, rival)
-    if times is not None and times.low is not None and times.low > 1 and other_accuracy >= accuracy:
-        return True
-    if other_latency > latency:
-        return False
-    own, other = (judged(each, all_correct).correct for each in (row, rival))
-    if own is not None and other is not None:
-        pair = paired(other, own)
-        return pair.points > 0 and pair.significant
-    high = row.accuracy.high if row.accuracy else None
-    return high is not None and high < other_accuracy
 
 
 def comparison_as_json(found: Comparison) -> dict[str, Any]:

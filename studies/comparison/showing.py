@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from evaluators.cached_files import write_whole
-from studies.comparison.fronts import Comparison, Ranks, Side
+from studies.comparison.fronts import Comparison, Side
 from studies.results import text as result_text
+from studies.results.analysis.boards_in_words import rank_words
 from studies.results.outcome import DesignResult
 from studies.results.pareto import point
 from studies.results.text import clean, counted
@@ -63,18 +64,6 @@ def _row(row: DesignResult, side: Side, found: Comparison) -> Iterator[tuple[str
         f"{result_text.milliseconds(row.latency, '-')} ms{also}",
         False,
     )
-
-
-def rank_words(ranks: Ranks) -> str:
-    """Kendall's tau of two studies in words, with the number of designs."""
-    said = f"{ranks.first} and {ranks.second}: {counted(ranks.shared, 'shared design')} timed"
-    if ranks.tau is not None:
-        said += f", Kendall's tau of their latencies {ranks.tau:.2f}"
-    elif ranks.shared:
-        said += ", too few (or all alike) for Kendall's tau"
-    if ranks.times_slower is not None:
-        said += f"; median latency of {ranks.second} over {ranks.first} {ranks.times_slower:.2f}"
-    return said + "."
 
 
 def _good(found: Comparison) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The options of a study, in groups; each checks its own values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,6 +16,7 @@ from search_space.design.encoder import MAX_IMAGE_SIZE, MAX_SECONDS, MIN_IMAGE_S
 from search_space.design.genotype import IMAGE_TOKENS, PRECISIONS, Precision
 from search_space.modality import MODALITIES, Modality
 from studies.ablations.designs import kinds
+from studies.config.boards import Boards, boards_of
 from studies.config.usage import MAX_SEEDS, UsageError, check_choice, check_range, check_threads
 from studies.results.objectives import Goals, goals
 from studies.samplers.registry import AUTO, BLIND, SAMPLERS
@@ -219,7 +220,8 @@ class DeviceOptions:
     """Where and how designs are timed.
 
     Attributes:
-        names: `local`, or the names of boards of one kind.
+        names: `local`, the names or tags of boards of one kind, or one text of unlike boards,
+            separated by commas (`studies.config.boards`).
         threads: of one operator; 0 for the runtime's choice; None for 1 on `local`, else 0.
         timing: a key of TIMINGS; `auto` is `shared` on `local`, else `alone`.
         rewrites: exact rewrites before timing, a key of REWRITES.
@@ -236,6 +238,24 @@ class DeviceOptions:
     runtime: str = "cpu"
     final_readings: int | None = None
     retime: bool = False
+
+    @property
+    def boards(self) -> Boards:
+        """The boards that are named. Raises UsageError."""
+        return boards_of(self.names)
+
+    @property
+    def unlike(self) -> tuple["DeviceOptions", ...]:
+        """How each unlike board beside the first times designs; each has one name."""
+        return tuple(
+            replace(
+                self,
+                names=(board.name,),
+                runtime=board.runtime or self.runtime,
+                threads=self.threads if board.threads is None else board.threads,
+            )
+            for board in self.boards.unlike
+        )
 
     @property
     def runtime_threads(self) -> int:
@@ -266,6 +286,9 @@ class DeviceOptions:
 
     def __post_init__(self) -> None:
         check_choice("--timing", self.timing, TIMINGS)
+        for board in self.boards.unlike:
+            if board.runtime is not None:
+                _check_runtime(board.runtime, self.names)
         check_choice("--rewrites", self.rewrites, REWRITES)
         _check_runtime(self.runtime, self.names)
         if self.threads is not None:
@@ -291,6 +314,13 @@ class DeviceOptions:
             raise UsageError(
                 f"--device {named}: {LOCAL!r} cannot share a study with others: it is no twin of a "
                 "board"
+            )
+        if self.rewrites == "own-length" and any(
+            board.runtime == "tensorrt" for board in self.boards.unlike
+        ):
+            raise UsageError(
+                f"--rewrites own-length with --device {named}: engines of TensorRT take texts of "
+                "one length; give all"
             )
         if self.rewrites == "own-length" and self.runtime == "tensorrt":
             raise UsageError(

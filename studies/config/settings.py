@@ -11,6 +11,7 @@ from typing import Any
 from evaluators.devices.registry import LOCAL, DevicesError
 from search_space.design.encoder import MAX_SECONDS
 from search_space.redaction import redacted_url
+from studies.config.boards import with_objectives
 from studies.config.home import devices
 from studies.config.options import (
     DataOptions,
@@ -137,6 +138,7 @@ class Settings:
         unknown = [name for name in options if name not in _PLACES]
         if unknown:
             raise UsageError(unknown_option(unknown[0]))
+        options = with_objectives(options)
         parts: dict[str, dict[str, Any]] = {name: {} for name in (*_PARTS, "")}
         for name, value in options.items():
             part, own_name = _PLACES[name]
@@ -317,10 +319,31 @@ def load_settings(preset: str, options: Mapping[str, object] | None = None) -> S
     settings = Settings.from_options(
         {"preset": Path(preset).stem, "storage": default_url(), **found, **given}
     )
-    for name in settings.device.names:
+    _check_boards(settings, of_superfuse or "grid" in found)
+    return settings
+
+
+def _check_boards(settings: Settings, is_list: bool) -> None:
+    """Raise UsageError for boards that are not known, and for objectives on others than these."""
+    boards = settings.device.boards
+    for name in (*boards.first, *(board.name for board in boards.unlike)):
         if name != LOCAL:
             _check_known(name)
-    return settings
+    if is_list and boards.unlike:
+        raise UsageError(
+            f"--device {settings.device.names[0]}: study {settings.preset.name} is timed on one "
+            "board; make a study for each, and compare them"
+        )
+    for objective in settings.search.goals.needed:
+        board = objective.board
+        if board is None or board in [each.name for each in boards.unlike]:
+            continue
+        way_out = f"give --device with {board} after a comma"
+        if board in boards.first:
+            base = objective.name.partition("@")[0]
+            way_out = f"{board} is the first board, whose {base} has no @: "
+            way_out += "give --latency-limit" if base == "latency" else f"give {base}"
+        raise UsageError(f"{objective.name}: {way_out}")
 
 
 def _check_no_search(preset: str, given: dict[str, Any]) -> None:
@@ -346,6 +369,6 @@ def _check_no_search(preset: str, given: dict[str, Any]) -> None:
 
 def _check_known(name: str) -> None:
     try:
-        devices().get(name)
+        devices().named(name)
     except DevicesError as error:
         raise UsageError(f"--device {name!r}: {error}") from error

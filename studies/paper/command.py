@@ -96,6 +96,10 @@ def show_paper(settings: Settings, tokens: tuple[int, ...], json_only: bool) -> 
     kept, so an interrupted table goes on where it was. Raises UsageError, and what
     `open_context` raises.
     """
+    if settings.device.boards.unlike:
+        raise UsageError(
+            f"--device {settings.device.names[0]}: this table is of one board; make one for each"
+        )
     console = terminal.open_console(stderr=json_only)
     with terminal.progress(console) as reporter:
         if settings.data.source is None:

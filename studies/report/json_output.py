@@ -6,6 +6,7 @@ from typing import Any
 
 from evaluators.statistics.paired import Paired
 from studies.results.ablation import rows_by_name
+from studies.results.analysis import boards_in_words
 from studies.results.outcome import (
     DesignResult,
     GridOutcome,
@@ -63,6 +64,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             objective: {decision: _number(share) for decision, share in shares.items()}
             for objective, shares in outcome.importances.items()
         },
+        **({} if outcome.boards is None else {"boards": boards_in_words.as_json(outcome.boards)}),
         "trials": [row_as_json(row) for row in outcome.rows],
         "references": [row_as_json(row) for row in outcome.references],
         "conditions": dict(outcome.conditions),
@@ -144,6 +146,11 @@ def row_as_json(row: DesignResult) -> dict[str, Any]:
         "folded": row.folded,
         "crowded": row.crowded,
         "device": row.device,
+        **(
+            {"boards": {name: dict(each) for name, each in row.boards.items()}}
+            if row.boards
+            else {}
+        ),
         "valid_accuracy_percent": _value(row.accuracy),
         "valid_accuracy_nonzero_percent": _value(row.accuracy_nonzero),
         "test_accuracy_percent": _value(row.test_accuracy),

@@ -16,7 +16,7 @@ from studies.report.designs.notation import notation
 from studies.report.designs.payload import payload, shown
 from studies.report.plotting import Mark
 from studies.results import text as result_text
-from studies.results.analysis import certainty
+from studies.results.analysis import boards_in_words, certainty
 from studies.results.analysis.certainty import non_dominated
 from studies.results.analysis.columns import as_csv
 from studies.results.outcome import Outcome
@@ -47,6 +47,7 @@ def render(outcome: Outcome) -> str:
         listed=listed,
         front=front,
         front_legend=list(_legend(outcome)),
+        boards=[] if outcome.boards is None else list(boards_in_words.paragraphs(outcome.boards)),
         further=further,
         designs=tables.designs(outcome, certain),
         close=analysis.close_to_front(outcome, certain),

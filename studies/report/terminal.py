@@ -15,6 +15,7 @@ from studies.report.ablation import text as ablation_text
 from studies.report.progress import Reporter, Silent
 from studies.report.progress import open_console as open_console
 from studies.results import text as result_text
+from studies.results.analysis import boards_in_words
 from studies.results.outcome import DesignResult, Outcome
 from studies.results.text import clean
 
@@ -39,6 +40,11 @@ def show(outcome: Outcome, console: Console) -> None:
         paper.head("Front, fastest first")
         more = [result_text.further(row, outcome) for row in outcome.front]
         _figures(outcome.front, paper, outcome.cv, more)
+    if outcome.boards is not None:
+        for paragraph in boards_in_words.paragraphs(outcome.boards):
+            paper.head(paragraph.head)
+            for line in paragraph.lines:
+                paper.say(line, hang=4)
     if outcome.fine_tuned:
         paper.head("Fine-tuned whole, compared with each other only, fastest first")
         notes = [result_text.fine_tuned(each) for each in outcome.fine_tuned]

@@ -11,6 +11,8 @@ from search_space.plugins import NotUsable, Plugin, Plugins, load_plugins
 if TYPE_CHECKING:  # commands that need no objective start without NumPy
     from evaluators.objectives import PredictionObjective
 
+ON_BOARD = "@"
+"""Between an objective's name and the board that it is of, where that is not the first."""
 FoundBy = Literal["timing", "training", "use", "robustness", "scores"]
 MOST = 4
 """Objectives of one study: with more, nearly every design is on the front."""
@@ -29,6 +31,11 @@ class Objective:
     words: str
     higher: bool
     found_by: FoundBy
+
+    @property
+    def board(self) -> str | None:
+        """The board beside the first one that it is of; None for any other objective."""
+        return self.name.partition(ON_BOARD)[2] or None
 
     def gain(self, value: float) -> float:
         """The value such that more is better."""
@@ -70,6 +77,8 @@ MORE = (
     Objective("memory", "peak_memory_mb", "peak memory, MB", False, "timing"),
     Objective("energy", "energy_mj", "energy an inference, mJ", False, "timing"),
 )
+OF_A_BOARD = ("latency", "memory", "energy")
+"""Objectives that each board has its own of."""
 OF_NUMBERS = ("mae", "correlation")
 """Objectives of data whose classes are numbers."""
 OF_SETS = ("micro-f1", "mean-average-precision")
@@ -119,6 +128,27 @@ class Goals:
         return [limit for limit in self.limits if limit.objective.found_by in found_by]
 
 
+def latency_on(board: str) -> str:
+    """The name of the latency on a board beside the first one."""
+    return f"{LATENCY.name}{ON_BOARD}{board}"
+
+
+def measure_on(board: str, measure: str) -> str:
+    """The name of a measure in a trial's record, for a board beside the first one."""
+    return f"{board}:{measure}"
+
+
+def boards_in(measures: Iterable[str]) -> dict[str, str]:
+    """Names of objectives on boards beside the first by the names of their measures."""
+    names = {BY_NAME[name].measure: name for name in OF_A_BOARD}
+    found = {}
+    for measure in measures:
+        board, colon, own = measure.partition(":")
+        if colon and own in names:
+            found[measure] = f"{names[own]}{ON_BOARD}{board}"
+    return found
+
+
 def goals(
     objectives: Iterable[str],
     limits: Iterable[str],
@@ -139,9 +169,10 @@ def goals(
             continue
         more.append(_known("--objective", name, known))
     if len(PAIR) + len(more) > MOST:
+        bound = f", or bound one: --limit {more[-1].name}=NUMBER" if more[-1].board else ""
         raise ValueError(
             f"--objective {more[-1].name}: with accuracy and latency that makes "
-            f"{len(PAIR) + len(more)}; give {MOST - len(PAIR)} at most"
+            f"{len(PAIR) + len(more)}; give {MOST - len(PAIR)} at most{bound}"
         )
     return Goals((*PAIR, *more), tuple(_limit(text, known) for text in limits))
 
@@ -159,7 +190,7 @@ def _limit(text: str, known: Mapping[str, Objective]) -> Limit:
 
 
 def _known(flag: str, name: str, stored: Mapping[str, Objective]) -> Objective:
-    found = BY_NAME.get(name) or stored.get(name)
+    found = BY_NAME.get(name) or stored.get(name) or _of_board(flag, name)
     if found is not None:
         return found
     plugins = _plugins()
@@ -171,6 +202,20 @@ def _known(flag: str, name: str, stored: Mapping[str, Objective]) -> Objective:
     raise ValueError(f"{flag} {name!r}: choose one of {names}, or install the plugin that has it")
 
 
+def _of_board(flag: str, name: str) -> Objective | None:
+    """The objective of NAME@BOARD; None for another name. Raises ValueError."""
+    base, at, board = name.partition(ON_BOARD)
+    if not at:
+        return None
+    if base not in OF_A_BOARD or not board:
+        known = ", ".join(f"{each}{ON_BOARD}BOARD" for each in OF_A_BOARD)
+        raise ValueError(f"{flag} {name!r}: of a board there are {known}")
+    own = BY_NAME[base]
+    what, comma, unit = own.words.partition(",")
+    words = f"{what} on {board}{comma}{unit}"
+    return Objective(name, measure_on(board, own.measure), words, own.higher, own.found_by)
+
+
 def _of_plugin(name: str, words: str, higher: bool) -> Objective:
     from evaluators.objectives import MEASURE
 
@@ -179,13 +224,17 @@ def _of_plugin(name: str, words: str, higher: bool) -> Objective:
 
 def plugin_objectives(wanted: Goals) -> "dict[str, PredictionObjective]":
     """Return those of the objectives that are of plugins, by name."""
-    names = [each.name for each in wanted.needed if each.name not in BY_NAME]
-    return {name: _plugins().usable[name] for name in names}
+    return {name: _plugins().usable[name] for name in _names_of_plugins(wanted)}
+
+
+def _names_of_plugins(wanted: Goals) -> list[str]:
+    needed = (each for each in wanted.needed if each.board is None)
+    return [each.name for each in needed if each.name not in BY_NAME]
 
 
 def objective_origins(wanted: Goals) -> dict[str, str]:
     """Return package and version of those of the objectives that are of plugins, by name."""
-    names = [each.name for each in wanted.needed if each.name not in BY_NAME]
+    names = _names_of_plugins(wanted)
     return _plugins().origins(names) if names else {}
 
 

@@ -11,7 +11,7 @@ from evaluators.latency.readings import Reading
 from studies.results.objectives import ACCURACY, LATENCY, Goals, Objective
 
 if TYPE_CHECKING:  # they load NumPy, and commands that show no study start without
-    from evaluators.statistics.paired import Paired
+    from evaluators.statistics.paired import Correct, Paired
     from search_space.design.genotype import Genotype
 
 State = Literal["complete", "stopped", "infeasible", "unstable", "untrained", "failed"]
@@ -160,10 +160,11 @@ class DesignResult:
     and `jitter` (mean step from run to run), where recorded. times: of a trial. genotype: the
     design itself, where the trial had one. parts: ms by encoder, of the fusion with the head
     (`fusion`) and of what every inference takes (`network`), as a model estimates them. timed_as:
-    number of the trial that timed it at the end. use: what the trained design uses of each
-    modality, where that was looked at. more: values of further objectives, by name, as far as they
-    are known. test_sets: of multi-label data, scores of sets of classes on test, in percent by the
-    name of the measure, of the first seed's training.
+    number of the trial that timed it at the end. boards: `device` and `crowded` on the boards
+    beside the first one, by board, whose latencies are in `more`. use: what the trained design uses
+    of each modality, where that was looked at. more: values of further objectives, by name, as far
+    as they are known. test_sets: of multi-label data, scores of sets of classes on test, in percent
+    by the name of the measure, of the first seed's training.
     """
 
     number: int | None
@@ -205,6 +206,7 @@ class DesignResult:
     times: TrialTimes | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
     test_sets: Mapping[str, Value] = field(default_factory=dict)
+    boards: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def figure(self, objective: Objective) -> Value | None:
         """The row's value of an objective, as far as it is known."""
@@ -346,6 +348,66 @@ class FineTuned:
 
 
 @dataclass(frozen=True)
+class BoardFront:
+    """A study's designs by accuracy and the latency on one board.
+
+    letter: what tables call the board. front: rows that no other beats there, fastest first; the
+    latency of each is that on the board. designs: rows with a latency there, by the design's key.
+    correct: which validation samples each was right about.
+    """
+
+    letter: str
+    board: str
+    front: tuple[DesignResult, ...]
+    designs: Mapping[str, DesignResult]
+    correct: Mapping[int | str, Correct]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How the latencies of the designs that were timed in two places rank.
+
+    first, second: letters of the two. shared: how many designs were timed in both. tau: Kendall's
+    tau-b; None for too few designs or equal latencies. times_slower: median ratio of the second's
+    latency to the first's; None without any.
+    """
+
+    first: str
+    second: str
+    shared: int
+    tau: float | None
+    times_slower: float | None
+
+
+@dataclass(frozen=True)
+class GoodOnAll:
+    """A design that is good in every study, or on every board.
+
+    design: in words. rows: its row in each, in their order. on_front: whether it is on the front of
+    each; otherwise no design of that front is decidedly better.
+    """
+
+    design: str
+    rows: tuple[DesignResult, ...]
+    on_front: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class OnBoards:
+    """A study of several unlike boards.
+
+    fronts: of each board, the first one first. ranks: of each pair of boards. complete: designs
+    that are complete, and so timed on all. good: those that are good on all boards, those on most
+    fronts first, then by accuracy.
+    """
+
+    fronts: tuple[BoardFront, ...]
+    ranks: tuple[Ranks, ...]
+    complete: int
+    good: tuple[GoodOnAll, ...]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A whole study.
 
@@ -360,7 +422,8 @@ class Outcome:
     ceilings: percent that the best possible classifier reaches, where the data say so.
     conditions: everything a reader needs to repeat it, label to words, in the order to show.
     command: the command line that repeats it; empty where it is not recorded. importances_by: the
-    method that found the importances. latency_is: what the latency is; "latency" is that of one
+    method that found the importances. boards: the fronts of each board, of a study of several
+    unlike ones; None for any other. latency_is: what the latency is; "latency" is that of one
     inference. multi_label: a sample has any number of classes, and is right where all of them are;
     the majority is then that of the most frequent set of classes.
     grid: what a study of a fixed list compares; None for a search. rungs: how the stages of a study
@@ -397,3 +460,4 @@ class Outcome:
     importances_by: str = ""
     latency_is: str = "latency"
     multi_label: bool = False
+    boards: OnBoards | None = None

@@ -17,9 +17,10 @@ from evaluators.objectives import MEASURE
 from evaluators.statistics.paired import Correct, correct_from
 from search_space.design.genotype import Genotype
 from studies.results.ablation import grid_outcome
+from studies.results.analysis.boards import on_boards
 from studies.results.cautions import cautions_of, neighbours
 from studies.results.fine_tuned import failures, fine_tuned_of
-from studies.results.objectives import MORE, Goals, goals
+from studies.results.objectives import MORE, Goals, boards_in, goals
 from studies.results.outcome import (
     SEEDS,
     SETS,
@@ -71,11 +72,13 @@ CARRIED_OVER = "carried over"
 `names` are of designs that the other study's search found: they are no baselines here."""
 PARTS = "latency parts"
 """What the latency model says of the parts of designs, in ms, by trial and owner."""
+BOARDS = "boards"
+"""Of a study's subject: names of its unlike boards, the first one first; absent for one board."""
 MIN_TRIALS_FOR_IMPORTANCE = 8
 MOST_TRIALS_FOR_FANOVA = 100
 _STORED_AS = {"adapted": "carried_over"}
 """Names that fields of a row have in the storage, where they are others."""
-_NOT_STORED = ("turns", "latency_in_search", "times", "parts")
+_NOT_STORED = ("turns", "latency_in_search", "times", "parts", "boards")
 """Fields of a row that the storage has elsewhere."""
 
 
@@ -126,7 +129,9 @@ def figures_of(result: TrialResult, tests: Mapping[str, Any] | None = None) -> d
                 for name, value in measures.items()
                 if name.startswith(MEASURE)
             },
+            **{name: measures[measure] for measure, name in boards_in(measures).items()},
         },
+        "boards": timing.boards,
         "genotype": result.genotype,
         "tail": {n: measures[m].value for n, m in TAIL.items() if m in measures},
         "compile_s": measures["compile_s"].value if "compile_s" in measures else None,
@@ -426,6 +431,7 @@ def outcome_of(study: optuna.Study, latency_limit_ms: float | None = None) -> Ou
         importances_by=importance_method(len(_complete(study))),
         latency_is=subject.get("latency_is") or "latency",
         multi_label=subject.get("multi_label", False),
+        boards=on_boards(rows, subject.get(BOARDS, ()), by_split["valid"]),
         summary=None
         if grid or sought.more
         else summary_of(rows, references, by_split, found_before),

@@ -28,7 +28,8 @@ _TRAINING = ("fidelity", "right", "shortened", "did_not_train", "constant")
 _TIMING = ("onnx_sha256", "device", "timing", "folded", "unstable", "crowded")
 _BEFORE_0_1_0 = ("duplicate_of",)  # now seen when trials are read
 _OTHERS = ("genotype", "key", "reason", "stopped", "predicted_ms", "seconds", *_BEFORE_0_1_0)
-_NOT_MEASURES = frozenset((*_PUBLISHED, *_TRAINING, *_TIMING, *_OTHERS))
+_BOARDS = "boards"
+_NOT_MEASURES = frozenset((*_PUBLISHED, *_TRAINING, *_TIMING, *_OTHERS, _BOARDS))
 
 TAIL = {
     "p95": "latency_p95_ms",
@@ -85,6 +86,7 @@ class TimingRecord:
 
     folded: in words, what was timed in a simpler form. unstable: why the reading cannot be used;
     empty for one that can. crowded: which load took processors from the design while it was timed.
+    boards: `device` and `crowded` of the readings on the boards beside the first one, by board.
     """
 
     onnx_sha256: str = ""
@@ -93,6 +95,7 @@ class TimingRecord:
     folded: str = ""
     unstable: str = ""
     crowded: str = ""
+    boards: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -286,6 +289,7 @@ def _timing_of(latency: Evaluation) -> TimingRecord:
         folded,
         latency.unstable,
         details.get("crowded", ""),
+        details.get(_BOARDS, {}),
     )
 
 
@@ -372,7 +376,8 @@ def _from_fields(fields: _Fields) -> TrialResult:
         if care not in get_args(Timing):
             raise fields.damaged("timing", " or ".join(get_args(Timing)))
         sha256, device, _, folded, unstable, crowded = map(fields.text, _TIMING)
-        timing = TimingRecord(sha256, device, care, folded, unstable, crowded)
+        boards = _boards_from(fields)
+        timing = TimingRecord(sha256, device, care, folded, unstable, crowded, boards)
     return TrialResult(
         genotype=_genotype_from(fields),
         key=fields.text("key"),
@@ -385,6 +390,15 @@ def _from_fields(fields: _Fields) -> TrialResult:
         timing=timing,
         seconds=_seconds_from(fields),
     )
+
+
+def _boards_from(fields: _Fields) -> dict[str, dict[str, str]]:
+    found = fields.mapping(_BOARDS)
+    for each in found.values():
+        texts = isinstance(each, Mapping) and all(isinstance(text, str) for text in each.values())
+        if not texts or not {"device", "crowded"} <= each.keys():
+            raise fields.damaged(_BOARDS, "device and crowded of each board")
+    return {board: dict(each) for board, each in found.items()}
 
 
 def _seconds_from(fields: _Fields) -> dict[str, float]:
@@ -457,6 +471,9 @@ def _to_fields(result: TrialResult) -> dict[str, Any]:
         fields |= {"folded": timing.folded} if timing.folded else {}
         fields |= {"unstable": timing.unstable} if timing.unstable else {}
         fields |= {"crowded": timing.crowded} if timing.crowded else {}
+        fields |= (
+            {_BOARDS: {b: dict(of) for b, of in timing.boards.items()}} if timing.boards else {}
+        )
     if result.reason and reason_last:
         fields["reason"] = result.reason
     if result.seconds:

@@ -24,6 +24,7 @@ from studies.infra.optuna_private import stored_attribute
 from studies.results.objectives import FoundBy, Goals
 from studies.results.outcome import Value
 from studies.results.trial_record import WORKER, PublishedFigures, TrialRecord, TrialResult
+from studies.search.boards import with_boards
 from studies.search.early_stopping import EarlyStopping
 
 FAILURES_IN_A_ROW = 3
@@ -56,7 +57,8 @@ class Evaluators:
     """What evaluates the designs of a study, and the store that keeps what was found.
 
     further: what tells the objectives that neither timing nor training does. apart: whether the
-    device does none of this machine's work, so that a design is trained while it is timed.
+    device does none of this machine's work, so that a design is trained while it is timed. boards:
+    what times designs on the boards beside the first one, by name.
     """
 
     latency: LatencyEvaluator
@@ -64,6 +66,7 @@ class Evaluators:
     store: EvaluationStore
     further: Mapping[FoundBy, Evaluator] = field(default_factory=dict)
     apart: bool = False
+    boards: Mapping[str, LatencyEvaluator] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class TrialRunner:
         self._latency, self._quality = evaluators.latency, evaluators.quality
         self._store, self._further = evaluators.store, evaluators.further
         self._apart = evaluators.apart
+        self._boards = evaluators.boards
         self._limit = targets.latency_limit_ms
         self._published = {
             s.genotype.key: PublishedFigures(s.design.accuracy_percent, s.design.latency_ms)
@@ -190,10 +194,14 @@ class TrialRunner:
     def _timed(
         self, trial: optuna.Trial, genotype: Genotype, result: TrialResult
     ) -> Evaluation | None:
-        """The design's latency; None where that ended its trial, which is then told."""
+        """The design's latency on every board; None where that ended its trial, which is then told.
+
+        A design that a board cannot run, or that misses a limit there, is timed on no further one.
+        """
         self._doing("exporting and timing")
         record = TrialRecord.from_attributes(trial.user_attrs, trial.number)
-        latency, known = self._read(genotype, twice=bool(record.name))
+        misses = self._misses if record.name else None
+        latency, known = self._read(self._latency, genotype, misses)
         if latency.unstable:
             self._unstable(trial, latency, result)
             return None
@@ -203,12 +211,54 @@ class TrialRunner:
         if not reason:
             self._check_told(latency)
             reason = self._over_limits(trial, {"timing": latency})
+        if not reason and self._boards:
+            on_all = self._timed_on_boards(trial, genotype, latency, result, bool(record.name))
+            if on_all is None:
+                return None
+            latency = on_all
+            reason = latency.infeasible or self._over_limits(trial, {"timing": latency})
         if reason:
             if latency.infeasible:
                 _constrain(trial, "infeasible_on_device", 1.0)
             self._pruned(trial, replace(result, reason=reason).with_evaluations(latency))
             return None
         return latency
+
+    def _timed_on_boards(
+        self,
+        trial: optuna.Trial,
+        genotype: Genotype,
+        latency: Evaluation,
+        result: TrialResult,
+        named: bool,
+    ) -> Evaluation | None:
+        """The latency with those on the boards beside the first one; None for an unstable reading.
+
+        It is infeasible where a board cannot run the design, and says which.
+        """
+        found: dict[str, Evaluation] = {}
+        for board, evaluator in self._boards.items():
+            self._doing(f"exporting and timing on {board}")
+
+            def misses(read: Evaluation, board: str = board) -> bool:
+                return self._missed(with_boards(latency, {board: read}))
+
+            read, known = self._read(evaluator, genotype, misses if named else None)
+            if read.unstable:
+                seen = with_boards(latency, {**found, board: read})
+                self._unstable(trial, replace(seen, unstable=f"{board}: {read.unstable}"), result)
+                return None
+            if not known:
+                self._unstable_in_a_row = 0
+            if read.infeasible:
+                return replace(
+                    with_boards(latency, found), infeasible=f"{board}: {read.infeasible}"
+                )
+            found[board] = read
+            self._check_told(with_boards(latency, {board: read}), board)
+            if self._missed(with_boards(latency, found)):
+                break
+        return with_boards(latency, found)
 
     def _evaluated(self, evaluator: Evaluator, genotype: Genotype) -> tuple[Evaluation, bool]:
         """What an evaluator finds, and whether it was known; seconds of new work are added up."""
@@ -222,29 +272,35 @@ class TrialRunner:
         for stage, seconds in stage_seconds(found, wall, hidden).items():
             self._seconds[stage] = round(self._seconds.get(stage, 0.0) + seconds, 3)
 
-    def _read(self, genotype: Genotype, twice: bool) -> tuple[Evaluation, bool]:
+    def _read(
+        self,
+        evaluator: LatencyEvaluator,
+        genotype: Genotype,
+        misses: Callable[[Evaluation], bool] | None,
+    ) -> tuple[Evaluation, bool]:
         """A design's latency, and whether it was known already.
 
-        twice: what a device cannot run, or reads as over the latency limit, is read once more, and
-        the better reading counts. A named design is what a front is compared with: one disturbed
-        reading is not to leave it out.
+        misses: what a device cannot run, or reads as over a limit, is read once more, and the
+        better reading counts. A named design is what a front is compared with: one disturbed
+        reading is not to leave it out. None for other designs.
         """
-        known = self._store.get(self._latency.key(genotype))
+        known = self._store.get(evaluator.key(genotype))
         if known is not None:
             return known, True
         start, training_s = time.perf_counter(), 0.0
 
         def again(latency: Evaluation) -> bool:
-            return twice and self._misses(latency)
+            return misses is not None and (bool(latency.infeasible) or misses(latency))
 
-        if self._trains_meanwhile(named=twice):
-            timing = self._latency.begin(genotype, again)
+        # Of several boards a later one may rule a design out, which is then not trained.
+        if not self._boards and self._trains_meanwhile(named=misses is not None):
+            timing = evaluator.begin(genotype, again)
             training_s = self._train_meanwhile(genotype)
             readings = timing.readings()
         else:
-            readings = [self._latency.evaluate(genotype)]
+            readings = [evaluator.evaluate(genotype)]
             if again(readings[0]):
-                readings.append(self._latency.evaluate(genotype))
+                readings.append(evaluator.evaluate(genotype))
         latency = min(readings, key=_rank)
         if len(readings) > 1:
             latency = replace(latency, details={**latency.details, READINGS: len(readings)})
@@ -276,8 +332,6 @@ class TrialRunner:
         return time.perf_counter() - start
 
     def _misses(self, latency: Evaluation) -> bool:
-        if latency.infeasible:
-            return True
         return self._limit is not None and latency["latency_ms"].value > self._limit
 
     def _others(self, trial: optuna.Trial) -> list[FrozenTrial]:
@@ -314,10 +368,15 @@ class TrialRunner:
         said = f"{median:.3f} ms is over the latency limit of {self._limit:g} ms"
         return said + (", the lower of two readings" if READINGS in latency.details else "")
 
-    def _check_told(self, latency: Evaluation) -> None:
-        """Raises SearchStopped where the device does not tell what is searched for or limited."""
+    def _check_told(self, latency: Evaluation, board: str | None = None) -> None:
+        """Raises SearchStopped where the device does not tell what is searched for or limited.
+
+        `board` is the one that was asked; None for the first.
+        """
         told = {measure.name for measure in latency.measures}
         for objective in self.goals.needed:
+            if objective.board != board:
+                continue
             if objective.found_by == "timing" and objective.measure not in told:
                 why = MeasureError(f"this device reports no {objective.words}")
                 said = f"--objective {objective.name}: {why}; leave it out, with a new --name"
@@ -329,11 +388,24 @@ class TrialRunner:
             objective = limit.objective
             if objective.found_by not in found:
                 continue
+            known = {measure.name for measure in found[objective.found_by].measures}
+            if objective.board is not None and objective.measure not in known:
+                continue  # it is timed on that board later, or never
             value = found[objective.found_by][objective.measure].value
             _constrain(trial, f"{objective.name} limit", limit.missed_by(value))
             if limit.missed_by(value) > 0:
                 return limit.words(value)
         return ""
+
+    def _missed(self, latency: Evaluation) -> bool:
+        """Whether the design misses a limit on a board beside the first one."""
+        values = {measure.name: measure.value for measure in latency.measures}
+        return any(
+            limit.objective.measure in values
+            and limit.missed_by(values[limit.objective.measure]) > 0
+            for limit in self.goals.limits
+            if limit.objective.board is not None
+        )
 
     def _unstable(self, trial: optuna.Trial, latency: Evaluation, result: TrialResult) -> None:
         """Keeps a design off the front whose latency could not be read well enough.

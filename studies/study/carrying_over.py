@@ -12,10 +12,17 @@ from search_space.design.genotype import Genotype
 from studies.report.progress import Reporter
 from studies.results.outcome import DesignResult
 from studies.results.pareto import pareto_front
-from studies.results.study_outcome import CARRIED_OVER, CONDITIONS, SUBJECT, goals_of, rows_of
+from studies.results.study_outcome import (
+    BOARDS,
+    CARRIED_OVER,
+    CONDITIONS,
+    SUBJECT,
+    goals_of,
+    rows_of,
+)
 from studies.results.text import counted
 from studies.results.trial_record import StoredEvaluation, TrialRecord, TrialResult
-from studies.search.latency_prediction import reading_of
+from studies.search.latency_prediction import readings_of
 from studies.study.context import StudyContext
 from studies.study.lookup import find_named_study
 
@@ -65,10 +72,19 @@ class EarlierStudy:
                 found.setdefault(genotype.key, design)
         return tuple(found.values())
 
-    def readings(self, encoders: frozenset[str]) -> tuple[TimedDesign, ...]:
-        """Its readings of designs over these encoders alone."""
-        read = (reading_of(trial) for trial in self.study.get_trials(deepcopy=False))
-        return tuple(r for r in read if r and encoders.issuperset(r.genotype.encoders.values()))
+    def readings(self, encoders: frozenset[str]) -> dict[str, tuple[TimedDesign, ...]]:
+        """Its readings of designs over these encoders alone, by its name, or by that on a board."""
+        first, *others = self.study.user_attrs[SUBJECT].get(BOARDS) or [""]
+        named: dict[str, str | None] = {f"{self.name} on {first}" if first else self.name: None}
+        named |= {f"{self.name} on {board}": board for board in others}
+        return {
+            name: tuple(
+                each
+                for each in readings_of(self.study, board)
+                if encoders.issuperset(each.genotype.encoders.values())
+            )
+            for name, board in named.items()
+        }
 
 
 def take_over(context: StudyContext, study: optuna.Study, earlier: EarlierStudy) -> int:
@@ -96,7 +112,7 @@ def take_over(context: StudyContext, study: optuna.Study, earlier: EarlierStudy)
         "designs": len(earlier.designs),
         "names": [design.name for design in earlier.designs if not design.is_published],
         "accuracies": known,
-        "latency_readings": len(earlier.readings(encoders_of(context))),
+        "latency_readings": sum(map(len, earlier.readings(encoders_of(context)).values())),
     }
     study.set_user_attr(CARRIED_OVER, note)
     conditions = dict(study.user_attrs[CONDITIONS])

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
@@ -37,7 +37,7 @@ from evaluators.quality.cross_validation import FOLDS, CrossValidatedEvaluator
 from evaluators.quality.evaluator import QualityEvaluator
 from evaluators.quality.modality_use import ModalityUseEvaluator
 from evaluators.quality.robustness import Noise, RobustnessEvaluator
-from evaluators.quality.trainer import Compute, Target, new_trainer
+from evaluators.quality.trainer import Compute, Target, new_builder, new_trainer
 from evaluators.shared_store import SharedStore
 from evaluators.store import EvaluationStore
 from evaluators.training.execution import execution_on
@@ -49,7 +49,7 @@ from search_space.space.named import load_space, names, with_shorter_sounds
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import Grid, grid_in
 from studies.config.home import devices, home
-from studies.config.options import built_for, precisions_of, runtime_of
+from studies.config.options import DeviceOptions, built_for, precisions_of, runtime_of
 from studies.config.settings import Settings
 from studies.config.usage import UsageError
 from studies.infra.locations import store_url
@@ -89,6 +89,8 @@ class StudyContext:
     step: Step
     grid: Grid | None = None
     shared: SharedStore | None = None
+    boards: Mapping[str, LatencyEvaluator] = field(default_factory=dict)
+    """What times designs on the boards beside the first one, by name."""
 
     @cached_property
     def selection(self) -> QualityEvaluator | CrossValidatedEvaluator:
@@ -135,8 +137,9 @@ class StudyContext:
         return self.latency.device().board.boot_id not in (None, own)
 
     def close(self) -> None:
-        """End the device's agent, and upload what waits for the shared store."""
-        self.latency.close()
+        """End the devices' agents, and upload what waits for the shared store."""
+        for latency in (self.latency, *self.boards.values()):
+            latency.close()
         if self.shared is not None:
             self.shared.close()
         if self.agent_home is not None:
@@ -172,15 +175,49 @@ def _own_agent_home(folder: Path) -> tuple[Path, NamedLock]:
     raise AssertionError("unreachable")
 
 
-def _boards(settings: Settings, where: Path, step: Step) -> DevicePool:
-    """The boards of the settings as one. Raises DevicesError or DeviceError."""
+def _pool(names: Collection[str], where: Path, step: Step) -> DevicePool:
+    """Equal boards, by names or tags, as one. Raises DevicesError or DeviceError."""
 
     def waiting(text: str) -> None:
         step(text, 0, 1)
 
-    named = [devices().get(name) for name in settings.device.names]
-    openers = {device.name: partial(open_ssh_device, device, waiting) for device in named}
+    known = devices()
+    named = {device.name: device for name in names for device in known.named(name)}
+    openers = {n: partial(open_ssh_device, device, waiting) for n, device in named.items()}
     return DevicePool(openers, where / "device" / "locks", waiting)
+
+
+def _check_apart(settings: Settings) -> None:
+    """Raise UsageError for a board that two of the unlike ones stand for."""
+    boards, known = settings.device.boards, devices()
+    owner: dict[str, str] = {}
+    for name in (*boards.first, *(each.name for each in boards.unlike)):
+        for device in known.named(name):
+            if owner.setdefault(device.name, name) != name:
+                raise UsageError(
+                    f"--device {', '.join(settings.device.names)}: board {device.name} is in "
+                    f"{owner[device.name]} and in {name}; give each board once"
+                )
+
+
+def _check_unlike(settings: Settings, opened: "OpenDevices") -> None:
+    """Raise UsageError for boards of which every design would have one latency."""
+    if opened.boards is None or not opened.unlike:
+        return
+    options = (settings.device, *settings.device.unlike)
+    names = [settings.device.boards.first[0], *opened.unlike]
+    seen: dict[tuple[Any, ...], str] = {}
+    for name, each, pool in zip(
+        names, options, (opened.boards, *opened.unlike.values()), strict=True
+    ):
+        told = (pool.hello().fingerprint, each.runtime, each.runtime_threads)
+        if told in seen:
+            raise UsageError(
+                f"--device {settings.device.names[0]}: {seen[told]} and {name} are equal boards "
+                f"with one runtime and number of threads; give --device {seen[told]} --device "
+                f"{name} to share the work between them"
+            )
+        seen[told] = name
 
 
 def load_data(settings: Settings, step: Step, modalities: Collection[Modality] = BOTH) -> DataSet:
@@ -303,6 +340,14 @@ def _context_on(
     )
     builder, quality = trainer.builder, QualityEvaluator(trainer)
     latency = latency_on(opened, settings, builder)
+    boards = {}
+    for options in settings.device.unlike:
+        (name,) = options.names
+        target = Target(built_for(options.runtime), BY_NAME[options.rewrites])
+        own = builder
+        if target.runtime != builder.runtime:
+            own = new_builder(preprocessing, encoders, where, target)
+        boards[name] = _on_board(opened.unlike[name], options, own, settings)
     store = EvaluationStore(where / "evaluations.jsonl", shared)
     return StudyContext(
         settings,
@@ -317,7 +362,17 @@ def _context_on(
         step,
         grid,
         shared,
+        boards,
     )
+
+
+def _on_board(
+    pool: DevicePool, options: DeviceOptions, builder: OnnxBuilder, settings: Settings
+) -> LatencyEvaluator:
+    """Times designs on a board beside the first one."""
+    timing = BOARD_TIMING if options.alone else LOCAL_TIMING
+    runs = Runs(*runtime_of(options.runtime), options.runtime_threads, timing)
+    return LatencyEvaluator(builder, lambda: pool, runs, settings.search.reuse_shares)
 
 
 def _check_asked(settings: Settings, space: SearchSpace) -> None:
@@ -397,16 +452,19 @@ class OpenDevices:
         open: opens the device, or gives the boards, which are open.
         boards: the boards; None on this machine.
         held: the lock on the local agent's home; None on boards.
+        unlike: the boards beside the first one, by name.
     """
 
     open: Callable[[], TimingDevice]
     boards: DevicePool | None
     held: NamedLock | None
+    unlike: Mapping[str, DevicePool] = field(default_factory=dict)
 
     def close(self) -> None:
         """End the agents, and let go of the lock."""
-        if self.boards is not None:
-            self.boards.close()
+        for pool in (self.boards, *self.unlike.values()):
+            if pool is not None:
+                pool.close()
         if self.held is not None:
             self.held.release()
 
@@ -418,13 +476,7 @@ def open_devices(settings: Settings, where: Path, step: Step) -> OpenDevices:
     """
     runtime, provider = runtime_of(settings.device.runtime)
     if settings.device.names != (LOCAL,):
-        boards = _boards(settings, where, step)
-        try:
-            check_runtime(boards.hello(), runtime, provider, boards.name)
-        except BaseException:
-            boards.close()
-            raise
-        return OpenDevices(lambda: boards, boards, None)
+        return _open_boards(settings, where, step)
     device, held = local_device(where, settings.device.runtime)
     opened = OpenDevices(device, None, held)
     if settings.device.runtime != "cpu":  # without onnxruntime nothing is built here
@@ -437,6 +489,28 @@ def open_devices(settings: Settings, where: Path, step: Step) -> OpenDevices:
         except BaseException:
             opened.close()
             raise
+    return opened
+
+
+def _open_boards(settings: Settings, where: Path, step: Step) -> OpenDevices:
+    """The boards of the settings, each with its runtime.
+
+    Raises UsageError, DevicesError, DeviceError, RuntimeMissing.
+    """
+    _check_apart(settings)
+    pools: list[DevicePool] = []
+    try:
+        for options in (settings.device, *settings.device.unlike):
+            pools.append(_pool(options.boards.first, where, step))
+            check_runtime(pools[-1].hello(), *runtime_of(options.runtime), pools[-1].name)
+        first, *others = pools
+        names = (board.name for board in settings.device.boards.unlike)
+        opened = OpenDevices(lambda: first, first, None, dict(zip(names, others, strict=True)))
+        _check_unlike(settings, opened)
+    except BaseException:
+        for pool in pools:
+            pool.close()
+        raise
     return opened
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 
-from device_agent.wire.request import TimingProtocol
+from device_agent.wire.request import DeviceInfo, TimingProtocol
 from evaluators.data import DataSet, most_frequent_share, summary
 from evaluators.data.folds import pool
 from evaluators.devices.runtimes import runtime_origins
@@ -26,12 +26,13 @@ from search_space.space.named import names
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import Grid
 from studies.config.command import command_line
-from studies.config.options import counts_threads, runtime_of
+from studies.config.options import DeviceOptions, counts_threads, runtime_of
 from studies.config.settings import Settings, stored_options
 from studies.infra.locations import JOURNAL, StorageError, absolute_url, store_url
 from studies.infra.storage import open_storage
 from studies.results.objectives import Goals, objective_origins, stored_of_plugins
 from studies.results.study_outcome import (
+    BOARDS,
     COMMAND,
     CONDITIONS,
     ENCODER_PLUGINS,
@@ -283,10 +284,21 @@ def _identity(context: StudyContext) -> dict[str, Any]:
         GRAPHS: GRAPH_VERSION,
         "device": context.latency.device().fingerprint,
         "timing": context.latency.protocol.as_json(),
+        "boards": _boards_identity(context),
         **_identity_of_settings(context.settings),
         "list of designs": context.grid
         and _digest([[d.name, d.genotype.key] for d in context.grid.designs]),
     }
+
+
+def _boards_identity(context: StudyContext) -> dict[str, Any] | None:
+    """What latencies on the boards beside the first one depend on, by board; None without any."""
+    found = {}
+    for options in context.settings.device.unlike:
+        (name,) = options.names
+        fingerprint = context.boards[name].device().fingerprint
+        found[name] = [fingerprint, options.runtime, options.runtime_threads]
+    return found or None
 
 
 def _adapters(space: SearchSpace) -> list[Any]:
@@ -339,19 +351,7 @@ def _digest(value: Any) -> str:
 def conditions(context: StudyContext) -> dict[str, str]:
     """Everything that a reader needs to repeat the study, in words."""
     info, protocol, data = context.latency.device(), context.quality.protocol, context.data
-    runtime, provider = runtime_of(context.settings.device.runtime)
-    version = next((r.version for r in info.runtimes if r.name == runtime), None)
-    board = ", ".join(
-        str(part)
-        for part in (
-            info.board.model,
-            info.board.machine,
-            f"{info.board.cores} cores",
-            info.board.power_mode and f"power mode {info.board.power_mode}",
-            info.board.l4t and f"L4T {info.board.l4t}",
-        )
-        if part
-    )
+    device = context.settings.device
     split = ", ".join(f"{len(data.split(s))} {s}" for s in ("train", "valid", "test"))
     found = {
         "data": f"{data_label(data)}: {split}; {_classes_in_words(data)}",
@@ -366,13 +366,9 @@ def conditions(context: StudyContext) -> dict[str, str]:
             else "on the validation split"
         )
         + "; test is looked at once, at the end",
-        "device": f"{', '.join(context.settings.device.names)}: {board}",
-        "runtime": f"{runtime} {version or '?'}, {provider}, batch 1"
-        + (
-            f", {context.settings.device.runtime_threads or 'all'} threads"
-            if counts_threads(context.settings.device.runtime)
-            else ""
-        ),
+        "device": f"{', '.join(device.boards.first)}: {_board_in_words(info)}",
+        "runtime": _runtime_in_words(info, device),
+        **_boards_in_words(context),
         "timing": context.latency.timing(),
         **_latency_in_words(context.settings),
         "rewrites before timing": _rewrites(context),
@@ -421,6 +417,41 @@ def conditions(context: StudyContext) -> dict[str, str]:
 def _classes_in_words(data: DataSet) -> str:
     named = f"classes {', '.join(data.classes)}"
     return f"any number of {named}" if data.multi_label else named
+
+
+def _board_in_words(info: DeviceInfo) -> str:
+    """Model, processors and power mode of a device."""
+    return ", ".join(
+        str(part)
+        for part in (
+            info.board.model,
+            info.board.machine,
+            f"{info.board.cores} cores",
+            info.board.power_mode and f"power mode {info.board.power_mode}",
+            info.board.l4t and f"L4T {info.board.l4t}",
+        )
+        if part
+    )
+
+
+def _runtime_in_words(info: DeviceInfo, options: DeviceOptions) -> str:
+    """Runtime of a device with its version, and its threads where they count."""
+    runtime, provider = runtime_of(options.runtime)
+    version = next((r.version for r in info.runtimes if r.name == runtime), None)
+    threads = ""
+    if counts_threads(options.runtime):
+        threads = f", {options.runtime_threads or 'all'} threads"
+    return f"{runtime} {version or '?'}, {provider}, batch 1{threads}"
+
+
+def _boards_in_words(context: StudyContext) -> dict[str, str]:
+    """A condition for each board beside the first one."""
+    found = {}
+    for options in context.settings.device.unlike:
+        (name,) = options.names
+        info = context.boards[name].device()
+        found[f"board {name}"] = f"{_board_in_words(info)}; {_runtime_in_words(info, options)}"
+    return found
 
 
 def _rewrites(context: StudyContext) -> str:
@@ -481,10 +512,19 @@ def _subject(context: StudyContext) -> dict[str, Any]:
         "objectives": list(context.settings.search.objectives),
         **({"objectives of plugins": of_plugins} if of_plugins else {}),
         "limits": list(context.settings.search.limits),
+        **_boards_of(context.settings),
         "latency_is": context.settings.search.reuse_shares.words(),
         "cautions": cautions,
         **({} if context.grid is None else {"grid": _grid(context.grid, context.settings)}),
     }
+
+
+def _boards_of(settings: Settings) -> dict[str, Any]:
+    """The boards of a study of several unlike ones, the first one first."""
+    boards = settings.device.boards
+    if not boards.unlike:
+        return {}
+    return {BOARDS: [boards.first[0], *(board.name for board in boards.unlike)]}
 
 
 def _latency_in_words(settings: Settings) -> dict[str, str]:

@@ -146,7 +146,9 @@ def in_words(plan: Plan, settings: Settings) -> Iterator[str]:
         then = "then " if plan.named else ""
         yield f"{then}{counted(plan.sampled, 'design')} proposed by sampler {plan.sampler}"
     devices = ", ".join(settings.device.names)
-    yield f"at most {counted(plan.timings, 'timing')} on {devices} ({settings.device.runtime})"
+    each = " each" if settings.device.boards.unlike else ""
+    timings = f"{counted(plan.timings, 'timing')}{each}"
+    yield f"at most {timings} on {devices} ({settings.device.runtime})"
     if said := settings.search.reuse_shares.words():
         yield f"latency: {said}; the parts of each design are timed one by one"
     limit = settings.search.latency_limit_ms

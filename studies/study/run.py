@@ -38,6 +38,7 @@ from studies.study.carrying_over import (
 from studies.study.context import StudyContext, open_context, study_name
 from studies.study.final.final_test import finish
 from studies.study.final.fine_tuning import fine_tune
+from studies.study.final.latency_models import note_latency_models
 from studies.study.identity import from_anywhere, open_study
 from studies.study.lookup import stored_protocol
 from studies.study.worker import PREPARING, TOTAL, earlier_of, new_search, seeds_of, work_beside
@@ -195,7 +196,9 @@ def run_to_end(
         reporter.line("looking at the test split, once")
         with NamedLock(context.home / "workers" / "finish.lock"):  # workers may end together
             finish(context, study, reporter.step)
-        context.latency.settle()
+            note_latency_models(context, study, earlier)
+        for latency in (context.latency, *context.boards.values()):
+            latency.settle()
     finally:
         context.close()
     _check_complete(study, left)

@@ -156,14 +156,19 @@ def new_search(
     latency = None
     if settings.search.sampler == "ehvi" or settings.search.deferred_timing:
         earlier = earlier_of(settings)
-        known = earlier.readings(encoders_of(context)) if earlier else ()
+        known = earlier.readings(encoders_of(context)) if earlier else None
         latency = LearnedLatency(study, context.space, context.builder.rewriting, known)
     early = EarlyStopping(
         ProbeEvaluator(context.quality.trainer) if settings.search.probe else None,
         latency if settings.search.deferred_timing else None,
     )
     evaluators = Evaluators(
-        context.latency, context.selection, context.store, context.further, context.is_apart()
+        context.latency,
+        context.selection,
+        context.store,
+        context.further,
+        context.is_apart(),
+        context.boards,
     )
     targets = SearchTargets(settings.search.goals, settings.search.latency_limit_ms)
     runner = TrialRunner(study, context.space, evaluators, targets, early, seeds_of(context))

@@ -9,6 +9,7 @@ from evaluators.statistics.paired import Paired, holm, paired
 from studies.config.usage import UsageError
 from studies.report.json_output import paired_as_json, row_as_json
 from studies.results import text as result_text
+from studies.results.objectives import Limit
 from studies.results.outcome import DesignResult, Split, Value
 from studies.results.pareto import complete, pareto_front, point
 from studies.results.text import counted
@@ -104,6 +105,34 @@ def choose(
         for k in (-1, 1)
     )
     return Choice(chosen, rule + limits, len(eligible), faster, slower, split)
+
+
+def meeting(rows: Sequence[DesignResult], limits: Sequence[Limit]) -> list[DesignResult]:
+    """The complete rows that meet further limits, as on the latency of another board.
+
+    Raises:
+        UsageError: No complete row meets one, or the study does not know what it bounds.
+    """
+    left = complete(rows)
+    for limit in limits:
+        name = limit.objective.name
+        values = [row.figure(limit.objective) for row in left]
+        if left and all(value is None for value in values):
+            raise UsageError(f"--limit {name}: the study knows it of no complete design")
+        within = [
+            row
+            for row, value in zip(left, values, strict=True)
+            if value is not None and limit.missed_by(value.value) <= 0
+        ]
+        if left and not within:
+            known = [value.value for value in values if value is not None]
+            best = max(known) if limit.objective.higher else min(known)
+            raise UsageError(
+                f"--limit {name}={limit.value:g}: no complete design meets it; the best has "
+                f"{best:.4g}"
+            )
+        left = within
+    return left
 
 
 def told(choice: Choice, where: str) -> Iterator[str]:

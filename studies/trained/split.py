@@ -36,10 +36,16 @@ def check_splits(number: int, genotype: Genotype) -> None:
 
 
 def device_of(study: optuna.Study, name: str | None) -> DeviceOptions:
-    """Where the parts of a study's design are timed: on its first device, or on the one named."""
+    """Where the parts of a study's design are timed: on its first device, or on the one named.
+
+    A board beside the study's first one is used as the study does, with its runtime and threads.
+    """
     stored: DeviceOptions = Settings.from_stored(study.user_attrs[SETTINGS]).device
     if name is None:
-        return replace(stored, names=stored.names[:1])
+        return replace(stored, names=stored.boards.first[:1])
+    for options in stored.unlike:
+        if options.names == (name,):
+            return options
     return replace(stored, names=(name,), timing="auto")
 
 

@@ -77,7 +77,9 @@ class TimingDevice:
 
 @contextmanager
 def timing_device(options: DeviceOptions) -> Iterator[TimingDevice]:
-    """Open the one device of `options`, and close it in the end."""
+    """Open the one device of `options`, and close it in the end. Raises UsageError for several."""
+    if len(options.names) > 1 or options.boards.unlike:
+        raise UsageError(f"--device {', '.join(options.names)}: give one device")
     with ExitStack() as stack:
         if options.names[0] == LOCAL:
             from studies.study.context import local_device
@@ -88,7 +90,7 @@ def timing_device(options: DeviceOptions) -> Iterator[TimingDevice]:
         else:
             from evaluators.devices.ssh.link import open_ssh_device
 
-            client = open_ssh_device(devices().get(options.names[0]))
+            client = open_ssh_device(devices().named(options.names[0])[0])
         stack.callback(client.close)
         yield TimingDevice(options, client)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from device_agent.bundle import zipapp, zipapp_name
 from device_agent.wire import frames as wire
-from evaluators.devices.client import DeviceClient
+from evaluators.devices.client import CALL_DEADLINE_S, DeviceClient
 from evaluators.devices.link import CLOSE_S, STDERR_BYTES
 from evaluators.devices.registry import Device
 from evaluators.devices.ssh.connect import Link, connect, start
@@ -26,13 +26,17 @@ def agent_command(device: Device) -> list[str]:
     return [device.python or "python3", "-I", agent, "serve", "--home", home]
 
 
-def open_ssh_device(device: Device, waiting: Callable[[str], None] | None = None) -> DeviceClient:
+def open_ssh_device(
+    device: Device,
+    waiting: Callable[[str], None] | None = None,
+    call_deadline_s: float = CALL_DEADLINE_S,
+) -> DeviceClient:
     """Start the device's agent over SSH and return a client for it; raises as `connect` does.
 
     While others hold the device, `waiting` is told who does.
     """
     transport = SshTransport(connect(device), agent_command(device))
-    return DeviceClient(transport, name=device.name, waiting=waiting)
+    return DeviceClient(transport, call_deadline_s, name=device.name, waiting=waiting)
 
 
 class SshTransport:

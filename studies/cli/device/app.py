@@ -11,6 +11,10 @@ device_app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="The device's name.")]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option("--tag", help="A name shared by equal boards; --device TAG uses them all."),
+]
 Key = Annotated[
     str | None,
     typer.Option("--key", help="The private key file to log in with; ssh-agent if left out."),
@@ -22,12 +26,44 @@ def add(
     name: Annotated[str, typer.Argument(help="What to call it: letters, digits, - and _.")],
     url: Annotated[str, typer.Argument(help="ssh://USER@HOST or ssh://USER@HOST:PORT")],
     key: Key = None,
+    tags: Tags = None,
 ) -> None:
     """Remember a board that is reached over SSH."""
     with errors():
         from studies.cli.device.commands import add_device
 
-        add_device(name, url, key)
+        add_device(name, url, key, tags or ())
+
+
+@device_app.command("tag")
+def tag(
+    name: Name,
+    tags: Annotated[
+        list[str] | None, typer.Argument(help="All of its tags from now on; none if left out.")
+    ] = None,
+) -> None:
+    """Set the tags of a board."""
+    with errors():
+        from studies.cli.device.commands import tag_device
+
+        tag_device(name, tags or ())
+
+
+@device_app.command("queue")
+def queue(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Devices or tags; every board if left out.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show who holds each board, since when, and which clients wait for it.
+
+    Exits with the code of devices where a board cannot be asked.
+    """
+    with errors():
+        from studies.cli.device.commands import show_queues
+
+        show_queues(names or (), as_json)
 
 
 @device_app.command("list")

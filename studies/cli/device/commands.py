@@ -1,13 +1,15 @@
 """What the commands about devices do, once the command line has been read."""
 
+import json
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from evaluators.devices.registry import LOCAL, parse_device
+from evaluators.devices.registry import LOCAL, DevicesError, parse_device
 from search_space.errors import DEVICE
 from studies.config.home import devices, home
 from studies.config.usage import UsageError
@@ -18,14 +20,14 @@ LOCAL_WATCH_S = 2.0
 MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "problem": ("PROBLEM", "red")}
 
 
-def add_device(name: str, url: str, key: str | None) -> None:
+def add_device(name: str, url: str, key: str | None, tags: Iterable[str] = ()) -> None:
     """Remember a device. Raises DevicesError, or UsageError for a key that is not there."""
     if key is not None:
         path = Path(key).expanduser()
         if not path.is_file():
             raise UsageError(f"--key {key}: there is no such file; give a private key")
         key = str(path.resolve())
-    device = parse_device(name, url, key)
+    device = parse_device(name, url, key, tags)
     devices().add(device)
     _say(f"{name} is {device.url}. Next: fusion-nas device trust {name}")
 
@@ -36,7 +38,8 @@ def list_devices() -> None:
         trusted = "trusted" if device.host_key else "not trusted yet"
         installed = "agent installed" if device.agent else "no agent installed"
         key = f"key {device.key_file}" if device.key_file else "key of ssh-agent or ~/.ssh"
-        _say(f"{device.name}: {device.url}, {key}, {trusted}, {installed}")
+        tags = f", tags {', '.join(device.tags)}" if device.tags else ""
+        _say(f"{device.name}: {device.url}, {key}, {trusted}, {installed}{tags}")
     _say(f"{LOCAL}: this machine")
 
 
@@ -44,6 +47,39 @@ def remove_device(name: str) -> None:
     """Forget a device. Raises DevicesError where there is none of that name."""
     devices().remove(name)
     _say(f"{name} is forgotten; its agent and your key stay on it")
+
+
+def tag_device(name: str, tags: Iterable[str]) -> None:
+    """Set a device's tags. Raises DevicesError."""
+    device = devices().tag(name, tags)
+    _say(f"{name} has {', '.join(device.tags) or 'no tag'}")
+
+
+def show_queues(names: Sequence[str], as_json: bool) -> None:
+    """Print the queue of each board; ends with the exit code of devices where one gives none.
+
+    Raises DevicesError for a name that there is not, or where no board is known.
+    """
+    from evaluators.devices.queue import queues
+
+    known = devices()
+    listed = [known.named(name) for name in names] if names else [known.all()]
+    boards = {board.name: board for each in listed for board in each}
+    if not boards:
+        raise DevicesError(
+            "no board is known here: add one with `fusion-nas device add NAME ssh://USER@HOST`"
+        )
+    found = queues(list(boards.values()))
+    if as_json:
+        print(json.dumps({"boards": [each.as_json() for each in found]}, indent=2))
+    else:
+        console = open_console()
+        widest = max(len(each.name) for each in found)
+        for each in found:
+            for head, text in each.lines():
+                _wrapped(console, f"{head:<{widest}}  ", text)
+    if any(each.reason for each in found):
+        raise typer.Exit(DEVICE)
 
 
 def trust_device(name: str, yes: bool, replace: bool) -> None:
