@@ -34,6 +34,7 @@ class Options(TypedDict, total=False):
     precisions: Sequence[Precision]
     image_sizes: Sequence[int]
     image_tokens: Sequence[int]
+    image_merging: Sequence[int]
     lora_ranks: Sequence[int]
     devices: Sequence[str]
     threads: int

@@ -64,7 +64,7 @@ class LatencyFeatures:
     """Turns designs into the nominal costs of their parts, one column a part and precision.
 
     Costs are those of the graph after its rewrites, at the length that it is timed at. Layers of
-    one vision encoder are the same parts at every size of its pictures.
+    one vision encoder are the same parts at every size of its pictures, merged tokens or not.
     """
 
     def __init__(self, trunks: TrunkWork, rewriting: Rewriting) -> None:

@@ -30,7 +30,7 @@ class TrunkWork:
         return tuple(self._encoders)
 
     def base(self, encoder: str) -> str:
-        """The encoder's name without the size of its pictures."""
+        """The encoder's name without the size of its pictures and what it merges."""
         return self._encoders[encoder].base
 
     def prefix(self, encoder: str, tap: int, tokens: int = 0) -> Work:
@@ -52,6 +52,8 @@ class TrunkWork:
                 else (torch.zeros(1, *shape.input_size),)
             )
         form: Any = "cls" if spec.modality == "text" else "grid"
+        if spec.merging:  # whose maps are made of merged tokens for fusions of tokens alone
+            form = "mean"
         # Fused attention would hide its products. Its plain form is counted.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _Tally() as tally:
             trunk(*inputs, (Feature(spec.modality, tap, form),))

@@ -51,7 +51,7 @@ class EncoderSpec:
     it is the plugin's name, and `source` its folder of weights, if any. `seconds` of a sound are
     read by an audio encoder: what is longer is cut, what is shorter ends in silence. Pictures are
     read at `image_size` pixels a side by a vision encoder; 0 stands for the size that it was made
-    for.
+    for. In every layer of a ViT `merging` pairs of similar tokens are merged; 0 for none.
     """
 
     name: str
@@ -63,15 +63,22 @@ class EncoderSpec:
     config: Mapping[str, Any] = field(default_factory=dict)
     seconds: int = SOUND_SECONDS
     image_size: int = 0
+    merging: int = 0
 
     @property
     def base(self) -> str:
-        """The encoder's name without the size of its pictures."""
-        return self.name.removesuffix(_sized(self.image_size)) if self.image_size else self.name
+        """The encoder's name without the size of its pictures and what it merges."""
+        return self.name.removesuffix(_variant(self.image_size, self.merging))
 
     def at(self, image_size: int) -> "EncoderSpec":
         """Return the same vision encoder on pictures of so many pixels a side."""
-        return replace(self, name=self.base + _sized(image_size), image_size=image_size)
+        name = self.base + _variant(image_size, self.merging)
+        return replace(self, name=name, image_size=image_size)
+
+    def with_merging(self, pairs: int) -> "EncoderSpec":
+        """Return the same vision encoder that merges so many pairs of tokens in a layer."""
+        name = self.base + _variant(self.image_size, pairs)
+        return replace(self, name=name, merging=pairs)
 
     def as_json(self) -> dict[str, Any]:
         """The encoder as plain JSON values; `from_json` is its inverse."""
@@ -85,6 +92,7 @@ class EncoderSpec:
             "config": dict(self.config),
             **({"seconds": self.seconds} if self.modality == "audio" else {}),
             **({"image_size": self.image_size} if self.image_size else {}),
+            **({"merging": self.merging} if self.merging else {}),
         }
 
     @staticmethod
@@ -96,8 +104,9 @@ class EncoderSpec:
         return hash(json.dumps(self.as_json(), sort_keys=True))
 
 
-def _sized(image_size: int) -> str:
-    return f"-{image_size}px"
+def _variant(image_size: int, merging: int) -> str:
+    """What a name ends in where an encoder is not as it was made."""
+    return (f"-{image_size}px" if image_size else "") + (f"-merge{merging}" if merging else "")
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,7 @@ class EncoderShape:
     sound_size: extents of a sound as it is read: samples, or bands and frames in the encoder's
     order; empty for the others.
     adapts: whether its last layers can be trained with low-rank adapters.
+    most_merged: pairs of tokens that a layer can merge at most; 0 where tokens are not merged.
     """
 
     name: str
@@ -126,6 +136,7 @@ class EncoderShape:
     sound_size: tuple[int, ...] = ()
     is_causal: bool = False
     adapts: bool = False
+    most_merged: int = 0
 
     @property
     def input_size(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from search_space.design.encoder import (
 from search_space.design.genotype import MIN_TEXT_TOKENS
 from search_space.encoders.configs import check_folder, config_of, first_line
 from search_space.encoders.libraries import from_pretrained, import_timm, import_transformers
+from search_space.encoders.merging.trunk import merging_trunk, most_merged_by
 from search_space.encoders.pixels import image_size
 from search_space.encoders.plugin_trunks import check_finite, plugin_shape, plugin_trunk
 from search_space.encoders.plugins import plugin_encoder
@@ -84,6 +85,8 @@ def cut(spec: EncoderSpec, model: nn.Module, depth: int) -> nn.Module:
     full = _depth(spec, model)
     if not 1 <= depth <= full:
         raise EncoderError(f"{spec.modality} tap {depth} of {spec.name}: it has taps 1 to {full}")
+    if spec.merging:
+        return merging_trunk(spec, model, depth)
     if spec.library == "timm":
         return TimmTrunk(model, depth)
     if spec.modality == "text":
@@ -253,6 +256,7 @@ def _map_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
     sound = spec.modality == "audio"
     side = 0 if sound else spec.image_size or image_size(spec, model)
     size = sound_input(spec).size if sound else (3, side, side)
+    most_merged = most_merged_by(spec, model)
     try:
         trunk = cast(MapTrunk, cut(spec, model, _depth(spec, model)).eval())
         adapts = _hands_on_its_taps(trunk)
@@ -275,6 +279,7 @@ def _map_shape(spec: EncoderSpec, model: nn.Module) -> EncoderShape:
         image_size=side,
         sound_size=size if sound else (),
         adapts=adapts,
+        most_merged=most_merged,
     )
 
 

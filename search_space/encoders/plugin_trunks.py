@@ -52,6 +52,11 @@ def plugin_shape(spec: EncoderSpec) -> EncoderShape:
             f"vision encoder {spec.base}: it reads pictures of {encoder.image_size} pixels, not of "
             f"{spec.image_size}: leave --image-size out"
         )
+    if spec.merging:
+        raise EncoderError(
+            f"vision encoder {spec.base}: an encoder of a plugin does not merge tokens: leave "
+            "image_merging out for it"
+        )
     trunk = plugin_trunk(spec, len(encoder.widths))
     try:
         with torch.no_grad():

@@ -165,7 +165,7 @@ class MapTrunk(nn.Module, ABC):
     def forward(self, values: Tensor, wanted: tuple[Feature, ...]) -> dict[Feature, Tensor]:
         """Features of images (B, 3, S, S) or sounds, normalised as the encoder wants them."""
         made = {
-            f: _map_form(f, grid, class_token)
+            f: map_form(f, grid, class_token)
             for tap, (grid, class_token) in enumerate(self.taps(values), start=self.first)
             for f in wanted
             if f.tap == tap
@@ -173,7 +173,8 @@ class MapTrunk(nn.Module, ABC):
         return {f: made[f] for f in wanted}
 
 
-def _map_form(feature: Feature, grid: Tensor, class_token: Tensor | None) -> Tensor:
+def map_form(feature: Feature, grid: Tensor, class_token: Tensor | None) -> Tensor:
+    """A feature of a map (B, C, H, W) and a class token (B, C), if there is one."""
     form = feature.form
     if form == "grid":
         return grid
@@ -252,7 +253,7 @@ class ViTTrunk(MapTrunk):
         count = self.side * self.side
         for tokens in states:
             class_token = tokens[:, 0] if tokens.shape[1] > count else None
-            yield _as_grid(tokens[:, -count:], self.side, self.side), class_token
+            yield as_grid(tokens[:, -count:], self.side, self.side), class_token
 
     def last_layers(self, start: int) -> list[nn.Module]:
         """As `AdaptableTrunk` has it; the final norm stays as it is."""
@@ -290,7 +291,7 @@ class SoundTrunk(MapTrunk):
     def taps(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         for tokens in self.layers.of(lambda: self.model(values)):
             height, width = self.sides or (1, tokens.shape[1])
-            yield _as_grid(tokens[:, -height * width :], height, width), None
+            yield as_grid(tokens[:, -height * width :], height, width), None
 
 
 _NORM_LAST = ("whisper", "moonshine", "wav2vec2-conformer")
@@ -362,7 +363,7 @@ class TimmTrunk(MapTrunk):
             return (output.permute(0, 3, 1, 2) if self.channels_last else output), output[:, :0]
         height, width = grid.shape[2], grid.shape[3]
         prefix, patches = output[:, : -height * width], output[:, -height * width :]
-        return _as_grid(patches, height, width), prefix
+        return as_grid(patches, height, width), prefix
 
 
 class PluginTextTrunk(nn.Module):
@@ -396,7 +397,7 @@ class PluginMapTrunk(MapTrunk):
         yield from self.model(values)
 
 
-def _as_grid(patches: Tensor, height: int, width: int) -> Tensor:
+def as_grid(patches: Tensor, height: int, width: int) -> Tensor:
     """(B, H W, C) to (B, C, H, W)."""
     return patches.transpose(1, 2).reshape(-1, patches.shape[2], height, width)
 

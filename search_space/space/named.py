@@ -53,6 +53,7 @@ _SILENT: Mapping[str, Any] = {
     "optional": [],
     "image_size": [],
     "image_tokens": [],
+    "image_merging": [],
     "lora_rank": [],
 }
 """What a space says that does not speak of audio, of doing without a modality, of the size or the
@@ -95,6 +96,7 @@ def load_space(
     image_sizes: Sequence[int] = (),
     image_tokens: Sequence[int] = (),
     lora_ranks: Sequence[int] = (),
+    image_merging: Sequence[int] = (),
 ) -> SearchSpace:
     """The space of this name or in this TOML file.
 
@@ -104,7 +106,9 @@ def load_space(
     are, are left out. Raises SpaceError for a space that is unknown or malformed, or that lacks a
     modality that is named, or of whose `lora_ranks` one is above the width of an encoder;
     EncoderError for an encoder that cannot be had, or that does not take one of the `image_sizes`.
-    These, `image_tokens` and `lora_ranks` replace the space's own.
+    These, `image_tokens`, `image_merging` and `lora_ranks` replace the space's own. SpaceError,
+    too, where no vision encoder merges tokens, or one merges none of the numbers in
+    `image_merging`.
     """
     fields = _read(name_or_file)
     given = {"text": text_encoders, "vision": vision_encoders, "audio": audio_encoders}
@@ -146,6 +150,13 @@ def load_space(
         raise SpaceError("; ".join(problems))
     if sizes:
         specs = [each for spec in specs for each in _at_sizes(spec, sizes)]
+    pairs = sorted(image_merging or fields["image_merging"])
+    if problems := _merging_problems(pairs):
+        raise SpaceError("; ".join(problems))
+    if any(spec.modality == "vision" for spec in specs):
+        specs = _with_merging(specs, pairs)
+    else:
+        pairs = []
     shapes = _shapes(specs)
     if problems := _ranks_above_widths(ranks, shapes):
         raise SpaceError("; ".join(problems))
@@ -166,6 +177,7 @@ def load_space(
         precisions=tuple(fields["precision"]),
         image_sizes=tuple(sizes) if any(s.modality == "vision" for s in specs) else (),
         image_tokens=tuple(counts),
+        image_merging=tuple(pairs),
         lora_ranks=tuple(ranks),
     )
 
@@ -182,6 +194,34 @@ def _at_sizes(spec: EncoderSpec, sizes: Sequence[int]) -> list[EncoderSpec]:
     own = describe(spec).image_size
     others = [spec.at(size) for size in sorted(sizes, reverse=True) if size != own]
     return [*([spec] if own in sizes else []), *others]
+
+
+def _with_merging(specs: list[EncoderSpec], pairs: Sequence[int]) -> list[EncoderSpec]:
+    """Every ViT once for each number of token pairs that its layers can merge, fewest first.
+
+    The others stay as they are. Raises SpaceError where no encoder merges tokens, or one merges
+    none of these numbers.
+    """
+    if not pairs:
+        return specs
+    from search_space.encoders.loading import describe  # it imports torch, which takes seconds
+
+    most = {s.name: describe(s).most_merged for s in specs if s.modality == "vision"}
+    if any(pairs) and not any(most.values()):
+        raise SpaceError(
+            f"image_merging = {list(pairs)!r}: {', '.join(most)} does not merge tokens (ViT and "
+            "DINOv2 of transformers and VisionTransformer of timm do): leave it out"
+        )
+    found = []
+    for spec in specs:
+        able = [count for count in pairs if count <= most.get(spec.name, 0)]
+        if most.get(spec.name) and not able:
+            raise SpaceError(
+                f"image_merging = {list(pairs)!r}: a layer of {spec.name} merges at most "
+                f"{most[spec.name]} pairs of tokens: give a number up to that"
+            )
+        found += [spec.with_merging(count) for count in able] if most.get(spec.name) else [spec]
+    return found
 
 
 def with_shorter_sounds(space: SearchSpace, seconds: int) -> SearchSpace:
@@ -250,6 +290,7 @@ def _problems(fields: Mapping[str, Any]) -> list[str]:
             found.append(f"{key} = {values!r}: give [least, most] within {low} and {high}")
     found += _size_problems(fields.get("image_size", []))
     found += _image_token_problems(fields)
+    found += _merging_problems(fields.get("image_merging", []))
     found += _rank_problems(fields.get("lora_rank", []))
     optional = fields.get("optional")
     if not isinstance(optional, list) or _repeats(optional) or not set(optional) <= set(MODALITIES):
@@ -294,6 +335,14 @@ def _image_token_problems(fields: Mapping[str, Any]) -> list[str]:
         f"image_tokens = {counts!r}: no operator of this space takes an image's tokens, nor does "
         'its attention: leave it out, or add attention_over = ["tokens"] or an operator of tokens'
     ]
+
+
+def _merging_problems(pairs: Any) -> list[str]:
+    """What is wrong with numbers of token pairs to merge, in words."""
+    whole = isinstance(pairs, list) and all(type(count) is int for count in pairs)
+    if not whole or sorted(set(pairs)) != pairs or any(count < 0 for count in pairs):
+        return [f"image_merging = {pairs!r}: give rising whole numbers from 0 (no merging)"]
+    return []
 
 
 def _rank_problems(ranks: Any) -> list[str]:

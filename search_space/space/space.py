@@ -42,6 +42,7 @@ _AT_REST: dict[str, Choice | None] = {
     "text_tokens": 0,
     "image_size": 0,
     "image_tokens": ALL_IMAGE_TOKENS,
+    "image_merging": 0,
     "lora_rank": NO_ADAPTERS,
     "attention_over": "pooled",
     "text_pooling": "cls",
@@ -74,6 +75,9 @@ class SearchSpace:
     is a choice, too, to do without. With `image_sizes` every vision encoder is there once for each
     of them, and its size is a decision of its own. With `image_tokens` so is how many tokens of a
     picture meet the others; more than a fusion point has are read as those that it has. With
+    `image_merging` every ViT is there once for each number of token pairs that its layers merge;
+    more than its first layer can merge are read as the most that is offered to it, and an encoder
+    that merges none stays as it is. With
     `lora_ranks` so is the rank of the adapters that text and vision trunks are trained with.
     """
 
@@ -93,6 +97,7 @@ class SearchSpace:
     optional: tuple[Modality, ...] = ()
     image_sizes: tuple[int, ...] = ()
     image_tokens: tuple[int, ...] = ()
+    image_merging: tuple[int, ...] = ()
     lora_ranks: tuple[int, ...] = ()
 
     def encoders_of(self, modality: Modality) -> tuple[str, ...]:
@@ -141,6 +146,7 @@ class SearchSpace:
             Decision("text_tokens", "categorical", self.text_tokens),
             Decision("image_size", "categorical", self.image_sizes),
             Decision("image_tokens", "categorical", self.image_tokens),
+            Decision("image_merging", "categorical", self.image_merging),
             _integers("fusion_points", *self.fusion_points),
         ]
         for k in range(1, self.fusion_points[1] + 1):
@@ -170,6 +176,8 @@ class SearchSpace:
         if name == "image_tokens":
             fused = "vision" in self.modalities and len(self.modalities) > 1
             return bool(self.image_tokens) and fused
+        if name == "image_merging":
+            return bool(self.image_merging) and "vision" in self.modalities
         if name == "lora_rank":
             return bool(self.lora_ranks)
         for modality in MODALITIES:
@@ -183,16 +191,29 @@ class SearchSpace:
         return math.prod(len(decision.choices) for decision in self.decisions)
 
     @cached_property
-    def _sized(self) -> dict[tuple[str, int], str]:
-        """Vision encoders by what their names have in common and the size of their pictures."""
-        return {
-            (spec.base, self.shapes[spec.name].image_size): spec.name
-            for spec in self.encoders
-            if spec.modality == "vision"
-        }
+    def _variants(self) -> dict[tuple[str, int], dict[int, str]]:
+        """Vision encoders by what their names have in common and the size of their pictures.
+
+        Each is a name for every number of token pairs that a layer merges.
+        """
+        found: dict[tuple[str, int], dict[int, str]] = {}
+        for spec in self.encoders:
+            if spec.modality == "vision":
+                size = self.shapes[spec.name].image_size if self.image_sizes else 0
+                found.setdefault((spec.base, size), {})[spec.merging] = spec.name
+        return found
+
+    def _variant(self, base: str, size: int, merging: int) -> str:
+        """The vision encoder of this kind that merges so many pairs, or the next fewer."""
+        there = self._variants[base, size]
+        fewer = [pairs for pairs in there if pairs <= merging]
+        return there[max(fewer) if fewer else min(there)]
 
     def _base(self, name: str | None) -> str:
         return NO_ENCODER if name is None else self.encoder(name).base
+
+    def _merging(self, genotype: Genotype) -> int:
+        return self.encoder(str(genotype.vision_encoder)).merging
 
     def _size(self, genotype: Genotype) -> int:
         return self.shapes[str(genotype.vision_encoder)].image_size
@@ -223,8 +244,10 @@ class SearchSpace:
         for modality in self.optional:
             if said[f"{modality}_encoder"] == NO_ENCODER:
                 said[f"{modality}_encoder"] = None
-        if said["vision_encoder"] is not None and self.image_sizes:
-            said["vision_encoder"] = self._sized[said["vision_encoder"], said["image_size"]]
+        if said["vision_encoder"] is not None and (self.image_sizes or self.image_merging):
+            said["vision_encoder"] = self._variant(
+                said["vision_encoder"], said["image_size"], said["image_merging"]
+            )
         text = said["text_encoder"]
         points = tuple(
             FusionPoint(
@@ -272,6 +295,7 @@ class SearchSpace:
             **({"text_tokens": self._tokens_choice(genotype)} if genotype.text_encoder else {}),
             **({"image_size": self._size(genotype)} if genotype.vision_encoder else {}),
             "image_tokens": genotype.image_tokens,
+            **({"image_merging": self._merging(genotype)} if genotype.vision_encoder else {}),
             "fusion_points": len(points),
             "attention_blocks": genotype.attention_blocks,
             "attention_over": genotype.attention_over,
@@ -298,7 +322,12 @@ class SearchSpace:
         offered: list[tuple[Choice, ...]] = []
         for decision in self.decisions:
             choice = said.get(decision.name, decision.choices[0])
-            rests = decision.name in ("attention_over", "image_tokens", "lora_rank")
+            rests = decision.name in (
+                "attention_over",
+                "image_tokens",
+                "image_merging",
+                "lora_rank",
+            )
             rests = rests or decision.name.endswith("_pooling")
             rests = rests or (decision.name.startswith("operator_") and choice == "concatenation")
             if choice in decision.choices:

@@ -17,6 +17,7 @@ from studies.cli.options import (
     Data,
     Devices,
     Embeddings,
+    ImageMerging,
     ImageSizes,
     ImageTokens,
     Json,
@@ -115,6 +116,7 @@ def run(
     score_classes: ScoreClasses = None,
     image_sizes: ImageSizes = None,
     image_tokens: ImageTokens = None,
+    image_merging: ImageMerging = None,
     lora_ranks: LoraRanks = None,
     accept_faults: AcceptFaults = False,
     devices: Devices = None,
@@ -689,6 +691,7 @@ def space(
     weights: WeightsFlag = None,
     image_sizes: ImageSizes = None,
     image_tokens: ImageTokens = None,
+    image_merging: ImageMerging = None,
     lora_ranks: LoraRanks = None,
     check: Annotated[
         str | None,
@@ -728,6 +731,7 @@ def space(
             tuple(image_sizes or ()),
             tuple(image_tokens or ()),
             tuple(lora_ranks or ()),
+            tuple(image_merging or ()),
         )
 
 

@@ -107,6 +107,15 @@ ImageTokens = Annotated[
         rich_help_panel="Search space",
     ),
 ]
+ImageMerging = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--image-merging",
+        help="Pairs of similar tokens that each layer of a ViT merges (ToMe), as a decision of the "
+        "search; 0 for none. Repeatable. Default: those of the space, else none.",
+        rich_help_panel="Search space",
+    ),
+]
 LoraRanks = Annotated[
     list[int] | None,
     typer.Option(

@@ -321,6 +321,7 @@ def show_space(
     image_sizes: tuple[int, ...] = (),
     image_tokens: tuple[int, ...] = (),
     lora_ranks: tuple[int, ...] = (),
+    image_merging: tuple[int, ...] = (),
 ) -> None:
     """Prints a space: encoders, decisions, and where the published designs stand in it."""
     from search_space.space.named import load_space
@@ -335,6 +336,7 @@ def show_space(
         image_sizes=image_sizes,
         image_tokens=image_tokens,
         lora_ranks=lora_ranks,
+        image_merging=image_merging,
     )
     console = terminal.open_console()
     console.print(f"{space.name}: {space.size:.3g} vectors of {len(space.decisions)} choices")

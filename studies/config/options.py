@@ -181,7 +181,8 @@ class SpaceOptions:
             with any other data.
         text_encoders, vision_encoders, audio_encoders: in place of the space's own, where given.
         weights: of all encoders; None for what the space says.
-        precisions, image_sizes, image_tokens, lora_ranks: in place of the space's own, where given.
+        precisions, image_sizes, image_tokens, image_merging, lora_ranks: in place of the space's
+            own, where given.
     """
 
     name: str | None = None
@@ -192,6 +193,7 @@ class SpaceOptions:
     precisions: tuple[Precision, ...] = ()
     image_sizes: tuple[int, ...] = ()
     image_tokens: tuple[int, ...] = ()
+    image_merging: tuple[int, ...] = ()
     lora_ranks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -208,6 +210,11 @@ class SpaceOptions:
                 raise UsageError(f"--image-tokens {count}: choose one of {known} (0 for all)")
         if len(set(self.image_tokens)) < len(self.image_tokens):
             raise UsageError("--image-tokens: a number is given twice; leave one out")
+        for pairs in self.image_merging:
+            if pairs < 0:
+                raise UsageError(f"--image-merging {pairs}: give 0 (no merging) or more")
+        if len(set(self.image_merging)) < len(self.image_merging):
+            raise UsageError("--image-merging: a number is given twice; leave one out")
         for rank in self.lora_ranks:
             if rank < 0:
                 raise UsageError(f"--lora-rank {rank}: give 0 (no adapters) or more")

@@ -232,6 +232,7 @@ _DEFAULTS_OF_0_1_0: Mapping[str, Any] = {
     "modalities": (),
     "image_sizes": (),
     "image_tokens": (),
+    "image_merging": (),
     "lora_ranks": (),
     "seconds": MAX_SECONDS,
     "reuse": (),

@@ -220,12 +220,17 @@ def _features(design: Genotype, space: SearchSpace) -> list[float]:
         *(float(base in found) for base in dict.fromkeys(e.base for e in space.encoders)),
         math.sqrt(pixels),
         math.log(1 + (design.image_tokens or most_image)) / math.log(1 + most_image),
+        *([_merging(space, design.vision_encoder)] if any(space.image_merging) else []),
         *(
             [math.log(1 + design.lora_rank) / math.log(1 + max(space.lora_ranks))]
             if any(space.lora_ranks)
             else []
         ),
     ]
+
+
+def _merging(space: SearchSpace, encoder: str | None) -> float:
+    return space.encoder(encoder).merging / max(space.image_merging) if encoder else 0.0
 
 
 def _side(space: SearchSpace, encoder: str | None) -> int:

@@ -262,6 +262,7 @@ def load_space_of(settings: Settings) -> SearchSpace:
         settings.space.image_sizes,
         settings.space.image_tokens,
         settings.space.lora_ranks,
+        settings.space.image_merging,
     )
     shipped = (settings.space.name or default) in names()
     own = precisions_of(settings.device.runtime) if shipped else ()

@@ -1,11 +1,13 @@
 """What the short forms in a design's words mean."""
 
+import re
 from collections.abc import Iterable
 
 from search_space.design.genotype import Genotype
 from search_space.operators.operator import Operator
 from search_space.operators.registry import operator_of, origins
 
+_MERGING = re.compile(r"-merge\d+$")
 OPERATOR_WORDS: dict[Operator, str] = {
     "concatenation": "features side by side",
     "sum": "features added",
@@ -61,6 +63,10 @@ def notation(genotypes: Iterable[Genotype]) -> dict[str, str]:
         if any(each.image_tokens for each in designs):
             found["16 image tokens"] = (
                 "a grid of 4 by 4 that the picture's tokens are averaged to before they are fused"
+            )
+        if any(_MERGING.search(str(each.vision_encoder)) for each in designs):
+            found["-merge8"] = (
+                "of a vision encoder: each of its layers merges 8 pairs of similar tokens (ToMe)"
             )
         found["vision conv-max"] = (
             "pooling of the picture: here a 3x3 convolution, then the maximum"

@@ -121,6 +121,8 @@ BAD_FLAGS = [
     (("--sampler", "tpe", "--deferred-timing"), ("--sampler tpe with --deferred-timing", "ehvi")),
     (("--timing", "x"), ("--timing 'x'", "auto, alone, shared")),
     (("--trunks", "x"), ("--trunks 'x'", "auto, frozen, text-tuned, tuned, by-stage")),
+    (("--image-merging", "-1"), ("--image-merging -1", "0 (no merging) or more")),
+    (("--image-merging", "2", "--image-merging", "2"), ("--image-merging: a number is given",)),
     (("--lora-rank", "-1"), ("--lora-rank -1", "0 (no adapters) or more")),
     (("--lora-rank", "4", "--lora-rank", "4"), ("--lora-rank: a rank is given twice",)),
     (("--lora-rank", "17"), ("lora_rank = [17]", "of tiny-bert are 16", "ranks up to 16")),

@@ -34,6 +34,7 @@ def settings_of(command: str) -> Settings:
         ("pareto", {"from_study": "other", "hours": 1.5, "patience": 9, "final_readings": 0}),
         ("pareto", {"image_tokens": (0, 4, 16), "image_sizes": (96, 160)}),
         ("pareto", {"lora_ranks": (0, 8)}),
+        ("pareto", {"image_merging": (0, 8)}),
         ("stages", {"seed": 4}),
     ],
 )

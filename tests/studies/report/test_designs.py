@@ -166,6 +166,11 @@ def test_fewer_image_tokens_are_in_a_design_s_words_drawing_and_notation() -> No
     assert "16 image tokens" not in notation([THREE])
 
 
+def test_merging_of_tokens_is_in_the_notation() -> None:
+    merging = replace(THREE, vision_encoder="vit-96px-merge4")
+    assert "-merge8" in notation([merging]) and "-merge8" not in notation([THREE])
+
+
 def test_a_rank_of_adapters_is_in_a_design_s_words_drawing_and_notation() -> None:
     adapted = replace(THREE, lora_rank=4)
     assert "LoRA rank 4" in adapted.describe() and "LoRA rank 4" in " ".join(words_of(adapted))
