@@ -14,9 +14,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import commands
 import pytest
+from hypothesis import HealthCheck, settings
 from sshd import Sshd, missing, start_sshd
 
 ROOT = Path(__file__).parent.parent
+# How long a draw takes depends on what else the machine does.
+settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any load")
 LONGEST_FIRST = (
     "system/test_damage.py",
     "system/test_virtual_boards.py",
