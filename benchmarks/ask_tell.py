@@ -30,7 +30,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from postgres import missing, start_postgres
 
 from evaluators.store import EvaluationStore
-from search_space.space.named import load_space
 from studies.infra.storage import open_storage, quiet_optuna
 from studies.infra.workers import Workers
 from studies.report.progress import Silent
@@ -38,24 +37,14 @@ from studies.results.objectives import Goals
 from studies.samplers.registry import sampler_maker
 from studies.search.loop import Search
 from studies.search.trial_runner import Evaluators, SearchTargets, TrialRunner
+from studies.simulation.parts import SPACE
 from studies.study.identity import directions_of
 
 NAME, FIRST = "asked", 50
 TABLES = ("trial_values", "trial_params", "trial_user_attributes", "trial_system_attributes")
 
 
-class Timed(TrialRunner):
-    """Notes when a trial's design was there and when its result was."""
-
-    marks: list[tuple[float, float]] = []
-
-    def finish(self, trial: Any, *given: Any) -> None:
-        begun = time.perf_counter(), time.process_time()
-        super().finish(trial, *given)
-        self.marks += [begun, (time.perf_counter(), time.process_time())]
-
-
-def search_on(url: str, folder: Path, sampler: str) -> tuple[Search, Timed]:
+def search_on(url: str, folder: Path, sampler: str) -> tuple[Search, optuna.Study]:
     """A worker's search on the study, with a home of its own and evaluations that cost nothing."""
     storage = open_storage(url)
     study = optuna.create_study(
@@ -63,11 +52,10 @@ def search_on(url: str, folder: Path, sampler: str) -> tuple[Search, Timed]:
     )
     latency: Any = Free("latency", "latency_ms", "ms")
     quality: Any = Free("quality", "accuracy", "%")
-    space = load_space("demo")
     store = EvaluationStore(folder / "evaluations.jsonl")
-    runner = Timed(study, space, Evaluators(latency, quality, store), SearchTargets())
+    runner = TrialRunner(study, SPACE, Evaluators(latency, quality, store), SearchTargets())
     workers = Workers(folder / "workers")
-    return Search(runner, workers, Silent(), sampler_maker(sampler, 0, space)), runner
+    return Search(runner, workers, Silent(), sampler_maker(sampler, 0, SPACE)), study
 
 
 def grow(url: str, trials: int) -> None:
@@ -117,9 +105,9 @@ def work(url: str, each: int, sampler: str, together: Any, found: Any) -> None:
     """One worker: its trials' costs, the first left out, for it reads the whole study."""
     quiet_optuna()
     with tempfile.TemporaryDirectory() as name:
-        search, runner = search_on(url, Path(name), sampler)
+        search, study = search_on(url, Path(name), sampler)
         begin = time.perf_counter()
-        count = len(runner.study.get_trials(deepcopy=False))
+        count = len(study.get_trials(deepcopy=False))
         first_s = time.perf_counter() - begin
         together.wait()
         times: list[tuple[float, float, float, float]] = []
@@ -129,12 +117,10 @@ def work(url: str, each: int, sampler: str, together: Any, found: Any) -> None:
             assert trial is not None
             there = time.perf_counter(), time.process_time()
             search._take(trial, 10**9)
-            (begun, ended) = runner.marks[-2:]
             told = time.perf_counter(), time.process_time()
             asking = there[0] - looked[0], there[1] - looked[1]
-            # `finish` holds evaluations that cost nothing: all of it is writing and telling.
+            # Evaluations cost nothing: all of it is writing and telling.
             times.append((*asking, told[0] - there[0], told[1] - there[1]))
-            del begun, ended
         found.put({"trials": count, "first_s": first_s, "times": times[1:]})
 
 
