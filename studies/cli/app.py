@@ -883,12 +883,16 @@ def plan(
         int, typer.Option("--hosts", help="Hosts that they are spread over, with a home each.")
     ] = 1,
     boards: Annotated[int, typer.Option("--boards", help="Alike boards.")] = 1,
-    database_cores: Annotated[
-        int,
+    database: Annotated[
+        list[str] | None,
         typer.Option(
-            "--database-cores", help="Processors of PostgreSQL. 0: it takes no time of its own."
+            "--database",
+            metavar="NAME=N",
+            help="cores of the database, its seconds for a statement (call) and for each trial "
+            "that is read (load), and the worker's for that trial (reading). Repeatable. "
+            "Default: it takes no time.",
         ),
-    ] = 4,
+    ] = None,
     asking_growth: Annotated[
         float,
         typer.Option(
@@ -918,9 +922,9 @@ def plan(
             "workers": workers,
             "hosts": hosts,
             "boards": boards,
-            "database_cores": database_cores,
         }
-        show_schedule(storage, name, seconds or (), size, asking_growth, seed, as_json)
+        costs = (seconds or (), database or ())
+        show_schedule(storage, name, *costs, size, asking_growth, seed, as_json)
 
 
 @app.command()

@@ -58,7 +58,8 @@ class DatabaseCosts:
     worker_s: float
 
 
-MEASURED = DatabaseCosts(call_s=0.0, load_s=0.0, worker_s=0.0)
+FREE = DatabaseCosts(call_s=0.0, load_s=0.0, worker_s=0.0)
+OF_THE_DATABASE = ("cores", "call", "load", "reading")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Case:
     hosts: int = 1
     boards: int = 1
     database_cores: int = 0
-    costs: DatabaseCosts = field(default=MEASURED)
+    costs: DatabaseCosts = field(default=FREE)
     asking_growth_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -96,8 +97,8 @@ class Case:
                 f"--hosts {self.hosts}: more than {counted(self.workers, 'worker')}; give fewer "
                 "hosts or more --workers"
             )
-        if self.database_cores < 0 or self.asking_growth_s < 0:
-            raise SimulationError("--database-cores and --asking-growth: give 0 or more")
+        if self.asking_growth_s < 0:
+            raise SimulationError(f"--asking-growth {self.asking_growth_s:g}: give 0 or more")
 
 
 def seconds_of(study: optuna.Study) -> list[TrialSeconds]:
@@ -132,6 +133,25 @@ def seconds_of(study: optuna.Study) -> list[TrialSeconds]:
             "name another study, or give --seconds building=S, timing=S and training=S",
         )
     return found
+
+
+def given_database(values: Mapping[str, float]) -> tuple[int, DatabaseCosts]:
+    """(cores, costs) of a database, as given by name; no cores where nothing is given.
+
+    Raises SimulationError.
+    """
+    for name, value in values.items():
+        if name not in OF_THE_DATABASE:
+            raise SimulationError(
+                f"--database {name}={value:g}: choose of {', '.join(OF_THE_DATABASE)}"
+            )
+        if not 0 <= value < float("inf"):
+            raise SimulationError(f"--database {name}={value:g}: give 0 or more")
+    cores = values.get("cores", 1.0 if values else 0.0)
+    if values and (cores < 1 or cores != int(cores)):
+        raise SimulationError(f"--database cores={cores:g}: give 1 or more")
+    costs = DatabaseCosts(*(values.get(name, 0.0) for name in OF_THE_DATABASE[1:]))
+    return int(cores), costs
 
 
 def given_seconds(values: Mapping[str, float]) -> TrialSeconds:

@@ -7,10 +7,12 @@ from typer.testing import CliRunner
 
 from studies.cli.app import app
 from studies.simulation.case import (
+    FREE,
     Case,
     DatabaseCosts,
     SimulationError,
     TrialSeconds,
+    given_database,
     given_seconds,
 )
 from studies.simulation.engine import Engine, Station
@@ -144,7 +146,7 @@ def test_a_long_study_is_simulated_in_parts_and_slows_with_its_sampler(
     [
         ({"boards": 0}, "--boards 0: give 1 or more"),
         ({"hosts": 2}, "--hosts 2: more than 1 worker"),
-        ({"database_cores": -1}, "--database-cores"),
+        ({"asking_growth_s": -1.0}, "--asking-growth -1"),
     ],
 )
 def test_a_case_that_cannot_be_is_refused(changes: dict[str, object], words: str) -> None:
@@ -161,11 +163,19 @@ def test_seconds_that_say_nothing_are_refused(given: dict[str, float], words: st
         given_seconds(given)
 
 
+def test_costs_of_a_database_are_given_by_name() -> None:
+    assert given_database({}) == (0, FREE)
+    assert given_database({"cores": 4, "load": 0.01}) == (4, DatabaseCosts(0.0, 0.01, 0.0))
+    for wrong in ({"cores": 0}, {"disk": 1}, {"call": -1}):
+        with pytest.raises(SimulationError, match="--database"):
+            given_database(wrong)
+
+
 def test_the_command_says_what_is_saturated() -> None:
     given = ["--seconds", "timing=10", "--seconds", "training=30"]
-    many = ["--trials", "80", "--workers", "8", "--database-cores", "0"]
+    many = ["--trials", "80", "--workers", "8"]
     done = CliRunner().invoke(app, ["plan", *given, *many])
     assert done.exit_code == 0, done.output
     assert "saturated: boards" in done.output and "the study takes about 14 min" in done.output
     wrong = CliRunner().invoke(app, ["plan", "--seconds", "timing=soon"])
-    assert wrong.exit_code == 2 and "not NAME=SECONDS" in wrong.output
+    assert wrong.exit_code == 2 and "not NAME=NUMBER" in wrong.output
