@@ -6,13 +6,18 @@ Runs a study of the tests' tiny space with several worker processes that share t
 one device, takes its recorded seconds, and simulates the same workers, device and trials, with
 several seeds of the drawn durations. Measured: of the time from the first trial's begin to the last
 one's end, the share in which a worker held the device, and in which workers did not wait for it.
-Prints one JSON object.
+With --sleeping, evaluators sleep for drawn seconds in place of building, timing and training, and
+the workers are threads: loop, storage, locks and records are real, and other work on the machine
+disturbs less. Prints one JSON object.
 """
 
 import argparse
+import random
 import statistics
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +28,22 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from tiny import new_place
 
+from evaluators.evaluation import Evaluation, Measure, content_key
+from evaluators.store import EvaluationStore
+from search_space.design.genotype import Genotype
+from search_space.locks import NamedLock
 from studies.infra.storage import open_storage, quiet_optuna
+from studies.infra.workers import Workers
+from studies.report.progress import Silent
+from studies.results.objectives import Goals
 from studies.results.trial_record import FINISHED, TrialRecord
+from studies.samplers.registry import sampler_maker
+from studies.search.loop import Search
+from studies.search.trial_runner import Evaluators, SearchTargets, TrialRunner
 from studies.simulation.case import ON_THE_DEVICE, QUEUEING, Case, seconds_of
+from studies.simulation.parts import SPACE
 from studies.simulation.simulate import simulate
+from studies.study.identity import directions_of
 
 SEEDS = 20
 
@@ -39,6 +56,56 @@ def run(folder: Path, trials: int, workers: int) -> optuna.Study:
     if done.returncode:
         raise SystemExit(done.stderr)
     return optuna.load_study(storage=open_storage(place.url), study_name="measured")
+
+
+class Sleeping:
+    """An evaluator that sleeps; timing holds the one device."""
+
+    def __init__(self, kind: str, measure: str, lock: Path, seed: int) -> None:
+        self._kind, self._measure, self._lock = kind, measure, NamedLock(lock)
+        self._rng = random.Random(seed)
+
+    def key(self, genotype: Genotype) -> str:
+        """Of the evaluation alone: no design finds the figure of another."""
+        return content_key(self._kind, {"draw": self._rng.random()})
+
+    def evaluate(self, genotype: Genotype) -> Evaluation:
+        """A figure that says nothing, after some seconds."""
+        details: dict[str, Any] = {"fidelity": "asleep"}
+        if self._kind == "latency":
+            begun = time.perf_counter()
+            with self._lock:
+                details["queue_s"] = time.perf_counter() - begun
+                time.sleep(self._rng.uniform(0.5, 1.5))
+        else:
+            time.sleep(self._rng.uniform(0.5, 2.5))
+        measure = Measure(self._measure, 1.0 + self._rng.random(), "")
+        return Evaluation(self.key(genotype), self._kind, (measure,), details)
+
+
+def run_sleeping(folder: Path, trials: int, workers: int) -> optuna.Study:
+    """A finished study of workers that sleep."""
+    folder.mkdir()
+    url = f"sqlite:///{folder / 'studies.db'}"
+    directions = directions_of(Goals())
+    optuna.create_study(storage=open_storage(url), study_name="measured", directions=directions)
+
+    def work(number: int) -> None:
+        study = optuna.load_study(storage=open_storage(url), study_name="measured")
+        latency: Any = Sleeping("latency", "latency_ms", folder / "device.lock", 2 * number)
+        quality: Any = Sleeping("quality", "accuracy", folder / "unused.lock", 2 * number + 1)
+        store = EvaluationStore(folder / f"evaluations-{number}.jsonl")
+        runner = TrialRunner(study, SPACE, Evaluators(latency, quality, store), SearchTargets())
+        own = Workers(folder / "workers")
+        Search(runner, own, Silent(), sampler_maker("random", 0, SPACE)).run(trials)
+        own.close()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return optuna.load_study(storage=open_storage(url), study_name="measured")
 
 
 def measured(study: optuna.Study, workers: int) -> dict[str, float]:
@@ -78,13 +145,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--sleeping", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     quiet_optuna()
     about: dict[str, Any] = {"trials": given.trials, "workers": given.workers}
+    about["evaluators"] = "sleeping" if given.sleeping else "real"
     about["machine"] = machine()
     with tempfile.TemporaryDirectory() as name:
-        study = run(Path(name) / "place", given.trials, given.workers)
+        run_study = run_sleeping if given.sleeping else run
+        study = run_study(Path(name) / "place", given.trials, given.workers)
         real = measured(study, given.workers)
         model = simulated(study, given.trials, given.workers)
     over = {key: round(model[key] / real[key] - 1, 4) for key in real}
