@@ -45,7 +45,7 @@ from studies.simulation.parts import SPACE
 from studies.simulation.simulate import simulate
 from studies.study.identity import directions_of
 
-SEEDS = 20
+SEEDS = 10
 
 
 def run(folder: Path, trials: int, workers: int) -> optuna.Study:

@@ -69,7 +69,7 @@ class Case:
     Attributes:
         trials: its total.
         workers: all of them; they begin at once.
-        seconds: trials whose seconds are drawn, each as likely.
+        seconds: trials whose seconds are drawn, each as often.
         source: where these are from, in words.
         hosts: workers of one host share a home, and take turns to ask for a trial.
         boards: alike devices, first come, first served.

@@ -77,6 +77,7 @@ class World:
         self.begun = 0
         self.on_end: Callable[[int], None] = lambda ended: None
         self._rng = random.Random(seed)
+        self._undrawn: list[TrialSeconds] = []
         engine.before_waiting = self._pay
 
     @property
@@ -85,10 +86,16 @@ class World:
         return self.desks[self.engine.current]
 
     def draw(self) -> None:
-        """Draw the seconds of the trial that the running worker begins."""
+        """Draw the seconds of the trial that the running worker begins.
+
+        All of the case come once, in a drawn order, before any comes again.
+        """
+        if not self._undrawn:
+            self._undrawn = list(self.case.seconds)
+            self._rng.shuffle(self._undrawn)
         self.begun += 1
         desk = self.desk
-        desk.trial, desk.seconds = f"drawn {self.begun}", self._rng.choice(self.case.seconds)
+        desk.trial, desk.seconds = f"drawn {self.begun}", self._undrawn.pop()
 
     def work(self, seconds: float) -> None:
         """Let the running worker work for so long, on nothing that is shared."""
