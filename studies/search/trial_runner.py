@@ -442,8 +442,8 @@ def stage_seconds(found: Evaluation, wall: float, hidden: float = 0.0) -> dict[s
     """Split the wall time of a new evaluation, in s, into stages that add up to it.
 
     Queueing is the wait for this machine's turn to time; the wait for a board counts to timing,
-    with the link. Waiting is what training waited for its next batch. `hidden` are seconds of the device's work, not part of `wall`, during
-    which the design was trained.
+    with the link. Waiting is what training waited for its next batch. `hidden` are seconds of the
+    device's work, not part of `wall`, during which the design was trained.
     """
     if found.kind == "latency":
         compile_s = sum(m.value for m in found.measures if m.name == "compile_s")
