@@ -232,7 +232,7 @@ class LatencyEvaluator:
         """
         artifact, build_s = self._built(genotype)
         try:
-            return _with(self.time(genotype, artifact), build_s)
+            return self._reading(genotype, artifact, build_s)
         finally:
             artifact.discard()  # random weights are of no further use
 
@@ -248,9 +248,9 @@ class LatencyEvaluator:
 
         def readings() -> list[Evaluation]:
             try:
-                found = [_with(self.time(genotype, artifact), build_s)]
+                found = [self._reading(genotype, artifact, build_s)]
                 if again(found[0]):
-                    found.append(_with(self.time(genotype, artifact), build_s))
+                    found.append(self._reading(genotype, artifact, build_s))
                 return found
             finally:
                 artifact.discard()
@@ -259,6 +259,18 @@ class LatencyEvaluator:
 
         self._timing = Timing(readings)
         return self._timing
+
+    def _reading(self, genotype: Genotype, artifact: Artifact, build_s: float) -> Evaluation:
+        """Time a built design, with the seconds that it was built and waited for its turn."""
+        before_s = self._waited_s()
+        found = _with(self.time(genotype, artifact), build_s)
+        if (waited_s := self._waited_s() - before_s) > 0:
+            found = replace(found, details={**found.details, "queue_s": round(waited_s, 4)})
+        return found
+
+    def _waited_s(self) -> float:
+        """Seconds that the device was waited for so far; 0 where it does not count them."""
+        return float(getattr(self._device, "waited_s", 0.0))
 
     def _built(self, genotype: Genotype) -> tuple[Artifact, float]:
         start = time.perf_counter()

@@ -865,6 +865,69 @@ def table(
 
 
 @app.command()
+def plan(
+    name: Name = None,
+    storage: Storage = None,
+    seconds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--seconds",
+            metavar="NAME=S",
+            help="Seconds of a trial's asking, building, timing or training, in place of a "
+            "study's. Repeatable.",
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", help="Trials of the study.")] = 1000,
+    workers: Annotated[int, typer.Option("--workers", help="All workers.")] = 1,
+    hosts: Annotated[
+        int, typer.Option("--hosts", help="Hosts that they are spread over, with a home each.")
+    ] = 1,
+    boards: Annotated[int, typer.Option("--boards", help="Alike boards.")] = 1,
+    database: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--database",
+            metavar="NAME=N",
+            help="cores of the database, its seconds for a statement (call) and for each trial "
+            "that is read (load), and the worker's for that trial (reading). Repeatable. "
+            "Default: it takes no time.",
+        ),
+    ] = None,
+    asking_growth: Annotated[
+        float,
+        typer.Option(
+            "--asking-growth",
+            metavar="S",
+            help="Seconds by which the sampler slows with each 1,000 trials.",
+        ),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the drawn durations.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Simulate a study on more workers and boards: when it ends, and what limits it.
+
+    Durations are those of a finished study, or given.
+
+    Examples:
+
+    fusion-nas plan --name mosi --workers 8 --boards 2 --trials 2000
+
+    fusion-nas plan --seconds timing=10 --seconds training=60 --workers 100 --boards 4
+    """
+    with errors():
+        from studies.simulation.command import show_schedule
+
+        size = {
+            "trials": trials,
+            "workers": workers,
+            "hosts": hosts,
+            "boards": boards,
+        }
+        costs = (seconds or (), database or ())
+        show_schedule(storage, name, *costs, size, asking_growth, seed, as_json)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Print versions, plugins, devices, caches, free disk, and what is missing with its remedy."""
     with errors():

@@ -47,6 +47,14 @@ def stored_attribute(trial: optuna.Trial, key: str) -> object:
     return trial.study._storage.get_trial(trial._trial_id).user_attrs.get(key)
 
 
+def set_system_attribute(
+    study: optuna.Study, trial: optuna.Trial | FrozenTrial, key: str, value: Any
+) -> None:
+    """Write what a sampler keeps beside a trial, for samplers of other processes to read."""
+    # Optuna's own samplers do so; a sampler is given a trial that has no public way to it.
+    study._storage.set_trial_system_attr(trial._trial_id, key, value)
+
+
 def record_heartbeat(study: optuna.Study, trial: optuna.Trial | FrozenTrial) -> None:
     """Write the database's time beside a running trial."""
     # `Study.optimize` does so in a thread of its own; with `ask` and `tell` nothing does.

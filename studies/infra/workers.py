@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from search_space.locks import NamedLock
-from studies.infra.leases import LEASE_S
+from studies.infra.leases import LEASE_S, leased
 
 RELEASED = "released:"
 """What stands before the name of a worker that left its trial to others."""
@@ -62,6 +62,13 @@ class Workers:
     def is_asking(self, study_name: str) -> bool:
         """Whether a worker of this home asks for a trial of this study, or died when it did."""
         return self.asking.is_file() and self.asking.read_bytes() == study_name.encode()
+
+    leased = staticmethod(leased)
+    """Shows signs of life for a trial as long as a block runs."""
+
+    def pause(self, seconds: float) -> None:
+        """Waits before the trials of others are looked at again."""
+        time.sleep(seconds)
 
     def close(self) -> None:
         """Ends this worker."""

@@ -249,6 +249,16 @@ class TrialRecord:
             trial.set_user_attr(name, value)
 
 
+def worker_of(trial: FrozenTrial) -> str:
+    """Who has a trial in hand, as its record says, without reading the rest of it."""
+    return _Fields(trial.user_attrs, f"trial {trial.number}: ").text(WORKER)
+
+
+def again_of(trial: FrozenTrial) -> str:
+    """The key of the design that a trial times again, without reading the rest of its record."""
+    return _Fields(trial.user_attrs, f"trial {trial.number}: ").text(_AGAIN)
+
+
 def genotype_of(trial: FrozenTrial) -> Genotype:
     """The design that a trial's record holds. Raises TrialRecordError where it holds none."""
     genotype = TrialRecord.of(trial).result.genotype

@@ -7,13 +7,14 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from search_space.space.space import Choice
 from studies.results.hypervolume import Floats, front_of, reference_pair, reference_value
 from studies.samplers.acquisition import Beliefs, ehvi_of_three, ehvi_with_uncertain_latency
-from studies.samplers.history import PAIR, History, InHand, check_directions, history_of
+from studies.samplers.history import PAIR, History, check_directions, history_of
 from studies.samplers.pool import DesignPool
+from studies.samplers.proposals import Proposals
 from studies.samplers.surrogates import (
     ACCURACY_NOISE,
     LatencyPrediction,
@@ -27,7 +28,6 @@ COMPLETE_AT_LEAST = 3
 MODELLED_AT_MOST = 200
 NEAR_THE_FRONT = 130
 """Of the modelled trials; the others are spread evenly over the study."""
-NOTHING: InHand = {}
 
 
 class SpaceExhausted(Exception):
@@ -47,7 +47,12 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
       improvement of Daulton, Balandat and Bakshy, NeurIPS 2021, arXiv 2105.08195).
     - Latency: `latency` if given, else a Gaussian process (`LatencySurrogate`). The reference point
       is that of the published hypervolume: 0 %, 1.1 times the slowest design.
-    - Trials of other workers count as told, with what is expected of them.
+    - Batches: designs that other workers have in hand count as observed, accuracy and third
+      objective with their posterior means, hyperparameters kept (the kriging believer of
+      Ginsbourger, Le Riche and Carraro, "Kriging is well-suited to parallelize optimization",
+      2010), latency with its prediction. So q workers get the sequentially greedy batch of q
+      designs, as BoTorch builds one with `X_pending`; it averages over fantasies, as Optuna's
+      GPSampler does, where one mean stands for them here.
     - Designs that were infeasible or unstable, or of an infinitely bad value, teach which others
       will be (logistic regression).
     - Of more than MODELLED_AT_MOST complete trials, the NEAR_THE_FRONT that are nearest below the
@@ -61,9 +66,10 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
     Answers that are fixed elsewhere are kept, and the designs that they leave are weighed: by
     `optuna.samplers.PartialFixedSampler` and by `Study.enqueue_trial` with a part of the decisions.
 
-    Threads may share a sampler (`Study.optimize(n_jobs=4)`): they are served one at a time, and
-    none gets what another was given. Processes that ask at the same moment see the same study, and
-    may get the same design: let them take turns, as the workers of this project do.
+    Threads may share a sampler (`Study.optimize(n_jobs=4)`): they are served one at a time.
+    Threads, processes and hosts that share a storage get different designs, also if they ask at
+    the same moment: each writes its proposal to the storage, and who finds the same design there
+    draws again (`Proposals`).
     """
 
     def __init__(
@@ -82,7 +88,7 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         self._pool, self._decisions = pool, dict(decisions)
         self._seed, self._latency = seed, latency
         self._independent_sampler = independent_sampler
-        self._in_hand: dict[tuple[str, int], dict[str, Choice]] = {}
+        self._proposals = Proposals(tuple(decisions))
         self._parts: dict[tuple[tuple[str, Choice], ...], EnumeratedEhviSampler] = {}
 
     def reseed_rng(self) -> None:
@@ -119,16 +125,13 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
         if len(given) == len(self._decisions):
             return {}
         with self._pool.lock:
-            others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-            running = {t.number for t in others if t.state is TrialState.RUNNING}
-            in_hand = {
-                number: answers
-                for (name, number), answers in self._in_hand.items()
-                if name == study.study_name and number in running
-            }
-            answers = self._under(given).answers(others, in_hand, study.directions)
-            self._in_hand[study.study_name, trial.number] = answers
-        return {name: answers[name] for name in search_space}
+            while True:
+                trials = study.get_trials(deepcopy=False)
+                others = [other for other in trials if other.number != trial.number]
+                ended = {other.number for other in others if other.state.is_finished()}
+                answers = self._under(given).answers(others, study.directions)
+                if self._proposals.claim(study, trial, answers, self._pool.index_of, ended):
+                    return {name: answers[name] for name in search_space}
 
     def sample_independent(
         self,
@@ -152,32 +155,20 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
             study, trial, param_name, param_distribution
         )
 
-    def after_trial(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """Forgets what was proposed to the trial: its answers are stored, or it has none."""
-        with self._pool.lock:
-            self._in_hand.pop((study.study_name, trial.number), None)
-
     def check_untried(
         self, trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection] = PAIR
     ) -> None:
         """Raises SpaceExhausted where no design is left, before a trial is made for one."""
         with self._pool.lock:
-            self._untried(self._history(trials, NOTHING, directions))
+            self._untried(self._history(trials, directions))
 
     def answers(
         self,
         trials: Sequence[FrozenTrial],
-        in_hand: InHand,
         directions: Sequence[StudyDirection],
     ) -> dict[str, Choice]:
         """What spells the design to try next, given all other trials. Raises SpaceExhausted."""
-        return self._pool.params(self._propose(self._history(trials, in_hand, directions)))
+        return self._pool.params(self._propose(self._history(trials, directions)))
 
     def _propose(self, history: History) -> int:
         untried = self._untried(history)
@@ -217,10 +208,9 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
     def _history(
         self,
         trials: Sequence[FrozenTrial],
-        in_hand: InHand = NOTHING,
         directions: Sequence[StudyDirection] = PAIR,
     ) -> History:
-        return history_of(trials, self._pool, in_hand, directions)
+        return history_of(trials, self._pool, self._proposals.answers, directions)
 
     def _untried(self, history: History) -> list[int]:
         """Designs to choose from. Raises SpaceExhausted."""

@@ -1,14 +1,14 @@
 """A study so far, as the sampler that weighs every design reads it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search_space.space.space import Choice
 from studies.results.hypervolume import Floats, front_of, not_dominated, reference_pair
 from studies.results.trial_record import TrialRecord, TrialRecordError
 from studies.samplers.pool import DesignPool
@@ -18,9 +18,6 @@ PAIR = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 MOST_OBJECTIVES = 3
 LIMIT = "ms_over_latency_limit"
 
-InHand = Mapping[int, Mapping[str, Choice]]
-"""What was proposed to trials, by their number: a trial stores an answer when it is asked for."""
-
 
 @dataclass(frozen=True)
 class History:
@@ -29,9 +26,9 @@ class History:
     accuracy (percent) and latency (ms) are those of `complete`, (N,); there the latency of one that
     was trained and not timed is the predicted one. over: timed, over the latency limit, their ms in
     over_ms. rejected: infeasible, unstable or of an infinitely bad value. stopped: by the probe,
-    before training. pending: in the hands of workers. limit_ms: the study's latency limit, else
-    infinite. third: values of a third objective of `complete` such that more is better, (N,); None
-    without one.
+    before training. pending: in the hands of workers, or queued. limit_ms: the study's latency
+    limit, else infinite. third: values of a third objective of `complete` such that more is better,
+    (N,); None without one.
     """
 
     complete: list[int]
@@ -98,10 +95,13 @@ def check_directions(directions: Sequence[StudyDirection]) -> None:
 def history_of(
     trials: Sequence[FrozenTrial],
     pool: DesignPool,
-    in_hand: InHand,
+    answers: Callable[[FrozenTrial], Mapping[str, Any]],
     directions: Sequence[StudyDirection],
 ) -> History:
-    """Reads the trials. Raises ValueError for values of which no model can be made."""
+    """Reads the trials. Raises ValueError for values of which no model can be made.
+
+    `answers` gives what a trial has stored or will store (`Proposals.answers`).
+    """
     complete: list[int] = []
     values: list[Sequence[float]] = []
     over: list[int] = []
@@ -113,9 +113,7 @@ def history_of(
     failed: list[int] = []
     limit = np.inf
     for trial in trials:
-        design = pool.index_of(trial.params)
-        if design is None and trial.state is TrialState.RUNNING:
-            design = pool.index_of(in_hand.get(trial.number, {}))
+        design = pool.index_of(answers(trial))
         if design is None:
             continue
         if trial.state is TrialState.COMPLETE and not _works(trial, directions):
@@ -138,7 +136,7 @@ def history_of(
                 predicted[design] = result.accuracy.value, result.predicted.value
             else:
                 stopped.append(design)
-        elif trial.state is TrialState.RUNNING:
+        elif trial.state in (TrialState.RUNNING, TrialState.WAITING):
             pending.append(design)
         elif trial.state is TrialState.FAIL:
             failed.append(design)

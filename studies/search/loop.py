@@ -1,18 +1,16 @@
 """The loop: ask, decode, time, train, tell. One trial in one direction, resumable at any point."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search_space.design.genotype import Genotype
-from studies.infra.leases import LEASE_S, LeaseLost, leased
+from studies.infra.leases import LEASE_S, LeaseLost
 from studies.infra.optuna_private import (
     heartbeat_ages_s,
     next_waiting,
@@ -24,11 +22,16 @@ from studies.infra.optuna_private import (
 )
 from studies.infra.workers import RELEASED, Workers
 from studies.report.progress import Reporter
-from studies.results.hypervolume import reference_value, volume
 from studies.results.objectives import Goals
 from studies.results.study_outcome import duplicate_of
 from studies.results.text import counted
-from studies.results.trial_record import WORKER, TrialRecord, TrialResult
+from studies.results.trial_record import (
+    WORKER,
+    TrialRecord,
+    TrialResult,
+    again_of,
+    worker_of,
+)
 from studies.samplers.ehvi import EnumeratedEhviSampler, SpaceExhausted
 from studies.search.early_stopping import trained_and_not_timed
 from studies.search.stopping import STOPPED, StoppingRules
@@ -79,13 +82,17 @@ class Search:
         fixed: bool = False,
         stopping: StoppingRules | None = None,
         after_trial: Callable[[], object] = lambda: None,
+        index: TrialIndex | None = None,
     ) -> None:
-        """`sampler` makes the sampler of a trial from the trial's number."""
+        """`sampler` makes the sampler of a trial from the trial's number.
+
+        `index` is shared by searches that read one storage in one process; by default each has one.
+        """
         self._stopping, self._stopped = stopping or StoppingRules(), ""
         self._runner, self._study, self._space = runner, runner.study, runner.space
         self._workers, self._reporter = workers, reporter
         self._sampler, self._fixed, self._after_trial = sampler, fixed, after_trial
-        self._ledger, self._exhausted = TrialIndex(), False
+        self._ledger, self._exhausted = index or TrialIndex(), False
         runner.worker = workers.name
         self.left_to_others: list[str] = []
         """In words, the trials that were in the hands of others when `run` ended short."""
@@ -145,7 +152,7 @@ class Search:
                 self._reporter.line(f"waiting for {' and '.join(alive)}")
                 told = True
             self._reporter.step("waiting for other workers", 0, 1)
-            time.sleep(LOOK_EVERY_S)
+            self._workers.pause(LOOK_EVERY_S)
         self.left_to_others = unknown
         self._tell_of_waiting()
 
@@ -158,7 +165,7 @@ class Search:
         found: tuple[list[str], list[str]] = [], []
         dead = {trial.number for trial in self._cut_off()} if self._stopped else set()
         for trial in self._ledger.running:
-            worker = TrialRecord.of(trial).worker
+            worker = worker_of(trial)
             if trial.number in dead:
                 continue  # nothing takes it over after a stopping rule; the next run does
             if not worker:  # it is signed soon, or taken over after ASKING_AT_MOST
@@ -196,7 +203,7 @@ class Search:
     def _take(self, trial: optuna.Trial, total: int) -> None:
         """Sees a trial to its end and tells of it."""
         try:
-            with leased(trial):
+            with self._workers.leased(trial):
                 self._runner.finish(trial, partial(self._reporter.step, done=0, total=1))
         except KeyboardInterrupt:
             self._leave(trial)
@@ -215,7 +222,7 @@ class Search:
             raise
         trials, goals = self._read(), self._runner.goals
         told = _told(trials[trial.number], self._ledger.first, goals)
-        reached = _hypervolume(trials, goals)
+        reached = self._ledger.hypervolume(goals)
         said = "" if reached is None else f"; hypervolume {reached:.4g}"
         self._reporter.trial(self._count(running=False), total, told + said)
         self._after_trial()
@@ -263,7 +270,8 @@ class Search:
     def _tell_of_waiting(self) -> None:
         """Says what is left to do: seeded designs beyond the total, trained ones not timed."""
         trials = self._read()
-        untimed = trained_and_not_timed(trials)[0] if self._runner.early.latency is None else {}
+        deferred = self._ledger.stopped and self._runner.early.latency is None
+        untimed = trained_and_not_timed(trials)[0] if deferred else {}
         if untimed:
             self._reporter.line(
                 f"{counted(len(untimed), 'design')} trained earlier and never timed: the same "
@@ -339,9 +347,10 @@ class Search:
         trained and is timed at the end is counted once. Of a fixed list designs are counted: one
         that is timed again after an unstable reading is not two.
         """
-        begun = [TrialRecord.of(trial) for trial in self._ledger.running] if running else []
+        in_hand = self._ledger.running if running else []
         if not self._fixed:
-            return self._ledger.finished + sum(not record.again for record in begun)
+            return self._ledger.finished + sum(not again_of(trial) for trial in in_hand)
+        begun = [TrialRecord.of(trial) for trial in in_hand]
         names = {record.name for record in begun if not record.result.unstable}
         return len(self._ledger.names | names)
 
@@ -351,7 +360,7 @@ class Search:
         ages = heartbeat_ages_s(self._study) if self._ledger.running else {}
         found = []
         for trial in self._ledger.running:
-            worker = TrialRecord.of(trial).worker
+            worker = worker_of(trial)
             if worker:
                 dead = self._workers.is_dead(worker, ages.get(trial.number))
             else:
@@ -387,19 +396,6 @@ class Search:
     def _give_up(self, trial: optuna.Trial, reason: str) -> None:
         TrialRecord(result=TrialResult(reason=reason)).store(trial)
         self._study.tell(trial, state=TrialState.FAIL)
-
-
-def _hypervolume(trials: Sequence[FrozenTrial], goals: Goals) -> float | None:
-    """Hypervolume of the complete trials, by the reference point of reports; None for under two."""
-    values = np.array([t.values for t in trials if t.state is TrialState.COMPLETE], dtype=float)
-    if len(values) < 2:
-        return None
-    signs = [each.gain(1.0) for each in goals.objectives]
-    worst = [
-        sign * reference_value(each.higher, float(column.max()))
-        for each, sign, column in zip(goals.objectives, signs, values.T, strict=True)
-    ]
-    return volume(values * signs, np.array(worst))
 
 
 def _told(trial: FrozenTrial, first: Mapping[str, int], goals: Goals) -> str:

@@ -441,14 +441,17 @@ def _rank(latency: Evaluation) -> tuple[bool, bool, float]:
 def stage_seconds(found: Evaluation, wall: float, hidden: float = 0.0) -> dict[str, float]:
     """Split the wall time of a new evaluation, in s, into stages that add up to it.
 
-    Timing includes the link and the wait for a device that others use; waiting is what training
-    waited for its next batch. `hidden` are seconds of the device's work, not part of `wall`, during
-    which the design was trained.
+    Queueing is the wait for this machine's turn to time; the wait for a board counts to timing,
+    with the link. Waiting is what training waited for its next batch. `hidden` are seconds of the
+    device's work, not part of `wall`, during which the design was trained.
     """
     if found.kind == "latency":
         compile_s = sum(m.value for m in found.measures if m.name == "compile_s")
-        compiling = max(0.0, compile_s - hidden)
+        queue_s = found.details.get("queue_s", 0.0)
+        compiling = max(0.0, compile_s - max(0.0, hidden - queue_s))
         parts = {"building": found.details.get("build_s", 0.0), "compiling": compiling}
+        if queue_s:
+            parts["queueing"] = max(0.0, queue_s - hidden)
         rest = "timing"
     else:
         parts = {"waiting": found.details.get("waited_s", 0.0)}

@@ -1,6 +1,7 @@
 """Everything a study needs, built from its settings: data, space, evaluators, device."""
 
 import math
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -147,10 +148,14 @@ class StudyContext:
 
 
 class TimingInTurns:
-    """The local device for several workers: each has an agent, one of them times at once."""
+    """The local device for several workers: each has an agent, one of them times at once.
+
+    Attributes:
+        waited_s: seconds that this worker has waited for its turn so far.
+    """
 
     def __init__(self, device: DeviceClient, turn: NamedLock) -> None:
-        self._device, self._turn = device, turn
+        self._device, self._turn, self.waited_s = device, turn, 0.0
         self.hello, self.forget, self.close = device.hello, device.forget, device.close
         self.name = device.name
 
@@ -158,7 +163,9 @@ class TimingInTurns:
         self, artifact: Path, request: MeasureRequest, *, job_id: str | None = None
     ) -> MeasureResult:
         """`DeviceClient.measure`, once no other worker of this home is timing."""
+        begun = time.perf_counter()
         with self._turn:
+            self.waited_s += time.perf_counter() - begun
             return self._device.measure(artifact, request, job_id=job_id)
 
 

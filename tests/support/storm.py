@@ -206,7 +206,8 @@ def rename_host(name: str) -> None:
 
 def _work(home: Path, url: str, total: int) -> None:
     leases.LEASE_S = workers.LEASE_S = loop.LEASE_S = LEASE_S
-    loop.leased = partial(leases.leased, every_s=BEAT_S)  # type: ignore[assignment]
+    beating = partial(leases.leased, every_s=BEAT_S)
+    workers.Workers.leased = staticmethod(beating)  # type: ignore[assignment]
     loop.LOOK_EVERY_S = 0.2
     loop.ASKING_AT_MOST = timedelta(seconds=LEASE_S)
     bench = Bench(home, url)

@@ -8,6 +8,7 @@ from studies.results.outcome import DesignResult, Outcome
 STAGES = {
     "building": "building (ONNX export and its check)",
     "compiling": "compiling on the device",
+    "queueing": "waiting for this machine's turn to time",
     "timing": "timing, with the link and the wait for a device",
     "probe": "linear probes",
     "training": "training",

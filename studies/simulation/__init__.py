@@ -1,0 +1,1 @@
+"""A study's schedule in simulated time: where it saturates, and when it ends."""
