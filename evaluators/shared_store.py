@@ -25,6 +25,7 @@ from uuid import uuid4
 
 from filelock import Timeout
 
+from device_agent.storage.store import remove
 from evaluators.cached_files import ALTERED, move_cached, move_whole, sha256_of, write_whole
 from search_space.errors import STORAGE, FusionNasError
 from search_space.locks import NamedLock
@@ -57,6 +58,24 @@ class _Item:
     key: str
     body: str
     files: Mapping[str, str] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Return what is written to the home, with its checksum."""
+        text = json.dumps(asdict(self))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return json.dumps({"sha256": digest, "item": text}).encode()
+
+    @classmethod
+    def from_file(cls, path: Path) -> _Item | None:
+        """Return what was written; None where it is not as it was."""
+        try:
+            found = json.loads(path.read_bytes())
+            text = found["item"]
+            if hashlib.sha256(text.encode()).hexdigest() != found["sha256"]:
+                return None
+            return cls(**json.loads(text))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
 
 
 class SharedStore:
@@ -120,7 +139,7 @@ class SharedStore:
         paths = {digest: str(path.absolute()) for digest, path in (files or {}).items()}
         item = _Item(kind, key, body.decode(), paths)
         if self._asked(lambda: self._upload(item)) is None:
-            write_whole(self._waiting(item), json.dumps(asdict(item)).encode())
+            write_whole(self._waiting(item), item.to_bytes())
 
     def fetch(self, kind: str, key: str, path: Path) -> bool:
         """Download the one file of a record to `path`, with its checksum beside it.
@@ -249,10 +268,12 @@ class SharedStore:
             return
         try:
             for waiting in sorted(self._spool.glob("*.json")):
-                item = _item(waiting)
-                if item is not None and self._asked(partial(self._upload, item)) is None:
+                item = _Item.from_file(waiting)
+                if item is None:
+                    _log.warning("%s %s: removed, not uploaded", waiting, ALTERED)
+                elif self._asked(partial(self._upload, item)) is None:
                     return
-                waiting.unlink(missing_ok=True)
+                remove(waiting)
         finally:
             lock.release()
 
@@ -344,14 +365,6 @@ def _opened(url: str, shown: str) -> tuple[Any, str]:
             "give a folder, s3://BUCKET/PATH, or another URL that fsspec opens",
         ) from error
     return fs, str(root).rstrip("/")
-
-
-def _item(waiting: Path) -> _Item | None:
-    """The item of a file of the spool; None for a damaged one, which is of no use."""
-    try:
-        return _Item(**json.loads(waiting.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def _words(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damage import DAMAGE
 from s3_server import SECRET, S3Server, missing, start_s3
 
 from evaluators import shared_store
@@ -212,6 +213,21 @@ def test_what_waits_at_the_end_is_told_and_uploaded_by_the_next_command(
     aside.rename(at_folder.store._root)
     again = Home(at_folder.folder, at_folder.store._root)
     assert again.waiting() == [] and again.store.get("evaluations", KEY) is not None
+
+
+@pytest.mark.parametrize("harm", sorted(set(DAMAGE) - {"removed"}))
+def test_what_was_damaged_while_it_waited_is_named_and_not_uploaded(
+    at_folder: Home, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    aside = lose(at_folder)
+    at_folder.evaluations.put(found(KEY))
+    (waiting,) = at_folder.waiting()
+    DAMAGE[harm](waiting)
+    os.unlink(at_folder.store._root)
+    aside.rename(at_folder.store._root)
+    at_folder.store.close()
+    assert str(waiting) in caplog.records[-1].getMessage()
+    assert at_folder.waiting() == [] and at_folder.store.get("evaluations", KEY) is None
 
 
 def test_a_file_that_was_removed_while_it_waited_is_passed_over(at_folder: Home) -> None:

@@ -23,6 +23,8 @@ from tiny import WORDS, Place, write_data, write_space
 
 from evaluators.cached_files import SUFFIX
 from evaluators.devices.registry import Devices, parse_device
+from evaluators.shared_store import SharedStore
+from studies.study.context import STORE
 from studies.study.home_contents import KINDS, contents_of
 
 Done = subprocess.CompletedProcess[str]
@@ -288,12 +290,36 @@ def _make_clips(place: Place) -> None:
     done = place.finish(_run_clips(place, TRIALS))
     assert done.returncode == 0, done.stderr
     Devices(place.home / "devices.json").add(parse_device("board", "ssh://me@board.invalid"))
+    _lose_store(place)
+
+
+def _lose_store(place: Place) -> None:
+    """Have something wait in the home for a shared store."""
+    folder = _store(place)
+    store = SharedStore(str(folder), place.home / STORE)
+    shutil.rmtree(folder)
+    folder.touch()
+    store.put("evaluations", "0" * 64, b"{}")
+    folder.unlink()
 
 
 def _run_clips(place: Place, trials: int) -> list[str]:
     given = ("--data", str(place.data), "--space", str(place.folder / "tiny.toml"))
     own = ("--trunks", "text-tuned", *QUICKLY, "--trials", str(trials))
     return place.command("run", *given, *own)
+
+
+def _store(place: Place) -> Path:
+    """The shared store, at the same path for all copies of a study."""
+    return place.folder.parent / "store"
+
+
+def _commands_of_clips(place: Place) -> Mapping[str, list[str]]:
+    """`_commands`, of which one uploads to the store: empty, or it would mend what is damaged."""
+    shutil.rmtree(_store(place), ignore_errors=True)
+    given = _commands(_run_clips, place)
+    last = given["two more trials"]
+    return {**given, "two more trials": [*last, "--store", str(_store(place))]}
 
 
 def _commands(
@@ -403,7 +429,7 @@ def _superfuse_figures(_: Place, done: Mapping[str, Done]) -> dict[str, Any]:
 
 
 SUBJECTS: Mapping[str, Subject] = {
-    "clips": Subject(_make_clips, partial(_commands, _run_clips), _figures),
+    "clips": Subject(_make_clips, _commands_of_clips, _figures),
     "superfuse": Subject(_make_superfuse, _superfuse_commands, _superfuse_figures),
     "sounds": Subject(_make_sounds, partial(_commands, _run_sounds), _figures),
     "built-in data": Subject(

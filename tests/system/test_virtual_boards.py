@@ -392,14 +392,16 @@ def evening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     ssh = folder / "user" / ".ssh"
     ssh.mkdir(parents=True)
     with start_board(folder / "nano", ORIN_NANO) as board:
-        (ssh / "config").write_text(f"Host orin.local\n  HostName 127.0.0.1\n  Port {board.port}\n")
+        (ssh / "config").write_text(
+            f"Host orin.local orin-?.local\n  HostName 127.0.0.1\n  Port {board.port}\n"
+        )
         (ssh / "orin").write_bytes(board.key_file.read_bytes())
         place = new_place(folder / "place", COLUMNS="80", HOME=str(ssh.parent))
         yield Desk(place, board)  # type: ignore[arg-type]
 
 
 def run_line(desk: Desk, line: str, *more: str) -> subprocess.CompletedProcess[str]:
-    program, *words = shlex.split(line)
+    program, *words = shlex.split(line, comments=True)
     assert program == "fusion-nas"
     return desk.place.finish(desk.place.command(*words, *more))
 
@@ -410,6 +412,10 @@ INSTALL = "fusion-nas device install orin"
 CHECK = "fusion-nas device check orin"
 RUN = "fusion-nas run --study pareto --device orin --runtime tensorrt --precision fp16"
 TWO = "fusion-nas run --study pareto --device orin-1 --device orin-2 --workers 4"
+ADD_TAGGED = "fusion-nas device add orin-1 ssh://jetson@orin-1.local --tag orin"
+TAG = "fusion-nas device tag orin-2 orin                       # sets all tags of a board"
+TAGGED = "fusion-nas run --study pareto --device orin --workers 4"
+QUEUE = "fusion-nas device queue"
 WITH_RUNTIME = "fusion-nas device install orin --with-runtime"
 JETPACK = "sudo apt install nvidia-jetpack"
 IN_VENV = "fusion-nas device install orin --python fusion-nas-venv/bin/python"
@@ -420,7 +426,9 @@ OTHER_KEY = "device install orin --key FILE"
 
 def test_these_are_all_commands_of_the_tutorial() -> None:
     run_here = {ADD, TRUST, INSTALL, CHECK, RUN, TWO, WITH_RUNTIME, JETPACK, VENV, IN_VENV, CLOCKS}
-    assert set(lines_of(PAGE)) - {"device install"} == run_here | {REPLACE, OTHER_KEY}
+    of_several = {ADD_TAGGED, TAG, TAGGED, QUEUE}
+    lines = set(lines_of(PAGE)) - {"device install"}
+    assert lines == run_here | of_several | {REPLACE, OTHER_KEY}
 
 
 def known(desk: Desk) -> None:
@@ -477,12 +485,18 @@ def test_commands_of_the_tutorial_s_text_do_what_it_says(evening: Desk) -> None:
     done = run_line(evening, f"fusion-nas {OTHER_KEY}".replace("FILE", key))
     assert done.returncode == 0, done.stderr
 
+    run_line(evening, "fusion-nas device remove orin")  # A tag is no board's name.
+    for line in (ADD_TAGGED, "fusion-nas device add orin-2 ssh://jetson@orin-2.local"):
+        assert run_line(evening, line, "--key", key).returncode == 0
     for name in ("orin-1", "orin-2"):
-        run_line(evening, f"fusion-nas device add {name} {evening.url} --key {key}")
         run_line(evening, f"fusion-nas device trust {name} --yes")
         assert run_line(evening, f"fusion-nas device install {name}").returncode == 0
-    dry = run_line(evening, TWO, *evening.place.flags(), "--dry-run")
-    assert dry.returncode == 0 and "on orin-1, orin-2" in dry.stdout, dry
+    assert run_line(evening, TAG).returncode == 0
+    for line in (TWO, TAGGED):
+        dry = run_line(evening, line, *evening.place.flags(), "--dry-run")
+        assert dry.returncode == 0 and "on orin-1, orin-2" in dry.stdout, dry
+    queue = run_line(evening, QUEUE)
+    assert queue.returncode == 0 and queue.stdout.count("free") == 2, queue
 
 
 @pytest.mark.slow
