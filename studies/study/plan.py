@@ -11,11 +11,12 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from evaluators.devices.registry import LOCAL
 from evaluators.quality.cross_validation import FOLDS
 from search_space.space.paper import seeded_designs
 from search_space.space.space import SearchSpace
 from studies.ablations.designs import grid_in
-from studies.config.home import home_path
+from studies.config.home import devices, home_path
 from studies.config.settings import Settings
 from studies.infra.storage import open_storage
 from studies.report.terminal import duration
@@ -145,10 +146,12 @@ def in_words(plan: Plan, settings: Settings) -> Iterator[str]:
     if plan.sampled:
         then = "then " if plan.named else ""
         yield f"{then}{counted(plan.sampled, 'design')} proposed by sampler {plan.sampler}"
-    devices = ", ".join(settings.device.names)
-    each = " each" if settings.device.boards.unlike else ""
+    boards = settings.device.boards
+    names = settings.device.names if boards.unlike else map(_with_boards, boards.first)
+    on = ", ".join(names)
+    each = " each" if boards.unlike else ""
     timings = f"{counted(plan.timings, 'timing')}{each}"
-    yield f"at most {timings} on {devices} ({settings.device.runtime})"
+    yield f"at most {timings} on {on} ({settings.device.runtime})"
     if said := settings.search.reuse_shares.words():
         yield f"latency: {said}; the parts of each design are timed one by one"
     limit = settings.search.latency_limit_ms
@@ -236,3 +239,11 @@ def _free(folder: Path) -> int:
 
 def _megabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _with_boards(name: str) -> str:
+    """A device by its name, a tag with the devices that have it. Raises DevicesError."""
+    if name == LOCAL:
+        return name
+    found = [device.name for device in devices().named(name)]
+    return name if found == [name] else f"{name} ({', '.join(found)})"

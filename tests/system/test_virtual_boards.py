@@ -492,11 +492,13 @@ def test_commands_of_the_tutorial_s_text_do_what_it_says(evening: Desk) -> None:
         run_line(evening, f"fusion-nas device trust {name} --yes")
         assert run_line(evening, f"fusion-nas device install {name}").returncode == 0
     assert run_line(evening, TAG).returncode == 0
-    for line in (TWO, TAGGED):
-        dry = run_line(evening, line, *evening.place.flags(), "--dry-run")
-        assert dry.returncode == 0 and "on orin-1, orin-2" in dry.stdout, dry
+    for line, boards in ((TWO, "orin-1, orin-2"), (TAGGED, "orin (orin-1, orin-2)")):
+        dry = run_line(evening, line, *evening.place.flags(), "--name", "two", "--dry-run")
+        assert dry.returncode == 0 and f"on {boards} (cpu)" in dry.stdout, dry
     queue = run_line(evening, QUEUE)
     assert queue.returncode == 0 and queue.stdout.count("free") == 2, queue
+    for name in ("orin-1", "orin-2"):
+        assert run_line(evening, f"fusion-nas device remove {name}").returncode == 0
 
 
 @pytest.mark.slow
