@@ -136,7 +136,7 @@ def read(space: SearchSpace, rows: Path, readings: int) -> None:
     builder = OnnxBuilder(
         encoders, space.shapes, CLASSES, rows / "onnx", rewrites=ALL, parts=rows / "parts"
     )
-    device, held = local_device(rows)
+    device, held = local_device(rows, "cpu")
     latency = LatencyEvaluator(builder, device, Runs(threads=1, timing=LOCAL_TIMING))
     for number in range(readings):
         file = rows / f"timed-{number}.jsonl"

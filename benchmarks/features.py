@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from main_job import machine, show
 
+from evaluators import cached_files
 from evaluators.data import DataSet, load
-from evaluators.features import store as feature_store
 from evaluators.features.preprocessing import Preprocessing
 from evaluators.features.store import Rows
 from evaluators.features.taps import TapFeatures
@@ -85,7 +85,7 @@ def cost(data: DataSet, space: SearchSpace, home: Path) -> dict[str, Any]:
         return features.get(spec, shape, wanted, samples, length)
 
     made = timed(get)
-    feature_store._sha256_once.cache_clear()
+    cached_files._sha256_once.cache_clear()
     first, again = timed(get), timed(get)
     files = list((home / "features").glob("*/*.safetensors"))
     return {

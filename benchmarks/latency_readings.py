@@ -35,7 +35,7 @@ class Readings:
     def __init__(self, file: Path, space: SearchSpace, home: Path) -> None:
         encoders = {spec.name: spec for spec in space.encoders}
         builder = OnnxBuilder(encoders, space.shapes, 2, home / "onnx", rewrites=ALL)
-        device, self._held = local_device(home)
+        device, self._held = local_device(home, "cpu")
         runs = Runs(threads=THREADS, timing=LOCAL_TIMING)
         self._latency, self._builder = LatencyEvaluator(builder, device, runs), builder
         self._file, self._home = file, home

@@ -63,7 +63,7 @@ def main() -> None:
         builder = OnnxBuilder(
             encoders, space.shapes, 2, home / "onnx", rewrites=ALL, parts=home / "parts"
         )
-        opener, held = local_device(home)
+        opener, held = local_device(home, "cpu")
         device = opener()
         versions = {one.name: one.version for one in device.hello().runtimes}
         for genotype in designs(space, asked.designs, 0):

@@ -134,7 +134,7 @@ def main() -> None:
         builder = OnnxBuilder(
             encoders, space.shapes, 3, home / "onnx", rewrites=ALL, parts=home / "parts"
         )
-        opener, held = local_device(home)
+        opener, held = local_device(home, "cpu")
         for name, genotype in designs(space).items():
             artifact = builder.build(genotype)
             parts = write_parts(artifact.path, genotype, artifact.inputs, home)
