@@ -1,5 +1,6 @@
-"""Work of a Dask task that goes on until it is cancelled, and a command that has it done."""
+"""Tasks for Dask workers, and a command that has one done which goes on until it is cancelled."""
 
+import os
 import signal
 import sys
 import time
@@ -20,6 +21,11 @@ def work_without_end(folder: Path, reporter: Reporter, every_s: float = 0.05) ->
     except KeyboardInterrupt:
         (folder / "left").touch()  # as a search that leaves its trial
         raise
+
+
+def report_the_gpu(reporter: Reporter) -> None:
+    """Report which GPUs this process may use."""
+    reporter.line(f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES', 'none')}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import optuna
 import pytest
 import sshd
 from desk import Desk, one_line
-from endless import work_without_end
+from endless import report_the_gpu, work_without_end
 from sshd import start_sshd
 from tiny import Place, new_place
 
@@ -46,10 +46,6 @@ class Told:
 def report_a_trial(url: str, reporter: Reporter) -> None:
     reporter.line(f"{len(url)} characters")
     reporter.trial(1, 2, "trial 0")
-
-
-def report_the_gpu(reporter: Reporter) -> None:
-    reporter.line(f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES', 'none')}")
 
 
 def fail(url: str, reporter: Reporter) -> None:
@@ -129,7 +125,7 @@ def scheduler_with(*worker_flags: str, env: Mapping[str, str] | None = None) -> 
     """A scheduler on the loopback and workers of it, as `dask scheduler` and `dask worker`."""
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
     command += ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-    scheduler = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    scheduler = subprocess.Popen(command, stderr=subprocess.PIPE, env=env, text=True)
     started = [scheduler]
     assert scheduler.stderr is not None
     try:
@@ -155,9 +151,13 @@ def worker_of(
 
 def test_where_workers_have_gpus_each_task_takes_one_of_them() -> None:
     one = ("--nthreads", "1", "--memory-limit", "0")
-    with scheduler_with(*one) as address:
-        env = {**os.environ, "CUDA_VISIBLE_DEVICES": "3"}
-        with_gpu = worker_of(address, *one, "--resources", "GPU=1", env=env)
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([os.getcwd(), str(Path(endless.__file__).parent)]),
+    }
+    with scheduler_with(*one, env=env) as address:
+        of_gpu = {**env, "CUDA_VISIBLE_DEVICES": "3"}
+        with_gpu = worker_of(address, *one, "--resources", "GPU=1", env=of_gpu)
         try:
             with distributed.Client(address, set_as_default=False) as client:
                 client.wait_for_workers(2, timeout=60)
