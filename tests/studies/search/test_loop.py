@@ -444,9 +444,9 @@ def test_a_trial_killed_while_it_was_asked_for_is_decided_and_finished(bench: Be
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial that nobody signed is passed over after a second."""
+    """A trial that nobody signed is passed over after three seconds."""
     monkeypatch.setattr("studies.search.loop.LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr("studies.search.loop.ASKING_AT_MOST", timedelta(seconds=1.0))
+    monkeypatch.setattr("studies.search.loop.ASKING_AT_MOST", timedelta(seconds=3.0))
 
 
 @pytest.mark.usefixtures("impatient")
