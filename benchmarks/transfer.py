@@ -121,7 +121,7 @@ def compared(
     read: int,
     draws: int,
 ) -> dict[str, Any]:
-    """What is told of the second setting from the first."""
+    """Predict the second setting from the first."""
     first, second = pair
     costs = features.of(chosen)
     there, here = (np.array([min(row["ms"][name]) for row in rows]) for name in pair)

@@ -250,7 +250,7 @@ class TrialRecord:
 
 
 def worker_of(trial: FrozenTrial) -> str:
-    """Who has a trial in hand, as its record says, without reading the rest of it."""
+    """Return the worker that a trial's record names, without reading the rest of it."""
     return _Fields(trial.user_attrs, f"trial {trial.number}: ").text(WORKER)
 
 

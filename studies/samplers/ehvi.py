@@ -47,7 +47,7 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
       improvement of Daulton, Balandat and Bakshy, NeurIPS 2021, arXiv 2105.08195).
     - Latency: `latency` if given, else a Gaussian process (`LatencySurrogate`). The reference point
       is that of the published hypervolume: 0 %, 1.1 times the slowest design.
-    - Batches: designs that other workers have in hand count as observed, accuracy and third
+    - Batches: designs that other workers are evaluating count as observed, accuracy and third
       objective with their posterior means, hyperparameters kept (the kriging believer of
       Ginsbourger, Le Riche and Carraro, "Kriging is well-suited to parallelize optimization",
       2010), latency with its prediction. So q workers get the sequentially greedy batch of q

@@ -50,7 +50,7 @@ DESIGNS = 64
 
 
 class Desk:
-    """What one worker has in hand: the seconds of its trial, and the trial's place in the draw."""
+    """The trial of one worker: its seconds, and its place in the draw."""
 
     def __init__(self) -> None:
         self.trial = ""
@@ -62,7 +62,7 @@ class Desk:
 
 
 class World:
-    """The stations of a case, and what its workers have in hand."""
+    """The stations of a case, and the trials of its workers."""
 
     def __init__(self, case: Case, engine: Engine, seed: int, before: int) -> None:
         """`before`: trials that the study already has."""

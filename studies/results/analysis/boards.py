@@ -38,7 +38,7 @@ class Place(Protocol):
 def on_board(row: DesignResult, board: str) -> DesignResult:
     """The row with its latency on a board beside the first one; without where it has none there.
 
-    What only the first board tells of latency is left out.
+    Figures that only the first board reports are left out.
     """
     read = row.boards.get(board, {})
     return replace(
