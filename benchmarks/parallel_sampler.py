@@ -5,8 +5,8 @@
 Studies of the table that comes with the toolkit, each with one worker and with several. A trial
 takes its training time of the table and a second; who ends first asks first, so that a proposal is
 made while the designs of the others are evaluated. Samplers are given the accuracy of one training
-seed, and the hypervolume is that of the means, as in `samplers.py`. Prints one JSON object: for each sampler the
-median over seeds of both, and of their ratio.
+seed, and the hypervolume is that of the means, as in `samplers.py`. Prints one JSON object: for
+each sampler the median over seeds of both, and of their ratio.
 """
 
 import argparse
