@@ -45,35 +45,23 @@ def set_measures(logits: npt.NDArray[Any], targets: Targets) -> list[Measure]:
     ]
 
 
-def micro_f1(targets: Targets, predicted: Targets) -> float:
+def _micro(hits: npt.NDArray[Any], either: npt.NDArray[Any]) -> float:
     """F1 score over all pairs of sample and class, in percent; 0 without any class.
 
     Args:
-        targets, predicted: (N, C), 1 or 0.
+        hits: (C,) how often each class was there and predicted.
+        either: (C,) how often it was there, plus how often it was predicted.
     """
-    return _micro((targets & predicted).sum(0), (targets + predicted).sum(0))
-
-
-def macro_f1(targets: Targets, predicted: Targets) -> float:
-    """Mean over classes of the F1 score, in percent; 0 without any class.
-
-    A class that is neither there nor predicted is left out; one that is predicted for none of its
-    samples counts as 0.
-
-    Args:
-        targets, predicted: (N, C), 1 or 0.
-    """
-    return _macro((targets & predicted).sum(0), (targets + predicted).sum(0))
-
-
-def _micro(hits: npt.NDArray[Any], either: npt.NDArray[Any]) -> float:
-    """From how often each class (C,) was rightly predicted, and was there plus predicted."""
     total = float(either.sum())
     return 200 * float(hits.sum()) / total if total else 0.0
 
 
 def _macro(hits: npt.NDArray[Any], either: npt.NDArray[Any]) -> float:
-    """From the same."""
+    """Mean over classes of the F1 score, in percent; 0 without any class. Arguments of `_micro`.
+
+    A class that is neither there nor predicted is left out; one that is predicted for none of its
+    samples counts as 0.
+    """
     there = either > 0
     return 200 * float((hits[there] / either[there]).mean()) if there.any() else 0.0
 

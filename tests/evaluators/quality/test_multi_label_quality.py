@@ -23,7 +23,7 @@ from evaluators.quality.probe import ProbeEvaluator
 from evaluators.quality.robustness import Noise, RobustnessEvaluator
 from evaluators.quality.stress import StressEvaluator
 from evaluators.statistics.paired import correct_of
-from evaluators.statistics.set_scores import Ranking, macro_f1, micro_f1, set_measures
+from evaluators.statistics.set_scores import Ranking, set_measures
 from evaluators.training.check import TrainingCheck, check_training
 from evaluators.training.loop import score
 from evaluators.training.targets import is_right, mean_loss
@@ -63,15 +63,20 @@ class Answers:
         return check_training(nn.Identity(), self, None)
 
 
+def figures(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    return {each.name: each.value for each in set_measures(logits, targets)}
+
+
 def test_scores_of_sets_are_those_of_scikit_learn() -> None:
-    predicted = answers_of(LOGITS, multi_label=True)
-    for average, own in (("micro", micro_f1), ("macro", macro_f1)):
+    found, predicted = figures(LOGITS, TARGETS), answers_of(LOGITS, multi_label=True)
+    for average in ("micro", "macro"):
         expected = 100 * f1_score(TARGETS, predicted, average=average)
-        assert own(TARGETS, predicted) == pytest.approx(expected)
-    ranking, rows = Ranking(LOGITS, TARGETS), RNG.integers(0, 120, 120)
-    for drawn in (np.arange(120), rows):
-        found = ranking.mean_average_precision(np.bincount(drawn, minlength=120))
-        assert found == pytest.approx(100 * average_precision_score(TARGETS[drawn], LOGITS[drawn]))
+        assert found[f"{average}_f1"] == pytest.approx(expected)
+    expected = 100 * average_precision_score(TARGETS, LOGITS)
+    assert found["mean_average_precision"] == pytest.approx(expected)
+    rows = RNG.integers(0, 120, 120)
+    drawn = Ranking(LOGITS, TARGETS).mean_average_precision(np.bincount(rows, minlength=120))
+    assert drawn == pytest.approx(100 * average_precision_score(TARGETS[rows], LOGITS[rows]))
 
 
 def test_scores_of_sets_have_intervals_around_them() -> None:
@@ -84,10 +89,8 @@ def test_scores_of_sets_have_intervals_around_them() -> None:
 
 def test_classes_that_nobody_has_are_left_out_of_means() -> None:
     targets = np.array([[1, 0, 0], [1, 0, 1]])
-    assert macro_f1(targets, targets) == micro_f1(targets, targets) == 100
-    none = np.zeros((3, 2), np.int64)
-    assert macro_f1(none, none) == micro_f1(none, none) == 0
-    assert Ranking(np.zeros((3, 2)), none).mean_average_precision(np.ones(3, np.int64)) == 0
+    assert set(figures(2.0 * targets - 1, targets).values()) == {100}
+    assert set(figures(-np.ones((3, 2)), np.zeros((3, 2), np.int64)).values()) == {0}
 
 
 def test_the_loss_is_the_binary_cross_entropy_of_each_class() -> None:
