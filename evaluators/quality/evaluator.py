@@ -1,6 +1,7 @@
 """How right a design is: trained by one protocol, judged on validation, on test only at the end."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from evaluators.quality.exporter import NetworkExporter
 from evaluators.quality.trainer import DesignTrainer, Progress
 from evaluators.statistics.accuracy import measures_of
 from evaluators.statistics.paired import Correct, correct_rows
-from evaluators.training.check import answer
+from evaluators.training.check import TrainingCheck, answer
 from evaluators.training.config import TrainingProtocol
 from evaluators.training.loop import predict
 from search_space.design.genotype import Genotype, Precision
@@ -102,7 +103,9 @@ class QualityEvaluator:
             told["torch_distance_max"] = float(difference.max())
             told["torch_distance_mean"] = float(difference.mean())
             if not reason:
-                constant, reason = lost_in(genotype.precision, logits, exported, samples)
+                constant, reason = lost_in(
+                    genotype.precision, logits, exported, samples, trained.check
+                )
             logits = exported
         correct, done = _correct(logits, samples), trained.fit
         return correct, {
@@ -141,7 +144,11 @@ class QualityEvaluator:
 
 
 def lost_in(
-    precision: Precision, in_fp32: np.ndarray, reduced: np.ndarray, samples: Sequence[Sample]
+    precision: Precision,
+    in_fp32: np.ndarray,
+    reduced: np.ndarray,
+    samples: Sequence[Sample],
+    check: TrainingCheck,
 ) -> tuple[bool, str]:
     """Whether a reduced precision takes so much accuracy that it says little of the design.
 
@@ -150,19 +157,23 @@ def lost_in(
         in_fp32: (N, classes) logits of the trained network.
         reduced: (N, classes) those of the exported one.
         samples: the N samples.
+        check: what the trained network answers on validation, in fp32.
 
     Returns:
         Whether the exported network gives one answer to samples that differ in theirs, and the
-        reason in words; empty where it keeps its accuracy within MOST_LOST points.
+        reason in words; empty where it loses at most MOST_LOST points and is not below the linear
+        probe that trainings are checked against.
     """
     before, after = (100 * float(_correct(each, samples).mean()) for each in (in_fp32, reduced))
     targets = targets_of(samples, reduced.shape[-1])
     sets = targets.ndim == 2
     constant = not all_alike(targets) and all_alike(answers_of(reduced, sets))
-    if not constant and before - after <= MOST_LOST:
+    judged = replace(check, accuracy=check.accuracy - (before - after), constant=constant)
+    if not judged.failed and before - after <= MOST_LOST:
         return False, ""
     what = f"the same {answer(sets)} for every sample, " if constant else ""
-    return constant, f"lost in {precision}: {what}{after:.1f} %, {before:.1f} % in fp32"
+    beside = f"; {judged.probe_in_words}" if judged.below_probe else ""
+    return constant, f"lost in {precision}: {what}{after:.1f} %, {before:.1f} % in fp32{beside}"
 
 
 def _correct(logits: np.ndarray, samples: Sequence[Sample]) -> Correct:

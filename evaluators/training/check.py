@@ -54,13 +54,16 @@ class TrainingCheck:
         return self.constant or self.below_probe
 
     @property
+    def probe_in_words(self) -> str:
+        """The probe and its accuracy; only where there is one."""
+        return f"a linear probe of its features {self.probe:.1f} %"
+
+    @property
     def reason(self) -> str:
         """Why the training failed, in words; empty where it did not."""
         if not self.failed:
             return ""
-        beside = (
-            "" if self.probe is None else f"; a linear probe of its features {self.probe:.1f} %"
-        )
+        beside = "" if self.probe is None else f"; {self.probe_in_words}"
         what = f"the same {answer(self.multi_label)} for every sample, " if self.constant else ""
         return f"did not train: {what}{self.accuracy:.1f} % on validation{beside}"
 

@@ -168,9 +168,10 @@ def test_cross_validation_pools_sets_out_of_fold(data: DataSet, tmp_path: Path) 
 
 def test_a_reduced_precision_that_gives_one_set_is_called_so(data: DataSet) -> None:
     samples = data.split("valid")
+    check = TrainingCheck(100.0, None, len(samples), constant=False, multi_label=True)
     good = np.where(targets_of(samples, 3) == 1, 1.0, -1.0)
-    assert lost_in("int8", good, good, samples) == (False, "")
-    constant, reason = lost_in("int8", good, -np.ones_like(good), samples)
+    assert lost_in("int8", good, good, samples, check) == (False, "")
+    constant, reason = lost_in("int8", good, -np.ones_like(good), samples, check)
     assert constant and reason == (
         "lost in int8: the same set of classes for every sample, 12.5 %, 100.0 % in fp32"
     )
