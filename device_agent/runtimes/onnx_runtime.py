@@ -27,6 +27,8 @@ ELEMENT_TYPES = {
     "int32": "tensor(int32)",
     "float32": "tensor(float)",
     "float16": "tensor(float16)",
+    "uint8": "tensor(uint8)",
+    "int16": "tensor(int16)",
 }
 BOOKKEEPING = frozenset({"Shape", "Size", "Constant", "ConstantOfShape"})
 BOOKKEEPING_TYPES = frozenset({"int64", "int32", "bool"})

@@ -15,7 +15,14 @@ from device_agent.wire.request import MeasureRequest, TensorSpec
 
 NAME = "openvino"
 CPU = "CPU"
-ELEMENT_TYPES = {"i64": "int64", "i32": "int32", "f32": "float32", "f16": "float16"}
+ELEMENT_TYPES = {
+    "i64": "int64",
+    "i32": "int32",
+    "f32": "float32",
+    "f16": "float16",
+    "u8": "uint8",
+    "i16": "int16",
+}
 """Our name of an element by OpenVINO's."""
 OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "out of memory", "failed to allocate")
 

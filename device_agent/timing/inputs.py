@@ -8,7 +8,7 @@ import struct
 
 from device_agent.wire.request import TensorSpec
 
-FORMATS = {"int64": "q", "int32": "i", "float32": "f", "float16": "e"}
+FORMATS = {"int64": "q", "int32": "i", "float32": "f", "float16": "e", "uint8": "B", "int16": "h"}
 
 
 def tensor_bytes(spec: TensorSpec, seed: int) -> bytes:

@@ -40,11 +40,18 @@ __all__ = [
     "job_id_of",
 ]
 
-DType = Literal["int64", "int32", "float32", "float16"]
+DType = Literal["int64", "int32", "float32", "float16", "uint8", "int16"]
 Fill = Literal["uniform", "ones", "normal", "zeros"]
 
-DTYPES: tuple[DType, ...] = ("int64", "int32", "float32", "float16")
+DTYPES: tuple[DType, ...] = ("int64", "int32", "float32", "float16", "uint8", "int16")
 FILLS: tuple[Fill, ...] = ("uniform", "ones", "normal", "zeros")
+BOUNDS = {
+    "int64": (-(2**53), 2**53),
+    "int32": (-(2**31), 2**31),
+    "int16": (-(2**15), 2**15),
+    "uint8": (0, 2**8),
+}
+"""Least value and bound of whole numbers that are drawn uniformly, by type."""
 JSON_NAMES = {"reference_runs": "anchor_runs", "reference_tolerance": "anchor_tolerance"}
 """Fields whose name in JSON is another: the one that keys of stored evaluations are made of."""
 MAX_ELEMENTS = 2**26
@@ -91,7 +98,7 @@ class TensorSpec:
         if self.is_integer and self.fill == "normal":
             raise ProtocolError(f"{where}: fill 'normal' is for floats, dtype is {self.dtype}")
         if self.is_integer and self.fill == "uniform":
-            least, most = (-(2**31), 2**31) if self.dtype == "int32" else (-(2**53), 2**53)
+            least, most = BOUNDS[self.dtype]
             if self.low != int(self.low) or self.high != int(self.high):
                 raise ProtocolError(f"{where}: low {self.low}, high {self.high}: give whole ones")
             check_real(f"{where}: low", self.low, least, most)
@@ -105,7 +112,7 @@ class TensorSpec:
     @property
     def is_integer(self) -> bool:
         """Whether the elements are whole numbers."""
-        return self.dtype.startswith("int")
+        return self.dtype in BOUNDS
 
     def as_json(self) -> dict[str, object]:
         """Return the JSON object that `from_json` reads."""

@@ -5,11 +5,16 @@ from pathlib import Path
 
 import onnx
 
-from device_agent.wire.request import DTYPES, TensorSpec
+from device_agent.wire.request import BOUNDS, DTYPES, TensorSpec
+
+RAW = ("uint8", "int16")
+"""Elements of pictures and sounds as they are read from files."""
 
 
 def input_specs(path: Path, shapes: Mapping[str, Sequence[int]]) -> tuple[TensorSpec, ...]:
     """Return the inputs of an ONNX file: floats are drawn from [0, 1), whole numbers are 0 or 1.
+
+    Pixels (uint8) and samples of sound (int16) are drawn from all that their type has.
 
     Args:
         path: the file; its weights are not read.
@@ -46,5 +51,7 @@ def _spec(path: Path, value: onnx.ValueInfoProto, given: Sequence[int] | None) -
         raise ValueError(
             f"{path}: input {value.name!r} is ({said}): give its extents, such as 1,64"
         )
-    whole = kind.startswith("int")
-    return TensorSpec(value.name, kind, tuple(extents), high=2.0 if whole else 1.0)
+    low, high = 0.0, 2.0 if kind in BOUNDS else 1.0
+    if kind in RAW:
+        low, high = map(float, BOUNDS[kind])
+    return TensorSpec(value.name, kind, tuple(extents), low=low, high=high)

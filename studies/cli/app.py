@@ -580,7 +580,9 @@ def export(
         str | None,
         typer.Option(
             "--device",
-            help="With --split: local, or the name of a board. Default: that of the study.",
+            help="Where the parts of --split and the graph of --with-preprocessing are timed: "
+            "local, or the name of a board. Default: the parts on the study's device, the graph "
+            "only with the parts.",
         ),
     ] = None,
     with_preprocessing: Annotated[
@@ -597,17 +599,17 @@ def export(
         from studies.config.usage import UsageError
         from studies.study.lookup import find_study
 
-        if device is not None and not split:
+        if device is not None and not (split or with_preprocessing):
             raise UsageError(
-                f"--device {device}: an export times its parts alone; give --split too, or leave "
-                "--device out"
+                f"--device {device}: an export times the files of --split and "
+                "--with-preprocessing; give one of them, or leave --device out"
             )
         study = find_study(storage, name)
         from studies.trained.export import export_trial
         from studies.trained.split import device_of
 
-        split_on = device_of(study, device) if split else None
-        export_trial(study, trial, out, fine_tuned, split_on, with_preprocessing)
+        timed_on = device_of(study, device) if split or device is not None else None
+        export_trial(study, trial, out, fine_tuned, split, with_preprocessing, timed_on)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import errno
 import json
 import platform
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
@@ -95,15 +96,16 @@ def export_trial(
     number: int,
     out: Path | None,
     fine_tuned: bool = False,
-    split_on: DeviceOptions | None = None,
+    split: bool = False,
     with_preprocessing: bool = False,
+    timed_on: DeviceOptions | None = None,
 ) -> None:
     """Write an export and print what it is. Raises what `write_export` raises."""
     console = terminal.open_console()
     folder = out or Path(f"export-{number}")
     with terminal.progress(console) as reporter:
         done = write_export(
-            study, number, folder, fine_tuned, reporter, split_on, with_preprocessing
+            study, number, folder, fine_tuned, reporter, split, with_preprocessing, timed_on
         )
     graphs = "".join(f"{file}, " for file in done.without)
     megabytes = (done.folder / NETWORK).stat().st_size / 1e6
@@ -140,8 +142,9 @@ def write_export(
     folder: Path,
     fine_tuned: bool,
     reporter: Reporter,
-    split_on: DeviceOptions | None = None,
+    split: bool = False,
     with_preprocessing: bool = False,
+    timed_on: DeviceOptions | None = None,
 ) -> Exported:
     """Writes `network.onnx`, `predict.py`, `README.md`, `card.json` and the tokenizer.
 
@@ -156,10 +159,11 @@ def write_export(
     moved to `folder` at the end.
     The card holds the test figures that the study has, and none are made for it: whoever chooses
     among trials by test figures has no test left. `fine_tuned` takes the weights and figures that
-    fine-tuning the whole network left. With `split_on` the encoders and the fusion are written too,
-    compared with the whole network and timed in turns with it on that device. With
-    `with_preprocessing` a graph that prepares pictures and sounds itself is written too, and
-    compared with the network on inputs that Pillow and numpy prepare.
+    fine-tuning the whole network left. With `split` the encoders and the fusion are written too,
+    compared with the whole network and timed in turns with it on the device `timed_on`. With
+    `with_preprocessing` a graph that prepares pictures and sounds itself is written too, compared
+    with the network on inputs that Pillow and numpy prepare, and if `timed_on` is given, timed in
+    turns with it there.
     Raises UsageError for a trial that cannot be exported as asked, ParityError where ONNX differs,
     in its numbers or in what it is right about.
     """
@@ -177,9 +181,10 @@ def write_export(
         _check_preprocessing(study, number, genotype)
     with ExitStack() as stack:
         device = None
-        if split_on is not None:
+        if split:
             check_splits(number, genotype)
-            device = stack.enter_context(timing_device(split_on))
+        if timed_on is not None:
+            device = stack.enter_context(timing_device(timed_on))
         context = stack.enter_context(context_of(study, reporter))
         quality = context.quality.other(whole=True) if fine_tuned else context.quality
         quality.prepare()
@@ -199,7 +204,7 @@ def write_export(
             if genotype.audio_encoder and (filters := _sound(context, genotype)[1]) is not None:
                 np.save(made / "sound-filters.npy", filters)
             parts = None
-            if device is not None:
+            if split and device is not None:
                 parts = _split(quality, genotype, made / NETWORK, artifact, device)
             no_predictor = _no_predictor(context, genotype, made)
             if with_preprocessing and no_predictor:
@@ -257,6 +262,10 @@ def write_export(
                     card["with_preprocessing"] = export_files.write_prepared(
                         made, network, genotype, samples
                     )
+                    if device is not None:
+                        card["with_preprocessing"]["on_device"] = export_files.time_prepared(
+                            made, network, genotype, samples, device
+                        )
                     _write_card(made, card)
                     inside = predict.Network(made)
                     card["with_preprocessing"]["probabilities"] = inside.predict(**example)
@@ -273,7 +282,7 @@ def write_export(
         bool(tests),
         no_predictor,
         parts_in_words(parts) if parts else "",
-        export_files.differences(card["with_preprocessing"]) if with_preprocessing else "",
+        _about_preprocessing(card["with_preprocessing"]) if with_preprocessing else "",
     )
 
 
@@ -327,6 +336,11 @@ def _latency(study: optuna.Study, number: int, result: TrialResult) -> dict[str,
     if value is not None:
         found["ms"] = [value.value, value.low, value.high]
     return found
+
+
+def _about_preprocessing(card: Mapping[str, Any]) -> str:
+    said = export_files.differences(card)
+    return f"{said}; {export_files.on_device(card['on_device'])}" if "on_device" in card else said
 
 
 def _check_preprocessing(study: optuna.Study, number: int, genotype: Genotype) -> None:

@@ -149,10 +149,13 @@ def time_file(
     return found
 
 
-def time_in_turns(device: TimingDevice, files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Time files of fixed shapes in turns, and return the readings of each by its name.
+def time_in_turns(
+    device: TimingDevice, files: Mapping[str, Path], shapes: Mapping[str, Shapes] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Time files in turns, and return the readings of each by its name.
 
-    Rounds go through the files forwards, backwards, backwards, forwards.
+    Rounds go through the files forwards, backwards, backwards, forwards. `shapes` has the extents
+    of inputs that a file leaves open, by the name of the file in `files`.
 
     Raises:
         MeasureError: The device cannot run a file, or no reading was stable.
@@ -161,7 +164,7 @@ def time_in_turns(device: TimingDevice, files: Mapping[str, Path]) -> dict[str, 
     readings: dict[str, list[MeasureResult]] = {name: [] for name in files}
     for forwards in (True, False, False, True):
         for name in list(files)[:: 1 if forwards else -1]:
-            found = _stable(device, files[name], {})
+            found = _stable(device, files[name], (shapes or {}).get(name, {}))
             readings[name].append(found)
     return {name: _as_json(files[name], found) for name, found in readings.items()}
 

@@ -15,6 +15,8 @@ from device_agent.board.power import Energy
 from device_agent.board.state import Board, BoardState
 from device_agent.timing.inputs import tensor_bytes
 from device_agent.wire.request import (
+    BOUNDS,
+    DTYPES,
     MeasureRequest,
     MeasureResult,
     ProtocolError,
@@ -173,6 +175,9 @@ def test_names_are_hexadecimal_digits_never_paths(name: str) -> None:
         ({"high": 2.5}, "whole ones"),
         ({"fill": "normal"}, "for floats"),
         ({"dtype": "int32", "high": 2.0**40}, "high"),
+        ({"dtype": "uint8", "high": 257.0}, "high"),
+        ({"dtype": "uint8", "low": -1.0}, "low"),
+        ({"dtype": "int16", "low": -32769.0}, "low"),
         ({"name": ""}, "name is ''"),
     ],
 )
@@ -258,14 +263,16 @@ def test_a_job_has_another_name_once_the_device_or_its_agent_is_another() -> Non
     assert len({job_id_of(REQUEST, device=one) for one in others}) == 4
 
 
-@pytest.mark.parametrize("dtype", ["int64", "int32", "float32", "float16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("fill", ["uniform", "ones", "zeros", "normal"])
 def test_inputs_are_within_bounds_and_the_same_for_the_same_seed(dtype: Any, fill: Any) -> None:
-    if fill == "normal" and dtype.startswith("int"):
+    if fill == "normal" and dtype in BOUNDS:
         return
-    spec = TensorSpec("x", dtype, (4, 25), fill=fill, low=-3, high=5)
+    low = 0 if dtype == "uint8" else -3
+    spec = TensorSpec("x", dtype, (4, 25), fill=fill, low=low, high=5)
     made = tensor_bytes(spec, seed=1)
-    code = {"int64": "q", "int32": "i", "float32": "f", "float16": "e"}[dtype]
+    codes = {"int64": "q", "int32": "i", "float32": "f", "float16": "e", "uint8": "B", "int16": "h"}
+    code = codes[dtype]
     values = struct.unpack(f"<100{code}", made)
     assert made == tensor_bytes(spec, seed=1)
     if fill in ("ones", "zeros"):
@@ -274,4 +281,4 @@ def test_inputs_are_within_bounds_and_the_same_for_the_same_seed(dtype: Any, fil
     assert made != tensor_bytes(spec, seed=2)
     assert made != tensor_bytes(replace(spec, name="y"), seed=1)
     if fill == "uniform":
-        assert min(values) >= -3 and max(values) <= (4 if spec.is_integer else 5)
+        assert min(values) >= low and max(values) <= (4 if spec.is_integer else 5)

@@ -161,7 +161,10 @@ def test_an_export_without_parts_says_how_to_get_them(place: Place, exported: Pa
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--device", "local"), "--device local: an export times its parts alone"),
+        (
+            ("--device", "local"),
+            "--device local: an export times the files of --split and --with-preprocessing",
+        ),
         (("--split", "--device", "nowhere"), "nowhere"),
     ],
 )

@@ -95,6 +95,22 @@ def test_the_card_says_how_close_the_graph_is_and_what_both_ways_take(exported: 
     assert f"{card['with_preprocessing']['sha256']}  with-preprocessing.onnx\n" in sums
 
 
+def test_both_graphs_are_timed_in_turns_on_the_device_for_a_picture_of_the_data(
+    exported: Path, place: Place
+) -> None:
+    card = json.loads((exported / "card.json").read_text("utf-8"))
+    found = card["with_preprocessing"]["on_device"]
+    with Image.open(place.data / "images" / "valid03.png") as picture:
+        assert found["extents"] == {"image": [picture.height, picture.width, 3]}
+    assert found["device"] == "local" and found["device_fingerprint"]
+    for name in ("network_ms", "with_preprocessing_ms"):
+        median, low, high = found[name]
+        assert 0 < low <= median <= high
+    readme = (exported / "README.md").read_text("utf-8")
+    assert "| latency with preprocessing in the graph | " in readme
+    assert f"for a picture of {picture.width} x {picture.height} pixels" in readme
+
+
 def test_the_command_runs_and_times_the_graph(exported: Path) -> None:
     assert predict(exported, "--check").returncode == 0
     given = ("--text", TEXT, "--image", "example.png")
