@@ -175,8 +175,8 @@ def _bounds(outcome: Outcome) -> Iterator[str]:
 def _carried_over(named: list[DesignResult]) -> Iterator[str]:
     if any(row.adapted for row in named):
         yield (
-            "Published designs were carried over to these encoders in proportion; the page says "
-            "how, and gives the published figures."
+            "Published designs were adapted to the depth of these encoders; the page says how, and "
+            "lists the published figures."
         )
 
 

@@ -108,15 +108,19 @@ def _of_reference(row: DesignResult, front: Sequence[DesignResult], correct: Cor
     ]
     if sure:
         return (
-            f"{row.label}, outside the search, dominates {len(sure)} of "
-            f"{counted(len(front), 'design')} on the front, {sure[0].label} first: it reads "
-            "less, is no slower and, over the same samples, no less accurate."
+            f"The reference {row.label} dominates {len(sure)} of "
+            f"{counted(len(front), 'design')} on the front ({_first(sure)}): it is no slower and, "
+            "over the same samples, significantly more accurate."
         )
     return (
-        f"{row.label}, outside the search, is by the means no less accurate and no slower than "
-        f"{len(beaten)} of {counted(len(front), 'design')} on the front, {beaten[0].label} first; "
-        "these data do not decide whether it is better."
+        f"The reference {row.label} was measured as at least as accurate and as fast as "
+        f"{len(beaten)} of {counted(len(front), 'design')} on the front ({_first(beaten)}), but "
+        "not significantly better."
     )
+
+
+def _first(rows: Sequence[DesignResult]) -> str:
+    return ", ".join([row.label for row in rows[:3]] + ["..."] * (len(rows) > 3))
 
 
 def _of_training(rows: Sequence[DesignResult]) -> list[str]:
@@ -155,7 +159,7 @@ def _of_use(front: Sequence[DesignResult]) -> list[str]:
     found = []
     for row in front:
         unused = [
-            f"{name}, which shuffled over the samples costs {lost.value:+.1f} points "
+            f"{name}: shuffling it over the samples costs {lost.value:+.1f} points "
             f"({lost.low:+.1f} to {lost.high:+.1f})"
             for name, lost in (row.use.dropped.items() if row.use else ())
             if lost.low is None or lost.low <= 0
@@ -163,7 +167,7 @@ def _of_use(front: Sequence[DesignResult]) -> list[str]:
         if unused and row.use:
             count = "two" if len(row.use.dropped) == 2 else "three"
             found.append(
-                f"{row.label} fuses {count} modalities, and these data do not show that it uses "
+                f"{row.label} fuses {count} modalities, but these data do not show that it uses "
                 f"{'; nor '.join(unused)}."
             )
     return found
@@ -177,9 +181,9 @@ def _of_load(rows: Sequence[DesignResult]) -> list[str]:
     first = "; ".join(f"{row.label}: {row.crowded}" for row in crowded[:3])
     timed = sum(row.latency is not None for row in rows)
     return [
-        f"{len(crowded)} of {counted(timed, 'reading')} of latency may be too high "
-        f"({first}{'; ...' if len(crowded) > 3 else ''}). Their intervals do not cover this. Stop "
-        "other programs, or use fewer workers, before the next study."
+        f"{len(crowded)} of {timed} measured {'latency' if timed == 1 else 'latencies'} may be "
+        f"too high ({first}{'; ...' if len(crowded) > 3 else ''}). Their intervals do not cover "
+        "this. Stop other programs, or use fewer workers, before the next study."
     ]
 
 
@@ -196,7 +200,7 @@ def _of_readings(rows: Sequence[DesignResult]) -> list[str]:
     if not found:
         return []
     return [
-        f"{counted(len(found), 'design')} took another time when read again at the end: "
+        f"{counted(len(found), 'design')} had another latency when timed again at the end: "
         f"{'; '.join(found[:3])}{'; ...' if len(found) > 3 else ''}. The later latency is shown; "
         "the search chose by the first."
     ]
@@ -271,7 +275,7 @@ def _of_order(front: Sequence[DesignResult], correct: CorrectAnswers) -> list[st
             return []
         return [
             f"{open_} of the {len(pairs)} other designs on the front are not significantly "
-            f"less accurate than {top.label}, the most accurate by the means: paired over the same "
+            f"less accurate than {top.label}, the most accurate one: paired over the same "
             f"{known[0].count} samples, at the 5 % level, after Holm's correction."
         ]
     if top.accuracy is None or top.accuracy.low is None:

@@ -98,7 +98,10 @@ def standing(where: Standing) -> str:
 
 
 def verdict(found: Verdict) -> str:
-    """A verdict with its figures: `dominated by trial 4: +3.1 points (+1.2 to +5.0), ...`."""
+    """A verdict with the figures of the other design.
+
+    `dominated by trial 4, which has +3.1 points (+1.2 to +5.0) and is 2.31 times as fast (...)`.
+    """
     said = _verdict(found)
     return said + ("; other seeds of training are not covered" * (found.covers_seeds is False))
 
@@ -115,15 +118,21 @@ def _verdict(found: Verdict) -> str:
         )
     if found.rival is None:
         return f"not decidable: {clean(found.why)}"
-    rival = clean(found.rival.label)
-    figures = [part for part in (_points(found), _times(found.times_faster)) if part]
+    rival = clean(found.rival.label) + _figures(found)
     if found.kind == "dominated":
-        return f"dominated by {rival}: {', '.join(figures)}"
-    said = f"not decidable against {rival}: {'; '.join([*figures, clean(found.why)])}"
+        return f"dominated by {rival}"
+    said = f"not decidable against {rival}; {clean(found.why)}"
     if found.more_samples is not None:
         more = f"{found.more_samples:,} more samples"
         said += f"; {more if found.more_samples > 1 else 'one more sample'} may decide"
     return said
+
+
+def _figures(found: Verdict) -> str:
+    """`, which has +1.3 points (...) and is 1.06 times slower (...)`, as far as it is known."""
+    points, faster = _points(found), _times(found.times_faster)
+    said = [f"has {points}"] * bool(points) + [f"is {faster}"] * bool(faster)
+    return f", which {' and '.join(said)}" if said else ""
 
 
 def _points(found: Verdict) -> str:
@@ -168,7 +177,7 @@ def summary(outcome: Outcome) -> tuple[str, ...]:
     limit = outcome.latency_limit_ms
     within = "" if limit is None else f" within {limit:g} ms"
     said = [
-        f"Most accurate design of the search{within}: {clean(best.label)}, "
+        f"Most accurate design found by the search{within}: {clean(best.label)}, "
         f"{percent(accuracy, ' to ')} % on {shown}, {milliseconds(best.latency, ' to ')} ms."
     ]
     for gain in found.gains:
@@ -281,8 +290,8 @@ def how_to_read(outcome: Outcome) -> tuple[str, ...]:
         said[0] = said[0][:-1] + "; test data have not been looked at."
     if any(_has_bounds(row) for row in rows):
         said.append(
-            "Brackets hold the 95 % interval of one design; which of two is better is claimed by "
-            "paired intervals over the same samples alone."
+            "Brackets are 95 % confidence intervals of single designs. Two designs are compared by "
+            "the paired interval of their difference over the same samples, usually a narrower one."
         )
     settled = unsettled(outcome)
     return (*said, settled) if settled else tuple(said)

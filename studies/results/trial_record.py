@@ -291,7 +291,8 @@ def _training_of(quality: Evaluation) -> TrainingRecord:
 def _timing_of(latency: Evaluation) -> TimingRecord:
     details, folded = latency.details, ""
     if blocks := details.get("folded_blocks"):
-        folded = f"{counted(blocks, 'attention block')} over one key, which cannot attend: folded"
+        over = "over a single key, where attention has no effect: folded"
+        folded = f"{counted(blocks, 'attention block')} {over}"
     return TimingRecord(
         details.get("onnx_sha256", ""),
         details.get("device", ""),

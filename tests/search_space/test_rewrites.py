@@ -327,7 +327,9 @@ def test_a_latency_says_what_was_rewritten_and_which_blocks_cannot_attend(
         "each text at its own length, timed at 6 tokens, their mean",
     ]
     row = reference_row("early", "words", "", TrialResult().with_evaluations(found))
-    assert row.folded == "4 attention blocks over one key, which cannot attend: folded"
+    assert (
+        row.folded == "4 attention blocks over a single key, where attention has no effect: folded"
+    )
     assert found["latency_ms"].value > 0
 
 
@@ -399,7 +401,7 @@ def test_a_study_tells_its_rewrites_and_marks_what_cannot_attend(finished: Place
     said = outcome.conditions["rewrites before timing"]
     assert said.startswith("all: attention over one key folded, padding cut to the longest text")
     folded = {row.name: row.folded for row in outcome.rows}
-    mark = "4 attention blocks over one key, which cannot attend: folded"
+    mark = "4 attention blocks over a single key, where attention has no effect: folded"
     assert folded["early-tiny-vit"] == mark and folded["late-tiny-vit"] == ""
     assert mark in page.render(outcome)
     others = tuple(row for row in outcome.front if not row.folded)

@@ -25,7 +25,7 @@ REWORDED = {
         "other designs on the front are not significantly less accurate than"
     ),
     "by the means: over the same 686 samples the paired 95 % interval holds zero.": (
-        "by the means: paired over the same 686 samples, at the 5 % level, after Holm's correction."
+        "one: paired over the same 686 samples, at the 5 % level, after Holm's correction."
     ),
 }
 """What a report says in other words than version 0.1.0 did; every figure is as it was."""

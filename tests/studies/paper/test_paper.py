@@ -213,7 +213,9 @@ class TestAccuracies:
             "on the front: each of 8 others is significantly slower or less accurate; other seeds "
             "of training are not covered"
         )
-        assert said["intermediate-vit"].startswith("dominated by text-only: +8.0 points (+")
+        assert said["intermediate-vit"].startswith(
+            "dominated by text-only, which has +8.0 points (+"
+        )
         assert said["vision-only-vit"].endswith(
             "; its interval does not lie above the majority class"
         )

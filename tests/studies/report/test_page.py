@@ -44,7 +44,7 @@ def test_every_complete_sample_is_told(parsed: Parsed) -> None:
         "over the latency limit of 24 ms",
         "the link to the device was lost",
         "validation accuracy alone; test data were looked at once, at the end",
-        "which of two is better is claimed by paired intervals",
+        "Two designs are compared by the paired interval of their difference",
         "non-zero 75.5",
         "Timing protocol",
         "The clock of the board was not locked",

@@ -43,7 +43,7 @@ def test_the_sample_is_told_with_figures_and_standings() -> None:
         "Majority class: 52.4 % of validation, 51.7 % of test.",
         "reference point 50.0 % at 24.0 ms",
         "test data were looked at once, at the end",
-        "which of two is better is claimed by paired intervals",
+        "Two designs are compared by the paired interval of their difference",
         "neighbouring pairs overlap: their order is not settled",
         "- The clock of the board was not locked: latencies may drift by some percent.",
     ):

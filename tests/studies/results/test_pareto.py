@@ -137,8 +137,8 @@ def test_a_reference_that_dominates_designs_on_the_front_is_a_caution() -> None:
     alone = [row(0, 70, 4, name="vision-only"), row(0, 60, 4, name="text-only")]
     said = cautions_of(front, {}, alone)
     assert said == (
-        "vision-only, outside the search, is by the means no less accurate and no slower than 1 "
-        "of 3 designs on the front, trial 1 first; these data do not decide whether it is better.",
+        "The reference vision-only was measured as at least as accurate and as fast as 1 of 3 "
+        "designs on the front (trial 1), but not significantly better.",
     )
     unknown = DesignResult(None, "unstable", "", name="text-only", latency=Value(1), reason="hot")
     assert cautions_of(front, {}, [unknown]) == ("The latency of text-only is not stable: hot",)
@@ -159,11 +159,11 @@ def test_that_a_reference_dominates_is_claimed_where_the_same_samples_say_so() -
     first = right * 0
     said = cautions_of(front, {}, [alone], {0: first, 1: right, "text-only": better})
     assert said == (
-        "text-only, outside the search, dominates 1 of 2 designs on the front, trial 1 first: it "
-        "reads less, is no slower and, over the same samples, no less accurate.",
+        "The reference text-only dominates 1 of 2 designs on the front (trial 1): it is no "
+        "slower and, over the same samples, significantly more accurate.",
     )
     (said_of_alike,) = cautions_of(front, {}, [alone], {0: first, 1: right, "text-only": alike})
-    assert "these data do not decide whether it is better" in said_of_alike
+    assert "but not significantly better" in said_of_alike
 
 
 def test_neighbours_on_the_front_are_told_apart_by_the_same_samples_or_not_at_all() -> None:
@@ -190,7 +190,7 @@ def test_latencies_that_were_read_under_load_are_named() -> None:
     busy = "other programs used 1.7 of 2 processors"
     rows = [row(k, accuracy=60 + k, latency=1 + k) for k in range(3)]
     (said,) = [s for s in cautions_of([replace(rows[0], crowded=busy), *rows[1:]], {}) if busy in s]
-    assert said.startswith(f"1 of 3 readings of latency may be too high (trial 0: {busy})")
+    assert said.startswith(f"1 of 3 measured latencies may be too high (trial 0: {busy})")
 
 
 @given(st.data())

@@ -100,7 +100,7 @@ def test_late_fusion_is_known_on_any_encoder_and_beside_a_better_seeded_design()
 def test_accuracy_and_speed_are_two_statements(outcome: Outcome) -> None:
     said = said_of(outcome, summary_of(ROWS, (TEXT,), correct((*ROWS, TEXT))))
     assert said.startswith(
-        "Most accurate design of the search: trial 2, 74.0 (70.0 to 78.0) % on test"
+        "Most accurate design found by the search: trial 2, 74.0 (70.0 to 78.0) % on test"
     )
     assert "Against late-mobilenetv2 (the most accurate seeded design, late fusion): +4.0" in said
     assert "1.50 times as fast" in said and "Holm's correction for 2 tests" in said

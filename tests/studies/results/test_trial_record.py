@@ -57,7 +57,7 @@ STORED = {
     "onnx_sha256": "ab",
     "device": "board",
     "timing": "alone",
-    "folded": "1 attention block over one key, which cannot attend: folded",
+    "folded": "1 attention block over a single key, where attention has no effect: folded",
     "crowded": "other programs used 1.7 of 2 processors",
 }
 

@@ -360,8 +360,8 @@ class TestOfAStudy:
         assert found is not None
         assert (found.kind, found.split, found.rival) == ("dominated", "test", front)
         said = result_text.standing(standings[0])
-        assert said.startswith("dominated by trial 7: +9.9 points (+")
-        assert said.endswith("2.00 times as fast (1.91 to 2.10)")
+        assert said.startswith("dominated by trial 7, which has +9.9 points (+")
+        assert said.endswith(" and is 2.00 times as fast (1.91 to 2.10)")
 
     def test_before_test_is_looked_at_validation_decides(self) -> None:
         late, front = self.rows()
@@ -400,7 +400,8 @@ class TestOfAStudy:
         rival = design("text-only", right(0.77, noise=0.25), 10.0)
         found = verdict(own, [rival], "test")
         said = result_text.verdict(found)
-        assert said.startswith("not decidable against text-only: ")
+        assert said.startswith("not decidable against text-only, which has -0.4 points (")
+        assert " and is 2.00 times as fast (" in said
         assert "more samples may decide" in said
         told = verdict_as_json(found)
         assert told is not None
