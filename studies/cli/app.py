@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -1011,6 +1012,24 @@ def _given(error: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
+def _empty(arguments: Sequence[str]) -> str:
+    """What is wrong with the first argument that is empty, as of a shell variable that is not set.
+
+    It would count as not given, and a command would go on with a default. Empty if there is none.
+    """
+    before = ""
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--") and equals and not value.strip():
+            return f"{flag}: its value is empty; give one, or leave {flag} out"
+        if not argument.strip():
+            if before.startswith("-"):
+                return f"{before}: its value is empty; give one, or leave {before} out"
+            return "an argument is empty; give a value, or leave it out"
+        before = argument
+    return ""
+
+
 def _is_text(argument: str) -> bool:
     """Whether it is UTF-8, as a storage and ONNX Runtime need it for names and paths."""
     try:
@@ -1033,6 +1052,9 @@ def main() -> None:
             words = f"{shown}: this argument is not UTF-8: give or rename it in UTF-8"
             typer.echo(f"fusion-nas: {words}", err=True)
             sys.exit(USAGE)
+    if words := _empty(sys.argv[1:]):
+        typer.echo(f"fusion-nas: {words}", err=True)
+        sys.exit(USAGE)
     try:
         code = app(standalone_mode=False, prog_name="fusion-nas")
     except KeyboardInterrupt:

@@ -86,5 +86,7 @@ def _checked(what: str, value: Any, annotation: Any) -> Any:
     if not all(isinstance(v, takes) and isinstance(v, bool) == (kind is bool) for v in given):
         words = _WORDS.get(kind, "a text") + (", or a list of such" if is_list else "")
         raise UsageError(f"{what} = {value!r}: give {words}")
+    if not all(v.strip() for v in given if isinstance(v, str)):
+        raise UsageError(f"{what} = {value!r}: it is empty; give a text, or leave the key out")
     made = [kind(each) for each in given]
     return made if is_list else made[0]

@@ -133,6 +133,8 @@ class DataOptions:
             check_range("--seconds", self.seconds, 1, MAX_SECONDS)
         if self.source is None or self.built_in is not None:
             return
+        if not self.source.strip():
+            raise UsageError(f"--data {self.source!r}: give a folder, or leave --data out")
         if self.source.startswith(BUILT_IN_PREFIX):
             check_choice("--data", self.source, tuple(BUILT_IN))
         if Path(self.source).expanduser().exists() or self.plugin is not None:
@@ -153,7 +155,7 @@ class DataOptions:
     @property
     def built_in(self) -> BuiltIn | None:
         """The built-in set that the data are; None where they are a folder."""
-        return BUILT_IN.get(self.source or FACES)
+        return BUILT_IN.get(FACES if self.source is None else self.source)
 
     @property
     def plugin(self) -> str | None:

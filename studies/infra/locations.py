@@ -34,8 +34,10 @@ def sqlite_url(storage: str | Path) -> str:
 def store_url(given: str | None) -> str | None:
     """Return the URL of the shared store: what is given, else FUSION_NAS_STORE; None for none.
 
-    A path becomes absolute.
+    A path becomes absolute. Raises StorageError for an empty text.
     """
+    if given is not None and not given.strip():
+        raise StorageError(f"--store {given!r}: give a folder or a URL, or leave it out")
     text = given or os.environ.get("FUSION_NAS_STORE")
     return str(Path(text).expanduser().absolute()) if text and "://" not in text else text or None
 

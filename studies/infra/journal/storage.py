@@ -25,7 +25,7 @@ class Journal(JournalStorage):
         """Open it and read all of it. Raises StorageError and OSError."""
         self.path = path
         self.turn = JournalFileSymlinkLock(f"{path}.turn")
-        self._leases = path.with_name(f"{path.name}.leases")
+        self._leases = Path(f"{path}.leases")
         try:
             super().__init__(JournalFile(path))
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -25,6 +25,9 @@ from evaluators.latency.evaluator import LatencyEvaluator, MeasureError
 from evaluators.quality.evaluator import QualityEvaluator
 from search_space import errors as codes
 from studies.cli import app as cli
+from studies.config.options import DataOptions
+from studies.config.usage import UsageError
+from studies.infra.locations import StorageError, store_url
 
 TINY = ("--data", "data", "--space", "tiny.toml", "--trunks", "frozen", "--threads", "1")
 RUN = ("run", *TINY, "--seeds", "1", "--final-readings", "0")
@@ -494,6 +497,36 @@ def test_a_log_file_on_a_full_disk(command: Command, small_disk: Path) -> None:
 def test_an_argument_that_is_not_utf_8(command: Command, arguments: tuple[str, ...]) -> None:
     said = command(*arguments, os.fsdecode(b"\xffx"))
     one_line(said, codes.USAGE, r"\xffx", "this argument is not UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "--data", ""), "--data: its value is empty; give one, or leave --data out"),
+        (("report", "--storage", " "), "--storage: its value is empty"),
+        (("report", "--name="), "--name: its value is empty"),
+        (("export", ""), "an argument is empty; give a value, or leave it out"),
+    ],
+)
+def test_an_empty_argument_is_not_taken_for_none(
+    command: Command, arguments: tuple[str, ...], said: str
+) -> None:
+    """As of a shell variable that is not set."""
+    one_line(command(*arguments), codes.USAGE, said)
+
+
+@pytest.mark.parametrize("name", ["", ".", "folder"])
+def test_a_journal_that_is_a_folder(command: Command, tmp_path: Path, name: str) -> None:
+    path = f"journal:{tmp_path if name == 'folder' else name}"
+    said = command("run", "--storage", path, "--space", "demo")
+    one_line(said, codes.STORAGE, f"storage {path}: cannot be opened (Is a directory)")
+
+
+def test_empty_texts_of_the_python_interface_are_not_taken_for_none() -> None:
+    with pytest.raises(UsageError, match="--data '': give a folder, or leave --data out"):
+        DataOptions(source="")
+    with pytest.raises(StorageError, match="--store ' ': give a folder or a URL"):
+        store_url(" ")
 
 
 def test_a_home_that_cannot_be_made(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

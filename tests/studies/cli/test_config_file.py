@@ -62,6 +62,7 @@ def test_a_file_gives_flags_and_the_command_line_wins(
         ("trials = true", "trials = True: give a whole number"),
         ("seed-paper = 1", "seed-paper = 1: give true or false"),
         ("data = ['a', 'b']", "data = ['a', 'b']: give a text"),
+        ("data = ''", "data = '': it is empty; give a text, or leave the key out"),
         ("trials = ", "not TOML"),
     ],
 )
