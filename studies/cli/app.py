@@ -171,9 +171,10 @@ def run(
         list[str] | None,
         typer.Option(
             "--objective",
-            help="Further objective, at most two: macro-f1, robustness, robustness-text, -vision, "
-            "-audio, -both, -all, without-text, -vision, -audio, calibration, "
-            "parameters, bytes, memory, energy, or one of a plugin.",
+            help="Further objective, at most two: macro-f1; of multi-label data micro-f1, "
+            "mean-average-precision; of classes that are numbers mae, correlation; "
+            "robustness, robustness-text, -vision, -audio, -both, -all, without-text, -vision, "
+            "-audio, calibration, parameters, bytes, memory, energy, or one of a plugin.",
             rich_help_panel="Objectives",
         ),
     ] = None,

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,22 @@ import optuna
 import pytest
 from PIL import Image
 from tiny import SPLITS, Place, finished_place
+from typer.main import get_command
 
-from search_space.design.genotype import TEXT_POOLINGS, VISION_POOLINGS
+from evaluators.data import BUILT_IN
+from search_space.design.genotype import (
+    IMAGE_TOKENS,
+    PRECISIONS,
+    TEXT_POOLINGS,
+    VISION_POOLINGS,
+)
+from search_space.modality import MODALITIES
 from search_space.operators.definitions import OPERATORS
+from studies.cli.app import app
 from studies.cli.study import show_space
+from studies.config.options import ENGINES, PROTOCOLS, REWRITES, RUNTIMES, TIMINGS, TRUNKS
+from studies.results.objectives import MORE
+from studies.samplers.registry import AUTO, SAMPLERS
 
 
 @pytest.fixture
@@ -33,6 +47,31 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--seed-paper" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flag", "choices"),
+    [
+        ("objectives", [objective.name for objective in MORE]),
+        ("sampler", [AUTO, *SAMPLERS]),
+        ("trunks", TRUNKS),
+        ("protocol", PROTOCOLS),
+        ("rewrites", REWRITES),
+        ("timing", TIMINGS[1:]),
+        ("engine", ENGINES),
+        ("runtime", RUNTIMES),
+        ("precisions", PRECISIONS),
+        ("modalities", MODALITIES),
+        ("image_tokens", map(str, IMAGE_TOKENS)),
+        ("data", BUILT_IN),
+    ],
+)
+def test_the_help_of_run_lists_every_choice(flag: str, choices: Iterable[str]) -> None:
+    """A name may be shortened to its last part: robustness-text, -vision, -audio."""
+    (parameter,) = [p for p in get_command(app).commands["run"].params if p.name == flag]
+    words = {word.rstrip(".:") for word in re.split(r"[\s,;()=]+", parameter.help)}
+    missing = [c for c in choices if c not in words and f"-{c.partition('-')[2]}" not in words]
+    assert not missing
 
 
 def test_run_with_json_prints_one_object_and_nothing_else_to_stdout(finished: Place) -> None:
