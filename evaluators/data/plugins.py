@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from evaluators.data.errors import DataError
 from evaluators.data.samples import SPLITS, Split
@@ -26,7 +26,8 @@ from search_space.plugins import NotUsable, Plugin, Plugins, load_plugins
 
 GROUP = "fusion_nas.datasets"
 CHECK = "fusion_nas.testing.check_data_set says what a plugin must do"
-LABELS = "label.csv"
+LABELS, SETS = "label.csv", "label.jsonl"
+"""Files of rows with one class each, and with any number of classes."""
 FOLDERS = {"image": "images", "sound": "sounds"}
 
 
@@ -36,7 +37,7 @@ class Row:
 
     Attributes:
         id: unique in the data set; also a file's name.
-        label: its class.
+        label: its class; of multi-label data a tuple of its classes, which may be empty.
         split: `train`, `valid` or `test`.
         text: empty where the data set has no texts.
         image: a picture: jpg, png, webp or bmp. Rows may share one.
@@ -44,7 +45,7 @@ class Row:
     """
 
     id: str
-    label: str
+    label: str | tuple[str, ...]
     split: Split
     text: str = ""
     image: Path | None = None
@@ -125,7 +126,7 @@ def folder_of(data_set: PluginDataSet, name: str, place: Path, here: str) -> Pat
         rows = _rows(data_set, files, here)
         said = json.dumps([asdict(row) for row in rows], default=str, sort_keys=True)
         folder = place / hashlib.sha256(said.encode()).hexdigest()[:16] / name
-        if not (folder / LABELS).is_file():
+        if not any((folder / name).is_file() for name in (LABELS, SETS)):
             _write(rows, data_set.modalities, folder)
     return folder
 
@@ -140,7 +141,7 @@ def _rows(data_set: PluginDataSet, files: Path, here: str) -> list[Row]:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{here}: its rows cannot be read ({said}); {CHECK}") from error
     problems = [problem for row in rows for problem in _problems(row, data_set.modalities)]
-    problems = problems or _repeated_ids(rows)
+    problems = problems or _repeated_ids(rows) or _mixed(rows)
     if problems or not rows:
         raise DataError(f"{here}: {problems[0] if problems else 'it has no rows'}; {CHECK}")
     return rows
@@ -156,6 +157,18 @@ def _repeated_ids(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def _mixed(rows: Sequence[Row]) -> list[str]:
+    """Return, in words, that some rows have a class and others a tuple of classes."""
+    several = [isinstance(row.label, tuple) for row in rows]
+    if all(several) or not any(several):
+        return []
+    one, more = rows[several.index(False)], rows[several.index(True)]
+    return [
+        f"the label of row {one.id!r} is a text, that of {more.id!r} a tuple: give all rows one "
+        "class each, or all a tuple of classes"
+    ]
+
+
 def _write(rows: Sequence[Row], modalities: Sequence[Modality], folder: Path) -> None:
     """Write a data folder, all of it or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -167,20 +180,37 @@ def _write(rows: Sequence[Row], modalities: Sequence[Modality], folder: Path) ->
         for path, name in pictures.items():
             if path is not None:
                 _link(path, made / FOLDERS["image"] / name)
-        columns = ["id", "label", "mode"]
+        for row in rows:
+            if row.sound is not None:
+                _link(row.sound, made / FOLDERS["sound"] / row.id)
+        several = any(isinstance(row.label, tuple) for row in rows)
+        columns = ["id", "labels" if several else "label", "mode"]
         columns += ["text"] if "text" in modalities else []
         columns += ["image"] if "vision" in modalities else []
-        with open(made / LABELS, "w", encoding="utf-8", newline="") as file:
-            table = csv.DictWriter(file, columns, extrasaction="ignore")
-            table.writeheader()
-            for row in rows:
-                if row.sound is not None:
-                    _link(row.sound, made / FOLDERS["sound"] / row.id)
-                cells = {"mode": row.split, "image": pictures[row.image]}
-                table.writerow({**asdict(row), **cells})
+        cells = [
+            {
+                **asdict(row),
+                "labels": row.label,
+                "mode": row.split,
+                "image": pictures[row.image],
+            }
+            for row in rows
+        ]
+        _write_cells(cells, columns, made / (SETS if several else LABELS))
         os.replace(made, folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _write_cells(cells: Iterable[dict[str, Any]], columns: Sequence[str], path: Path) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        if path.name == SETS:  # a list of classes, whatever marks their names hold
+            for row in cells:
+                file.write(json.dumps({column: row[column] for column in columns}) + "\n")
+            return
+        table = csv.DictWriter(file, columns, extrasaction="ignore")
+        table.writeheader()
+        table.writerows(cells)
 
 
 def _link(path: Path, name: Path) -> None:
@@ -192,9 +222,11 @@ def _problems(row: object, modalities: Sequence[Modality]) -> list[str]:
     if not isinstance(row, Row):
         return [f"it gives a {type(row).__name__}, not a fusion_nas.datasets.Row"]
     here, found = f"row {row.id!r}", []
-    for name in ("id", "label", "text"):
-        if not isinstance(getattr(row, name), str):
-            found.append(f"{here}: {name} = {getattr(row, name)!r} is not a text")
+    texts = {"id": [row.id], "label": _classes(row), "text": [row.text]}
+    for name, values in texts.items():
+        if not all(isinstance(value, str) for value in values):
+            tuples = " or a tuple of texts" if name == "label" else ""
+            found.append(f"{here}: {name} = {getattr(row, name)!r} is not a text{tuples}")
     if isinstance(row.id, str) and not re.fullmatch(r"[^/\\\0\n]+", row.id):
         found.append(f"{here}: its id cannot be a file's name")
     if row.split not in SPLITS:
@@ -208,6 +240,10 @@ def _problems(row: object, modalities: Sequence[Modality]) -> list[str]:
         elif path is None and modality in modalities:
             found.append(f"{here}: it has no {name}, and the data set declares {modality}")
     return found
+
+
+def _classes(row: Row) -> Sequence[object]:
+    return row.label if isinstance(row.label, tuple) else [row.label]
 
 
 @cache

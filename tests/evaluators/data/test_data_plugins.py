@@ -137,6 +137,12 @@ def good() -> list[Row]:
     [
         (3, "it gives a int, not a fusion_nas.datasets.Row"),
         (Row("x", 1, "train", "t"), "row 'x': label = 1 is not a text"),  # type: ignore[arg-type]
+        (Row("x", ["a"], "train", "t"), "row 'x': label = ['a'] is not a text or a tuple of texts"),  # type: ignore[arg-type]
+        (Row("x", ("a", 1), "train", "t"), "row 'x': label = ('a', 1) is not a text or a tuple"),  # type: ignore[arg-type]
+        (
+            Row("x", ("a",), "train", "t"),
+            "the label of row 'train0' is a text, that of 'x' a tuple",
+        ),
         (Row("../x", "a", "train", "t"), "row '../x': its id cannot be a file's name"),
         (Row("x", "a", "dev", "t"), "row 'x': split 'dev' is none of"),  # type: ignore[arg-type]
         (Row("x", "a", "train", "t", Path("no.png")), "row 'x': image no.png is not there"),
@@ -154,6 +160,17 @@ def test_rows_without_a_declared_modality_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="it has no image, and the data set declares vision"):
         folder_of(Seen(good()), "given", tmp_path, "given")
+
+
+def test_tuples_of_classes_make_multi_label_data(tmp_path: Path) -> None:
+    sets = [("a",), ("b; c", "a"), (), ("b; c",)]
+    rows = [Row(row.id, sets[k % 4], row.split, row.text) for k, row in enumerate(good())]
+    data_set = Given(rows)
+    check_data_set(data_set)
+    folder = folder_of(data_set, "given", tmp_path, "given")
+    found = load(folder, cache=tmp_path / "cache", modalities=("text",))
+    assert found.classes == ("a", "b; c") and found.multi_label
+    assert [sample.labels for sample in found.samples[:4]] == [(0,), (0, 1), (), (1,)]
 
 
 def test_the_checks_accept_a_data_set_that_works(pictures: Any) -> None:
