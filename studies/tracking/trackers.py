@@ -144,8 +144,8 @@ def check_trackers(wanted: Sequence[str]) -> None:
 
 
 def kind_of(wanted: str) -> tuple[str, str]:
-    """Return kind and place of a tracker. Raises UsageError for an unknown kind."""
-    kind, _, where = wanted.partition("=")
-    if kind not in KINDS:
+    """Return kind and place of a tracker. Raises UsageError for an unknown kind or an empty place."""
+    kind, equals, where = wanted.partition("=")
+    if kind not in KINDS or (equals and not where.strip()):
         raise UsageError(f"--track {wanted}: choose tensorboard=DIR, mlflow=URI or wandb=PROJECT")
     return kind, where

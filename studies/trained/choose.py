@@ -67,8 +67,12 @@ def choose(
         knee: Choose the knee.
 
     Raises:
-        UsageError: No complete design meets the limits, or there are fewer than three for a knee.
+        UsageError: A limit is none, no complete design meets the limits, or there are fewer than three for a knee.
     """
+    if latency_ms is not None and not 0 < latency_ms < math.inf:
+        raise UsageError(f"--latency {latency_ms:g}: give milliseconds above 0")
+    if least_accuracy is not None and not 0 <= least_accuracy <= 100:
+        raise UsageError(f"--min-accuracy {least_accuracy:g}: give 0 to 100")
     known = complete(rows)
     if not known:
         raise UsageError("nothing to choose from: the study has no complete trial")

@@ -198,6 +198,8 @@ def test_a_tracker_that_cannot_be_opened_ends_no_study(study: optuna.Study) -> N
 def test_an_unknown_tracker_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(UsageError, match="--track comet: choose tensorboard=DIR, mlflow=URI"):
         check_trackers(["comet"])
+    with pytest.raises(UsageError, match="--track mlflow=: choose tensorboard=DIR, mlflow=URI"):
+        check_trackers(["mlflow="])
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,22 @@ ROWS = [*FRONT, row(4, 69, 3), row(5, 90, 1, state="infeasible")]
 
 
 @pytest.mark.parametrize(
+    ("latency", "accuracy", "said"),
+    [
+        (-1, None, "--latency -1: give milliseconds above 0"),
+        (float("nan"), None, "--latency nan: give milliseconds above 0"),
+        (None, float("nan"), "--min-accuracy nan: give 0 to 100"),
+        (None, 101, "--min-accuracy 101: give 0 to 100"),
+    ],
+)
+def test_a_limit_that_no_design_can_meet_is_refused(
+    latency: float | None, accuracy: float | None, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        choose(ROWS, NOTHING, latency, accuracy)
+
+
+@pytest.mark.parametrize(
     ("latency", "accuracy", "knee", "expected"),
     [
         (None, None, False, 3),
