@@ -144,7 +144,10 @@ def check_trackers(wanted: Sequence[str]) -> None:
 
 
 def kind_of(wanted: str) -> tuple[str, str]:
-    """Return kind and place of a tracker. Raises UsageError for an unknown kind or an empty place."""
+    """Return kind and place of a tracker.
+
+    Raises UsageError for an unknown kind or an empty place.
+    """
     kind, equals, where = wanted.partition("=")
     if kind not in KINDS or (equals and not where.strip()):
         raise UsageError(f"--track {wanted}: choose tensorboard=DIR, mlflow=URI or wandb=PROJECT")

@@ -67,7 +67,8 @@ def choose(
         knee: Choose the knee.
 
     Raises:
-        UsageError: A limit is none, no complete design meets the limits, or there are fewer than three for a knee.
+        UsageError: A limit makes no sense, no complete design meets the limits, or there are fewer
+            than three for a knee.
     """
     if latency_ms is not None and not 0 < latency_ms < math.inf:
         raise UsageError(f"--latency {latency_ms:g}: give milliseconds above 0")
