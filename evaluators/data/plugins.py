@@ -28,6 +28,7 @@ GROUP = "fusion_nas.datasets"
 CHECK = "fusion_nas.testing.check_data_set says what a plugin must do"
 LABELS, SETS = "label.csv", "label.jsonl"
 """Files of rows with one class each, and with any number of classes."""
+UNFINISHED = ".writing-"
 FOLDERS = {"image": "images", "sound": "sounds"}
 
 
@@ -170,9 +171,11 @@ def _mixed(rows: Sequence[Row]) -> list[str]:
 
 
 def _write(rows: Sequence[Row], modalities: Sequence[Modality], folder: Path) -> None:
-    """Write a data folder, all of it or nothing."""
+    """Write a data folder, all of it or nothing; the caller holds the lock."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+    for left in folder.parent.glob(f"{UNFINISHED}*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=UNFINISHED))
     try:
         for name in FOLDERS.values():
             (made / name).mkdir()

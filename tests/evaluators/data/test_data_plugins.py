@@ -1,6 +1,7 @@
 """Data sets of plugins: found by entry points, read and checked as any folder is."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -160,6 +161,14 @@ def test_rows_without_a_declared_modality_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="it has no image, and the data set declares vision"):
         folder_of(Seen(good()), "given", tmp_path, "given")
+
+
+def test_what_a_killed_process_left_is_removed_when_the_folder_is_written(tmp_path: Path) -> None:
+    folder = folder_of(Given(good()), "given", tmp_path, "given")
+    shutil.rmtree(folder)
+    (folder.parent / ".writing-abc" / "images").mkdir(parents=True)
+    assert folder_of(Given(good()), "given", tmp_path, "given") == folder
+    assert [each.name for each in folder.parent.iterdir()] == ["given"]
 
 
 def test_tuples_of_classes_make_multi_label_data(tmp_path: Path) -> None:
