@@ -111,7 +111,7 @@ def _legend(outcome: Outcome) -> Iterator[Mark]:
 
 def _held_against(outcome: Outcome) -> str:
     said = (
-        f"Always naming the most frequent {result_text.most_frequent(outcome)}: "
+        f"Always predicting the most frequent {result_text.most_frequent(outcome)}: "
         f"{result_text.majority(outcome)}."
     )
     if outcome.ceilings:

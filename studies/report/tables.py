@@ -116,7 +116,9 @@ def designs(outcome: Outcome, certain: Mapping[int, float]) -> Table | None:
     used = any(row.use for row in rows)
     if used:
         columns.insert(len(columns) - 2, ("Uses, points of test", "uses", _used))
-    caption = "Accuracy is the share of samples classified rightly, latency that of one inference."
+    caption = (
+        "Accuracy is the share of samples classified correctly, latency that of one inference."
+    )
     if outcome.multi_label:
         caption = (
             "Accuracy is subset accuracy: the share of samples of which every class is right. "
@@ -127,9 +129,10 @@ def designs(outcome: Outcome, certain: Mapping[int, float]) -> Table | None:
         caption += " “Non-zero” leaves out samples of score 0."
     if used:
         caption += (
-            " What a design uses of a modality is its Shapley value: what it adds on the average "
-            "over all orders of coming, an absent one being that of another sample. Without one: "
-            "in its place stands an empty text, a picture of one colour or silence."
+            " What a design uses of a modality is its Shapley value: what it adds on average "
+            "over all orders of adding the modalities; one that is absent is taken from another "
+            "sample. “Without” a modality, an empty text, a picture of one colour or silence takes "
+            "its place."
         )
     if any(row.tail for row in rows):
         caption += (

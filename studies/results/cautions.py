@@ -141,7 +141,7 @@ def _of_training(rows: Sequence[DesignResult]) -> list[str]:
         found.append(
             f"{counted(len(below), 'design')} may be limited by training or precision, not by the "
             f"design: below a linear probe of the same features, or far below fp32. {first}"
-            f"{'; ...' if len(below) > 3 else ''}."
+            f"{f'; and {len(below) - 3} more' if len(below) > 3 else ''}."
         )
     shortened = [row for row in rows if row.shortened]
     if shortened:

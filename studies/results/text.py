@@ -281,13 +281,13 @@ def how_to_read(outcome: Outcome) -> tuple[str, ...]:
     """What every reader must know before reading a figure of this outcome."""
     rows = (*outcome.rows, *outcome.references)
     chosen = "cross-validated" if outcome.cv else "validation"
-    said = [f"The search chose by {chosen} accuracy alone."]
+    said = [f"Accuracy in the search is {chosen} accuracy."]
     if outcome.grid is not None:
         said = ["The designs are a fixed list: none was chosen by its accuracy."]
     if any(row.test_accuracy for row in rows):
-        said[0] = said[0][:-1] + "; test data were looked at once, at the end."
+        said[0] = said[0][:-1] + "; test was evaluated once, at the end."
     else:
-        said[0] = said[0][:-1] + "; test data have not been looked at."
+        said[0] = said[0][:-1] + "; test has not been evaluated."
     if any(_has_bounds(row) for row in rows):
         said.append(
             "Brackets are 95 % confidence intervals of single designs. Two designs are compared by "
@@ -317,7 +317,7 @@ def unsettled(outcome: Outcome) -> str:
     which = f"{close} of {counted(len(pairs), 'neighbouring pair')}"
     if by_pairs:
         return (
-            f"On the front, accuracy differs by an amount that is not significant in {which}: "
+            f"On the front, the difference in accuracy is not significant in {which}: "
             "their order is not settled."
         )
     return f"On the front, the accuracy intervals of {which} overlap: their order is not settled."
@@ -364,7 +364,7 @@ def reference_point(outcome: Outcome) -> str:
 
 def volume_unit(outcome: Outcome) -> str:
     """What a hypervolume of these objectives is counted in."""
-    return " x ".join(["percent-points", "ms", *(each.name for each in outcome.goals.more)])
+    return " x ".join(["percentage points", "ms", *(each.name for each in outcome.goals.more)])
 
 
 def further(row: DesignResult, outcome: Outcome) -> str:

@@ -193,7 +193,7 @@ def run_to_end(
                 fine_tune(context, study, reporter)
         finally:
             workers.close()
-        reporter.line("looking at the test split, once")
+        reporter.line("evaluating the test split, once")
         with NamedLock(context.home / "workers" / "finish.lock"):  # workers may end together
             finish(context, study, reporter.step)
             note_latency_models(context, study, earlier)

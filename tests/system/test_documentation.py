@@ -84,6 +84,20 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     assert local and all((ROOT / link).exists() for link in local)
 
 
+def test_every_picture_of_the_documents_is_there_and_shown() -> None:
+    shown = set()
+    for page in PAGES:
+        for link in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text("utf-8")):
+            shown.add((page.parent / link).resolve())
+    assert shown == {file for file in (DOCS / "images").rglob("*") if file.is_file()}
+
+
+def test_every_page_of_the_documents_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text("utf-8")
+    for page in PAGES[1:]:
+        assert f": {page.relative_to(DOCS)}\n" in navigation, page
+
+
 def test_the_documentation_builds_strictly(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

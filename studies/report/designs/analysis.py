@@ -42,9 +42,7 @@ def close_to_front(outcome: Outcome, certain: Mapping[int, float]) -> Table | No
         ("Latency, ms", "number"),
         ("In words", "words"),
     ]
-    caption = (
-        f"Complete designs off the front, the {len(rows)} that are most probably not dominated."
-    )
+    caption = f"Complete designs off the front: the {len(rows)} most probably not dominated."
     return Table("Close to the front", caption, "Design", columns, [Group("", rows)])
 
 
@@ -67,7 +65,7 @@ def misses(outcome: Outcome) -> Table | None:
     if not groups:
         return None
     columns = [("Why", "said"), ("Latency, ms", "number"), ("In words", "words")]
-    caption = "Trials that are on no front."
+    caption = "Trials that are not complete, and so cannot be on the front."
     if limit is not None:
         caption += f" Those nearest to the latency limit of {limit:g} ms come first."
     return Table("Trials that are not complete", caption, "Trial", columns, groups)
@@ -144,7 +142,7 @@ def _choices(
     if not groups:
         return None
     caption = (
-        "Mean accuracy of the complete designs with a choice less that of all others, and the "
+        "Mean accuracy of the complete designs with a choice minus that of all others, and the "
         "ratio of their geometric mean latencies, with 95 % intervals (Welch). Not adjusted for "
         "other decisions or for the number of comparisons; the sampler prefers good designs."
     )

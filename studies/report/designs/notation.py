@@ -16,8 +16,8 @@ OPERATOR_WORDS: dict[Operator, str] = {
     "tensor": "outer product of all features",
     "low-rank-tensor": "outer product under weights of rank 4",
     "bilinear": "sums of 5 products of linear maps (MFB)",
-    "cross-attention": "text tokens query the picture's",
-    "cross-attention-vision": "the picture's tokens query the text's",
+    "cross-attention": "text tokens attend to the picture's",
+    "cross-attention-vision": "the picture's tokens attend to the text's",
     "cross-attention-both": "both cross-attentions side by side",
     "single-sequence": "all tokens in one sequence through one encoder layer",
     "prefix": "4 tokens made of the picture stand before the text's",
@@ -26,13 +26,13 @@ OPERATOR_WORDS: dict[Operator, str] = {
     "film": "the second's features scaled and shifted by linear maps of the first (FiLM)",
     "gated-multimodal-unit": "a learned mixture of tanh of linear maps (GMU)",
     "tensor-fusion": "outer product of all features and the constant 1",
-    "non-local": "text tokens query the picture's by one head without scale (non-local block)",
+    "non-local": "text tokens attend to the picture's by one head without scale (non-local block)",
 }
 _PRECISIONS = {
     "fp32": "32-bit floating point",
     "fp16": "16-bit floating point",
     "int8": "8-bit integers, scales from calibration data",
-    "int8-dynamic": "8-bit integer weights, activations quantised as they come",
+    "int8-dynamic": "8-bit integer weights, activations quantised at run time",
 }
 
 

@@ -84,7 +84,7 @@ def test_workers_of_one_command_share_its_total(desk: Desk) -> None:
     assert len({trial.user_attrs["worker"] for trial in found}) == 2
     outcome = json.loads(done.stdout)
     assert len(outcome["trials"]) == 6 and outcome["front"]
-    assert done.stderr.count("looking at the test split") == 1
+    assert done.stderr.count("evaluating the test split") == 1
     keys = [evaluation["key"] for evaluation in desk.place.kept()]
     assert len(keys) == len(set(keys))
 

@@ -42,7 +42,7 @@ def test_the_sample_is_told_with_figures_and_standings() -> None:
         "text-only 74.5 (68.9-80.1) 73.5 6.40 576 k",
         "Majority class: 52.4 % of validation, 51.7 % of test.",
         "reference point 50.0 % at 24.0 ms",
-        "test data were looked at once, at the end",
+        "test was evaluated once, at the end",
         "Two designs are compared by the paired interval of their difference",
         "neighbouring pairs overlap: their order is not settled",
         "- The clock of the board was not locked: latencies may drift by some percent.",

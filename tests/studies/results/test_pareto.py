@@ -181,7 +181,7 @@ def test_neighbours_on_the_front_are_told_apart_by_the_same_samples_or_not_at_al
     )
     outcome = replace(sample(), front=tuple(front), neighbours=(close, apart))
     assert unsettled(outcome) == (
-        "On the front, accuracy differs by an amount that is not significant in 1 of 2 "
+        "On the front, the difference in accuracy is not significant in 1 of 2 "
         "neighbouring pairs: their order is not settled."
     )
 
