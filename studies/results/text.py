@@ -402,7 +402,7 @@ def _share(value: Value) -> str:
 
 
 def majority_row(outcome: Outcome) -> DesignResult:
-    """What always naming the most frequent class reaches, as a row beside the references."""
+    """What always predicting the most frequent class reaches, as a row beside the references."""
     (valid, test), answer = outcome.majority, most_frequent(outcome)
     return DesignResult(
         None,

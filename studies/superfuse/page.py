@@ -50,7 +50,7 @@ def _legend(outcome: Superfused) -> Iterator[Mark]:
     for fusion, (shape, colour) in plots.MARKS.items():
         if fusion in there:
             yield Mark(shape, colour, fusion)
-    yield Mark("line", "ink", "always naming the most frequent class")
+    yield Mark("line", "ink", "always predicting the most frequent class")
 
 
 def _size_table(outcome: Superfused, task: TaskFacts) -> Table:

@@ -76,7 +76,7 @@ def _found(outcome: Superfused, task: TaskFacts, size: int) -> Iterator[str]:
     yield f"Clean: {clean}; the most frequent class {task.majority_percent:.1f} %."
     if "product" in held:
         apart = (
-            f"less {name} {points(difference(held['product'], cell, lambda c: c.test))}"
+            f"minus {name} {points(difference(held['product'], cell, lambda c: c.test))}"
             for name, cell in held.items()
             if name != "product"
         )
@@ -89,18 +89,19 @@ def _found(outcome: Superfused, task: TaskFacts, size: int) -> Iterator[str]:
     yield f"{100 * REFERENCE_FACTOR:.0f} % noise on text takes {falls}."
     for claim in CLAIMS:
         if claim.fusion in held:
-            yield f"Source: {claim.words}. Here, {_beside(claim, held)}."
+            yield f"The source reports: {claim.words}. Here: {_beside(claim, held)}."
     if outcome.drawn:
         turned = 100 * atan(REFERENCE_FACTOR) / pi
         yield (
-            f"Such noise turns the sign of {number(turned)} % of the dot products of drawn pairs: "
-            "so much a network loses that computes them without fault. The source has product fall "
-            "from about 75 % to about 55 %, which noise of that size cannot do to drawn pairs."
+            f"Such noise changes the sign of {number(turned)} % of the dot products of drawn "
+            "pairs, so a network that computes them exactly loses as much. In the source product "
+            "falls from about 75 % to about 55 %, which noise of that size cannot do to drawn "
+            "pairs."
         )
     idle = [name for name, c in held.items() if (mean(c.test).low or 0.0) <= task.majority_percent]
     if idle:
         yield (
-            "Not shown to beat the most frequent class, so with nothing to lose to noise: "
+            "Not significantly above the most frequent class, so noise has nothing to take from: "
             f"{', '.join(idle)}."
         )
 
@@ -111,9 +112,9 @@ def _beside(claim: Claim, held: Mapping[Fusion, Cell]) -> str:
         if other == claim.fusion:
             continue
         value = difference(held[claim.fusion], cell, claim.figure)
-        as_there = "as there" if claim.sign * value.value > 0 else "not as there"
+        as_there = "as reported" if claim.sign * value.value > 0 else "not as reported"
         parts.append(
-            f"beside {other} {points(value, claim.unit)}, "
+            f"against {other} {points(value, claim.unit)}, "
             + (as_there if decided(value) else "not decided")
         )
     return "; ".join(parts)
