@@ -14,6 +14,8 @@ from studies.results.outcome import DesignResult, Outcome, Value
 from studies.results.text import clean
 
 LOG_RATIO = 20
+MOST_LABELLED = 6
+"""Designs of the front without a name that are labelled: the most accurate ones."""
 
 
 def front(outcome: Outcome) -> Plot | None:
@@ -89,6 +91,8 @@ def front(outcome: Outcome) -> Plot | None:
     named = seeded if outcome.grid is None else [row for row in on_front if row.name]
     labels += [_label(row, "var(--seeded)") for row in named]
     labels += [_label(row, "var(--reference)") for row in references]
+    found = [row for row in on_front if not row.name]
+    labels += [_label(row, "var(--front)") for row in found[-MOST_LABELLED:]]
     summary = (
         f"{len(trials)} complete trials, {len(on_front)} of them on the front, by {chosen} "
         f"accuracy and latency. The tables have every figure."

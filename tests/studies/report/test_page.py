@@ -200,6 +200,8 @@ def test_page_opens_without_network_and_labels_are_legible(
     assert marks
     written = {label[0] for label in labels}
     assert {*SEEDED, "text-only", "majority class 52.4 %", "limit 24 ms"} <= written
+    found = [row.label for row in sample().front if not row.name]
+    assert found and written.issuperset(found[-front_plot.MOST_LABELLED :])
     close = [(a[0], b[0]) for k, a in enumerate(labels) for b in labels[:k] if overlaps(a, b)]
     assert close == []
     hidden = {label[0] for label in labels for mark in marks if overlaps(label, mark)}
