@@ -52,17 +52,35 @@ class DaskWorkers:
         self._received, self._arrival = 0, threading.Condition()
         self._topic = f"fusion-nas-{uuid.uuid4().hex}"
         client.subscribe_topic(self._topic, self._report)
-        task, resources = _Task(work, self._topic), _resources(client)
-        self._futures = [
-            client.submit(
-                task, key=f"fusion-nas-worker-{number}-{self._topic}", resources=resources
-            )
-            for number in range(1, 1 + count)
-        ]
+        self._task, self._resources = _Task(work, self._topic), _resources(client)
+        self._lives = [0] * count
+        self._finished, self._finished_before = 0, [-1] * count
+        self._futures = [self._submit(number) for number in range(count)]
+
+    def _submit(self, number: int) -> Any:
+        self._lives[number] += 1
+        self._finished_before[number] = self._finished
+        key = f"fusion-nas-worker-{number + 1}-{self._lives[number]}-{self._topic}"
+        return self._client.submit(self._task, key=key, resources=self._resources)
+
+    def start_lost_again(self) -> None:
+        """Submit the tasks again that Dask gave up because their processes were killed.
+
+        Dask starts such a task again three times. After that it is submitted again as long as a
+        trial was finished since it was submitted last.
+        """
+        for number, future in enumerate(self._futures):
+            progress = self._finished > self._finished_before[number]
+            if future.status == "error" and progress and _was_killed(future.exception()):
+                self._reporter.line(
+                    f"worker {number + 1} of the cluster was killed several times: started again"
+                )
+                self._futures[number] = self._submit(number)
 
     def _report(self, event: tuple[float, Any]) -> None:
         kind, *report = event[1]
         if kind == "trial":
+            self._finished += 1
             self._reporter.trial(*report)
         else:
             self._reporter.line(*report)
@@ -75,7 +93,10 @@ class DaskWorkers:
 
         Raises WorkerError where all failed.
         """
-        while not all(future.done() for future in self._futures):
+        while True:
+            self.start_lost_again()
+            if all(future.done() for future in self._futures):
+                break
             meanwhile()
             time.sleep(LOOK_EVERY_S)
         sent, failures = 0, []
@@ -107,6 +128,13 @@ class DaskWorkers:
         keys = {future.key for future in self._futures}
         at_work = self._client.run(_executing)
         return any(keys & set(executing) for executing in at_work.values())
+
+
+def _was_killed(error: BaseException | None) -> bool:
+    """Whether Dask gave up a task because the process that ran it ended again and again."""
+    from distributed import KilledWorker
+
+    return isinstance(error, KilledWorker)
 
 
 class _Task:

@@ -62,6 +62,9 @@ for _name in BaseStorage.__dict__:
     if not _name.startswith("_"):
         setattr(_WholeSteps, _name, _whole(getattr(RDBStorage, _name)))
         setattr(_WholeJournal, _name, _whole(getattr(Journal, _name)))
+for _name in ("_get_trials", "_create_new_trial", "_set_trial_param"):
+    # Optuna's cache of a database calls these, and none of the public methods they stand behind.
+    setattr(_WholeSteps, _name, _whole(getattr(RDBStorage, _name)))
 
 
 def open_storage(url: str) -> BaseStorage:

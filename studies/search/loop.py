@@ -20,6 +20,7 @@ from studies.infra.optuna_private import (
     trial_of,
     turn_of_all_homes,
 )
+from studies.infra.patience import patiently
 from studies.infra.workers import RELEASED, Workers
 from studies.report.progress import Reporter
 from studies.results.objectives import Goals
@@ -328,7 +329,8 @@ class Search:
         The sampler is asked before: what follows writes choices, and must not take long.
         """
         _ = trial.relative_params
-        record_heartbeat(self._study, trial)  # before the name: see `_in_other_hands`
+        # Before the name: see `_in_other_hands`.
+        patiently(partial(record_heartbeat, self._study, trial))
         return replace_attribute(self._study, trial, WORKER, None, self._workers.name)
 
     def _decide(self, trial: optuna.Trial) -> None:
@@ -375,7 +377,7 @@ class Search:
         and where no design is left for it, or where another worker was first."""
         known_worker = frozen.user_attrs.get(WORKER)
         own = self._workers.name
-        record_heartbeat(self._study, frozen)
+        patiently(partial(record_heartbeat, self._study, frozen))
         if not replace_attribute(self._study, frozen, WORKER, known_worker, own):
             return None
         self._study.sampler = self._sampler(frozen.number)

@@ -356,7 +356,13 @@ class TrialRunner:
         TrialRecord(result=replace(result, seconds=self._seconds)).store(trial)
         for name, value in result.columns(state or TrialState.COMPLETE).items():
             trial.set_user_attr(name, value)
-        self.study.tell(trial, values, state=state)
+        try:
+            self.study.tell(trial, values, state=state)
+        except ValueError:
+            # Suspended since the check above: another worker took the trial over and told it.
+            if not self.study.get_trials(deepcopy=False)[trial.number].state.is_finished():
+                raise
+            raise LeaseLost from None
 
     def _over_limit(self, trial: optuna.Trial, latency: Evaluation) -> str:
         if self._limit is None:

@@ -23,6 +23,8 @@ from optuna.trial import FrozenTrial, TrialState
 from tiny import Bench
 
 from studies.infra import leases, workers
+from studies.infra.dask_workers import DaskWorkers, cluster
+from studies.report.progress import Reporter
 from studies.results.trial_record import TrialRecord
 from studies.search import loop
 
@@ -91,11 +93,21 @@ class Storm:
         return {**asdict(self), "faults": self.faults}
 
 
-def storm(folder: Path, url: str, events: Sequence[str], seed: int = 0) -> Storm:
-    """Drive a study with three workers through events: `kill`, `stop` and `move`, in random order.
+def storm(
+    folder: Path,
+    url: str,
+    events: Sequence[str],
+    seed: int = 0,
+    count: int = WORKERS,
+    seeds: int = SEEDS,
+    every_s: float | None = None,
+) -> Storm:
+    """Drive a study with workers through events: `kill`, `stop` and `move`, in random order.
+
+    `count` workers try `seeds` seeded designs. Events are `every_s` apart, by default at random.
 
     A worker that is killed is replaced; one that moves is replaced by one of another host name,
-    with another home. Stopped ones are continued after one and a half leases. At the end three
+    with another home. Stopped ones are continued after one and a half leases. At the end as many
     workers drive the study to a total of 20 more trials.
     """
     rng = random.Random(seed)
@@ -104,11 +116,12 @@ def storm(folder: Path, url: str, events: Sequence[str], seed: int = 0) -> Storm
     log = folder / "workers.log"
     folder.mkdir()
     _trials(folder / "home", url)  # makes the storage
-    moves, running = 0, [_fork(folder / "home", url, log, "", ENDLESS) for _ in range(WORKERS)]
+    fork = partial(_fork, seeds=seeds)
+    moves, running = 0, [fork(folder / "home", url, log, "", ENDLESS) for _ in range(count)]
     stopped: dict[int, float] = {}
     for event in given:
-        time.sleep(rng.uniform(0.2, 2 * AFTER_S - 0.2))
-        _let_go_on(stopped, at_least_one=len(stopped) == WORKERS)
+        time.sleep(every_s or rng.uniform(0.2, 2 * AFTER_S - 0.2))
+        _let_go_on(stopped, at_least_one=len(stopped) == count)
         worker = rng.choice([each for each in running if each not in stopped])
         if event == "stop":
             os.kill(worker, signal.SIGSTOP)
@@ -119,7 +132,7 @@ def storm(folder: Path, url: str, events: Sequence[str], seed: int = 0) -> Storm
         if event == "move":
             moves += 1
             home, host = folder / f"home-{moves}", f"host-{moves}"
-        running[running.index(worker)] = _fork(home, url, log, host, ENDLESS)
+        running[running.index(worker)] = fork(home, url, log, host, ENDLESS)
     while stopped:
         _let_go_on(stopped, at_least_one=True)
     time.sleep(1.0)  # who went on finds that its trial was taken over
@@ -127,10 +140,97 @@ def storm(folder: Path, url: str, events: Sequence[str], seed: int = 0) -> Storm
         _end(worker)
     trials, _ = _trials(folder / "home", url)
     begun = sum(trial.state is not TrialState.FAIL for trial in trials)
-    last = [_fork(folder / "home", url, log, "", begun + 20) for _ in range(WORKERS)]
+    last = [fork(folder / "home", url, log, "", begun + 20) for _ in range(count)]
     codes = _joined(last)
     counts = Counter(given)
-    return _found(folder, url, counts, log.read_text(errors="replace"), codes)
+    return _found(folder, url, counts, log.read_text(errors="replace"), codes, seeds)
+
+
+def storm_on_dask(
+    folder: Path,
+    url: str,
+    kills: int,
+    seed: int = 0,
+    count: int = WORKERS,
+    seeds: int = SEEDS,
+    every_s: float = AFTER_S,
+) -> Storm:
+    """Drive a study on a Dask cluster of this machine, whose processes are killed.
+
+    Each `every_s` the process of one Dask worker is killed that has had a trial in hand, if there
+    is one; Dask starts it again. A process that is killed while it starts is left out: Dask may not
+    start another one. At the end the workers drive the study to a total of 20 more trials.
+    """
+    import psutil
+
+    rng, log = random.Random(seed), folder / "workers.log"
+    folder.mkdir()
+    log.touch()
+    _trials(folder / "home", url)
+    reporter, killed = _Logged(log), 0
+    with cluster(None, count, reporter) as client:
+        submit = partial(DaskWorkers, client, count=count, reporter=reporter)
+        work = partial(_dask_work, folder / "home", url, seeds, log)
+        endless = submit(partial(work, ENDLESS))
+        while killed < kills:
+            time.sleep(every_s)
+            endless.start_lost_again()
+            alive = [
+                each for each in psutil.Process().children() if _at_work(log, each.pid).exists()
+            ]
+            if alive:
+                process = rng.choice(alive)
+                _at_work(log, process.pid).unlink()
+                process.kill()
+                killed += 1
+        endless.stop()
+        trials, _ = _trials(folder / "home", url)
+        begun = sum(trial.state is not TrialState.FAIL for trial in trials)
+        submit(partial(work, begun + 20)).join()
+    counts = Counter({"kill": killed})
+    return _found(folder, url, counts, log.read_text(errors="replace"), [], seeds)
+
+
+class _Marked:
+    """A reporter that makes a file once a trial is in hand."""
+
+    def __init__(self, reporter: Reporter, file: Path) -> None:
+        self._reporter, self._file = reporter, file
+        self.trial, self.line = reporter.trial, reporter.line
+
+    def step(self, what: str, done: int, total: int) -> None:
+        if not self._file.exists():
+            self._file.touch()
+        self._reporter.step(what, done, total)
+
+
+def _at_work(log: Path, process: int) -> Path:
+    return log.with_name(f"at-work-{process}")
+
+
+class _Logged:
+    """A reporter that writes lines to a file."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+
+    def trial(self, done: int, total: int, text: str) -> None: ...
+
+    def step(self, what: str, done: int, total: int) -> None: ...
+
+    def line(self, text: str) -> None:
+        with self._log.open("a") as file:
+            file.write(f"{text}\n")
+
+
+def _dask_work(home: Path, url: str, seeds: int, log: Path, total: int, reporter: Reporter) -> None:
+    """One task of a Dask worker."""
+    try:
+        _work(home, url, total, seeds, _Marked(reporter, _at_work(log, os.getpid())))
+    except Exception:
+        with log.open("a") as file:
+            traceback.print_exc(file=file)
+        raise
 
 
 def _let_go_on(stopped: dict[int, float], at_least_one: bool) -> None:
@@ -143,8 +243,10 @@ def _let_go_on(stopped: dict[int, float], at_least_one: bool) -> None:
             del stopped[worker]
 
 
-def _found(folder: Path, url: str, counts: Counter[str], log: str, codes: list[int]) -> Storm:
-    trials, seeds = _trials(folder / "home", url)
+def _found(
+    folder: Path, url: str, counts: Counter[str], log: str, codes: list[int], count: int
+) -> Storm:
+    trials, seeds = _trials(folder / "home", url, count)
     done = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     names = Counter(name for t in done if (name := TrialRecord.of(t).name))
     return Storm(
@@ -164,23 +266,23 @@ def _found(folder: Path, url: str, counts: Counter[str], log: str, codes: list[i
     )
 
 
-def _trials(home: Path, url: str) -> tuple[list[FrozenTrial], list[str]]:
+def _trials(home: Path, url: str, seeds: int = SEEDS) -> tuple[list[FrozenTrial], list[str]]:
     """All trials, and the names of the seeded designs; no connection stays open for a fork."""
     bench = Bench(home, url)
-    found = bench.trials, [seed.name for seed in seeds_of(bench)]
+    found = bench.trials, [seed.name for seed in seeds_of(bench, seeds)]
     bench.workers.close()
     bench.storage.remove_session()
     bench.storage.engine.dispose()
     return found
 
 
-def seeds_of(bench: Bench) -> list[Seeded]:
+def seeds_of(bench: Bench, seeds: int = SEEDS) -> list[Seeded]:
     """The same designs in every worker."""
     rng = random.Random(1)
-    return [Seeded(f"seed {k}", bench.space.sample(rng)) for k in range(SEEDS)]
+    return [Seeded(f"seed {k}", bench.space.sample(rng)) for k in range(seeds)]
 
 
-def _fork(home: Path, url: str, log: Path, host: str, total: int) -> int:
+def _fork(home: Path, url: str, log: Path, host: str, total: int, seeds: int) -> int:
     worker = os.fork()
     if worker:
         return worker
@@ -189,7 +291,7 @@ def _fork(home: Path, url: str, log: Path, host: str, total: int) -> int:
         sys.stderr = sys.stdout = open(log, "a", buffering=1)  # noqa: SIM115
         if host:
             rename_host(host)
-        _work(home, url, total)
+        _work(home, url, total, seeds)
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -204,13 +306,17 @@ def rename_host(name: str) -> None:
     socket.sethostname(name)
 
 
-def _work(home: Path, url: str, total: int) -> None:
+def _work(home: Path, url: str, total: int, seeds: int, reporter: Reporter | None = None) -> None:
     leases.LEASE_S = workers.LEASE_S = loop.LEASE_S = LEASE_S
     beating = partial(leases.leased, every_s=BEAT_S)
     workers.Workers.leased = staticmethod(beating)  # type: ignore[assignment]
     loop.LOOK_EVERY_S = 0.2
     loop.ASKING_AT_MOST = timedelta(seconds=LEASE_S)
     bench = Bench(home, url)
+    if reporter is not None:
+        told: Any = reporter
+        bench.told = told
+        bench.search = bench.new_search(bench.workers)
     slow = bench.quality.percent
 
     def percent(genotype: Any) -> float:
@@ -218,7 +324,7 @@ def _work(home: Path, url: str, total: int) -> None:
         return slow(genotype)
 
     bench.quality.percent = percent
-    bench.search.seed(seeds_of(bench))
+    bench.search.seed(seeds_of(bench, seeds))
     bench.search.run(total)
     bench.workers.close()
 

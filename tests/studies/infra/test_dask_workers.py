@@ -92,6 +92,33 @@ def test_a_task_whose_process_is_killed_is_started_again(
     assert (tmp_path / "died").exists()
 
 
+def finish_a_trial_and_die(folder: Path, reporter: Reporter) -> None:
+    if not (folder / "second").exists():
+        (folder / ("second" if (folder / "first").exists() else "first")).touch()
+        reporter.trial(1, 2, "trial 0")
+        time.sleep(0.5)  # the report is on its way
+        os.kill(os.getpid(), signal.SIGKILL)
+    reporter.line("third life")
+
+
+def die_always(reporter: Reporter) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_task_that_dask_gave_up_is_started_again_while_trials_finish(
+    client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    monkeypatch.setattr(client.cluster.scheduler, "allowed_failures", 0)
+    DaskWorkers(client, partial(finish_a_trial_and_die, tmp_path), 1, told).join()
+    assert sum("was killed several times: started again" in line for line in told.lines) == 2
+    assert told.lines[-1] == "third life"
+    client.wait_for_workers(2)
+    with pytest.raises(WorkerError, match="no worker of the Dask cluster came to the end"):
+        DaskWorkers(client, die_always, 1, told).join()
+    client.wait_for_workers(2)
+
+
 def test_workers_that_are_stopped_leave_their_trials(
     client: distributed.Client, tmp_path: Path
 ) -> None:

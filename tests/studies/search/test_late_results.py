@@ -34,6 +34,23 @@ def test_a_result_that_comes_after_another_worker_has_told_one_is_dropped(bench:
     assert any("trial 0 was taken over by another worker" in line for line in bench.told.lines)
 
 
+def test_a_result_is_dropped_where_another_worker_tells_just_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = bench.study.tell
+
+    def late(trial: optuna.Trial, *given: object, **named: object) -> object:
+        if trial.number == 0:
+            tell(trial, [12.5, 3.5])
+        return tell(trial, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench.study, "tell", late)
+    bench.search.run(2)
+    first, second = bench.trials
+    assert first.values == [12.5, 3.5] and second.state.is_finished()
+    assert any("trial 0 was taken over by another worker" in line for line in bench.told.lines)
+
+
 def test_a_result_that_could_not_be_written_is_written_by_the_next_run_and_made_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
