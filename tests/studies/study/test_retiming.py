@@ -204,7 +204,7 @@ def test_a_design_that_was_read_too_fast_leaves_the_front(place: Place, tmp_path
     assert fastest.number not in {each.number for each in outcome.front[:-1]}
     [retimed] = [each for each in outcome.rows if each.number == fastest.number]
     assert retimed.latency == Value(1e4, 1e4, 1e4)
-    assert any("took another time when read again" in said for said in outcome.cautions)
+    assert any("had another latency when timed again" in said for said in outcome.cautions)
     study.set_user_attr("subject", {**study.user_attrs["subject"], "latency_limit_ms": 100.0})
     [over] = [each for each in outcome_of(study).rows if each.number == fastest.number]
     assert over.state == "infeasible"
