@@ -15,11 +15,12 @@ import numpy as np
 import onnx
 from onnx import NodeProto, ValueInfoProto, helper, shape_inference
 
-from device_agent.wire.request import DTYPES
 from evaluators.onnx.passes.graph import Graph, read_by, rename
 from search_space.errors import USAGE, FusionNasError
 from search_space.modality import CALLED, Modality
 
+CUT_TYPES = ("int64", "int32", "float32", "float16")
+"""Elements of tensors that a graph is cut at: never quantised ones, which not all runtimes take."""
 VIEWS = (
     "Cast",
     "DequantizeLinear",
@@ -140,7 +141,7 @@ def split(model: onnx.ModelProto, inputs: Mapping[Modality, Sequence[str]]) -> S
         if wanted.get(MASK) == modality:
             ends[MASK] = f"{CALLED[modality]}_mask"
         for name, new in ends.items():
-            known = name in types and types[name][0] in DTYPES
+            known = name in types and types[name][0] in CUT_TYPES
             if not known or (name in graph.inputs and name != MASK):
                 raise NotSplit(
                     f"{name}, which the fusion reads of {modality}, cannot be the input of a graph"
@@ -213,7 +214,7 @@ def _gathered(
             if len(names) > 1
             and one not in graph.inputs
             and one in types
-            and types[one][0] in DTYPES  # what devices take: it is the input of a graph
+            and types[one][0] in CUT_TYPES
         }
         best = max(saved, key=lambda one: saved[one], default=None)
         if best is None or saved[best] <= 0:
