@@ -157,8 +157,8 @@ def storm_on_dask(
 ) -> Storm:
     """Drive a study on a Dask cluster of this machine, whose processes are killed.
 
-    Each `every_s` the process of one Dask worker is killed that has had a trial in hand, if there
-    is one; Dask starts it again. A process that is killed while it starts is left out: Dask may not
+    Each `every_s` the process of one Dask worker is killed that has begun a trial, if there is
+    one; Dask starts it again. A process that is killed while it starts is left out: Dask may not
     start another one. At the end the workers drive the study to a total of 20 more trials.
     """
     import psutil
@@ -192,7 +192,7 @@ def storm_on_dask(
 
 
 class _Marked:
-    """A reporter that makes a file once a trial is in hand."""
+    """A reporter that makes a file once a trial has begun."""
 
     def __init__(self, reporter: Reporter, file: Path) -> None:
         self._reporter, self._file = reporter, file

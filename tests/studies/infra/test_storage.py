@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import commands
 import optuna
@@ -266,6 +267,35 @@ def test_a_database_that_restarts_in_a_trial_is_waited_for_and_every_result_is_t
     with pytest.raises((DBAPIError, StorageInternalError)):
         bench.search.run(5)
     server.start()
+
+
+@pytest.mark.slow
+def test_a_server_that_stops_at_any_moment_changes_no_trial(
+    tmp_path: Path, server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the study is read, a trial asked for, its design written, its end told."""
+    monkeypatch.setattr("studies.infra.patience.TRY_EVERY_S", 0.1)
+    calm = Bench(tmp_path / "calm")
+    calm.search.seed(calm.seeded)
+    calm.search.run(8)
+    bench = Bench(tmp_path / "bench", server.url)
+    bench.search.seed(bench.seeded)
+    bench.search.run(2)
+    count, starting = 0, list[threading.Timer]()
+
+    @event.listens_for(bench.storage.engine, "before_cursor_execute")
+    def _on_statement(*_given: Any) -> None:
+        nonlocal count
+        count += 1
+        if count % 53 == 0 and len(starting) < 8:  # a prime: other statements of each trial
+            server.stop()
+            starting.append(threading.Timer(0.3, server.start))
+            starting[-1].start()
+
+    bench.search.run(8)
+    assert len(starting) == 8
+    told = [(t.number, t.state, t.params, t.values) for t in bench.trials]
+    assert told == [(t.number, t.state, t.params, t.values) for t in calm.trials]
 
 
 @pytest.mark.slow
