@@ -4,7 +4,7 @@
     python benchmarks/epochs.py --compiled      the same with compiled transformer layers
     python benchmarks/epochs.py --small         the built-in small encoders, also on a CPU
 
-Prints one JSON object; `--out FILE` keeps it. Weights are random, data the rendered set (CMU-MOSI's
+Prints one JSON object; `--out FILE` keeps it. Weights are random, data the faces set (CMU-MOSI's
 layout and sizes): neither changes what an epoch costs but for the texts' lengths, which are told.
 Networks are trained whole, in batches of 32. An epoch holds training and validation; decoding of
 the pictures, once a study, is timed apart. A card may be busy while the host waits for data: the
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from main_job import machine, show
 
-from evaluators.data import DataSet, rendered
+from evaluators.data import DataSet, faces_data
 from evaluators.features.examples import RawInputs
 from evaluators.features.preprocessing import Preprocessing
 from evaluators.training.config import native_arithmetic
@@ -105,7 +105,7 @@ def all_designs(
     """Every one of the paper's designs that the space holds, one after the other."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        data = rendered(Path(folder))
+        data = faces_data(Path(folder))
         designs = seeded_designs(space)
         unknown = set(only) - {seeded.name for seeded in designs}
         if unknown:

@@ -21,7 +21,7 @@ from evaluators.data.samples import (
     most_frequent_share,
 )
 from evaluators.data.synthetic.built_in import BUILT_IN, BUILT_IN_PREFIX, FACES, BuiltIn
-from evaluators.data.synthetic.face_set.data_set import measured_ceilings, rendered, rendered_folder
+from evaluators.data.synthetic.face_set.data_set import faces_data, faces_folder, measured_ceilings
 from evaluators.data.synthetic.shape_set.shapes import shapes_data, shapes_folder
 from search_space.modality import Modality
 
@@ -47,14 +47,14 @@ __all__ = [
     "Tally",
     "check",
     "data_set",
+    "faces_data",
+    "faces_folder",
     "load",
     "longest_seconds",
     "measured_ceilings",
     "most_frequent_share",
     "read_image",
     "read_sound",
-    "rendered",
-    "rendered_folder",
     "shapes_data",
     "shapes_folder",
     "summary",

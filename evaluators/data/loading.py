@@ -18,22 +18,22 @@ from evaluators.data.samples import BOTH, SPLITS, DataSet, Dropped, Kind, Sample
 from search_space.modality import Modality
 
 MARK = "rendered.json"
-"""A folder with this file holds the rendered set, which never passes for a recorded one."""
-RENDERED_NOTE = (
-    "Rendered data, drawn from a seed in CMU-MOSI's layout and split sizes: "
+"""A folder with this file holds the faces set, which never passes for a recorded one."""
+FACES_NOTE = (
+    "Synthetic data, drawn from a seed with CMU-MOSI's layout and split sizes: "
     "these accuracies are not CMU-MOSI's."
 )
 SHAPES_MARK = "shapes.json"
 """The same for the shapes set."""
 SHAPES_NOTE = (
-    "Drawn data, from a seed: pictures of coloured shapes and statements about them, true or "
-    "false; these accuracies say nothing about real data."
+    "Synthetic data, drawn from a seed: pictures of coloured shapes and statements about them, "
+    "true or false; these accuracies say nothing about real data."
 )
 _WANTED: Mapping[Modality, str] = {"vision": "picture", "audio": "sound"}
 _KINDS: dict[Layout, Kind] = {"clips": "mosi", "folder": "folder", "meld": "meld"}
 _Drawn = tuple[Kind, str, Callable[[bool], Mapping[str, float]]]
 _DRAWN: Mapping[str, _Drawn] = {
-    MARK: ("rendered", RENDERED_NOTE, scenes.ceilings),
+    MARK: ("faces", FACES_NOTE, scenes.ceilings),
     SHAPES_MARK: ("shapes", SHAPES_NOTE, lambda _: shape_statements.ceilings()),
 }
 """Kind, note and ceilings (told whether sound is read) of a drawn set, by its mark."""

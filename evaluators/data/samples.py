@@ -13,10 +13,10 @@ from evaluators.data.errors import DataError
 from search_space.modality import Modality
 
 Split = Literal["train", "valid", "test"]
-Kind = Literal["mosi", "meld", "folder", "rendered", "shapes"]
+Kind = Literal["mosi", "meld", "folder", "faces", "shapes"]
 BOTH: tuple[Modality, ...] = ("text", "vision")
 """What is read where nothing else is asked for."""
-DRAWN: tuple[Kind, ...] = ("rendered", "shapes")
+DRAWN: tuple[Kind, ...] = ("faces", "shapes")
 """Kinds that are drawn from a seed, and say nothing about real data."""
 FaultKind = Literal["two splits", "fold", "stranger", "count", "picture", "sound"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -65,6 +65,7 @@ from studies.results.objectives import (
     plugin_objectives,
 )
 from studies.samplers.registry import chosen
+from studies.study.lookup import default_name
 from studies.study.training_protocol import chosen_protocol, resumed_protocol
 
 STORE = "store"
@@ -278,13 +279,13 @@ def load_space_of(settings: Settings) -> SearchSpace:
 
 
 def data_label(data: DataSet) -> str:
-    """The data's name as studies and pages call it."""
-    return data.kind if data.kind in DRAWN else data.name
+    """The data's name on screen and page; built-in data are named as `--data` names them."""
+    return f"built-in:{data.kind}" if data.kind in DRAWN else data.name
 
 
 def study_name(settings: Settings, data: DataSet, space: SearchSpace) -> str:
-    """The name given, or one of preset, data and space."""
-    return settings.name or f"{settings.preset.name}-{data_label(data)}-{space.name}"
+    """The name given, or one of preset, data and space. Raises StorageError."""
+    return default_name(settings, data.kind if data.kind in DRAWN else data.name, space)
 
 
 def open_context(

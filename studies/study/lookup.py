@@ -11,6 +11,8 @@ from search_space.encoders.plugins import is_encoder
 from search_space.encoders.plugins import why_unknown as why_no_encoder
 from search_space.operators.registry import is_operator, why_unknown
 from search_space.redaction import redacted_url
+from search_space.space.space import SearchSpace
+from studies.config.settings import Settings
 from studies.config.usage import UsageError
 from studies.infra.locations import StorageError, default_url, journal_path, sqlite_url
 from studies.infra.storage import open_storage, quiet_optuna
@@ -52,6 +54,24 @@ def find_study(storage: str | None, name: str | None) -> optuna.Study:
         )
     _check_plugins(study, shown)
     return study
+
+
+def default_name(settings: Settings, data: str, space: SearchSpace) -> str:
+    """The name of a study for which `--name` gives none: of preset, data and space.
+
+    Version 0.1.0 called the built-in faces "rendered": where the storage has a study of that name,
+    it is the one. Raises StorageError.
+    """
+    if settings.name:
+        return settings.name
+    name, earlier = (f"{settings.preset.name}-{each}-{space.name}" for each in (data, "rendered"))
+    named_so = data == "faces" and settings.data.built_in is not None
+    return earlier if named_so and earlier in study_names(settings.storage) else name
+
+
+def study_names(storage: str) -> list[str]:
+    """Names of the studies of a storage, none where it is a file that is not there."""
+    return [] if is_missing(storage) else optuna.study.get_all_study_names(open_storage(storage))
 
 
 def _check_plugins(study: optuna.Study, shown: str) -> None:

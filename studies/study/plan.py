@@ -27,7 +27,7 @@ from studies.study.carrying_over import EarlierStudy
 from studies.study.context import load_space_of
 from studies.study.final.final_test import is_sought
 from studies.study.identity import other_settings
-from studies.study.lookup import find_study, is_missing
+from studies.study.lookup import default_name, find_study, is_missing, study_names
 
 LEAST_TRIALS = 3
 """Finished trials from which the time of another is estimated."""
@@ -182,23 +182,16 @@ def in_words(plan: Plan, settings: Settings) -> Iterator[str]:
 
 def _study_name(settings: Settings, space: SearchSpace) -> str:
     """The name that the study has or will have."""
-    if settings.name:
-        return settings.name
     if settings.data.built_in is not None:
         label: str = settings.data.built_in.kind
     else:
         path = Path(settings.data.source or "").expanduser().resolve()
         label = path.parent.name if path.is_file() else path.name
-    return f"{settings.preset.name}-{label}-{space.name}"
+    return default_name(settings, label, space)
 
 
 def _stored(storage: str, name: str) -> optuna.Study | None:
-    if is_missing(storage):
-        return None
-    opened = open_storage(storage)
-    if name not in optuna.study.get_all_study_names(opened):
-        return None
-    return find_study(storage, name)
+    return find_study(storage, name) if name in study_names(storage) else None
 
 
 def _seconds(storage: str, study: optuna.Study | None) -> tuple[float | None, str]:

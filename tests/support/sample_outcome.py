@@ -89,8 +89,8 @@ def sample(*, test: bool = True, ceilings: bool = True, trials: int = 24, seed: 
     front = _front(complete)
     return Outcome(
         study="pareto",
-        title="Fusion designs on rendered clips, ONNX Runtime on 2 CPU cores",
-        data_name="rendered clips, 600 train, 229 valid, 300 test",
+        title="Fusion designs on built-in:faces, ONNX Runtime on 2 CPU cores",
+        data_name="built-in:faces: 600 train, 229 valid, 300 test",
         data_note=NOTE,
         majority=(52.4, 51.7),
         ceilings={"text alone": 75.0, "text and vision": 91.0} if ceilings else {},

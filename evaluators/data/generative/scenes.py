@@ -1,4 +1,4 @@
-"""What the rendered set means: one small probability table, and what can be known from it.
+"""What the faces set means: one small probability table, and what can be known from it.
 
 Every clip is a scene: what is meant, what the words seem to say, what the face shows. Five kinds:
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from evaluators.data.samples import BOTH, DataSet, Kind
-from evaluators.data.synthetic.face_set.data_set import rendered, rendered_folder
+from evaluators.data.synthetic.face_set.data_set import faces_data, faces_folder
 from evaluators.data.synthetic.shape_set.shapes import shapes_data, shapes_folder
 from search_space.modality import Modality
 
@@ -33,7 +33,7 @@ class BuiltIn:
 
 
 BUILT_IN: Mapping[str, BuiltIn] = {
-    "built-in:faces": BuiltIn(rendered, rendered_folder, "rendered"),
+    "built-in:faces": BuiltIn(faces_data, faces_folder, "faces"),
     "built-in:shapes": BuiltIn(shapes_data, shapes_folder, "shapes"),
 }
 FACES = "built-in:faces"

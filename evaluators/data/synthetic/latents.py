@@ -1,4 +1,4 @@
-"""What each clip of the rendered set was drawn from, as the set keeps it in `latents.csv`.
+"""What each clip of the faces set was drawn from, as the set keeps it in `latents.csv`.
 
 The tones of its voices stand in a file of their own, `Sounds/voices.csv`, where they were drawn.
 """

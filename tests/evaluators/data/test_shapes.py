@@ -17,8 +17,8 @@ from evaluators.data import (
     SPLITS,
     DataSet,
     Split,
+    faces_folder,
     load,
-    rendered_folder,
     shapes_data,
     shapes_folder,
 )
@@ -256,7 +256,7 @@ def test_built_in_sets_have_names_and_the_faces_are_the_default(tmp_path: Path) 
     )
     assert settings("built-in:shapes").data.built_in is BUILT_IN["built-in:shapes"]
     assert settings(str(tmp_path)).data.built_in is None
-    assert BUILT_IN[FACES].folder(tmp_path) == rendered_folder(tmp_path)
+    assert BUILT_IN[FACES].folder(tmp_path) == faces_folder(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["built-in:houses", "built-in:", "shapes"])

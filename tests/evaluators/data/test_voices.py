@@ -1,4 +1,4 @@
-"""The voices of the rendered set tell what they say they tell, and change nothing else."""
+"""The voices of the faces set tell what they say they tell, and change nothing else."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from evaluators.data import (
     DataSet,
     Modality,
     Sample,
+    faces_data,
+    faces_folder,
     measured_ceilings,
     read_sound,
-    rendered,
-    rendered_folder,
     shapes_folder,
 )
 from evaluators.data.generative import scenes
@@ -40,12 +40,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(cache: Path) -> DataSet:
-    return rendered(cache, modalities=THREE)
+    return faces_data(cache, modalities=THREE)
 
 
 def small(cache: Path, monkeypatch: pytest.MonkeyPatch, seed: int = 0) -> DataSet:
     monkeypatch.setattr(rendering, "SIZES", SMALL)
-    return rendered(cache, seed, modalities=THREE)
+    return faces_data(cache, seed, modalities=THREE)
 
 
 @pytest.mark.slow
@@ -62,10 +62,10 @@ def test_pictures_texts_and_labels_are_the_same_with_voices_and_without(
     tmp_path: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rendering, "SIZES", SMALL)
-    silent = rendered(tmp_path)
-    assert not (rendered_folder(tmp_path) / "Sounds").exists()
+    silent = faces_data(tmp_path)
+    assert not (faces_folder(tmp_path) / "Sounds").exists()
     heard = small(tmp_path, monkeypatch)
-    assert rendered(tmp_path) == silent and silent.fingerprint != heard.fingerprint
+    assert faces_data(tmp_path) == silent and silent.fingerprint != heard.fingerprint
     for one, other in zip(silent.samples, heard.samples, strict=True):
         assert (one.text, one.label, one.score, one.image) == (
             other.text,
@@ -90,7 +90,7 @@ def test_the_same_seed_draws_the_same_voices(
 
 
 def test_tones_fit_their_labels_as_often_as_the_table_says(cache: Path, data: DataSet) -> None:
-    with open(rendered_folder(cache) / "Sounds" / "voices.csv", newline="") as file:
+    with open(faces_folder(cache) / "Sounds" / "voices.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     labels = {sample.id: sample.label for sample in data.samples}
     found: Counter[tuple[int, int]] = Counter()
@@ -115,7 +115,7 @@ def test_the_ceilings_follow_from_the_accuracy_of_the_tones(data: DataSet) -> No
 def test_the_stated_ceilings_are_what_the_best_decisions_reach(
     data: DataSet, cache: Path, split: str
 ) -> None:
-    measured = measured_ceilings(rendered_folder(cache), split, audio=True)  # type: ignore[arg-type]
+    measured = measured_ceilings(faces_folder(cache), split, audio=True)  # type: ignore[arg-type]
     assert data.ceilings is not None and set(measured) == set(data.ceilings)
     for name, share in measured.items():
         assert share.low <= data.ceilings[name] <= share.high
@@ -173,7 +173,7 @@ def test_an_interrupted_drawing_of_voices_leaves_the_set_as_it_was(
         patched.setattr(voice_track, "wav_bytes", interrupted)
         with pytest.raises(KeyboardInterrupt):
             small(tmp_path, monkeypatch)
-    folder = rendered_folder(tmp_path)
+    folder = faces_folder(tmp_path)
     assert (folder / "label.csv").is_file()
     assert not [path for path in folder.iterdir() if "Sounds" in path.name and path.is_dir()]
     assert len(small(tmp_path, monkeypatch).samples) == 110
@@ -184,7 +184,7 @@ def test_voices_that_lost_a_file_are_drawn_again(
 ) -> None:
     data = small(tmp_path, monkeypatch)
     data.samples[0].recording.unlink()
-    assert rendered(tmp_path, modalities=THREE) == data
+    assert faces_data(tmp_path, modalities=THREE) == data
 
 
 def test_the_faces_have_sound_and_the_shapes_say_that_they_have_none(

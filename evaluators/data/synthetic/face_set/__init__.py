@@ -1,1 +1,1 @@
-"""The content of the rendered set: faces, sentences, voices."""
+"""The content of the faces set: faces, sentences, voices."""

@@ -1,4 +1,4 @@
-"""The rendered set: data of CMU-MOSI's form, drawn from a seed, for use where nothing is at hand.
+"""The faces set: data of CMU-MOSI's form, drawn from a seed, for use where nothing is at hand.
 
 A folder in MOSI's layout (`label.csv`, `Frames/VIDEO/CLIP.jpg`) with MOSI's split sizes, read by
 the same loader. Beside it `latents.csv` keeps what each clip was drawn from; the loader leaves it
@@ -65,13 +65,13 @@ class _Clip:
     score: float
 
 
-def rendered_folder(cache: Path, seed: int = 0) -> Path:
-    """Where the rendered set of this seed lies, made or not."""
+def faces_folder(cache: Path, seed: int = 0) -> Path:
+    """Where the faces set of this seed lies, made or not."""
     return Path(os.path.abspath(cache)) / "rendered" / f"rendered-v{VERSION}-seed{seed}"
 
 
-def rendered(cache: Path, seed: int = 0, *, modalities: Collection[Modality] = BOTH) -> DataSet:
-    """The rendered set of this seed, drawn first if it is not in `cache` yet.
+def faces_data(cache: Path, seed: int = 0, *, modalities: Collection[Modality] = BOTH) -> DataSet:
+    """The faces set of this seed, drawn first if it is not in `cache` yet.
 
     Drawing takes a few seconds and happens once, also with several processes; so does that of the
     voices, where `modalities` hold "audio" for the first time. The same seed gives the same
@@ -81,7 +81,7 @@ def rendered(cache: Path, seed: int = 0, *, modalities: Collection[Modality] = B
     """
     if seed < 0:
         raise ValueError(f"seed {seed} is negative; give 0 or more")
-    folder = rendered_folder(cache, seed)
+    folder = faces_folder(cache, seed)
 
     def voices() -> None:
         if "audio" in modalities:

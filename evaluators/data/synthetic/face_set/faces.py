@@ -1,4 +1,4 @@
-"""Faces for the rendered set: a speaker, an expression, 96x96 pixels.
+"""Faces for the faces set: a speaker, an expression, 96x96 pixels.
 
 The face is drawn in its own coordinates (x, y from -1 to 1 over the head, y down), mapped to
 pixels by the speaker's head and a small movement per clip, at three times the size and then

@@ -1,4 +1,4 @@
-"""English sentences about films for the rendered set, drawn from a small grammar.
+"""English sentences about films for the faces set, drawn from a small grammar.
 
 The polarity of a sentence can always be read off its words: neutral parts hold no sentiment word,
 and every sentiment word is turned round only by `not` or `never` in its own clause. Sentiment

@@ -1,4 +1,4 @@
-"""The words of the rendered set's sentences. Sentiment words: the commonest first."""
+"""The words of the faces set's sentences. Sentiment words: the commonest first."""
 
 GOOD_ADJECTIVES = (
     "good",

@@ -1,4 +1,4 @@
-"""The voice track of the rendered set: `Sounds/VIDEO/CLIP.wav`, drawn where sound is asked for.
+"""The voice track of the faces set: `Sounds/VIDEO/CLIP.wav`, drawn where sound is asked for.
 
 It has random generators of its own and is made of the set as it lies there, so nothing else of the
 set changes by it. `Sounds/voices.csv` keeps the tone of each clip; the loader leaves it alone.
@@ -27,7 +27,7 @@ _COLUMNS = ("video_id", "clip_id", "mode", "tone", "strength")
 
 
 def add_voices(folder: Path, seed: int) -> None:
-    """Draw the voice track into a rendered set, where it is not there yet: whole or not at all.
+    """Draw the voice track into a faces set, where it is not there yet: whole or not at all.
 
     Raises DataError where it cannot be written, or the set lacks its latents.
     """

@@ -1,4 +1,4 @@
-"""Voices for the rendered set: vowels, syllable by syllable, by a speaker in a tone.
+"""Voices for the faces set: vowels, syllable by syllable, by a speaker in a tone.
 
 A glottal source of harmonics goes through three formants, each syllable through those of its own
 vowel. The tone is in the prosody. From negative to positive the pitch rises, moves more and ends

@@ -1,4 +1,4 @@
-"""The rendered set is MOSI's size, the same from the same seed, and as hard as it says."""
+"""The faces set is MOSI's size, the same from the same seed, and as hard as it says."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from damage import DAMAGE
 from evaluators.data import (
     SPLITS,
     DataSet,
+    faces_data,
+    faces_folder,
     load,
     measured_ceilings,
     read_image,
-    rendered,
-    rendered_folder,
 )
 from evaluators.data.generative import scenes
 from evaluators.data.generative.scenes import Words
@@ -36,13 +36,13 @@ BAD = {*vocabulary.BAD_ADJECTIVES, *vocabulary.BAD_VERBS, *vocabulary.BAD_NOUNS}
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
-    # Parallel test processes share one rendered set: it is made under a lock.
+    # Parallel test processes share one faces set: it is made under a lock.
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "rendered-cache"
 
 
 @pytest.fixture(scope="module")
 def data(cache: Path) -> DataSet:
-    return rendered(cache)
+    return faces_data(cache)
 
 
 def test_it_has_cmu_mosis_sizes_and_no_speaker_in_two_splits(data: DataSet) -> None:
@@ -53,8 +53,8 @@ def test_it_has_cmu_mosis_sizes_and_no_speaker_in_two_splits(data: DataSet) -> N
 
 
 def test_it_says_that_it_is_not_cmu_mosi(data: DataSet, cache: Path) -> None:
-    assert data.kind == "rendered" and "not CMU-MOSI's" in data.note
-    assert load(rendered_folder(cache), cache=cache) == data
+    assert data.kind == "faces" and "not CMU-MOSI's" in data.note
+    assert load(faces_folder(cache), cache=cache) == data
 
 
 def test_every_sample_has_a_score_of_its_class_and_a_picture(data: DataSet) -> None:
@@ -66,7 +66,7 @@ def test_every_sample_has_a_score_of_its_class_and_a_picture(data: DataSet) -> N
 
 
 def test_its_labels_carry_mosis_annotations(cache: Path, data: DataSet) -> None:
-    with open(rendered_folder(cache) / "label.csv", newline="") as file:
+    with open(faces_folder(cache) / "label.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     signs = {"Negative": -1, "Neutral": 0, "Positive": 1}
     assert all(np.sign(float(row["label"])) == signs[row["annotation"]] for row in rows)
@@ -89,7 +89,7 @@ def test_the_ceilings_follow_from_the_shares_of_the_kinds_of_scenes(data: DataSe
 def test_the_stated_ceilings_are_what_the_best_decisions_reach(
     data: DataSet, cache: Path, split: str
 ) -> None:
-    measured = measured_ceilings(rendered_folder(cache), split)  # type: ignore[arg-type]
+    measured = measured_ceilings(faces_folder(cache), split)  # type: ignore[arg-type]
     assert data.ceilings is not None and set(measured) == set(data.ceilings)
     for name, share in measured.items():
         assert share.low <= data.ceilings[name] <= share.high
@@ -136,7 +136,7 @@ def test_texts_vary_and_share_their_sentiment_words_over_the_splits(data: DataSe
 
 def small(cache: Path, monkeypatch: pytest.MonkeyPatch, seed: int = 0) -> DataSet:
     monkeypatch.setattr(rendering, "SIZES", SMALL)
-    return rendered(cache, seed)
+    return faces_data(cache, seed)
 
 
 def test_the_same_seed_draws_the_same_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_the_same_seed_draws_the_same_set(tmp_path: Path, monkeypatch: pytest.Mo
     assert small(tmp_path / "b", monkeypatch).fingerprint == first.fingerprint
     assert small(tmp_path / "a", monkeypatch, seed=1).fingerprint != first.fingerprint
     with pytest.raises(ValueError, match="seed -1 is negative"):
-        rendered(tmp_path, -1)
+        faces_data(tmp_path, -1)
 
 
 @pytest.mark.parametrize(
@@ -165,10 +165,10 @@ def test_a_set_with_a_damaged_file_is_drawn_again_with_a_line(
     harm: str,
 ) -> None:
     data = small(tmp_path, monkeypatch)
-    folder = rendered_folder(tmp_path)
+    folder = faces_folder(tmp_path)
     whole = (folder / name).read_bytes()
     DAMAGE[harm](folder / name)
-    assert rendered(tmp_path) == data
+    assert faces_data(tmp_path) == data
     assert (folder / name).read_bytes() == whole
     said = "used as it is" if (name, harm) == ("checksums.sha256", "removed") else "drawn again"
     assert caplog.text.count(said) == 1
@@ -200,7 +200,7 @@ def slowly(folder, seed):
     time.sleep(0.5)
     write(folder, seed)
 rendering._write = slowly
-print(rendering.rendered(Path(sys.argv[1])).fingerprint)
+print(rendering.faces_data(Path(sys.argv[1])).fingerprint)
 """
 
 
