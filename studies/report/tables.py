@@ -8,7 +8,7 @@ from studies.report.designs.facts import latency_tail, probability
 from studies.report.designs.payload import key_of
 from studies.results import text as result_text
 from studies.results.objectives import Objective
-from studies.results.outcome import DesignResult, Outcome, Value
+from studies.results.outcome import DesignResult, Outcome, Value, timed_later
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def designs(outcome: Outcome, certain: Mapping[int, float]) -> Table | None:
     `certain`: the probability of not being dominated, by trial number.
     """
     front = list(outcome.front)
-    shown = {row.number for row in front}
+    shown = {row.number for row in front} | set(timed_later(outcome.rows))
     seeded = [row for row in outcome.rows if row.name and row.number not in shown]
     groups = [
         ("On the front, fastest first", front),

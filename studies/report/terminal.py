@@ -16,7 +16,7 @@ from studies.report.progress import Reporter, Silent
 from studies.report.progress import open_console as open_console
 from studies.results import text as result_text
 from studies.results.analysis import boards_in_words
-from studies.results.outcome import DesignResult, Outcome
+from studies.results.outcome import DesignResult, Outcome, timed_later
 from studies.results.text import clean
 
 LONG_STEP_S = 10.0
@@ -49,7 +49,8 @@ def show(outcome: Outcome, console: Console) -> None:
         paper.head("Fine-tuned whole, compared with each other only, fastest first")
         notes = [result_text.fine_tuned(each) for each in outcome.fine_tuned]
         _figures(tuple(each.row for each in outcome.fine_tuned), paper, outcome.cv, notes)
-    named = [row for row in outcome.rows if row.name]
+    again = timed_later(outcome.rows)
+    named = [row for row in outcome.rows if row.name and row.number not in again]
     if outcome.grid is not None:
         paper.head("The list")
         for line in ablation_text.told(outcome):

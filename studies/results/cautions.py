@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluators.statistics.paired import Correct, Paired, holm, paired
 from studies.results.objectives import Goals
-from studies.results.outcome import DesignResult
+from studies.results.outcome import DesignResult, timed_later
 from studies.results.pareto import dominates, pareto_front
 from studies.results.text import counted, ms, overlap
 from studies.results.verdict import Judged, compare, speed
@@ -80,7 +80,15 @@ def _without_figures(rows: Sequence[DesignResult]) -> list[str]:
             f"{'is' if len(untrained) == 1 else 'are'} on no front: the same class for every "
             f"sample. {untrained[0].label}: {untrained[0].reason}"
         )
-    unstable = [row for row in rows if row.state == "unstable"]
+    again = timed_later(rows)
+    if again:
+        first, later = next(iter(again.items()))
+        found.append(
+            f"{counted(len(again), 'trial')} had no stable latency and "
+            f"{'was' if len(again) == 1 else 'were'} timed again in a later trial: trial {first} "
+            f"as trial {later.number}."
+        )
+    unstable = [row for row in rows if row.state == "unstable" and row.number not in again]
     if unstable:
         found.append(
             f"{counted(len(unstable), 'trial')} had no stable latency: on no front, not trained, "

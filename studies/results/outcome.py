@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
@@ -217,6 +217,16 @@ class DesignResult:
     def label(self) -> str:
         """What people call it: its name, or `trial 17`."""
         return self.name or f"trial {self.number}"
+
+
+def timed_later(rows: Sequence[DesignResult]) -> dict[int, DesignResult]:
+    """Complete trials by the number of the unstable trial whose design they timed again."""
+    complete = {row.design: row for row in rows if row.state == "complete"}
+    return {
+        row.number: complete[row.design]
+        for row in rows
+        if row.state == "unstable" and row.number is not None and row.design in complete
+    }
 
 
 @dataclass(frozen=True)

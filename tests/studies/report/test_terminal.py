@@ -13,6 +13,7 @@ from sample_outcome import SEEDED, empty, hostile, only_infeasible, sample, sing
 
 from studies.report import terminal
 from studies.report.json_output import as_json
+from studies.report.tables import designs
 from studies.results.outcome import DesignResult, Outcome, Standing, Value
 from studies.results.text import count, ms, overlap, standing
 
@@ -49,6 +50,18 @@ def test_the_sample_is_told_with_figures_and_standings() -> None:
     ):
         assert words in said, words
     assert all(f"{name}: " in said for name in SEEDED)
+
+
+def test_a_design_that_was_timed_again_is_listed_once() -> None:
+    outcome = sample()
+    late = next(row for row in outcome.rows if row.name == SEEDED[0])
+    first = replace(late, number=99, state="unstable", reason="the blocks are 31 % apart")
+    again = replace(outcome, rows=(first, *outcome.rows))
+    named = shown(again).partition("Named designs")[2].partition("References")[0]
+    assert named == shown(outcome).partition("Named designs")[2].partition("References")[0]
+    assert [row.number for row in (first, *outcome.rows) if row.name == late.name] == [99, 0]
+    table = designs(again, {})
+    assert table is not None and table == designs(outcome, {})
 
 
 def test_long_names_move_to_a_line_of_their_own() -> None:

@@ -1,5 +1,7 @@
 """What is said of latencies that contradict each other."""
 
+from dataclasses import replace
+
 from search_space.design.genotype import FusionPoint, Genotype
 from studies.results.cautions import cautions_of
 from studies.results.outcome import DesignResult, Value
@@ -49,3 +51,13 @@ def test_networks_that_are_no_part_of_a_design_say_nothing_of_it() -> None:
     shallow = Genotype("bert", "vit", 16, (FusionPoint(2, 2),))
     assert said(2.5, longer) and "vision-only" in said(2.5, longer)[0]
     assert said(2.5, longer, shallow) == [] and said(1.0, own=shallow) == []
+
+
+def test_a_design_that_a_later_trial_timed_again_is_cautioned_with_that_trial() -> None:
+    first = replace(row("late", FUSED, 5.0, 0), state="unstable", reason="blocks 31 % apart")
+    lost = replace(row("early", TEXT, 5.0, 1), state="unstable", reason="blocks 40 % apart")
+    again, still = cautions_of((first, lost, row("late", FUSED, 5.0, 2)), {})
+    assert again == (
+        "1 trial had no stable latency and was timed again in a later trial: trial 0 as trial 2."
+    )
+    assert still.startswith("1 trial had no stable latency: on no front") and "early" in still
