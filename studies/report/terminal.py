@@ -188,7 +188,8 @@ def progress(
     """Report how far a run has come: a line for each finished trial, with the time left.
 
     A terminal also shows two live lines: trials, and the current step. Elsewhere a step takes a
-    line once it has gone on for LONG_STEP_S, and another every STEP_LINES_S, with the time left.
+    line once it has gone on for LONG_STEP_S, and another every STEP_LINES_S, with the time left;
+    so does any step that begins after STEP_LINES_S without a line.
     """
     if quiet:
         yield Silent()
@@ -229,6 +230,7 @@ class _Lines:
         self._console, self._clock_s, self._left = console, clock_s, _TimeLeft(clock_s)
         self._lock = threading.Lock()
         self._step, self._last, self._due_s, self._step_left = "", 0, 0.0, _TimeLeft(clock_s)
+        self._shown_s = clock_s()
 
     def trial(self, done: int, total: int, text: str) -> None:
         with self._lock:
@@ -243,13 +245,14 @@ class _Lines:
             if is_begin:
                 self._step, self._due_s = what, now + LONG_STEP_S
             self._last, left = done, self._step_left.after(done, total, is_begin)
-            due = now >= self._due_s
+            due = now >= self._due_s or now >= self._shown_s + STEP_LINES_S
             if due:
                 self._due_s = now + STEP_LINES_S
         if due:
             self.line(f"  {what}: {done} of {total}" + (f", about {left} left" if left else ""))
 
     def line(self, text: str) -> None:
+        self._shown_s = self._clock_s()
         self._console.print(Text(clean(text)), soft_wrap=True, highlight=False)
 
 

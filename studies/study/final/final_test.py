@@ -216,10 +216,10 @@ def finish(
     # All designs of a fixed list have names, and a network may take half a gigabyte: the front's
     # are kept, and `export` builds any other.
     kept = shown if context.grid is None else outcome.front
-    step("storing the networks of the front", 0, 1)
-    attach(context, study, context.quality.exporter, kept)
+    attach(context, study, context.quality.exporter, kept, step=step)
     if tuned:
-        attach(context, study, context.quality.other(whole=True).exporter, tuned, " fine-tuned")
+        whole = context.quality.other(whole=True).exporter
+        attach(context, study, whole, tuned, " fine-tuned", step)
     note_near_misses(study, outcome)
     _store_parts(context, study, outcome)
 
@@ -327,6 +327,7 @@ def attach(
     exporter: NetworkExporter,
     rows: Sequence[DesignResult],
     suffix: str = "",
+    step: Step = lambda what, done, total: None,
 ) -> None:
     """Gives the shown trials a note and the study their trained ONNX as artifacts, each once.
 
@@ -341,7 +342,8 @@ def attach(
     store = FileSystemArtifactStore(str(folder))
     done = dict(study.user_attrs.get("artifacts", {}))
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-    for row in rows:
+    for k, row in enumerate(rows):
+        step(f"storing the network of {row.label}", k, len(rows))
         kept_as = f"{row.number}{suffix}"
         if row.number is None or (kept_as in done and is_whole(folder / done[kept_as])):
             continue

@@ -129,6 +129,19 @@ def test_progress_in_a_pipe_is_one_line_a_trial() -> None:
     ]
 
 
+def test_many_short_steps_in_a_pipe_take_a_line_a_minute() -> None:
+    out, now = io.StringIO(), [0.0]
+    with terminal.progress(Console(file=out, width=80), clock_s=lambda: now[0]) as reporter:
+        for number in range(20):
+            reporter.step(f"test of trial {number}", number, 20)
+            now[0] += 9.0
+            reporter.step("training", 0, 8)
+    assert out.getvalue().splitlines() == [
+        "  training: 0 of 8",
+        "  training: 0 of 8",
+    ]
+
+
 def test_progress_on_a_terminal_leaves_only_what_was_to_stay() -> None:
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True, _environ={"TERM": "xterm"})
