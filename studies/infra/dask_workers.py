@@ -18,6 +18,11 @@ CONNECT_S = 10.0
 LOOK_EVERY_S = 1.0
 """How often a worker asks whether its task was cancelled, and the command whether tasks ended."""
 STOPS_IN_S = 20.0
+NO_WORKERS_S = 60.0
+"""For which a cluster has no process before that is reported."""
+RESTART_S = 60.0
+"""Within which a killed process of a cluster of our own is back, or is started anew."""
+REPLACE_EVERY_S = 5.0
 REPORTS_IN_S = 10.0
 """Within which the last reports of a task that ended arrive."""
 GPU = "GPU"
@@ -91,12 +96,28 @@ class DaskWorkers:
     def join(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Wait for all tasks, calling `meanwhile` every second, and report those that failed.
 
-        Raises WorkerError where all failed.
+        Processes that a cluster of this command's own has lost are started anew. Those of another
+        cluster are waited for, which is reported. Raises WorkerError where all failed.
         """
+        seen_s, replaced_s, waiting = time.monotonic(), 0.0, False
         while True:
             self.start_lost_again()
             if all(future.done() for future in self._futures):
                 break
+            now, present = time.monotonic(), len(_workers(self._client))
+            if present:
+                seen_s, waiting = now, False
+            elif not waiting and now - seen_s >= NO_WORKERS_S:
+                self._reporter.line(
+                    f"the Dask cluster has had no workers for {NO_WORKERS_S:.0f} s; the run goes "
+                    "on when it has some"
+                )
+                waiting = True
+            own = self._client.cluster
+            if own is not None and present < len(self._futures) and now >= replaced_s:
+                # Dask forgets a process that was killed while it started, and never replaces it.
+                own.scale(len(self._futures))
+                replaced_s = now + REPLACE_EVERY_S
             meanwhile()
             time.sleep(LOOK_EVERY_S)
         sent, failures = 0, []
@@ -281,6 +302,7 @@ def cluster(address: str | None, count: int, reporter: Reporter) -> Iterator[Any
     Raises ClusterError where Dask is not installed, nothing answers, or workers do not fit.
     """
     try:
+        import dask
         import distributed
     except ImportError as error:
         raise ClusterError(
@@ -289,6 +311,7 @@ def cluster(address: str | None, count: int, reporter: Reporter) -> Iterator[Any
         ) from error
     if address is None:
         with (
+            dask.config.set({"distributed.deploy.lost-worker-timeout": RESTART_S}),
             distributed.LocalCluster(
                 n_workers=count,
                 threads_per_worker=1,

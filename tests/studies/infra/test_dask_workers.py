@@ -105,18 +105,42 @@ def die_always(reporter: Reporter) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_task_that_dask_gave_up_is_started_again_while_trials_finish(
-    client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_that_dask_gave_up_is_started_again_while_trials_finish(tmp_path: Path) -> None:
     told = Told()
-    monkeypatch.setattr(client.cluster.scheduler, "allowed_failures", 0)
-    DaskWorkers(client, partial(finish_a_trial_and_die, tmp_path), 1, told).join()
-    assert sum("was killed several times: started again" in line for line in told.lines) == 2
-    assert told.lines[-1] == "third life"
-    client.wait_for_workers(2)
-    with pytest.raises(WorkerError, match="no worker of the Dask cluster came to the end"):
-        DaskWorkers(client, die_always, 1, told).join()
-    client.wait_for_workers(2)
+    with cluster(None, 1, Told()) as client:
+        client.cluster.scheduler.allowed_failures = 0
+        DaskWorkers(client, partial(finish_a_trial_and_die, tmp_path), 1, told).join()
+        assert sum("was killed several times: started again" in line for line in told.lines) == 2
+        assert told.lines[-1] == "third life"
+        with pytest.raises(WorkerError, match="no worker of the Dask cluster came to the end"):
+            DaskWorkers(client, die_always, 1, told).join()
+
+
+def test_a_process_that_a_cluster_of_its_own_has_lost_is_replaced() -> None:
+    told = Told()
+    with cluster(None, 1, Told()) as client:
+        client.cluster.scale(0)
+        DaskWorkers(client, partial(report_a_trial, "sqlite:///a"), 1, told).join()
+    assert told.trials == [(1, 2, "trial 0")]
+
+
+def test_the_workers_of_another_cluster_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_workers, "NO_WORKERS_S", 1.0)
+    told = Told()
+    options = {"threads_per_worker": 1, "memory_limit": None, "dashboard_address": None}
+    with (
+        distributed.LocalCluster(n_workers=0, **options) as local,
+        distributed.Client(local.scheduler_address, set_as_default=False) as client,
+    ):
+        workers = DaskWorkers(client, partial(report_a_trial, "sqlite:///a"), 1, told)
+
+        def scale_once_reported() -> None:
+            if any("no workers for 1 s" in line for line in told.lines):
+                local.scale(1)
+
+        workers.join(scale_once_reported)
+    assert told.trials == [(1, 2, "trial 0")]
+    assert sum("no workers" in line for line in told.lines) == 1
 
 
 def test_workers_that_are_stopped_leave_their_trials(

@@ -166,7 +166,7 @@ def test_a_worker_that_is_killed_as_it_writes_leaves_a_journal_that_others_read(
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
-        file.with_name(f"{file.name}.lock").unlink(missing_ok=True)  # in place of 30 s
+        file.with_name(f"{file.name}.lock").unlink(missing_ok=True)  # instead of 30 s
         study.set_user_attr("after", 1)
     assert study_in(file).user_attrs["after"] == 1
 
