@@ -167,7 +167,7 @@ class Devices:
             _check_tags(found)
 
     def tag(self, name: str, tags: Iterable[str]) -> Device:
-        """Give a device these tags in place of those that it has, and return it.
+        """Give a device these tags instead of those that it has, and return it.
 
         Raises DevicesError for a tag that is the name of a device.
         """

@@ -95,7 +95,7 @@ class _Reads(nn.Module):
         else:
             assert self._network is not None
             self._noted.append(read_by(self._network, *inputs, rows=rows))  # type: ignore[arg-type]
-        return torch.empty(0)  # in place of logits, which nobody asks for
+        return torch.empty(0)  # instead of logits, which nobody asks for
 
 
 def _on_host(features: Mapping[Feature, Tensor], mask: Tensor | None) -> FusionInputs:

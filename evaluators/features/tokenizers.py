@@ -84,7 +84,7 @@ class PretrainedTokenizer:
             }
 
     def _cause(self) -> str:
-        """What its folder holds in place of tokenizer.json, if that is a SentencePiece model."""
+        """What its folder holds instead of tokenizer.json, if that is a SentencePiece model."""
         folder = Path(self._source)
         if not folder.is_dir() or (folder / "tokenizer.json").is_file():
             return ""

@@ -118,7 +118,7 @@ class OnnxBuilder:
     ) -> Artifact:
         """A trained, fused design as a graph of its own that runs without one modality.
 
-        `nothing`: what its fusion reads where nothing is said, shown or heard, in place of which
+        `nothing`: what its fusion reads where nothing is said, shown or heard, instead of which
         constants stand; compared with torch as in `build`. `calibration` as there, all inputs.
         """
         return self._export(genotype, network, calibration, Without(absent, nothing))

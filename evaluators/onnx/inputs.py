@@ -18,7 +18,7 @@ def input_specs(path: Path, shapes: Mapping[str, Sequence[int]]) -> tuple[Tensor
 
     Args:
         path: the file; its weights are not read.
-        shapes: extents by input name, in place of those of the file.
+        shapes: extents by input name, instead of those of the file.
 
     Raises:
         ValueError: for a file that is no ONNX, an input whose extents are not known, a name in

@@ -1,4 +1,4 @@
-"""A fused design without one of its modalities: in place of that trunk stand constants."""
+"""A fused design without one of its modalities: constants replace that trunk."""
 
 from dataclasses import dataclass
 

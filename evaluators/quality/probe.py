@@ -17,7 +17,7 @@ class ProbeEvaluator:
 
     The features are those of the design's taps on frozen trunks, averaged over tokens and cells;
     fusion and head are left out, so designs that differ in nothing else are probed alike. One
-    linear system in place of some hundred steps: it ranks designs for a fraction of what training
+    linear system instead of some hundred steps: it ranks designs for a fraction of what training
     costs, and is no figure of a trained design. The test split is never seen.
     """
 

@@ -361,7 +361,7 @@ def noise_curves(
     A modality m becomes m + factor n, n ~ N(mean, standard deviation) of each of its features over
     the training rows; n is drawn once a seed and test row, and scaled. Every fusion is affine in
     each modality, so four projections (of text with and without n, by vision with and without)
-    give those of all factors: one pass over the test rows in place of sixty.
+    give those of all factors: one pass over the test rows instead of sixty.
     """
     seeds_count = len(seeds)
     factors = torch.tensor(FACTORS).to(parts[0]).view(-1, 1, 1, 1)

@@ -46,7 +46,7 @@ def config_of(spec: EncoderSpec) -> Any:
 
 
 def check_folder(spec: EncoderSpec) -> None:
-    """Raises EncoderError for a folder that holds Git-LFS pointers in place of its files."""
+    """Raises EncoderError for a folder that holds Git-LFS pointers instead of its files."""
     folder = Path(spec.source)
     pointer = pointer_in(folder) if folder.is_dir() else None
     if pointer is not None:

@@ -4,7 +4,7 @@ Taps count layers from 1. Tap k below the depth is what layer k puts out; the la
 encoder's own output, so with its final norm (ViT) or final convolution (MobileNetV2).
 
 Trunks of which the last layers are adapted (`AdaptableTrunk`) can be run from a tap on: given its
-features in place of texts or pictures, they compute the taps after it.
+features instead of texts or pictures, they compute the taps after it.
 """
 
 import inspect
@@ -35,7 +35,7 @@ class AdaptableTrunk(Protocol):
     def go_on_from(self, tap: int) -> None:
         """Drop the layers up to this tap; from now on `forward` is given its states.
 
-        Those of a text (B, L, C) in place of ids; the map (B, C, H, W) in place of pixels, or the
+        Those of a text (B, L, C) instead of ids; the map (B, C, H, W) instead of pixels, or the
         tokens (B, S, C) that a ViT's layers hand on.
         """
 

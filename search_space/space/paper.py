@@ -163,7 +163,7 @@ def _seeded(design: PaperDesign, space: SearchSpace) -> SeededDesign | None:
         return SeededDesign(design.name, design, carried)
     taps = ", ".join(carried.taps(p) for p in carried.points)
     was = ", ".join(genotype.taps(p) for p in genotype.points)
-    words = f"{design.name} of {SOURCE} carried over in proportion: taps {was} became {taps}"
+    words = f"{design.name} of {SOURCE} scaled in proportion: taps {was} became {taps}"
     if carried.text_tokens != genotype.text_tokens:
         words += f", {genotype.text_tokens} tokens became {carried.text_tokens}"
     own = (text, vision) == (genotype.text_encoder, genotype.vision_encoder)
@@ -172,7 +172,7 @@ def _seeded(design: PaperDesign, space: SearchSpace) -> SeededDesign | None:
 
 
 def _with_sound(design: PaperDesign, space: SearchSpace) -> SeededDesign | None:
-    """A fused design with an audio encoder in place of a modality that the space lacks.
+    """A fused design with an audio encoder instead of a modality that the space lacks.
 
     Of designs that differ in the vision encoder alone, MobileNetV2's is taken where the audio
     encoder is in that place.
@@ -209,7 +209,7 @@ def _with_sound(design: PaperDesign, space: SearchSpace) -> SeededDesign | None:
     carried = canonical(carried, space.shapes)
     taps = ", ".join(carried.taps(p) for p in carried.points)
     words = (
-        f"{design.name} of {SOURCE} with {audio} in place of {published}: taps "
+        f"{design.name} of {SOURCE} with {audio} instead of {published}: taps "
         f"{', '.join(was.taps(p) for p in was.points)} became {taps}"
     )
     return SeededDesign(f"{design.stage}-{vision or audio}", design, carried, words)

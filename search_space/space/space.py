@@ -70,7 +70,7 @@ class SearchSpace:
 
     Every decision is asked every time; those that a design has no use for (the taps of a third
     fusion point in a design with two) collapse in `decode`. Taps are asked on the scale of the
-    deepest encoder and carried over in proportion to a shallower one. Over encoders of one modality
+    deepest encoder and scaled in proportion for a shallower one. Over encoders of one modality
     alone, what is about the others or about fusing them is not asked. Of an `optional` modality it
     is a choice, too, to do without. With `image_sizes` every vision encoder is there once for each
     of them, and its size is a decision of its own. With `image_tokens` so is how many tokens of a

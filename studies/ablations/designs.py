@@ -45,7 +45,7 @@ class GridDesign:
 class Grid:
     """The whole list. Points that spell the same network share one design, which runs once.
 
-    notes: in words, what was left out and why, and what was carried over.
+    notes: in words, what was left out and why, and what was scaled.
     """
 
     kind: str

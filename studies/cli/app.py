@@ -406,7 +406,7 @@ def worker(
 ) -> None:
     """Join a study with one more worker, from this host or another one, until it has its total.
 
-    Flags say where data, encoders and devices are on this host; in place of the defaults that they
+    Flags say where data, encoders and devices are on this host; instead of the defaults that they
     name, what is not given is as in the study.
     """
     with errors():
@@ -877,7 +877,7 @@ def plan(
         typer.Option(
             "--seconds",
             metavar="NAME=S",
-            help="Seconds of a trial's asking, building, timing or training, in place of a "
+            help="Seconds of a trial's asking, building, timing or training, instead of a "
             "study's. Repeatable.",
         ),
     ] = None,

@@ -42,7 +42,7 @@ def show_data(
         text_only: look for texts alone.
         sound: look for sounds too.
         everything: print every fault, not ten examples of each kind.
-        named: modalities to look for, in place of text and vision.
+        named: modalities to look for, instead of text and vision.
 
     Raises:
         UsageError: where there is no such folder or modality.

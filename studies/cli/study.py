@@ -169,7 +169,7 @@ def show_study(
         page: where its HTML page goes.
         json_only: print JSON and nothing else.
         export: a .csv or .parquet file for all designs.
-        limit_ms: a latency limit in place of the study's own.
+        limit_ms: a latency limit instead of the study's own.
 
     Raises:
         StorageError: where there is no such study.

@@ -181,9 +181,9 @@ class SpaceOptions:
     Attributes:
         name: a space by name, or a TOML file; None for `demo` with a built-in set and `paper`
             with any other data.
-        text_encoders, vision_encoders, audio_encoders: in place of the space's own, where given.
+        text_encoders, vision_encoders, audio_encoders: instead of the space's own, where given.
         weights: of all encoders; None for what the space says.
-        precisions, image_sizes, image_tokens, image_merging, lora_ranks: in place of the space's
+        precisions, image_sizes, image_tokens, image_merging, lora_ranks: instead of the space's
             own, where given.
     """
 
@@ -471,7 +471,7 @@ class TrainingOptions:
         protocol: `fair` (all alike) or `paper` (as published).
         trunks: which trunks are trained, a key of TRUNKS.
         compile: compile transformer layers on a GPU.
-        cv: judge designs by cross-validation in place of the validation split.
+        cv: judge designs by cross-validation instead of the validation split.
         fine_tune: designs that are trained whole at the end.
         seed, seeds: the first seed, and how many trainings of a design the final test averages.
     """
@@ -517,7 +517,7 @@ class Preset:
     Attributes:
         name: the preset's.
         title: a line for people.
-        grid: a fixed list of designs to run in place of a search.
+        grid: a fixed list of designs to run instead of a search.
         about: what that list compares.
         superfuse: the settings of a study of embeddings.
     """

@@ -30,7 +30,7 @@ _BOTH = {"title": str, "seed": int, "trunks": str}
 _KEYS = {**_BOTH, "trials": int, "sampler": str}
 _GRID_KEYS = {**_BOTH, "grid": str, "about": str}
 _OPTIONAL = {"beside": str}
-"""What a preset of a fixed list of designs says in place of trials and sampler."""
+"""What a preset of a fixed list of designs says instead of trials and sampler."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Leases on trials: who has one in hand shows a sign of life in the storage again and again.
+"""Leases on trials: the worker that runs one writes a heartbeat to the storage.
 
 The times are those of the database, so neither the clock nor the name of a host matters, and
 workers of other hosts, containers and homes can be told from dead ones. They are Optuna's

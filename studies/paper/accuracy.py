@@ -107,7 +107,7 @@ def verdicts_among(designs: Sequence[Judged], split: Split) -> dict[str, Verdict
 
 
 def is_published(name: str) -> bool:
-    """Whether a name is that of a published design, as it stands or carried over."""
+    """Whether a name is that of a published design, as published or adapted."""
     try:
         parted(name)
     except ValueError:

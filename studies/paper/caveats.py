@@ -1,4 +1,4 @@
-"""What stands against the published figures, computed from what is at hand: a line for each."""
+"""What stands against the published figures, computed from what is known: a line for each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """What all plots of a study's page share.
 
 Colours are CSS variables, `var(--name)`: the page's script puts in those of its light or dark
-look, and places the labels for the width at hand.
+look, and places the labels for the width of the window.
 """
 
 from dataclasses import dataclass

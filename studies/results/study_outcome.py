@@ -331,7 +331,7 @@ def first_of_each(trials: Iterable[tuple[FrozenTrial, TrialRecord]]) -> dict[str
 def duplicate_of(trial: FrozenTrial, record: TrialRecord, first: Mapping[str, int]) -> int | None:
     """The number of an earlier trial of the same design, of `first_of_each`.
 
-    It is seen when trials are read: two workers may have one design in hand, neither knowing it.
+    It is seen when trials are read: two workers may run one design, neither knowing of the other.
     """
     number = first.get(settled_key(trial, record))
     return None if number == trial.number else number
@@ -366,7 +366,7 @@ def outcome_of(study: optuna.Study, latency_limit_ms: float | None = None) -> Ou
 
     Args:
         study: the study.
-        latency_limit_ms: read the study under this limit in place of its own. Designs that its own
+        latency_limit_ms: read the study under this limit instead of its own. Designs that its own
             limit excluded were not trained and stay infeasible.
 
     Raises:

@@ -198,7 +198,7 @@ class TrialRecord:
 
     name: of a seeded design. adapted: how a published design was brought into the space. again: of
     a trial that times a design which an earlier trial trained, the design's key; it is none of the
-    study's total. worker: who has it in hand, or had. attempts: how often it was begun; None where
+    study's total. worker: who runs it, or did. attempts: how often it was begun; None where
     it was never cut off. design: in words.
     """
 

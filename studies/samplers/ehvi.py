@@ -39,7 +39,7 @@ class EnumeratedEhviSampler(optuna.samplers.BaseSampler):
 
     All designs of the pool are weighed at once: the whole space where it is small, else a seeded
     draw of it and the neighbours of the current front (`DesignPool`). None is proposed twice, nor
-    one that another worker has in hand; one whose trial failed comes again after all others.
+    one that another worker runs; one whose trial failed comes again after all others.
 
     - Start: START designs from cheap to expensive, drawn with a leaning away from those tried.
     - Accuracy: a Gaussian process over the trials (`Surrogate`). The front that is to be improved

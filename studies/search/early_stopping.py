@@ -46,7 +46,7 @@ class EarlyStopping:
     latency: LearnedLatency | None = None
 
     def predicted(self, genotype: Genotype, limit_ms: float | None) -> "Predicted | None":
-        """The latency to go by in place of a reading; None where the design has to be timed first.
+        """The latency to go by instead of a reading; None where the design has to be timed first.
 
         That is so before READINGS_AT_LEAST readings, where the model is UNSURE, and where the
         design may be over the limit.

@@ -130,9 +130,9 @@ class Search:
     def run(self, total: int) -> None:
         """Goes on until the study has `total` finished trials, first with those cut off.
 
-        Trials in the hands of other live workers are waited for, and taken over where the worker
+        Trials that other live workers run are waited for, and taken over where the worker
         dies. Ends before the total, and says so, when the sampler has no untried design left, or
-        workers that show no sign of life have trials in hand (`left_to_others`). At the end
+        trials belong to workers that show no sign of life (`left_to_others`). At the end
         those of the designs that were trained and not timed are timed that may add to the front.
         Raises StoreError, and SearchStopped when several trials in a row fail, many are unstable,
         or the device needs a person.
@@ -146,7 +146,7 @@ class Search:
             if trial:
                 self._take(trial, total)
                 continue
-            alive, unknown = self._in_other_hands(total)
+            alive, unknown = self._run_by_others(total)
             if not alive:
                 break
             if not told:
@@ -157,8 +157,8 @@ class Search:
         self.left_to_others = unknown
         self._tell_of_waiting()
 
-    def _in_other_hands(self, total: int) -> tuple[list[str], list[str]]:
-        """In words, what others have in hand of a study that is short: leased, and not known."""
+    def _run_by_others(self, total: int) -> tuple[list[str], list[str]]:
+        """In words, the trials that others run of a study that is short: leased, and not known."""
         self._read()
         if self._count(running=False) >= total or not self._ledger.running:
             return [], []
@@ -329,7 +329,7 @@ class Search:
         The sampler is asked before: what follows writes choices, and must not take long.
         """
         _ = trial.relative_params
-        # Before the name: see `_in_other_hands`.
+        # Before the name: see `_run_by_others`.
         patiently(partial(record_heartbeat, self._study, trial))
         return replace_attribute(self._study, trial, WORKER, None, self._workers.name)
 

@@ -106,10 +106,10 @@ class TrialRunner:
         self._untrained: Exception | None = None
         self._doing: Callable[[str], None] = lambda what: None
         self.worker = ""
-        """Who has the trials in hand; empty where nobody else can take one over."""
+        """Who runs the trials; empty where nobody else can take one over."""
 
     def finish(self, trial: optuna.Trial, doing: Callable[[str], None] = lambda what: None) -> None:
-        """Sees a trial to its end, told in one direction; `doing` is called with each stage.
+        """Run a trial to its end; `doing` is called with each stage.
 
         Raises StoreError; the errors of FOR_A_PERSON, the trial then untold; LeaseLost where
         another worker has the trial by now; and SearchStopped when several trials in a row fail or

@@ -230,7 +230,7 @@ class SimulatedStorage(InMemoryStorage):
 
 
 class NoFile:
-    """In place of the file that tells others of a home that a worker asks."""
+    """Instead of the file that tells others of a home that a worker asks."""
 
     def write_text(self, text: str, encoding: str = "") -> None:
         """Write nothing."""

@@ -329,7 +329,7 @@ def other_settings(study: optuna.Study, settings: Settings) -> list[str]:
 
 
 def timing_of_0_1_0(protocol: TimingProtocol) -> str:
-    """Return the text that version 0.1.0 stored in place of the protocol's values."""
+    """Return the text that version 0.1.0 stored instead of the protocol's values."""
     percent = (protocol.interval_share, protocol.block_tolerance, protocol.reference_tolerance)
     wide, blocks, anchors = (f"{100 * one:g} %" for one in percent)
     board = slower = ""

@@ -80,7 +80,7 @@ class StudyIncomplete(FusionNasError):
 
 
 class StudyShort(StudyIncomplete):
-    """A study ended before its total: other workers have trials in hand and show no sign of life.
+    """A study ended before its total: trials belong to workers that show no sign of life.
 
     Its results so far are final but for these trials.
     """
@@ -103,7 +103,7 @@ def _check_complete(study: optuna.Study, left: Sequence[str]) -> None:
     if left:
         raise StudyShort(
             study,
-            f"study {study.study_name!r} ends short; others have trials in hand and show no sign "
+            f"study {study.study_name!r} ends short; trials belong to workers that show no sign "
             f"of life: {'; '.join(left)}",
             "where these workers have ended, the same command with --take-over goes on from here",
         )
@@ -215,7 +215,7 @@ def _search(
 ) -> list[str]:
     """Searches to the total, with the further workers that the settings ask for.
 
-    Returns, in words, the trials that are missing because others have them in hand.
+    Returns, in words, the trials that are missing because other workers run them.
     """
     settings = context.settings
     search = new_search(context, study, workers, reporter, log)
@@ -247,7 +247,7 @@ def _run_with_workers(search: Search, settings: Settings, total: int, reporter: 
     try:
         with more_workers(beside, count - 1, reporter) as more:
             search.run(total)
-            if not more.join():  # what they had in hand is taken over
+            if not more.join():  # their trials are taken over
                 search.run(total)
     finally:
         torch.set_num_threads(all_threads)  # the last look is this one's alone

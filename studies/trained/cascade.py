@@ -67,7 +67,7 @@ def show_cascade(
             network of one modality that is faster than the second.
         second: of the other; None for the most accurate design of the front.
         most_ms: the greatest mean latency of an answer.
-        as_json: print JSON in place of a table.
+        as_json: print JSON instead of a table.
 
     Raises:
         UsageError: for designs that there are not, that have no latency or no trained network, or

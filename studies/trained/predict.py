@@ -71,7 +71,7 @@ class InputError(ValueError):
 
 @dataclass(frozen=True)
 class Encoded:
-    """An input as its encoder gave it, for `Network.predict` in place of the input itself.
+    """An input as its encoder gave it, for `Network.predict` instead of the input itself.
 
     Attributes:
         modality: text, vision or audio.
@@ -238,7 +238,7 @@ class Network:
         image: str | Path | None = None,
         sound: str | Path | None = None,
     ) -> Encoded:
-        """Run the encoder of one input, and return what `predict` takes in place of the input.
+        """Run the encoder of one input, and return what `predict` takes instead of the input.
 
         Raises InputError where not exactly one input is given, or it cannot be read.
         """

@@ -128,7 +128,7 @@ def readme_lines(split: Mapping[str, Any]) -> list[str]:
         "",
         "The same network as encoders and a fusion. `python predict.py --split` runs them; "
         "`Network(keep=100)` keeps the last 100 encoded inputs by content, and "
-        '`Network().encode(image="picture.png")` gives one that `predict` takes in place of the '
+        '`Network().encode(image="picture.png")` gives one that `predict` takes instead of the '
         "file.",
         "",
         "| file | ms (95 % interval) | cached per input, bytes |",

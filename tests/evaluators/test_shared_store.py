@@ -165,7 +165,7 @@ def test_a_record_whose_file_is_gone_is_made_again(here: Home, there: Home) -> N
 
 
 def lose(home: Home) -> Path:
-    """A file in place of the folder of a home's store; the folder is given to be put back."""
+    """A file instead of the folder of a home's store; the folder is given to be put back."""
     folder = Path(home.store._root)
     aside = folder.rename(folder.with_name("aside"))
     folder.write_text("no folder")

@@ -94,7 +94,7 @@ def states_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def save_as(folder: Path, form: str, weights: dict[str, torch.Tensor]) -> None:
-    """Puts these weights in place of a BERT's own."""
+    """Replaces a BERT's own weights."""
     for file in folder.glob("*model*"):
         file.unlink()
     if form == "pytorch_model.bin":

@@ -409,7 +409,7 @@ class TestSeeds:
             "vision-only-small-vit",
         ]
         assert seeds["intermediate-small-vit"].adapted == (
-            "intermediate-vit of arXiv 2511.21889 carried over in proportion: "
+            "intermediate-vit of arXiv 2511.21889 scaled in proportion: "
             "taps 4x4, 7x7, 8x8 became 2x2, 3x3, 4x4, 512 tokens became 32"
         )
         assert all(seed.adapted for seed in seeds.values())
@@ -469,7 +469,7 @@ class TestSeeds:
             assert [seed.design.stage for seed in fused] == ["late", "intermediate", "early"]
             for seed in fused:
                 assert tuple(seed.genotype.encoders) == others
-                assert "small-log-mel-xcit in place of" in seed.adapted
+                assert "small-log-mel-xcit instead of" in seed.adapted
                 assert space.violations(seed.genotype) == ()
 
     def test_the_papers_encoders_are_known_by_name(self, paper: SearchSpace) -> None:

@@ -47,7 +47,7 @@ OF_AN_OLD_TRIAL = (
 """Of trials that are made after the damage, latencies are new readings, and the front depends on
 them: its designs alone are looked at on test."""
 UNREAD = "no stable reading"
-"""In place of the figures of a new trial that other work on the machine kept from being timed."""
+"""Instead of the figures of a new trial that other work on the machine kept from being timed."""
 UNDAMAGED_RUNS = 4
 """How often the commands are run on undamaged copies until every new trial was timed."""
 OF_A_REFERENCE = ("design", "valid_accuracy_percent", "test_accuracy_percent", "parameters", "macs")

@@ -239,7 +239,7 @@ def _trial(number: int, rng: random.Random, test: bool) -> DesignResult:
         params=params,
         name=named,
         adapted=(
-            f"{named} of arXiv 2511.21889 carried over in proportion: taps 12x16 became 6x16, "
+            f"{named} of arXiv 2511.21889 scaled in proportion: taps 12x16 became 6x16, "
             "512 tokens became 32"
         )
         if named

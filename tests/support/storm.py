@@ -29,7 +29,7 @@ from studies.results.trial_record import TrialRecord
 from studies.search import loop
 
 LEASE_S, BEAT_S = 2.0, 0.3
-"""In place of three minutes and half a minute."""
+"""Instead of three minutes and half a minute."""
 STOPPED_S = 1.5 * LEASE_S
 TRIAL_S = 0.25
 WORKERS = 3

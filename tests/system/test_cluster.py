@@ -94,7 +94,7 @@ def test_the_job_of_slurm_asks_for_a_gpu_a_task() -> None:
 
 
 class Hosts:
-    """Processes in place of containers, each with a home of its own."""
+    """Processes instead of containers, each with a home of its own."""
 
     def __init__(self, place: Place, server: Sshd, stack: ExitStack) -> None:
         self.place, self._stack = place, stack

@@ -87,7 +87,7 @@ def test_the_trials_page_shows_seeded_trials_by_name_with_values(
     study = study_of(address)
     for number, name in enumerate(SEEDED):
         browser.get(f"{address}/dashboard/studies/{study['id']}/trials?numbers={number}")
-        text = wait_for(browser, f"Trial {number}", name, "carried over in proportion")
+        text = wait_for(browser, f"Trial {number}", name, "scaled in proportion")
         for value in study["trials"][number]["values"]:
             assert str(value)[:5] in text
         picture(browser, f"trial-{number}")

@@ -244,6 +244,6 @@ def test_pictures_and_sounds_are_searched_without_texts(
     found = {row["name"]: row for row in told["trials"] if row["name"]}
     assert list(found) == [f"{stage}-tiny-vit" for stage in ("late", "intermediate", "early")]
     assert found["late-tiny-vit"]["design"].startswith("tiny-vit + tiny-wav2vec2; 0x3x3 ")
-    assert "tiny-wav2vec2 in place of bert-base-uncased" in found["late-tiny-vit"]["carried_over"]
+    assert "tiny-wav2vec2 instead of bert-base-uncased" in found["late-tiny-vit"]["carried_over"]
     assert {row["state"] for row in found.values()} == {"complete"}
     assert [row["name"] for row in told["references"]] == ["vision-only-tiny-vit", "audio-only"]

@@ -1,4 +1,4 @@
-"""The data sets that are drawn where nothing is at hand, and how a user names them."""
+"""The data sets that are drawn where no data are given, and how a user names them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evaluators.data.synthetic.shape_set.shapes import shapes_data, shapes_folde
 from search_space.modality import Modality
 
 BUILT_IN_PREFIX = "built-in:"
-"""What the name of a built-in set begins with in place of a folder's."""
+"""What the name of a built-in set begins with instead of a folder's."""
 
 
 class Draw(Protocol):

@@ -67,7 +67,7 @@ def connect(device: Device) -> Link:
     Raises:
         DeviceLost, DeviceTimeout: the device cannot be reached, or broke off.
         HostKeyUnknown, HostKeyChanged: it is not known to be the device that was meant.
-        LogInFailed: no key at hand is let in.
+        LogInFailed: no available key is accepted.
     """
     transport = _greet(device)
     try:

@@ -16,7 +16,7 @@ USUAL_FILES = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 
 class LogInFailed(DeviceError):
-    """The device lets nobody in with the keys at hand; the text says what to do."""
+    """The device lets nobody in with the available keys; the text says what to do."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ MARGIN_BYTES = 256
 """For name, type and shape of a tensor of so many bytes."""
 ROUNDS = 8
 LOWEST = -3e4
-"""In place of minus infinity, and a number of half precision too: added to a score, its exponential
+"""Instead of minus infinity, and a number of half precision too: added to a score, its exponential
 is 0 all the same."""
 PRODUCTS = ("MatMul", "Einsum", "Gemm")
 """What gives the scores of attention, before or after they are scaled by a constant."""

@@ -25,7 +25,7 @@ def write_with_preprocessing(
 ) -> str:
     """Write a network that reads pictures and sounds as they are decoded.
 
-    In place of `pixel_values` it reads "image", uint8 (height, width, 3), and in place of
+    Instead of `pixel_values` it reads "image", uint8 (height, width, 3), and instead of
     `input_values` "sound", int16 (samples,), both of any extent. Token ids stay inputs.
 
     Args:

@@ -133,7 +133,7 @@ def install_agent(name: str, python: str | None, key: str | None, with_runtime: 
     _say(f"  run by {done.device.python} ({done.info.python})")
     for removed in done.removed:
         _say(f"  removed {removed}")
-    _say("In ~/.ssh/authorized_keys there, this line in place of the key's own lets it run the")
+    _say("In ~/.ssh/authorized_keys there, this line instead of the key's own lets it run the")
     _say("agent and nothing else:")
     print(clean(done.authorized_keys_line))
     _say(f"Next: fusion-nas device check {name}")

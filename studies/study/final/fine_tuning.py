@@ -20,7 +20,7 @@ from studies.study.context import StudyContext
 def fine_tune(context: StudyContext, study: optuna.Study, reporter: Reporter) -> None:
     """Fine-tunes the designs that have earned it, and keeps with the study what each came to.
 
-    Workers that end together share them: each takes one that no other has in hand, and comes back
+    Workers that end together share them: each takes one that no other has taken, and comes back
     once none is left to take. What was fine-tuned before is not done again. Raises StoreError.
     """
     chosen = earn_it(rows_of(study), context.settings.training.fine_tune)

@@ -385,7 +385,7 @@ class TestTrainedAndJudged:
             assert len(design["test_accuracy_percent_by_seed"]) == 2
             assert design["verdict"]["held_against"] == 4
             assert design["latency_ms"]["low"] <= design["latency_ms"]["high"]
-            assert "carried over" in design["carried_over"]
+            assert "scaled in proportion" in design["carried_over"]
         late, early = found["designs"][0], found["designs"][2]
         assert late["points_to_late"] is None
         assert early["points_to_late"]["samples"] == 12

@@ -39,7 +39,7 @@ def test_every_complete_sample_is_told(parsed: Parsed) -> None:
         "points at",
         "on the front",
         "84.25 %, 21.6\N{NO-BREAK SPACE}ms",
-        "carried over in proportion",
+        "scaled in proportion",
         "same design as trial 13",
         "over the latency limit of 24 ms",
         "the link to the device was lost",

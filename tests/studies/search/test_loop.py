@@ -90,7 +90,7 @@ def test_a_seeded_trial_is_the_published_design_with_the_words_that_carried_it(
     bench.search.run(len(bench.seeded))
     for trial, seeded in zip(bench.trials, bench.seeded, strict=True):
         assert TrialRecord.of(trial).result.key == seeded.genotype.key
-        assert "carried over in proportion" in TrialRecord.of(trial).adapted
+        assert "scaled in proportion" in TrialRecord.of(trial).adapted
     shown = {row.name: row for row in rows_of(bench.study)}
     published = {s.name: s.design for s in bench.seeded}
     for name, row in shown.items():

@@ -1,4 +1,4 @@
-"""The faces set: data of CMU-MOSI's form, drawn from a seed, for use where nothing is at hand.
+"""The faces set: data of CMU-MOSI's form, drawn from a seed, for use where no data are given.
 
 A folder in MOSI's layout (`label.csv`, `Frames/VIDEO/CLIP.jpg`) with MOSI's split sizes, read by
 the same loader. Beside it `latents.csv` keeps what each clip was drawn from; the loader leaves it
