@@ -18,7 +18,7 @@ from studies.results.outcome import (
 )
 
 NOTE = (
-    "Rendered data: the clips are made by a program, so these accuracies are not CMU-MOSI's and "
+    "Synthetic data: the clips are made by a program, so these accuracies are not CMU-MOSI's and "
     "say nothing about it."
 )
 SEEDED = (

@@ -204,7 +204,7 @@ def test_scenes_are_as_varied_as_the_table_has_them() -> None:
 
 def test_it_says_that_it_is_drawn_and_what_it_is_not(data: DataSet, cache: Path) -> None:
     assert data.kind == "shapes"
-    assert "Drawn data" in data.note and "say nothing about real data" in data.note
+    assert "Synthetic data" in data.note and "say nothing about real data" in data.note
     assert load(shapes_folder(cache), cache=cache) == data
 
 

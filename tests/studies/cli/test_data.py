@@ -167,7 +167,7 @@ def test_a_study_of_the_built_in_shapes_says_what_they_are(
     told = ("--trials", "1", "--page", "page.html")
     code, out, err = command("run", "--data", "built-in:shapes", *RUN[3:], *told)
     assert code == 0, err
-    said = "Drawn data, from a seed"
+    said = "Synthetic data, drawn from a seed"
     assert said in " ".join(out.split())
     assert said in (place.folder / "page.html").read_text(encoding="utf-8")
     code, out, err = command("report", "--json")
