@@ -14,7 +14,7 @@ from sample_outcome import SEEDED, empty, hostile, only_infeasible, sample, sing
 from studies.report import terminal
 from studies.report.json_output import as_json
 from studies.report.tables import designs
-from studies.results.outcome import DesignResult, Outcome, Standing, Value
+from studies.results.outcome import DesignResult, Outcome, Standing, Value, Verdict
 from studies.results.text import count, ms, overlap, standing
 
 
@@ -93,6 +93,16 @@ def test_standing_in_words(points: float, slower: float, words: str) -> None:
     told = standing(Standing(near, False, better, points, slower))
     assert told == words + " (accuracy intervals overlap)"
     assert standing(Standing(replace(row, duplicate_of=1), True)).endswith("as trial 1)")
+
+
+def test_a_design_behind_the_drawn_front_is_not_said_to_be_on_it() -> None:
+    found = Verdict("on the front", "test", held_against=7)
+    row = sample().rows[0]
+    decided = "each of 7 others is significantly slower or less accurate"
+    assert standing(Standing(row, True, verdict=found)) == f"on the front: {decided}"
+    assert standing(Standing(row, False, verdict=found)) == (
+        f"behind the front as drawn, but not dominated: {decided}"
+    )
 
 
 def test_numbers_in_words() -> None:
