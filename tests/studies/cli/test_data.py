@@ -174,7 +174,7 @@ def test_a_study_of_the_built_in_shapes_says_what_they_are(
     outcome = json.loads(out)
     assert outcome["study"] == "pareto-shapes-tiny" and said in outcome["data"]["note"]
     assert outcome["ceilings_percent"] == {"text": 50.0, "vision": 50.0, "both": 100.0}
-    assert outcome["conditions"]["data"].startswith("shapes: 60 train, 20 valid, 20 test")
+    assert outcome["conditions"]["data"].startswith("built-in:shapes: 60 train, 20 valid, 20 test")
     code, out, err = command("export", "0", "--out", "exported")
     assert code == 0, err
     assert said in json.loads((place.folder / "exported" / "card.json").read_text())["data"]
