@@ -220,13 +220,16 @@ class DesignResult:
 
 
 def timed_later(rows: Sequence[DesignResult]) -> dict[int, DesignResult]:
-    """Complete trials by the number of the unstable trial whose design they timed again."""
+    """Complete trials by the number of the earlier unstable trial whose design they timed again."""
     complete = {row.design: row for row in rows if row.state == "complete"}
-    return {
-        row.number: complete[row.design]
-        for row in rows
-        if row.state == "unstable" and row.number is not None and row.design in complete
-    }
+    found = {}
+    for row in rows:
+        later = complete.get(row.design)
+        if row.state != "unstable" or row.number is None or later is None or later.number is None:
+            continue
+        if later.number > row.number:
+            found[row.number] = later
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The voices of the faces set tell what they say they tell, and change nothing else."""
+"""The voices of the faces set are as informative as stated, and change nothing else."""
 
 from __future__ import annotations
 

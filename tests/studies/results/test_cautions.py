@@ -61,3 +61,5 @@ def test_a_design_that_a_later_trial_timed_again_is_cautioned_with_that_trial() 
         "1 trial had no stable latency and was timed again in a later trial: trial 0 as trial 2."
     )
     assert still.startswith("1 trial had no stable latency: on no front") and "early" in still
+    (never,) = cautions_of((row("late", FUSED, 5.0, 0), replace(first, number=2)), {})
+    assert never.startswith("1 trial had no stable latency: on no front"), "not timed after that"
